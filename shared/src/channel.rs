@@ -1,0 +1,188 @@
+//! The socket between the supervisor and one worker: whole messages, each with at most one descriptor.
+//!
+//! `SOCK_SEQPACKET`: the kernel keeps message borders and tells when the other side has died. Nothing here waits for a
+//! lock or copies a message twice. What arrives is checked before it is believed: length, header, kind, body, descriptors.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, setsockopt, socketpair, sockopt,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::codec::CodecError;
+use crate::frame::{self, FRAME_BYTES_MAX, FrameError, Header};
+use crate::message::{Message, MessageError};
+use crate::sys;
+use crate::version::PROTOCOLS;
+
+/// Room in the socket, in bytes, per direction: some hundred usage events while the other side is busy.
+const SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// Why the channel cannot be used any more, or not for this message.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The other side has closed its end.
+    #[error("the other side has closed the channel")]
+    Closed,
+    /// The system refused a call.
+    #[error("cannot use the channel")]
+    Io(#[from] io::Error),
+    /// Not a frame.
+    #[error("malformed frame: {0}")]
+    Frame(#[from] FrameError),
+    /// Not a message of this direction.
+    #[error("malformed message: {0}")]
+    Message(#[from] MessageError),
+    /// Written in a protocol version that was not agreed on.
+    #[error("frame of protocol version {0}")]
+    Version(u16),
+    /// More descriptors than a message may carry, or some that were lost on the way.
+    #[error("unexpected descriptors")]
+    Descriptors,
+    /// The message cannot be encoded.
+    #[error("cannot encode the message: {0}")]
+    Encode(#[from] CodecError),
+}
+
+/// A message with what came along.
+#[derive(Debug)]
+pub struct Received<M> {
+    /// The message.
+    pub message: M,
+    /// Links an answer to its question; 0 where there is none.
+    pub request_id: u64,
+    /// The descriptor that came with it.
+    pub descriptor: Option<OwnedFd>,
+}
+
+/// One end of the socket: sends `Out`, receives `In`.
+#[derive(Debug)]
+pub struct Channel<Out, In> {
+    socket: AsyncFd<OwnedFd>,
+    messages: PhantomData<fn(Out) -> In>,
+}
+
+/// Both ends of a new socket, close-on-exec and non-blocking.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    for end in [&one, &other] {
+        setsockopt(end, sockopt::SndBuf, &SOCKET_BUFFER_BYTES)?;
+    }
+    Ok((one, other))
+}
+
+impl<Out: Message, In: Message> Channel<Out, In> {
+    /// An end of the socket, within a runtime.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: sys::watched(socket)?, messages: PhantomData })
+    }
+
+    /// Sends when there is room.
+    pub async fn send(
+        &self,
+        message: &Out,
+        request_id: u64,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ChannelError> {
+        let frame = frame::encode(Header::new(message.kind(), request_id), &message.encode()?)?;
+        let sent = self
+            .socket
+            .async_io(Interest::WRITABLE, |socket| send_frame(socket.as_fd(), &frame, descriptor))
+            .await;
+        sent.map_err(closed)
+    }
+
+    /// Sends now, or says with `WouldBlock` that there is no room.
+    pub fn try_send(
+        &self,
+        message: &Out,
+        request_id: u64,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ChannelError> {
+        let frame = frame::encode(Header::new(message.kind(), request_id), &message.encode()?)?;
+        send_frame(self.socket.get_ref().as_fd(), &frame, descriptor).map_err(closed)
+    }
+
+    /// The next message. Any error is final: the other side broke the protocol or is gone.
+    pub async fn receive(&self) -> Result<Received<In>, ChannelError> {
+        loop {
+            let (datagram, mut descriptors) = self
+                .socket
+                .async_io(Interest::READABLE, |socket| receive_frame(socket.as_fd()))
+                .await
+                .map_err(closed)?;
+            if datagram.is_empty() {
+                return Err(ChannelError::Closed);
+            }
+            let (header, body) = frame::decode(&datagram)?;
+            if !(PROTOCOLS.oldest..=PROTOCOLS.newest).contains(&header.major) {
+                return Err(ChannelError::Version(header.major));
+            }
+            if descriptors.len() > 1 {
+                return Err(ChannelError::Descriptors);
+            }
+            match In::decode(header.kind, body) {
+                Err(MessageError::UnknownKind(_)) if header.may_skip => {}
+                Err(error) => return Err(error.into()),
+                Ok(message) => {
+                    let descriptor = descriptors.pop();
+                    return Ok(Received { message, request_id: header.request_id, descriptor });
+                }
+            }
+        }
+    }
+}
+
+/// A peer that has gone shows as one of these, depending on what it had not read.
+fn closed(error: io::Error) -> ChannelError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::NotConnected => ChannelError::Closed,
+        _ => ChannelError::Io(error),
+    }
+}
+
+fn send_frame(
+    socket: BorrowedFd<'_>,
+    frame: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let numbers: Vec<_> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let control: &[ControlMessage<'_>] = if numbers.is_empty() { &[] } else { &rights };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(frame)], control, flags, None)?;
+    Ok(())
+}
+
+fn receive_frame(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    // One byte more than any frame: a longer datagram shows as such instead of being cut.
+    let mut buffer = vec![0; FRAME_BYTES_MAX.saturating_add(1)];
+    let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let (bytes, truncated, descriptors) = {
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+        let received = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+        let mut descriptors = Vec::new();
+        for message in received.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(numbers) = message {
+                descriptors.extend(sys::received(&numbers));
+            }
+        }
+        let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
+        (received.bytes, received.flags.intersects(cut), descriptors)
+    };
+    if truncated {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    buffer.truncate(bytes);
+    Ok((buffer, descriptors))
+}

@@ -1,0 +1,22 @@
+//! The descriptors that a worker is born with, by number. Fixed, so that its system call filter can name them; every
+//! other descriptor is closed before the worker's program starts.
+//!
+//! ```text
+//! 0  /dev/null
+//! 1  log pipe (lines, read by the supervisor)
+//! 2  log pipe (the same one)
+//! 3  control socket (SOCK_SEQPACKET)
+//! 4  metric slots (sealed in size, shared with the supervisor, which only reads)
+//! 8  the listening socket of the role
+//! ```
+
+use std::os::fd::RawFd;
+
+/// Where log lines go.
+pub const LOG: RawFd = 1;
+/// The socket to the supervisor.
+pub const CONTROL: RawFd = 3;
+/// The slots in which this worker counts.
+pub const METRICS: RawFd = 4;
+/// The listening socket of the role.
+pub const LISTENER: RawFd = 8;

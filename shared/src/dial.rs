@@ -1,0 +1,68 @@
+//! The one way out: every outgoing connection, of a worker or of the supervisor, is asked for here.
+//!
+//! Whoever implements it decides how a name is resolved and whether the destination is permitted.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+/// Where a connection should lead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// Host name or IP address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(formatter, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(formatter, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name has no address.
+    #[error("cannot resolve {host}: {reason}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        reason: String,
+    },
+    /// No address of the name accepted the connection; the last reason is kept.
+    #[error("cannot connect to {destination}: {source}")]
+    Connect {
+        /// Where to.
+        destination: Destination,
+        /// Why the last address failed.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("no connection to {destination} within {limit:?}")]
+    Timeout {
+        /// Where to.
+        destination: Destination,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// A connection that is on its way.
+pub type Dialling<'a> = Pin<Box<dyn Future<Output = Result<TcpStream, DialError>> + Send + 'a>>;
+
+/// Makes connections.
+pub trait Dial: Send + Sync {
+    /// A connected stream with `TCP_NODELAY`.
+    fn dial<'a>(&'a self, destination: &'a Destination) -> Dialling<'a>;
+}

@@ -1,0 +1,66 @@
+//! Names for the things both sides talk about.
+
+use std::fmt;
+
+use bincode::{Decode, Encode};
+
+/// One worker process of this supervisor's life; never used again after the process is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct WorkerId(pub u32);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Revision of the configuration store, as etcd counts it. 0 before the first load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct Revision(pub i64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// What a worker process is for. One binary, a role per process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub enum Role {
+    /// Serves the proxy listener: parses callers and providers.
+    Proxy,
+    /// Serves the metrics and status listener.
+    Status,
+}
+
+impl Role {
+    /// Every role of this build.
+    pub const ALL: [Self; 2] = [Self::Proxy, Self::Status];
+
+    /// The word for it on the command line, in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Status => "status",
+        }
+    }
+
+    /// The role of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+
+    /// The system user of the role after a package install.
+    pub const fn user(self) -> &'static str {
+        match self {
+            Self::Proxy => "aisix-worker",
+            Self::Status => "aisix-status",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}

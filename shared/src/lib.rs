@@ -1,0 +1,24 @@
+//! What crosses the boundary between the supervisor and its workers, and nothing else.
+//!
+//! No clock, no policy, no I/O beyond the one socket and sealed memory. Everything that arrives here from a worker is
+//! hostile until decoded: sizes are checked before anything is allocated, and no input can panic.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+pub mod channel;
+pub mod cidr;
+pub mod codec;
+pub mod descriptor;
+pub mod dial;
+pub mod frame;
+pub mod id;
+pub mod memory;
+pub mod message;
+pub mod resource;
+pub mod secret;
+mod sys;
+pub mod update;
+pub mod usage;
+pub mod version;
+pub mod worker_settings;

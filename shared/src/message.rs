@@ -1,0 +1,240 @@
+//! What the two sides say to each other.
+//!
+//! A worker speaks first: `Hello`, once. The supervisor checks the version, looks at the process from outside and answers
+//! `Welcome` with the role's settings, then, as soon as there is one, the whole configuration; after that each change. The
+//! worker confirms every revision it serves (`Applied`), says `Ready` when it accepts connections, reports usage, names the
+//! metric slots it takes into use, and answers pings. `Retire` tells it that the node is going away (health routes answer
+//! 503, connections are told to close), `Drain` that it should stop accepting, finish what is in flight and leave.
+//!
+//! | from → to | kind | body | descriptor | allowed in |
+//! |---|---|---|---|---|
+//! | worker → supervisor | 1 `Hello` | who, which versions, what confinement | | starting, once |
+//! | | 2 `Ready` | | | starting, once |
+//! | | 3 `Applied` | revision | | after welcome |
+//! | | 4 `Refused` | revision, reason | | after welcome |
+//! | | 5 `Usage` | events | | serving, draining |
+//! | | 6 `Series` | metric series and its slots | | after welcome |
+//! | | 7 `Pong` | number, requests in flight | | after welcome |
+//! | | 8 `Drained` | | | draining |
+//! | | 9 `Fetch` | which page | | status role |
+//! | supervisor → worker | 1 `Welcome` | settings | | |
+//! | | 2 `Configuration` | revision, whole or change | sealed memory | |
+//! | | 3 `Ping` | number | | |
+//! | | 4 `Retire` | | | |
+//! | | 5 `Drain` | | | |
+//! | | 6 `Page` | HTTP status, content type | sealed memory | |
+//!
+//! Kinds are numbered for ever: a new message takes a new number.
+
+use bincode::{Decode, Encode};
+
+use crate::codec::{self, CodecError};
+use crate::frame::BODY_BYTES_MAX;
+use crate::id::{Revision, Role, WorkerId};
+use crate::usage::UsageEvent;
+use crate::version::Protocols;
+use crate::worker_settings::WorkerSettings;
+
+/// A message of one direction: an enum whose variants are the kinds.
+pub trait Message: Sized {
+    /// The number of the variant.
+    fn kind(&self) -> u16;
+    /// The body of the frame.
+    fn encode(&self) -> Result<Vec<u8>, CodecError>;
+    /// The message of that kind.
+    fn decode(kind: u16, body: &[u8]) -> Result<Self, MessageError>;
+}
+
+/// Why a frame's body was not taken for a message.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// A kind that this build does not know.
+    #[error("unknown message kind {0}")]
+    UnknownKind(u16),
+    /// The body is not of its kind.
+    #[error("message kind {kind} {source}")]
+    Body {
+        /// The kind the header names.
+        kind: u16,
+        /// What is wrong with the body.
+        source: CodecError,
+    },
+}
+
+/// What a worker says first.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Hello {
+    /// The id it was started with.
+    pub worker: WorkerId,
+    /// The role it was started with.
+    pub role: Role,
+    /// Protocol versions it speaks.
+    pub protocols: Protocols,
+    /// Version text of its build; must be the supervisor's.
+    pub version: String,
+    /// What confines it.
+    pub confinement: Confinement,
+}
+
+/// What confines a worker, as it found when it had locked itself in.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Confinement {
+    /// A system call filter is in force.
+    pub seccomp: bool,
+    /// Landlock ABI in force; 0 where the kernel has none.
+    pub landlock_abi: u16,
+    /// Why something is missing, in words; empty if nothing is.
+    pub missing: Vec<String>,
+}
+
+/// A metric series that a worker takes into use.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Series {
+    /// Number of the metric family in this build's table.
+    pub family: u16,
+    /// Index of its first slot; how many follow is the family's matter.
+    pub first_slot: u32,
+    /// Label values, in the family's order.
+    pub labels: Vec<String>,
+}
+
+/// What the status role asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Page {
+    /// The metrics of the whole node, as text.
+    Metrics,
+    /// State of the configuration, as JSON.
+    Config,
+    /// Whether there is a configuration.
+    Ready,
+}
+
+/// What a worker may say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToSupervisor {
+    /// First and once: who it is.
+    Hello(Hello),
+    /// It accepts connections.
+    Ready,
+    /// Every new request is served by this revision.
+    Applied(Revision),
+    /// The revision could not be applied; the one before stays.
+    Refused(Revision, String),
+    /// Usage events, oldest first.
+    Usage(Vec<UsageEvent>),
+    /// A metric series is in use from now on.
+    Series(Series),
+    /// Answer to a ping, with the number of requests in flight.
+    Pong(u64, u32),
+    /// Nothing is in flight any more; it leaves.
+    Drained,
+    /// The status role asks for a page; the answer carries the same request id.
+    Fetch(Page),
+}
+
+/// What the supervisor says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToWorker {
+    /// The hello was accepted; these are the settings.
+    Welcome(Box<WorkerSettings>),
+    /// Configuration in the sealed memory that comes along: all of it, or the change since the revision before.
+    Configuration {
+        /// The revision in force once it is applied.
+        revision: Revision,
+        /// Whether it replaces everything.
+        whole: bool,
+    },
+    /// Asks for a pong with the same number.
+    Ping(u64),
+    /// The node is going away: health routes say so, kept-alive connections are told to close.
+    Retire,
+    /// Stop accepting, finish what is in flight, leave.
+    Drain,
+    /// The page asked for: HTTP status and content type; the body comes along as sealed memory.
+    Page(u16, String),
+}
+
+fn body<T: Decode<()>>(kind: u16, bytes: &[u8]) -> Result<T, MessageError> {
+    codec::decode::<T, { BODY_BYTES_MAX * 4 }>(bytes)
+        .map_err(|source| MessageError::Body { kind, source })
+}
+
+impl Message for ToSupervisor {
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Ready => 2,
+            Self::Applied(_) => 3,
+            Self::Refused(..) => 4,
+            Self::Usage(_) => 5,
+            Self::Series(_) => 6,
+            Self::Pong(..) => 7,
+            Self::Drained => 8,
+            Self::Fetch(_) => 9,
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        match self {
+            Self::Hello(hello) => codec::encode(hello),
+            Self::Applied(revision) => codec::encode(revision),
+            Self::Refused(revision, reason) => codec::encode(&(revision, reason)),
+            Self::Usage(events) => codec::encode(events),
+            Self::Series(series) => codec::encode(series),
+            Self::Pong(number, in_flight) => codec::encode(&(number, in_flight)),
+            Self::Fetch(page) => codec::encode(page),
+            Self::Ready | Self::Drained => codec::encode(&()),
+        }
+    }
+
+    fn decode(kind: u16, bytes: &[u8]) -> Result<Self, MessageError> {
+        Ok(match kind {
+            1 => Self::Hello(body(kind, bytes)?),
+            2 => body(kind, bytes).map(|()| Self::Ready)?,
+            3 => Self::Applied(body(kind, bytes)?),
+            4 => body(kind, bytes).map(|(revision, reason)| Self::Refused(revision, reason))?,
+            5 => Self::Usage(body(kind, bytes)?),
+            6 => Self::Series(body(kind, bytes)?),
+            7 => body(kind, bytes).map(|(number, in_flight)| Self::Pong(number, in_flight))?,
+            8 => body(kind, bytes).map(|()| Self::Drained)?,
+            9 => Self::Fetch(body(kind, bytes)?),
+            _ => return Err(MessageError::UnknownKind(kind)),
+        })
+    }
+}
+
+impl Message for ToWorker {
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Welcome(_) => 1,
+            Self::Configuration { .. } => 2,
+            Self::Ping(_) => 3,
+            Self::Retire => 4,
+            Self::Drain => 5,
+            Self::Page(..) => 6,
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        match self {
+            Self::Welcome(settings) => codec::encode(settings.as_ref()),
+            Self::Configuration { revision, whole } => codec::encode(&(revision, whole)),
+            Self::Ping(number) => codec::encode(number),
+            Self::Page(status, content_type) => codec::encode(&(status, content_type)),
+            Self::Retire | Self::Drain => codec::encode(&()),
+        }
+    }
+
+    fn decode(kind: u16, bytes: &[u8]) -> Result<Self, MessageError> {
+        Ok(match kind {
+            1 => Self::Welcome(body(kind, bytes)?),
+            2 => body(kind, bytes)
+                .map(|(revision, whole)| Self::Configuration { revision, whole })?,
+            3 => Self::Ping(body(kind, bytes)?),
+            4 => body(kind, bytes).map(|()| Self::Retire)?,
+            5 => body(kind, bytes).map(|()| Self::Drain)?,
+            6 => body(kind, bytes).map(|(status, content)| Self::Page(status, content))?,
+            _ => return Err(MessageError::UnknownKind(kind)),
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! One usage event: what the Cloud is told of one attempt at an upstream.
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
+
+/// One upstream attempt, or one request that never reached an upstream. Field names are the Cloud's; an optional field is
+/// left out of the JSON when it is empty, zero or false.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode, Serialize)]
+pub struct UsageEvent {
+    /// Ours, unique: by it a repeated delivery is recognised.
+    pub event_id: String,
+    /// The id returned to the caller in `x-aisix-request-id`.
+    pub request_id: String,
+    /// W3C trace id, 32 lower-case hex digits.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub trace_id: String,
+    /// When the request came, RFC 3339 UTC in whole seconds.
+    pub occurred_at: String,
+    /// Resource id of the model dispatched to; empty if unresolved.
+    pub model_id: String,
+    /// Resource id of the caller key.
+    pub api_key_id: String,
+    /// Model name exactly as the caller sent it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub requested_model: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens of the answer.
+    pub completion_tokens: u32,
+    /// Part of the prompt that the provider had cached.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cached_prompt_tokens: u32,
+    /// Part of the answer spent on reasoning.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reasoning_tokens: u32,
+    /// Anthropic cache writes, beside the prompt's tokens.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_creation_tokens: u32,
+    /// Anthropic cache reads, beside the prompt's tokens.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_read_tokens: u32,
+    /// Token counts are ours, not the provider's.
+    #[serde(skip_serializing_if = "is_false")]
+    pub usage_estimated: bool,
+    /// This attempt, start to settled, in milliseconds.
+    pub upstream_latency_ms: u32,
+    /// This attempt, start to the first stream frame, in milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub upstream_ttft_ms: u32,
+    /// The whole request, on its last attempt: to the full answer, or to the first token of a stream, in milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub downstream_latency_ms: u32,
+    /// What the caller saw; 499 when the caller left.
+    pub status_code: u16,
+    /// `id` of the provider's answer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub provider_request_id: String,
+    /// The model that the provider says it was.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub provider_model_version: String,
+    /// Why the answer ended.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub finish_reason: String,
+    /// Informational; the Cloud computes its own.
+    pub cost_usd: f64,
+    /// A guardrail refused the request or its answer.
+    pub guardrail_blocked: bool,
+    /// Dialect of the caller: `openai`, `anthropic`, …
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub inbound_protocol: String,
+    /// 0 for the first attempt of a request.
+    pub attempt_index: u32,
+    /// `initial`, `retry` or `fallback`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub attempt_kind: String,
+    /// Display name of the group target used.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub attempt_model: String,
+    /// What kind of failure, if any.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error_class: String,
+    /// At most 2048 characters, without control characters.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error_message: String,
+    /// `catalog` or `byo`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub provider_kind: String,
+    /// Tag of the provider key.
+    #[serde(skip_serializing_if = "is_false")]
+    pub provider_featured: bool,
+    /// Tag of the provider key.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub branded_provider: String,
+    /// Tag of the provider key.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pk_label: String,
+    /// Tag of the provider key.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub byo_label: String,
+    /// The caller's address, after the forwarding header was considered.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_source_ip: String,
+    /// At most 256 characters.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_user_agent: String,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_are_always_sent_are_there_even_when_empty_and_no_others() {
+        let json = serde_json::to_value(UsageEvent::default()).unwrap();
+        let mut names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "api_key_id",
+                "attempt_index",
+                "completion_tokens",
+                "cost_usd",
+                "event_id",
+                "guardrail_blocked",
+                "model_id",
+                "occurred_at",
+                "prompt_tokens",
+                "request_id",
+                "status_code",
+                "upstream_latency_ms",
+            ]
+        );
+    }
+}

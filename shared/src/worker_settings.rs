@@ -1,0 +1,90 @@
+//! What a worker is told of the configuration file: only what its role acts on.
+
+use std::net::SocketAddr;
+
+use bincode::{Decode, Encode};
+
+use crate::cidr::Cidr;
+
+/// Settings of the proxy role. Durations are in milliseconds; 0 means none.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct ProxySettings {
+    /// Largest request body, in bytes; 0 = unlimited.
+    pub request_body_bytes_max: u64,
+    /// Peers whose forwarding header is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Whether the forwarding header is walked back through every trusted proxy.
+    pub real_ip_recursive: bool,
+    /// The forwarding header.
+    pub real_ip_header: String,
+    /// Headers a caller may name its request in, in order; empty = always ours.
+    pub request_id_headers: Vec<String>,
+    /// Settings of upstream calls.
+    pub upstream: UpstreamSettings,
+    /// Idle time after which a caller's HTTP/1.1 connection is closed; 0 = never.
+    pub downstream_idle_ms: u64,
+    /// Silence after which a stream carries a comment; 0 = never.
+    pub sse_keepalive_ms: u64,
+    /// Environment id, as label of metrics.
+    pub env_id: String,
+    /// Whether a line is logged for each request.
+    pub access_log: bool,
+}
+
+/// Settings of upstream calls. Durations are in milliseconds; 0 means none.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct UpstreamSettings {
+    /// Limit of an unary call.
+    pub timeout_ms: u64,
+    /// Longest silence within a stream; 0 = as `timeout_ms`.
+    pub stream_timeout_ms: u64,
+    /// Limit of connecting, TLS included.
+    pub connect_timeout_ms: u64,
+    /// TCP keep-alive: idle time before the first probe.
+    pub keepalive_ms: u64,
+    /// TCP keep-alive: time between probes.
+    pub keepalive_interval_ms: u64,
+    /// TCP keep-alive: probes before the connection is given up.
+    pub keepalive_retries: u32,
+    /// Idle time after which a pooled connection is closed.
+    pub pool_idle_ms: u64,
+    /// Idle connections kept per upstream; `None` = no limit.
+    pub pool_idle_max: Option<u64>,
+    /// PEM certificates trusted beside the platform's.
+    pub ca_pem: Option<String>,
+    /// PEM certificate chain and key presented to upstreams.
+    pub client_identity_pem: Option<(String, crate::secret::Secret<String>)>,
+    /// `false` accepts any certificate of an upstream.
+    pub verify: bool,
+}
+
+/// Settings of the status role.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct StatusSettings {
+    /// Path of the metrics, with a leading slash.
+    pub metrics_path: String,
+}
+
+/// Settings of one worker, by role.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum RoleSettings {
+    /// For the proxy role.
+    Proxy(Box<ProxySettings>),
+    /// For the status role.
+    Status(StatusSettings),
+}
+
+/// What every worker is told before it serves.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct WorkerSettings {
+    /// What this role acts on.
+    pub role: RoleSettings,
+    /// The address of the listener it was born with.
+    pub listen: SocketAddr,
+    /// Filter directives of the log.
+    pub log_filter: String,
+    /// Upper edges, in seconds, of the histogram of whole requests.
+    pub e2e_buckets: Vec<f64>,
+    /// Upper edges, in seconds, of the histogram of first tokens.
+    pub ttft_buckets: Vec<f64>,
+}

@@ -1,0 +1,5 @@
+//! `aisix`: the privileged half of the gateway. It owns the bundle, the state directory, the Cloud session, the listeners
+//! and the worker processes, and parses nothing that an unauthenticated peer sent.
+//!
+//! A library, so that its parts can be tested; the binary is `main.rs`.
+

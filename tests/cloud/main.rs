@@ -1,0 +1,2 @@
+//! cloud
+fn main() {}

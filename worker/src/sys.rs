@@ -1,0 +1,2 @@
+//! The crate's only unsafe code.
+#![allow(unsafe_code)]
