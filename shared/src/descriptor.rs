@@ -12,6 +12,8 @@
 
 use std::os::fd::RawFd;
 
+pub use crate::sys::watched;
+
 /// Where log lines go.
 pub const LOG: RawFd = 1;
 /// The socket to the supervisor.

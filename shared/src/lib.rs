@@ -15,6 +15,7 @@ pub mod frame;
 pub mod id;
 pub mod memory;
 pub mod message;
+pub mod metric;
 pub mod resource;
 pub mod secret;
 mod sys;

@@ -1,9 +1,9 @@
 //! What the two sides say to each other.
 //!
 //! A worker speaks first: `Hello`, once. The supervisor checks the version, looks at the process from outside and answers
-//! `Welcome` with the role's settings, then, as soon as there is one, the whole configuration; after that each change. The
-//! worker confirms every revision it serves (`Applied`), says `Ready` when it accepts connections, reports usage, names the
-//! metric slots it takes into use, and answers pings. `Retire` tells it that the node is going away (health routes answer
+//! `Welcome` with the role's settings, then, if there is one, the whole configuration, then `Activate`: only now does the
+//! worker accept connections, and says `Ready`. After that it is sent each change of configuration as it comes. It confirms
+//! every revision it serves (`Applied`), reports usage, names the metric slots it takes into use, and answers pings. `Retire` tells it that the node is going away (health routes answer
 //! 503, connections are told to close), `Drain` that it should stop accepting, finish what is in flight and leave.
 //!
 //! | from → to | kind | body | descriptor | allowed in |
@@ -23,6 +23,7 @@
 //! | | 4 `Retire` | | | |
 //! | | 5 `Drain` | | | |
 //! | | 6 `Page` | HTTP status, content type | sealed memory | |
+//! | | 7 `Activate` | | | |
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
@@ -152,6 +153,8 @@ pub enum ToWorker {
     Drain,
     /// The page asked for: HTTP status and content type; the body comes along as sealed memory.
     Page(u16, String),
+    /// Accept connections.
+    Activate,
 }
 
 fn body<T: Decode<()>>(kind: u16, bytes: &[u8]) -> Result<T, MessageError> {
@@ -212,6 +215,7 @@ impl Message for ToWorker {
             Self::Retire => 4,
             Self::Drain => 5,
             Self::Page(..) => 6,
+            Self::Activate => 7,
         }
     }
 
@@ -221,7 +225,7 @@ impl Message for ToWorker {
             Self::Configuration { revision, whole } => codec::encode(&(revision, whole)),
             Self::Ping(number) => codec::encode(number),
             Self::Page(status, content_type) => codec::encode(&(status, content_type)),
-            Self::Retire | Self::Drain => codec::encode(&()),
+            Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
         }
     }
 
@@ -234,6 +238,7 @@ impl Message for ToWorker {
             4 => body(kind, bytes).map(|()| Self::Retire)?,
             5 => body(kind, bytes).map(|()| Self::Drain)?,
             6 => body(kind, bytes).map(|(status, content)| Self::Page(status, content))?,
+            7 => body(kind, bytes).map(|()| Self::Activate)?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

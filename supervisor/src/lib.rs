@@ -2,4 +2,13 @@
 //! and the worker processes, and parses nothing that an unauthenticated peer sent.
 //!
 //! A library, so that its parts can be tested; the binary is `main.rs`.
-
+pub mod broker;
+pub mod configuration;
+pub mod fleet;
+pub mod listener;
+pub mod process;
+pub mod worker_log;
+pub mod backoff;
+pub mod cloud;
+pub mod dial;
+pub mod spool;

@@ -1,2 +1,51 @@
-//! worker
-fn main() {}
+//! `aisix-worker ROLE ID SANDBOX`: started by `aisix`, never by hand.
+
+use std::process::ExitCode;
+
+use shared::id::Role;
+use tokio::runtime;
+use tokio::task::LocalSet;
+use worker::inherit::{InheritError, Inheritance};
+use worker::role::RoleError;
+use worker::{proxy, sandbox, status};
+
+/// Why the process ends before its time.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+    #[error(transparent)]
+    Role(#[from] RoleError),
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error is the log pipe: this line reaches the supervisor's log.
+            eprintln!("aisix-worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), WorkerError> {
+    let inheritance = Inheritance::take(std::env::args().skip(1))?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = LocalSet::new();
+    match inheritance.role {
+        Role::Proxy => {
+            // The last files this process ever reads.
+            let files = proxy::Files::read();
+            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
+            tasks.block_on(&runtime, proxy::run(inheritance, files, confinement))?;
+        }
+        Role::Status => {
+            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
+            tasks.block_on(&runtime, status::run(inheritance, confinement))?;
+        }
+    }
+    Ok(())
+}

@@ -1,2 +1,62 @@
-//! The crate's only unsafe code.
+//! The crate's only unsafe code: descriptors that are known by number only, and the handler of forbidden system calls.
 #![allow(unsafe_code)]
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use shared::descriptor;
+
+/// Highest descriptor a worker is born with.
+const BORN_MAX: usize = 16;
+
+/// Takes over a descriptor that this process was started with. `None` if there is none, or if it was taken before.
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    static TAKEN: [AtomicBool; BORN_MAX] = [const { AtomicBool::new(false) }; BORN_MAX];
+    let taken = TAKEN.get(usize::try_from(number).ok()?)?;
+    // SAFETY: F_GETFD only reads the descriptor table; on a closed number it fails.
+    let is_open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
+    if !is_open || taken.swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: the number is open, was so before this program opened anything (it is one of the fixed numbers that the
+    // supervisor set up), and is given out once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// From now on a forbidden system call writes its number to the log and ends the process.
+pub fn report_forbidden_calls() {
+    let handler = SigHandler::SigAction(forbidden_call);
+    let action = SigAction::new(handler, SaFlags::SA_SIGINFO | SaFlags::SA_NODEFER, SigSet::empty());
+    // SAFETY: the handler calls only `write` and `_exit`, which are async-signal-safe, and touches no shared state.
+    // Where it cannot be installed the signal's own action ends the process all the same.
+    let _ = unsafe { sigaction(Signal::SIGSYS, &action) };
+}
+
+/// Exit status of a worker that made a forbidden call.
+const FORBIDDEN_CALL_STATUS: i32 = 128 + libc::SIGSYS;
+
+extern "C" fn forbidden_call(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    /// The kernel's layout of `siginfo_t` for SIGSYS, see sigaction(2).
+    #[repr(C)]
+    struct SysInfo {
+        signal: libc::c_int,
+        errno: libc::c_int,
+        code: libc::c_int,
+        call_address: *mut libc::c_void,
+        number: libc::c_int,
+    }
+    // SAFETY: the kernel passes a valid siginfo_t, which for SIGSYS holds these fields.
+    let number = unsafe { (*info.cast::<SysInfo>()).number };
+    let mut line = *b"forbidden system call 0000\n";
+    let mut rest = number.unsigned_abs();
+    for digit in line.iter_mut().rev().skip(1).take(4) {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    // SAFETY: writes a buffer that lives on this stack and leaves without running any destructor.
+    unsafe {
+        libc::write(descriptor::LOG, line.as_ptr().cast(), line.len());
+        libc::_exit(FORBIDDEN_CALL_STATUS);
+    }
+}

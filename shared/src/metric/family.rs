@@ -1,0 +1,344 @@
+//! Every family that a worker counts. Names, kinds and labels are the published ones, which dashboards and alerts rely on.
+
+use super::{Family, Kind, Latency};
+
+/// The families by number. Append only: a number is never given to another family.
+pub static FAMILIES: [&Family; 24] = [
+    &REQUESTS,
+    &REQUEST_DURATION,
+    &TOKENS_CONSUMED,
+    &PROXY_REQUESTS,
+    &PROXY_FAILED_REQUESTS,
+    &PROXY_REQUEST_DURATION,
+    &PROXY_IN_FLIGHT,
+    &PROXY_CLIENT_CANCELLED,
+    &PROXY_BODY_LIMIT_REJECTIONS,
+    &LLM_REQUESTS,
+    &LLM_REQUEST_DURATION,
+    &LLM_INPUT_TOKENS,
+    &LLM_OUTPUT_TOKENS,
+    &LLM_TOTAL_TOKENS,
+    &LLM_FIRST_TOKEN,
+    &E2E_LATENCY,
+    &TTFT,
+    &DEPLOYMENT_REQUESTS,
+    &DEPLOYMENT_SUCCESSES,
+    &DEPLOYMENT_FAILURES,
+    &USAGE_EVENTS_EMITTED,
+    &USAGE_EVENT_DROPS,
+    &AUTH_DECISIONS,
+    &SAMPLES_DROPPED,
+];
+
+/// Labels of what is counted per request.
+const REQUEST_LABELS: &[&str] = &[
+    "endpoint",
+    "inbound_protocol",
+    "provider",
+    "model",
+    "upstream_model",
+    "provider_key_id",
+    "provider_key_name",
+    "api_key_id",
+    "team_id",
+    "user_id",
+    "user_name",
+    "stream",
+    "is_fallback",
+    "status",
+    "outcome",
+];
+/// As [`REQUEST_LABELS`] without `is_fallback`, which only counters carry.
+const TIMED_LABELS: &[&str] = &[
+    "endpoint",
+    "inbound_protocol",
+    "provider",
+    "model",
+    "upstream_model",
+    "provider_key_id",
+    "provider_key_name",
+    "api_key_id",
+    "team_id",
+    "user_id",
+    "user_name",
+    "stream",
+    "status",
+    "outcome",
+];
+/// Labels of what is counted per use of a model.
+const USE_LABELS: &[&str] = &[
+    "endpoint",
+    "inbound_protocol",
+    "provider",
+    "model",
+    "upstream_model",
+    "provider_key_id",
+    "provider_key_name",
+    "api_key_id",
+    "team_id",
+    "user_id",
+    "user_name",
+];
+const LATENCY_LABELS: &[&str] =
+    &["env_id", "endpoint", "model", "provider", "status_class", "streaming"];
+const DEPLOYMENT_LABELS: &[&str] = &["provider", "model", "upstream_model", "provider_key_id"];
+
+const fn family(
+    number: u16,
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family { number, name, help, kind, labels }
+}
+
+/// Answered requests, by what came of them.
+pub static REQUESTS: Family = family(
+    0,
+    "aisix_requests_total",
+    Kind::Counter,
+    &["provider", "model", "status", "outcome"],
+    "Requests answered.",
+);
+
+/// How long requests took.
+pub static REQUEST_DURATION: Family = family(
+    1,
+    "aisix_request_duration_seconds",
+    Kind::Summary,
+    &["provider", "model", "status"],
+    "Time from a request to the end of its answer.",
+);
+
+/// Tokens in both directions.
+pub static TOKENS_CONSUMED: Family = family(
+    2,
+    "aisix_tokens_consumed_total",
+    Kind::Counter,
+    &["provider", "model"],
+    "Prompt and completion tokens.",
+);
+
+/// Answered requests, in full detail.
+pub static PROXY_REQUESTS: Family = family(
+    3,
+    "aisix_proxy_requests_total",
+    Kind::Counter,
+    REQUEST_LABELS,
+    "Requests answered by the proxy.",
+);
+
+/// Requests answered with an error, in full detail.
+pub static PROXY_FAILED_REQUESTS: Family = family(
+    4,
+    "aisix_proxy_failed_requests_total",
+    Kind::Counter,
+    REQUEST_LABELS,
+    "Requests answered by the proxy with a status of 400 or above.",
+);
+
+/// How long requests took, in full detail.
+pub static PROXY_REQUEST_DURATION: Family = family(
+    5,
+    "aisix_proxy_request_duration_seconds",
+    Kind::Summary,
+    TIMED_LABELS,
+    "Time from a request to the end of its answer.",
+);
+
+/// Requests that are being served.
+pub static PROXY_IN_FLIGHT: Family = family(
+    6,
+    "aisix_proxy_in_flight_requests",
+    Kind::Gauge,
+    &["endpoint", "inbound_protocol"],
+    "Requests that are being served now.",
+);
+
+/// Requests whose caller left before the answer ended.
+pub static PROXY_CLIENT_CANCELLED: Family = family(
+    7,
+    "aisix_proxy_client_cancelled_requests_total",
+    Kind::Counter,
+    &["endpoint", "model", "provider_key_id", "provider_key_name"],
+    "Requests whose caller left before the answer ended.",
+);
+
+/// Requests refused for the size of their body.
+pub static PROXY_BODY_LIMIT_REJECTIONS: Family = family(
+    8,
+    "aisix_proxy_request_body_limit_rejections_total",
+    Kind::Counter,
+    &["endpoint", "inbound_protocol", "outcome"],
+    "Requests refused for the size of their body, by how reading the rest of it ended.",
+);
+
+/// Requests that reached a model.
+pub static LLM_REQUESTS: Family = family(
+    9,
+    "aisix_llm_requests_total",
+    Kind::Counter,
+    REQUEST_LABELS,
+    "Requests that reached a model.",
+);
+
+/// How long requests that reached a model took.
+pub static LLM_REQUEST_DURATION: Family = family(
+    10,
+    "aisix_llm_request_duration_seconds",
+    Kind::Summary,
+    TIMED_LABELS,
+    "Time from a request that reached a model to the end of its answer.",
+);
+
+/// Tokens of prompts.
+pub static LLM_INPUT_TOKENS: Family =
+    family(11, "aisix_llm_input_tokens_total", Kind::Counter, USE_LABELS, "Tokens of prompts.");
+
+/// Tokens of answers.
+pub static LLM_OUTPUT_TOKENS: Family =
+    family(12, "aisix_llm_output_tokens_total", Kind::Counter, USE_LABELS, "Tokens of answers.");
+
+/// Tokens of prompts and answers.
+pub static LLM_TOTAL_TOKENS: Family = family(
+    13,
+    "aisix_llm_total_tokens_total",
+    Kind::Counter,
+    USE_LABELS,
+    "Tokens of prompts and answers.",
+);
+
+/// How long the first token of a stream took.
+pub static LLM_FIRST_TOKEN: Family = family(
+    14,
+    "aisix_llm_time_to_first_token_seconds",
+    Kind::Summary,
+    USE_LABELS,
+    "Time from a request to the first token of its stream.",
+);
+
+/// How long requests took, between configured edges.
+pub static E2E_LATENCY: Family = family(
+    15,
+    "aisix_request_e2e_latency_seconds",
+    Kind::Histogram(Latency::EndToEnd),
+    LATENCY_LABELS,
+    "Time from a request to the end of its answer.",
+);
+
+/// How long the first token of a stream took, between configured edges.
+pub static TTFT: Family = family(
+    16,
+    "aisix_request_ttft_seconds",
+    Kind::Histogram(Latency::FirstToken),
+    LATENCY_LABELS,
+    "Time from a request to the first token of its stream.",
+);
+
+/// Attempts at an upstream.
+pub static DEPLOYMENT_REQUESTS: Family = family(
+    17,
+    "aisix_deployment_requests_total",
+    Kind::Counter,
+    DEPLOYMENT_LABELS,
+    "Attempts at an upstream model.",
+);
+
+/// Attempts that succeeded.
+pub static DEPLOYMENT_SUCCESSES: Family = family(
+    18,
+    "aisix_deployment_success_responses_total",
+    Kind::Counter,
+    DEPLOYMENT_LABELS,
+    "Attempts at an upstream model that succeeded.",
+);
+
+/// Attempts that failed.
+pub static DEPLOYMENT_FAILURES: Family = family(
+    19,
+    "aisix_deployment_failure_responses_total",
+    Kind::Counter,
+    DEPLOYMENT_LABELS,
+    "Attempts at an upstream model that failed.",
+);
+
+/// Usage events handed on.
+pub static USAGE_EVENTS_EMITTED: Family = family(
+    20,
+    "aisix_usage_events_emitted_total",
+    Kind::Counter,
+    &[
+        "handler",
+        "status_code",
+        "inbound_protocol",
+        "model",
+        "provider_key_id",
+        "provider_key_name",
+    ],
+    "Usage events handed on for the control plane.",
+);
+
+/// Usage events lost.
+pub static USAGE_EVENT_DROPS: Family = family(
+    21,
+    "aisix_usage_event_drops_total",
+    Kind::Counter,
+    &["reason", "model", "provider_key_id", "provider_key_name"],
+    "Usage events that were lost.",
+);
+
+/// Decisions about callers.
+pub static AUTH_DECISIONS: Family = family(
+    22,
+    "aisix_auth_decisions_total",
+    Kind::Counter,
+    &["method", "result", "reason"],
+    "Callers that were let in or turned away.",
+);
+
+/// Numbers that could not be counted because the slots are used up. Not among the published ones.
+pub static SAMPLES_DROPPED: Family = family(
+    23,
+    "aisix_metric_samples_dropped_total",
+    Kind::Counter,
+    &[],
+    "Samples counted nowhere, because the memory of a worker's metrics is full.",
+);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_family_is_its_position() {
+        for (position, family) in FAMILIES.iter().enumerate() {
+            assert_eq!(usize::from(family.number), position, "{}", family.name);
+            assert_eq!(Family::from_number(family.number), Some(*family));
+        }
+        assert_eq!(Family::from_number(FAMILIES.len() as u16), None);
+    }
+
+    #[test]
+    fn no_name_is_given_twice_and_every_family_is_explained() {
+        let names: BTreeSet<_> = FAMILIES.iter().map(|family| family.name).collect();
+        assert_eq!(names.len(), FAMILIES.len());
+        for family in FAMILIES {
+            assert!(family.help.ends_with('.'), "{}", family.name);
+            let labels: BTreeSet<_> = family.labels.iter().collect();
+            assert_eq!(labels.len(), family.labels.len(), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn names_follow_the_kind() {
+        for family in FAMILIES {
+            let counter = family.kind == Kind::Counter;
+            assert_eq!(family.name.ends_with("_total"), counter, "{}", family.name);
+            let timed = matches!(family.kind, Kind::Histogram(_) | Kind::Summary);
+            assert_eq!(family.name.ends_with("_seconds"), timed, "{}", family.name);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Which message a worker may send when: one table. Anything else ends the worker.
+
+use shared::id::Role;
+use shared::message::ToSupervisor;
+
+use crate::fleet::life::Life;
+
+/// Whether a worker of that role, at that point of its life, may say this.
+pub fn permits(role: Role, life: Life, message: &ToSupervisor) -> bool {
+    use ToSupervisor as Say;
+    let starting = matches!(life, Life::Starting { .. });
+    let joining = matches!(life, Life::Joining { .. });
+    let serving = matches!(life, Life::Serving { .. });
+    let draining = matches!(life, Life::Draining { .. });
+    match message {
+        Say::Hello(hello) => starting && hello.role == role,
+        Say::Ready => joining,
+        Say::Applied(_) | Say::Refused(..) => role == Role::Proxy && !starting,
+        Say::Usage(_) => role == Role::Proxy && (serving || draining),
+        Say::Series(_) => !starting,
+        Say::Pong(..) => !starting,
+        Say::Drained => draining,
+        Say::Fetch(_) => role == Role::Status && (serving || draining),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use shared::id::Revision;
+    use shared::message::Page;
+
+    use super::*;
+
+    #[test]
+    fn a_role_may_say_only_what_is_its_own() {
+        let now = Instant::now();
+        let serving = Life::Serving { heard: now };
+        assert!(permits(Role::Proxy, serving, &ToSupervisor::Usage(Vec::new())));
+        assert!(!permits(Role::Status, serving, &ToSupervisor::Usage(Vec::new())));
+        assert!(!permits(Role::Status, serving, &ToSupervisor::Applied(Revision(1))));
+        assert!(permits(Role::Status, serving, &ToSupervisor::Fetch(Page::Ready)));
+        assert!(!permits(Role::Proxy, serving, &ToSupervisor::Fetch(Page::Ready)));
+    }
+
+    #[test]
+    fn before_its_hello_a_worker_may_say_nothing_else() {
+        let starting = Life::started(Instant::now());
+        for message in [
+            ToSupervisor::Ready,
+            ToSupervisor::Applied(Revision(1)),
+            ToSupervisor::Usage(Vec::new()),
+            ToSupervisor::Pong(1, 0),
+            ToSupervisor::Drained,
+        ] {
+            assert!(!permits(Role::Proxy, starting, &message), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_draining_worker_is_drained() {
+        let now = Instant::now();
+        assert!(!permits(Role::Proxy, Life::Serving { heard: now }, &ToSupervisor::Drained));
+        assert!(permits(Role::Proxy, Life::Draining { deadline: None }, &ToSupervisor::Drained));
+    }
+}

@@ -1,0 +1,175 @@
+//! What workers say and how they end: checked, carried out, passed on.
+
+use std::time::Instant;
+
+use shared::channel::{ChannelError, Received};
+use shared::id::{Role, WorkerId};
+use shared::message::{Hello, Message, ToSupervisor, ToWorker};
+use tracing::{error, info, warn};
+
+use super::life::{Action, Input, Life};
+use super::{Event, Fleet, Happening, Sandbox, Unconfined, chance};
+use crate::broker;
+use crate::configuration::Configuration;
+use crate::process::exit::Exit;
+
+impl Fleet {
+    /// Takes in what a worker's tasks report. `configuration` is what a worker that says hello is told.
+    pub fn handle(
+        &mut self,
+        event: Event,
+        configuration: &mut Configuration,
+        now: Instant,
+    ) -> Result<Vec<Happening>, Unconfined> {
+        let mut happenings = Vec::new();
+        let (Event::Said(id, _) | Event::Ended(id, _)) = &event;
+        let Some(index) = self.index_of(*id) else { return Ok(happenings) };
+        match event {
+            Event::Ended(id, exit) => self.ended(index, id, exit, now, &mut happenings),
+            // The process ends or is about to; its end is reported by itself.
+            Event::Said(_, Err(ChannelError::Closed)) => {}
+            Event::Said(id, Err(error)) => {
+                warn!(worker = %id, %error, "a worker broke the protocol");
+                self.input(index, Input::Misbehaved, now);
+            }
+            Event::Said(id, Ok(received)) => {
+                self.said(index, id, received, configuration, now, &mut happenings)?;
+            }
+        }
+        Ok(happenings)
+    }
+
+    fn said(
+        &mut self,
+        index: usize,
+        id: WorkerId,
+        received: Received<ToSupervisor>,
+        configuration: &mut Configuration,
+        now: Instant,
+        happenings: &mut Vec<Happening>,
+    ) -> Result<(), Unconfined> {
+        let Some(member) = self.slots.get_mut(index).and_then(|slot| slot.member.as_mut()) else {
+            return Ok(());
+        };
+        let permitted = received.descriptor.is_none()
+            && broker::permits(member.role, member.life, &received.message);
+        if !permitted {
+            warn!(worker = %id, role = %member.role, kind = received.message.kind(),
+                "a worker said what it may not say now");
+            self.input(index, Input::Misbehaved, now);
+            return Ok(());
+        }
+        match received.message {
+            ToSupervisor::Hello(hello) => {
+                let accepted = self.accept(index, &hello)?;
+                let input = if accepted { Input::Hello } else { Input::Misbehaved };
+                if self.input(index, input, now) == Some(Action::Welcome) {
+                    self.welcome(index, configuration);
+                }
+                return Ok(());
+            }
+            ToSupervisor::Ready => {
+                self.input(index, Input::Ready, now);
+                happenings.push(Happening::Serving);
+                return Ok(());
+            }
+            ToSupervisor::Applied(revision) => {
+                member.applied = Some(revision);
+                happenings.push(Happening::Applied);
+            }
+            ToSupervisor::Refused(revision, reason) => {
+                happenings.push(Happening::Refused(revision, reason));
+            }
+            ToSupervisor::Usage(events) => happenings.push(Happening::Usage(events)),
+            ToSupervisor::Series(series) => happenings.push(Happening::Series(id, series)),
+            ToSupervisor::Pong(_, in_flight) => member.in_flight = in_flight,
+            ToSupervisor::Drained => {}
+            ToSupervisor::Fetch(page) => {
+                happenings.push(Happening::Fetch(id, page, received.request_id));
+            }
+        }
+        self.input(index, Input::Heard, now);
+        Ok(())
+    }
+
+    /// Whether the worker is of our build and as confined as it must be.
+    fn accept(&mut self, index: usize, hello: &Hello) -> Result<bool, Unconfined> {
+        let sandbox = self.sandbox;
+        let Some(member) = self.slots.get_mut(index).and_then(|slot| slot.member.as_mut()) else {
+            return Ok(false);
+        };
+        let missing = match member.accept(hello) {
+            Ok(missing) => missing,
+            Err(reason) => {
+                error!(worker = %member.id, role = %member.role, "worker not accepted: {reason}");
+                return Ok(false);
+            }
+        };
+        if sandbox == Sandbox::Required && !missing.is_empty() {
+            return Err(Unconfined { role: member.role, missing: missing.join("; ") });
+        }
+        Ok(true)
+    }
+
+    /// Settings first, then the configuration if there is one, then the leave to serve.
+    fn welcome(&mut self, index: usize, configuration: &mut Configuration) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let (Some(post), Some(member)) = (self.posts.get(slot.post), slot.member.as_mut()) else {
+            return;
+        };
+        member.tell(ToWorker::Welcome(Box::new(post.settings.clone())));
+        if post.role == Role::Proxy {
+            match configuration.whole() {
+                Ok(Some(delivery)) => member.deliver(delivery),
+                Ok(None) => {}
+                // It starts without; the next change will find it behind, and end it.
+                Err(error) => error!(worker = %member.id, %error, "cannot hand over configuration"),
+            }
+        }
+        member.tell(ToWorker::Activate);
+    }
+
+    /// One step of a worker's life. What can be done about it here is done; the action is returned all the same.
+    pub(super) fn input(&mut self, index: usize, input: Input, now: Instant) -> Option<Action> {
+        let member = self.slots.get_mut(index)?.member.as_mut()?;
+        let (life, action) = member.life.step(input, now);
+        member.life = life;
+        match action {
+            // Needs the configuration, which the caller has.
+            None | Some(Action::Welcome) => {}
+            Some(Action::Announce) => {
+                info!(worker = %member.id, role = %member.role, pid = %member.pid, "worker serves");
+            }
+            Some(Action::AskToDrain) => member.tell(ToWorker::Drain),
+            Some(Action::Kill(reason)) => {
+                warn!(worker = %member.id, role = %member.role, pid = %member.pid, reason,
+                    "worker is killed");
+                member.kill();
+            }
+        }
+        action
+    }
+
+    fn ended(
+        &mut self,
+        index: usize,
+        id: WorkerId,
+        exit: Exit,
+        now: Instant,
+        happenings: &mut Vec<Happening>,
+    ) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(member) = slot.member.take() else { return };
+        happenings.push(Happening::Gone(id));
+        if matches!(member.life, Life::Draining { .. }) && exit.is_success() {
+            info!(worker = %id, role = %member.role, "worker drained");
+            return;
+        }
+        let leaving = matches!(member.life, Life::Draining { .. }) || member.retiring;
+        warn!(worker = %id, role = %member.role, pid = %member.pid, "worker ended: {exit}");
+        if !leaving {
+            self.restarts = self.restarts.wrapping_add(1);
+            slot.start_at = Some(slot.restart.ended(member.started, now, chance()));
+        }
+    }
+}

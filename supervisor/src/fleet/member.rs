@@ -1,0 +1,227 @@
+//! One running worker: its process, its channel, and what it last told.
+//!
+//! Three tasks of the runtime serve it: one reads what it says, one writes what it is told, one waits for its end. What it
+//! is told is queued; a worker whose queue is full does not read any more and is ended by its silence.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use shared::channel::Channel;
+use shared::id::{Revision, Role, WorkerId};
+use shared::message::{Confinement, Hello, ToSupervisor, ToWorker};
+use shared::version::{PROTOCOLS, VERSION};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::Event;
+use super::life::Life;
+use crate::configuration::Delivery;
+use crate::process::exit::{self, Exit};
+use crate::process::inspect;
+use crate::process::launch::Launched;
+use crate::worker_log;
+
+/// Messages that wait for a worker that does not read.
+const QUEUE_MAX: usize = 4096;
+
+/// What is on its way to a worker.
+enum Outgoing {
+    Message(ToWorker),
+    Configuration(Delivery),
+    Answer(ToWorker, u64, OwnedFd),
+}
+
+/// One running worker.
+pub struct Member {
+    pub id: WorkerId,
+    pub role: Role,
+    pub pid: Pid,
+    pub life: Life,
+    pub started: Instant,
+    /// The revision it serves.
+    pub applied: Option<Revision>,
+    /// Requests it last told to have in flight.
+    pub in_flight: u32,
+    /// It was told that the node goes away.
+    pub retiring: bool,
+    confinement: Confinement,
+    missing: Vec<String>,
+    uid: u32,
+    outgoing: mpsc::Sender<Outgoing>,
+}
+
+/// What there is to tell about a running worker.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Its name.
+    pub id: WorkerId,
+    /// What it is for.
+    pub role: Role,
+    /// Its process.
+    pub pid: i32,
+    /// The user it runs as.
+    pub uid: u32,
+    /// Whether it accepts connections.
+    pub serving: bool,
+    /// What its confinement lacks, in words.
+    pub missing: Vec<String>,
+    /// Landlock ABI in force.
+    pub landlock_abi: u16,
+    /// Requests in flight.
+    pub in_flight: u32,
+}
+
+impl Member {
+    /// Takes over a worker that was just started.
+    pub fn new(
+        id: WorkerId,
+        role: Role,
+        launched: Launched,
+        events: mpsc::Sender<Event>,
+        now: Instant,
+    ) -> Self {
+        let (outgoing, queue) = mpsc::channel(QUEUE_MAX);
+        tokio::task::spawn_local(worker_log::forward(id, role, launched.log));
+        tokio::task::spawn_local(watch(id, launched.process, events.clone()));
+        match Channel::new(launched.control) {
+            Ok(channel) => {
+                let channel = Rc::new(channel);
+                tokio::task::spawn_local(listen(id, Rc::clone(&channel), events));
+                tokio::task::spawn_local(speak(channel, queue));
+            }
+            // Without a channel it will not say hello, and is ended by that.
+            Err(error) => warn!(worker = %id, %error, "cannot watch a control socket"),
+        }
+        Self {
+            id,
+            role,
+            pid: launched.pid,
+            life: Life::started(now),
+            started: now,
+            applied: None,
+            in_flight: 0,
+            retiring: false,
+            confinement: Confinement::default(),
+            missing: Vec::new(),
+            uid: 0,
+            outgoing,
+        }
+    }
+
+    /// Checks a hello. Returns what the confinement lacks, as the kernel and the worker tell it, or why it is no worker of
+    /// ours.
+    pub fn accept(&mut self, hello: &Hello) -> Result<Vec<String>, String> {
+        if hello.worker != self.id {
+            return Err(format!("it says it is worker {}", hello.worker));
+        }
+        if hello.protocols.common(PROTOCOLS).is_none() || hello.version != VERSION {
+            return Err(format!(
+                "aisix-worker is version {:?}, aisix is {VERSION:?}; install both from one package",
+                hello.version
+            ));
+        }
+        let observed = inspect::observe(self.pid)
+            .map_err(|error| format!("cannot look at process {}: {error}", self.pid))?;
+        let mut missing = observed.missing(geteuid().as_raw());
+        missing.extend(hello.confinement.missing.iter().cloned());
+        self.uid = observed.uid;
+        self.confinement = hello.confinement.clone();
+        self.missing.clone_from(&missing);
+        Ok(missing)
+    }
+
+    /// Queues a message.
+    pub fn tell(&mut self, message: ToWorker) {
+        self.send(Outgoing::Message(message));
+    }
+
+    /// Queues configuration.
+    pub fn deliver(&mut self, delivery: Delivery) {
+        self.send(Outgoing::Configuration(delivery));
+    }
+
+    /// Queues the answer to a question.
+    pub fn answer(&mut self, message: ToWorker, request: u64, body: OwnedFd) {
+        self.send(Outgoing::Answer(message, request, body));
+    }
+
+    fn send(&mut self, outgoing: Outgoing) {
+        if self.outgoing.try_send(outgoing).is_err() && self.life != Life::Doomed {
+            // A change of configuration that is lost would leave it behind for ever.
+            warn!(worker = %self.id, "a worker does not read what it is told; it is ended");
+            self.kill();
+            self.life = Life::Doomed;
+        }
+    }
+
+    /// Ends the process. Its end is reported as an event.
+    pub fn kill(&self) {
+        // The process is our child and not yet waited for, so the number cannot belong to another.
+        if let Err(error) = kill(self.pid, Signal::SIGKILL) {
+            warn!(worker = %self.id, %error, "cannot kill a worker");
+        }
+    }
+
+    /// What there is to tell about it.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            id: self.id,
+            role: self.role,
+            pid: self.pid.as_raw(),
+            uid: self.uid,
+            serving: self.life.is_serving(),
+            missing: self.missing.clone(),
+            landlock_abi: self.confinement.landlock_abi,
+            in_flight: self.in_flight,
+        }
+    }
+}
+
+async fn watch(id: WorkerId, process: OwnedFd, events: mpsc::Sender<Event>) {
+    let exit = exit::wait(process).await.unwrap_or_else(|error| {
+        warn!(worker = %id, %error, "cannot wait for a worker");
+        Exit::Unknown
+    });
+    // Fails only when the supervisor is leaving.
+    let _ = events.send(Event::Ended(id, exit)).await;
+}
+
+async fn listen(
+    id: WorkerId,
+    channel: Rc<Channel<ToWorker, ToSupervisor>>,
+    events: mpsc::Sender<Event>,
+) {
+    loop {
+        let received = channel.receive().await;
+        let last = received.is_err();
+        if events.send(Event::Said(id, received)).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Receiver<Outgoing>) {
+    while let Some(outgoing) = queue.recv().await {
+        let sent = match &outgoing {
+            Outgoing::Message(message) => channel.send(message, 0, None).await,
+            Outgoing::Configuration(delivery) => {
+                let message = ToWorker::Configuration {
+                    revision: delivery.revision,
+                    whole: delivery.whole,
+                };
+                channel.send(&message, 0, Some(delivery.memory())).await
+            }
+            Outgoing::Answer(message, request, body) => {
+                channel.send(message, *request, Some(body.as_fd())).await
+            }
+        };
+        if let Err(error) = sent {
+            // The reading side reports what happened to the channel.
+            tracing::debug!(%error, "a message did not reach its worker");
+            return;
+        }
+    }
+}

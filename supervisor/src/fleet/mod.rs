@@ -1,0 +1,330 @@
+//! The workers: one slot per process that should run, each with the worker that fills it now.
+//!
+//! The fleet starts what should run, carries out what the pure parts decide (`life`, `restart`), and tells its owner what
+//! happened. It knows nothing of the Cloud, of files or of HTTP.
+
+mod handle;
+pub mod life;
+mod member;
+mod restart;
+
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use shared::channel::{ChannelError, Received};
+use shared::id::{Revision, Role, WorkerId};
+use shared::memory;
+use shared::message::{Page, Series, ToSupervisor, ToWorker};
+use shared::metric::MEMORY_BYTES;
+use shared::usage::UsageEvent;
+use shared::worker_settings::WorkerSettings;
+use tokio::sync::mpsc;
+use tracing::error;
+
+use self::life::{Input, PING_INTERVAL};
+use self::member::Member;
+use self::restart::Restart;
+use crate::configuration::Delivery;
+use crate::process::exit::Exit;
+use crate::process::identity::Users;
+use crate::process::launch::{Launch, Launched, Program};
+
+pub use self::member::Summary;
+
+/// What the tasks of a worker report.
+#[derive(Debug)]
+pub enum Event {
+    /// It said something, or its channel failed.
+    Said(WorkerId, Result<Received<ToSupervisor>, ChannelError>),
+    /// Its process ended.
+    Ended(WorkerId, Exit),
+}
+
+/// What the owner of the fleet has to act on.
+#[derive(Debug)]
+pub enum Happening {
+    /// Usage events of a worker, oldest first.
+    Usage(Vec<UsageEvent>),
+    /// A worker started; it counts in this memory.
+    Started(WorkerId, OwnedFd),
+    /// A worker takes a metric series into use.
+    Series(WorkerId, Series),
+    /// The status worker asks for a page.
+    Fetch(WorkerId, Page, u64),
+    /// A worker accepts connections.
+    Serving,
+    /// A worker serves another revision.
+    Applied,
+    /// A worker could not apply a revision.
+    Refused(Revision, String),
+    /// A worker's process ended.
+    Gone(WorkerId),
+}
+
+/// How the workers of one role are started.
+#[derive(Debug)]
+pub struct Post {
+    /// The role.
+    pub role: Role,
+    /// How many of them.
+    pub workers: usize,
+    /// The listening socket that they share.
+    pub listener: TcpListener,
+    /// What they are told.
+    pub settings: WorkerSettings,
+}
+
+/// How strictly workers are confined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Everything, or the worker is not used.
+    Required,
+    /// What the host has; the rest is reported.
+    BestEffort,
+    /// Nothing.
+    Off,
+}
+
+impl Sandbox {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::BestEffort => "best-effort",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// A confinement that `supervisor.sandbox: required` does not accept.
+#[derive(Debug, thiserror::Error)]
+#[error("supervisor.sandbox is required, but a {role} worker is not fully confined: {missing}; fix the host, or set best-effort")]
+pub struct Unconfined {
+    role: Role,
+    missing: String,
+}
+
+/// One process that should run.
+struct Slot {
+    post: usize,
+    restart: Restart,
+    member: Option<Member>,
+    start_at: Option<Instant>,
+}
+
+/// All workers.
+pub struct Fleet {
+    program: Program,
+    users: Users,
+    sandbox: Sandbox,
+    posts: Vec<Post>,
+    slots: Vec<Slot>,
+    events: mpsc::Sender<Event>,
+    next_id: u32,
+    next_ping: Instant,
+    restarts: u64,
+}
+
+impl Fleet {
+    /// A fleet whose workers all start at the next [`Fleet::tick`].
+    pub fn new(
+        program: Program,
+        users: Users,
+        sandbox: Sandbox,
+        posts: Vec<Post>,
+        events: mpsc::Sender<Event>,
+        now: Instant,
+    ) -> Self {
+        let slots = posts
+            .iter()
+            .enumerate()
+            .flat_map(|(post, needed)| std::iter::repeat_n(post, needed.workers))
+            .map(|post| Slot {
+                post,
+                restart: Restart::default(),
+                member: None,
+                start_at: Some(now),
+            })
+            .collect();
+        Self {
+            program,
+            users,
+            sandbox,
+            posts,
+            slots,
+            events,
+            next_id: 1,
+            next_ping: now,
+            restarts: 0,
+        }
+    }
+
+    /// When [`Fleet::tick`] has something to do again.
+    pub fn next_tick(&self) -> Instant {
+        let starts = self.slots.iter().filter_map(|slot| slot.start_at);
+        starts.chain([self.next_ping]).min().unwrap_or(self.next_ping)
+    }
+
+    /// Starts what is due, asks for signs of life, ends what is past its deadline.
+    pub fn tick(&mut self, now: Instant, happenings: &mut Vec<Happening>) {
+        for index in 0..self.slots.len() {
+            self.input(index, Input::Tick, now);
+            let due = self.slots.get(index).and_then(|slot| slot.start_at);
+            if due.is_some_and(|due| due <= now) {
+                self.start(index, now, happenings);
+            }
+        }
+        if now >= self.next_ping {
+            self.next_ping = now + PING_INTERVAL;
+            self.ping();
+        }
+    }
+
+    /// Asks every worker for a sign of life, with which it tells how many requests it has in flight.
+    pub fn ping(&mut self) {
+        for member in self.slots.iter_mut().filter_map(|slot| slot.member.as_mut()) {
+            member.tell(ToWorker::Ping(0));
+        }
+    }
+
+    fn start(&mut self, index: usize, now: Instant, happenings: &mut Vec<Happening>) {
+        let id = WorkerId(self.next_id);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(post) = self.posts.get(slot.post) else { return };
+        slot.start_at = None;
+        let launched = memory::fixed_size("aisix-metrics", MEMORY_BYTES)
+            .map_err(|error| format!("cannot make metric slots: {error}"))
+            .and_then(|metrics| {
+                let launched = launch(&self.program, &self.users, self.sandbox, post, id, &metrics)?;
+                Ok((launched, metrics))
+            });
+        match launched {
+            Ok((launched, metrics)) => {
+                self.next_id = self.next_id.wrapping_add(1);
+                let member = Member::new(id, post.role, launched, self.events.clone(), now);
+                slot.member = Some(member);
+                happenings.push(Happening::Started(id, metrics));
+            }
+            Err(reason) => {
+                error!(role = %post.role, "{reason}");
+                slot.start_at = Some(slot.restart.ended(now, now, chance()));
+            }
+        }
+    }
+
+    /// Sends a change of configuration to every worker that has been told the one before.
+    pub fn deliver(&mut self, delivery: &Delivery) {
+        for member in self.members_mut().filter(|member| member.role == Role::Proxy) {
+            if !matches!(member.life, life::Life::Starting { .. }) {
+                member.deliver(delivery.clone());
+            }
+        }
+    }
+
+    /// Sends the answer to a page that the status worker asked for.
+    pub fn answer(&mut self, id: WorkerId, request: u64, page: ToWorker, body: OwnedFd) {
+        if let Some(member) = self.members_mut().find(|member| member.id == id) {
+            member.answer(page, request, body);
+        }
+    }
+
+    /// Ends a worker that broke the protocol in a way that only the owner of the fleet could see.
+    pub fn misbehaved(&mut self, id: WorkerId, now: Instant) {
+        if let Some(index) = self.index_of(id) {
+            self.input(index, Input::Misbehaved, now);
+        }
+    }
+
+    /// Nothing is started any more; workers tell their callers that the node goes away.
+    pub fn retire(&mut self) {
+        for slot in &mut self.slots {
+            slot.start_at = None;
+            if let Some(member) = slot.member.as_mut() {
+                member.retiring = true;
+                member.tell(ToWorker::Retire);
+            }
+        }
+    }
+
+    /// Asks the workers of a role to finish and leave.
+    pub fn drain(&mut self, role: Role, deadline: Option<Instant>, now: Instant) {
+        for index in 0..self.slots.len() {
+            let member = self.slots.get(index).and_then(|slot| slot.member.as_ref());
+            if member.is_some_and(|member| member.role == role) {
+                self.input(index, Input::Drain(deadline), now);
+            }
+        }
+    }
+
+    /// What there is to tell about each running worker.
+    pub fn summaries(&self) -> Vec<Summary> {
+        self.members().map(Member::summary).collect()
+    }
+
+    /// How many processes of a role there are.
+    pub fn running(&self, role: Role) -> usize {
+        self.members().filter(|member| member.role == role).count()
+    }
+
+    /// Requests in flight, as last told by each worker.
+    pub fn in_flight(&self) -> u64 {
+        self.members().map(|member| u64::from(member.in_flight)).sum()
+    }
+
+    /// Whether every slot has a worker that serves.
+    pub fn is_complete(&self) -> bool {
+        self.slots.iter().all(|slot| slot.member.as_ref().is_some_and(|m| m.life.is_serving()))
+    }
+
+    /// How often a worker was started in place of one that ended by itself.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// The revision that every serving proxy worker serves: `None` if there is none, or one of them has none yet.
+    pub fn applied(&self) -> Option<Revision> {
+        let serving = self.members().filter(|m| m.role == Role::Proxy && m.life.is_serving());
+        serving.map(|member| member.applied).min().flatten()
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.slots.iter().filter_map(|slot| slot.member.as_ref())
+    }
+
+    fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.slots.iter_mut().filter_map(|slot| slot.member.as_mut())
+    }
+
+    fn index_of(&self, id: WorkerId) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.member.as_ref().is_some_and(|m| m.id == id))
+    }
+}
+
+fn launch(
+    program: &Program,
+    users: &Users,
+    sandbox: Sandbox,
+    post: &Post,
+    id: WorkerId,
+    metrics: &OwnedFd,
+) -> Result<Launched, String> {
+    let launch = Launch {
+        role: post.role,
+        id,
+        policy: sandbox.name(),
+        user: users.of(post.role),
+        listener: post.listener.as_fd(),
+        metrics: metrics.as_fd(),
+    };
+    program.launch(&launch).map_err(|error| error.to_string())
+}
+
+/// A number in 0..1 to spread delays with; nothing depends on its quality.
+fn chance() -> f64 {
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .subsec_nanos();
+    f64::from(nanos % 1_000) / 1_000.0
+}

@@ -1,0 +1,52 @@
+//! The end of a worker process: noticed without polling, told in words.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use shared::descriptor;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Status(i32),
+    /// By this signal.
+    Signal(nix::sys::signal::Signal),
+    /// Somebody else collected its status.
+    Unknown,
+}
+
+impl Exit {
+    /// Whether it left on purpose and without fault.
+    pub fn is_success(self) -> bool {
+        self == Self::Status(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(formatter, "exit status {status}"),
+            Self::Signal(signal) => write!(formatter, "signal {signal}"),
+            Self::Unknown => formatter.write_str("unknown status"),
+        }
+    }
+}
+
+/// Waits for the process behind `process` to end, and collects its status.
+pub async fn wait(process: OwnedFd) -> io::Result<Exit> {
+    let process = descriptor::watched(process)?;
+    loop {
+        let mut ready = process.readable().await?;
+        let id = Id::PIDFd(process.get_ref().as_fd());
+        match waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(Exit::Status(status)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Exit::Signal(signal)),
+            Ok(_) => ready.clear_ready(),
+            Err(nix::errno::Errno::ECHILD) => return Ok(Exit::Unknown),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

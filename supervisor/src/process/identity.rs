@@ -1,0 +1,86 @@
+//! Which user each role runs as: the system user of the role, else a number that nobody else has.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use nix::unistd::{Gid, Uid, User, geteuid};
+use shared::id::Role;
+
+/// User and group of each role. Empty if we are not root: then every process runs as our own user.
+#[derive(Clone, Debug, Default)]
+pub struct Users(HashMap<Role, (Uid, Gid)>);
+
+impl Users {
+    /// Chooses a user per role. Where the system has none of that name, numbers from `base` are taken, without those that
+    /// have an entry in the user database or a running process.
+    pub fn choose(base: u32) -> Self {
+        if !geteuid().is_root() {
+            return Self::default();
+        }
+        let busy = running_users();
+        let is_free = |uid: u32| {
+            !busy.contains(&uid) && matches!(User::from_uid(Uid::from_raw(uid)), Ok(None))
+        };
+        Self(assign(base, named, is_free))
+    }
+
+    /// User and group of a role, if we may choose.
+    pub fn of(&self, role: Role) -> Option<(Uid, Gid)> {
+        self.0.get(&role).copied()
+    }
+}
+
+fn named(role: Role) -> Option<(Uid, Gid)> {
+    let user = User::from_name(role.user()).ok().flatten()?;
+    Some((user.uid, user.gid))
+}
+
+fn assign(
+    base: u32,
+    named: impl Fn(Role) -> Option<(Uid, Gid)>,
+    is_free: impl Fn(u32) -> bool,
+) -> HashMap<Role, (Uid, Gid)> {
+    let mut free = (base..u32::MAX).filter(|uid| is_free(*uid));
+    Role::ALL
+        .into_iter()
+        .filter_map(|role| {
+            let user = named(role).or_else(|| {
+                let number = free.next()?;
+                Some((Uid::from_raw(number), Gid::from_raw(number)))
+            });
+            Some((role, user?))
+        })
+        .collect()
+}
+
+/// Owners of the processes there are.
+fn running_users() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
+        .filter_map(|entry| Some(entry.metadata().ok()?.uid()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_has_a_user_of_its_own_that_nobody_else_has() {
+        let users = assign(61_000, |_| None, |uid| uid != 61_000 && uid != 61_002);
+        let mut numbers: Vec<_> = users.values().map(|(uid, _)| uid.as_raw()).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [61_001, 61_003]);
+    }
+
+    #[test]
+    fn the_named_user_of_a_role_is_preferred() {
+        let named = |role| (role == Role::Proxy).then_some((Uid::from_raw(998), Gid::from_raw(997)));
+        let users = assign(61_000, named, |_| true);
+        assert_eq!(users[&Role::Proxy], (Uid::from_raw(998), Gid::from_raw(997)));
+        assert_eq!(users[&Role::Status], (Uid::from_raw(61_000), Gid::from_raw(61_000)));
+    }
+}

@@ -1,0 +1,88 @@
+//! A worker's confinement as the kernel tells it, not as the worker does.
+
+use std::fs;
+use std::io;
+
+use nix::unistd::Pid;
+
+/// What `/proc/PID/status` says about a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Effective user.
+    pub uid: u32,
+    /// It can gain no privilege by executing a program.
+    pub no_new_privs: bool,
+    /// Mode 2: a system call filter is in force.
+    pub seccomp_filter: bool,
+    /// Capabilities in any of the five sets, as a mask.
+    pub capabilities: u64,
+}
+
+/// Looks at a process.
+pub fn observe(pid: Pid) -> io::Result<Observed> {
+    Ok(parse(&fs::read_to_string(format!("/proc/{pid}/status"))?))
+}
+
+/// `Name:<tab>value` lines, see proc_pid_status(5). What is not understood counts as not confined.
+fn parse(status: &str) -> Observed {
+    let mut observed = Observed { capabilities: 0, ..Observed::default() };
+    for line in status.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        let value = value.trim();
+        match name {
+            "Uid" => {
+                let effective = value.split_whitespace().nth(1);
+                observed.uid = effective.and_then(|uid| uid.parse().ok()).unwrap_or(0);
+            }
+            "NoNewPrivs" => observed.no_new_privs = value == "1",
+            "Seccomp" => observed.seccomp_filter = value == "2",
+            "CapInh" | "CapPrm" | "CapEff" | "CapBnd" | "CapAmb" => {
+                observed.capabilities |= u64::from_str_radix(value, 16).unwrap_or(u64::MAX);
+            }
+            _ => {}
+        }
+    }
+    observed
+}
+
+impl Observed {
+    /// What a fully confined worker would have and this one lacks, in words. `ours` is our own user.
+    pub fn missing(&self, ours: u32) -> Vec<String> {
+        let mut missing = Vec::new();
+        if !self.seccomp_filter {
+            missing.push("no system call filter".to_owned());
+        }
+        if !self.no_new_privs {
+            missing.push("no_new_privs is not set".to_owned());
+        }
+        if self.capabilities != 0 {
+            missing.push(format!("capabilities left: {:#x}", self.capabilities));
+        }
+        if self.uid == ours {
+            missing.push(format!("runs as the supervisor's own user {ours}"));
+        }
+        missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFINED: &str = "Name:\taisix-proxy\nUid:\t61000\t61000\t61000\t61000\n\
+        CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+        CapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
+
+    #[test]
+    fn a_confined_process_lacks_nothing() {
+        assert!(parse(CONFINED).missing(0).is_empty());
+    }
+
+    #[test]
+    fn whatever_is_not_as_it_should_be_is_named() {
+        let bounded = CONFINED.replace("CapBnd:\t0000000000000000", "CapBnd:\t000001ffffffffff");
+        assert_eq!(parse(&bounded).missing(0), ["capabilities left: 0x1ffffffffff"]);
+        assert_eq!(parse(CONFINED).missing(61_000).len(), 1);
+        assert_eq!(parse("").missing(7).len(), 2);
+    }
+}

@@ -1,0 +1,137 @@
+//! Starts worker processes from one binary that is opened once.
+//!
+//! An upgrade halfway through replacing files can therefore never mix two builds. The worker is executed, never merely
+//! forked, so it inherits nothing of our memory; its environment is empty but for where trust roots are.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Gid, Pid, Uid, pipe2};
+use shared::channel;
+use shared::descriptor;
+use shared::id::{Role, WorkerId};
+
+use super::sys::{Child, confine, process_descriptor};
+
+/// File name of the worker's program.
+const PROGRAM: &str = "aisix-worker";
+/// Where packages install it, if not beside our own.
+const LIBEXEC: &str = "/usr/libexec/aisix/aisix-worker";
+/// Variables that a worker is given: where the platform's trust roots are.
+const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// Why there is no program to start workers from.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the worker program; tried {tried}; install aisix-worker beside aisix or set supervisor.worker_path: {source}")]
+pub struct ProgramError {
+    tried: String,
+    source: io::Error,
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a worker: {attempted}: {source}")]
+pub struct LaunchError {
+    attempted: &'static str,
+    source: io::Error,
+}
+
+/// The worker's program, open.
+#[derive(Debug)]
+pub struct Program {
+    file: File,
+    /// Where it was found.
+    pub path: PathBuf,
+}
+
+/// What one worker is started with.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// What it is for.
+    pub role: Role,
+    /// Its name.
+    pub id: WorkerId,
+    /// How strictly it must confine itself, as the configuration writes it.
+    pub policy: &'a str,
+    /// User and group, where we may choose.
+    pub user: Option<(Uid, Gid)>,
+    /// The listening socket of the role.
+    pub listener: BorrowedFd<'a>,
+    /// The memory it counts in.
+    pub metrics: BorrowedFd<'a>,
+}
+
+/// A worker that was started.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its process id.
+    pub pid: Pid,
+    /// Becomes readable when it ends.
+    pub process: OwnedFd,
+    /// Our end of the control socket.
+    pub control: OwnedFd,
+    /// The reading end of its log.
+    pub log: OwnedFd,
+}
+
+impl Program {
+    /// Opens the worker's program: the configured path, or beside our own program, or where packages put it.
+    pub fn open(configured: Option<&Path>) -> Result<Self, ProgramError> {
+        let candidates = match configured {
+            Some(path) => vec![path.to_owned()],
+            None => {
+                let own = std::env::current_exe().ok();
+                let beside = own.and_then(|own| own.parent().map(|folder| folder.join(PROGRAM)));
+                beside.into_iter().chain([PathBuf::from(LIBEXEC)]).collect()
+            }
+        };
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for path in &candidates {
+            // Only to be executed: neither read nor written through this descriptor.
+            match OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path) {
+                Ok(file) => return Ok(Self { file, path: path.clone() }),
+                Err(error) => last = error,
+            }
+        }
+        let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        Err(ProgramError { tried: tried.join(", "), source: last })
+    }
+
+    /// Starts one worker.
+    pub fn launch(&self, launch: &Launch<'_>) -> Result<Launched, LaunchError> {
+        let failed = |attempted| move |source: io::Error| LaunchError { attempted, source };
+        let (control, workers_end) =
+            channel::pair().map_err(failed("making the control socket"))?;
+        let (log, log_writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .map_err(io::Error::from)
+            .map_err(failed("making the log pipe"))?;
+        let second_writer = log_writer.try_clone().map_err(failed("making the log pipe"))?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        command
+            .arg0(PROGRAM)
+            .args([launch.role.name(), &launch.id.to_string(), launch.policy])
+            .env_clear()
+            .envs(VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log_writer)
+            .stderr(second_writer);
+        let descriptors = [
+            (workers_end.as_raw_fd(), descriptor::CONTROL),
+            (launch.metrics.as_raw_fd(), descriptor::METRICS),
+            (launch.listener.as_raw_fd(), descriptor::LISTENER),
+        ];
+        confine(&mut command, Child { descriptors, user: launch.user });
+        let child = command.spawn().map_err(failed("executing aisix-worker"))?;
+        let number = i32::try_from(child.id()).unwrap_or(i32::MAX);
+        let pid = Pid::from_raw(number);
+        let process = process_descriptor(pid).map_err(failed("watching the new process"))?;
+        Ok(Launched { pid, process, control, log })
+    }
+}

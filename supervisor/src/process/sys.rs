@@ -1,0 +1,136 @@
+//! The crate's only unsafe code: what happens between fork and exec of a worker, and the descriptor of a process.
+//!
+//! Between the two the child may only make system calls: another thread of ours may have held any lock at the fork.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
+use shared::descriptor;
+
+/// The last of the descriptor numbers that a worker knows by heart.
+const LAST_FIXED: RawFd = descriptor::LISTENER;
+
+/// Highest capability number to try; the kernel answers EINVAL past its own last.
+const CAPABILITIES: libc::c_ulong = 63;
+
+/// Occupies the descriptor numbers that workers know by heart, so that nothing of ours ever has one of them and each can
+/// be set in a child without overwriting another. To be called first thing.
+pub fn reserve_descriptors() -> io::Result<Vec<File>> {
+    let mut reserved = Vec::new();
+    loop {
+        let file = File::open("/dev/null")?;
+        let number = file.as_raw_fd();
+        if number > LAST_FIXED {
+            return Ok(reserved);
+        }
+        reserved.push(file);
+    }
+}
+
+/// What a child becomes before it executes the worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Child {
+    /// Descriptors of ours and the numbers they get. Ours lie above the fixed numbers.
+    pub descriptors: [(RawFd, RawFd); 3],
+    /// User and group, where we may choose.
+    pub user: Option<(Uid, Gid)>,
+}
+
+/// Lets `command` start its program as `child` says: fixed descriptors and no others, a session of its own, no core
+/// dumps, its own user without a single capability, and no way to gain any.
+pub fn confine(command: &mut Command, child: Child) {
+    let prepare = move || {
+        setsid()?;
+        for (ours, number) in child.descriptors {
+            // SAFETY: dup2 on two descriptor numbers; `number` belongs to /dev/null (see `reserve_descriptors`).
+            if unsafe { libc::dup2(ours, number) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        close_on_exec(descriptor::METRICS + 1, LAST_FIXED - 1)?;
+        close_on_exec(LAST_FIXED + 1, RawFd::MAX)?;
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        if child.user.is_some() {
+            drop_bounding_set();
+        }
+        drop_ambient_and_inheritable()?;
+        if let Some((user, group)) = child.user {
+            setgroups(&[])?;
+            setresgid(group, group, group)?;
+            setresuid(user, user, user)?;
+        }
+        nix::sys::prctl::set_no_new_privs()?;
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only, on values it owns; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Not closed at once: the library's own pipe, on which a failed exec is reported, must last until the exec.
+fn close_on_exec(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: changes a flag of descriptors of this (child) process only.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Fails where we lack the capability to do so; then there is nothing to drop for us either.
+fn drop_bounding_set() {
+    for capability in 0..=CAPABILITIES {
+        // SAFETY: PR_CAPBSET_DROP takes one number and touches no memory.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+}
+
+fn drop_ambient_and_inheritable() -> io::Result<()> {
+    /// `struct __user_cap_header_struct` and `__user_cap_data_struct`, see capget(2).
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+
+    // SAFETY: PR_CAP_AMBIENT_CLEAR_ALL takes no pointer.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let mut header = Header { version: VERSION_3, pid: 0 };
+    let mut data = [Data::default(); 2];
+    // SAFETY: both point to values of the layout that version 3 asks for.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    for set in &mut data {
+        set.inheritable = 0;
+    }
+    // SAFETY: as above; the kernel reads both.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A descriptor that becomes readable when the child process ends.
+pub fn process_descriptor(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: takes two numbers; a result that is not negative is a new descriptor, close-on-exec, that is ours alone.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let number = RawFd::try_from(number).map_err(|_| io::Error::last_os_error())?;
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

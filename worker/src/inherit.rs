@@ -1,0 +1,61 @@
+//! What the worker was born with: its name, its policy, and descriptors by fixed number.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+
+use shared::descriptor;
+use shared::id::{Role, WorkerId};
+
+use crate::sandbox::Policy;
+use crate::sys;
+
+/// What the supervisor gave this process.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// What this process is for.
+    pub role: Role,
+    /// Which one it is.
+    pub id: WorkerId,
+    /// How strictly it must confine itself.
+    pub policy: Policy,
+    /// The socket to the supervisor.
+    pub control: OwnedFd,
+    /// The memory to count in.
+    pub metrics: OwnedFd,
+    /// The listening socket of the role, shared with other processes: nobody may change its flags.
+    pub listener: TcpListener,
+}
+
+/// Why the process cannot be a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    /// Not started by a supervisor.
+    #[error("usage: aisix-worker ROLE ID SANDBOX; it is started by aisix, never by hand")]
+    Arguments,
+    /// A descriptor that should be there is not.
+    #[error("descriptor {number} ({name}) was not handed over; aisix-worker is started by aisix")]
+    Descriptor {
+        /// Its number.
+        number: i32,
+        /// What it is for.
+        name: &'static str,
+    },
+}
+
+impl Inheritance {
+    /// Takes what the arguments (without the program's name) and the descriptor table hold. To be called once.
+    pub fn take(mut arguments: impl Iterator<Item = String>) -> Result<Self, InheritError> {
+        let mut next = || arguments.next().ok_or(InheritError::Arguments);
+        let role = Role::from_name(&next()?).ok_or(InheritError::Arguments)?;
+        let id = WorkerId(next()?.parse().map_err(|_| InheritError::Arguments)?);
+        let policy = Policy::from_name(&next()?).ok_or(InheritError::Arguments)?;
+        let control = take(descriptor::CONTROL, "control socket")?;
+        let metrics = take(descriptor::METRICS, "metric slots")?;
+        let listener = take(descriptor::LISTENER, "listener")?.into();
+        Ok(Self { role, id, policy, control, metrics, listener })
+    }
+}
+
+fn take(number: i32, name: &'static str) -> Result<OwnedFd, InheritError> {
+    sys::inherited(number).ok_or(InheritError::Descriptor { number, name })
+}

@@ -1,0 +1,30 @@
+//! What every role has in common: how it can fail, and how its listener comes into the runtime.
+
+use std::io;
+use std::net;
+
+use tokio::net::TcpListener;
+
+use crate::link::LinkError;
+
+/// Why a role ends before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// The supervisor is gone, or does not speak our protocol.
+    #[error("control socket: {0}")]
+    Link(#[from] LinkError),
+    /// The listener cannot be used.
+    #[error("cannot use the inherited listener: {0}")]
+    Listener(io::Error),
+    /// The metric slots cannot be used.
+    #[error("cannot use the metric slots: {0}")]
+    Metrics(io::Error),
+    /// TLS to upstreams cannot be set up.
+    #[error("cannot set up TLS to upstreams: {0}")]
+    Trust(String),
+}
+
+/// The inherited listener within the runtime. It is non-blocking already: the flag is shared with every other process.
+pub fn listen(listener: net::TcpListener) -> Result<TcpListener, RoleError> {
+    TcpListener::from_std(listener).map_err(RoleError::Listener)
+}

@@ -1,0 +1,109 @@
+//! Turns the table into two filters of the kernel: one that ends the worker at a forbidden call, one that knows the
+//! permitted ones. The stricter answer of the two counts.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
+use shared::id::Role;
+
+use super::table::{Argument, Call, FORBIDDEN, permitted};
+
+/// Why there is no filter.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    /// The table cannot be compiled for this machine.
+    #[error("cannot be compiled: {0}")]
+    Compile(#[from] BackendError),
+    /// The kernel, or a container's own filter, refused it.
+    #[error("refused by the kernel: {0}")]
+    Apply(#[from] seccompiler::Error),
+}
+
+/// Puts both filters in force for this thread and all that follow it. No call outside the role's groups works from then on.
+pub fn apply(role: Role) -> Result<(), SeccompError> {
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    let forbidden: BpfProgram = SeccompFilter::new(
+        FORBIDDEN.iter().map(|number| (i64::from(*number), Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Trap,
+        architecture,
+    )?
+    .try_into()?;
+    let permitted: BpfProgram = SeccompFilter::new(
+        rules(permitted(role))?,
+        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+        SeccompAction::Allow,
+        architecture,
+    )?
+    .try_into()?;
+    seccompiler::apply_filter(&forbidden)?;
+    seccompiler::apply_filter(&permitted)?;
+    Ok(())
+}
+
+/// A call may stand in the table several times: it is permitted if any of its lines is met.
+fn rules(groups: &[&[Call]]) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for Call(number, arguments) in groups.iter().copied().flatten() {
+        let lines = rules.entry(i64::from(*number)).or_default();
+        if !arguments.is_empty() {
+            let conditions: Result<Vec<_>, _> = arguments.iter().map(condition).collect();
+            lines.push(SeccompRule::new(conditions?)?);
+        }
+    }
+    Ok(rules)
+}
+
+/// The kernel passes 64 bits; every argument named in the table is an int or a set of flags in the lower 32.
+fn condition(argument: &Argument) -> Result<SeccompCondition, BackendError> {
+    let (index, operator, value) = match *argument {
+        Argument::Is(index, value) => (index, SeccompCmpOp::Eq, value),
+        Argument::IsNot(index, value) => (index, SeccompCmpOp::Ne, value),
+        Argument::Without(index, bits) => (index, SeccompCmpOp::MaskedEq(bits), 0),
+        Argument::IsApartFrom(index, bits, value) => {
+            (index, SeccompCmpOp::MaskedEq(u64::from(u32::MAX) & !bits), value)
+        }
+    };
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_compiles_for_both_architectures() {
+        for architecture in [TargetArch::x86_64, TargetArch::aarch64] {
+            for role in Role::ALL {
+                let filter = SeccompFilter::new(
+                    rules(permitted(role)).unwrap(),
+                    SeccompAction::Errno(38),
+                    SeccompAction::Allow,
+                    architecture,
+                );
+                BpfProgram::try_from(filter.unwrap()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_both_permitted_and_forbidden() {
+        for role in Role::ALL {
+            for Call(number, _) in permitted(role).iter().copied().flatten() {
+                assert!(!FORBIDDEN.contains(number), "system call {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_proxy_role_can_make_a_socket() {
+        let makes_sockets = |role| {
+            permitted(role).iter().copied().flatten().any(|Call(number, _)| *number == libc::SYS_socket)
+        };
+        assert!(makes_sockets(Role::Proxy));
+        assert!(!makes_sockets(Role::Status));
+    }
+}

@@ -1,0 +1,128 @@
+//! The HTTP side of the status role: a handful of routes, HTTP/1.1 only, every answer fetched from the supervisor.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::message::Page;
+use shared::worker_settings::StatusSettings;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::Pages;
+
+/// Connections served at a time; more wait in the listener's queue.
+const CONNECTIONS_MAX: usize = 256;
+/// A client that has not sent its request's head after this time is not waited for.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// Pause after the system refused a connection for lack of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop` is notified and every connection has ended.
+pub async fn serve(
+    listener: TcpListener,
+    settings: StatusSettings,
+    pages: Rc<Pages>,
+    stop: Rc<Notify>,
+) {
+    let settings = Rc::new(settings);
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (stopping, stopped) = watch::channel(false);
+    loop {
+        let next = async {
+            let permit = Arc::clone(&free).acquire_owned().await.ok();
+            (permit, listener.accept().await)
+        };
+        let (permit, stream) = tokio::select! {
+            (permit, accepted) = next => match accepted {
+                Ok((stream, _)) => (permit, stream),
+                Err(_) => {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = stop.notified() => break,
+        };
+        let connection =
+            serve_connection(stream, Rc::clone(&settings), Rc::clone(&pages), stopped.clone());
+        tokio::task::spawn_local(async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+    drop(stopped);
+    // Kept-alive connections are told to close; each ends after the answer it is writing.
+    let _ = stopping.send(true);
+    stopping.closed().await;
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    settings: Rc<StatusSettings>,
+    pages: Rc<Pages>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (settings, pages) = (Rc::clone(&settings), Rc::clone(&pages));
+        async move { Ok::<_, Infallible>(answer(&request, &settings, &pages).await) }
+    });
+    let mut connection = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_LIMIT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        // A connection that fails concerns its client alone.
+        _ = connection.as_mut() => {}
+        _ = stopped.wait_for(|stopped| *stopped) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+async fn answer(
+    request: &Request<Incoming>,
+    settings: &StatusSettings,
+    pages: &Pages,
+) -> Response<Full<Bytes>> {
+    let page = match request.uri().path() {
+        path if path == settings.metrics_path => Page::Metrics,
+        "/status/config" => Page::Config,
+        "/status/ready" => Page::Ready,
+        _ => return error(StatusCode::NOT_FOUND, "no such page"),
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "use GET");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let Some(fetched) = pages.fetch(page).await else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor did not answer in time");
+    };
+    let mut response = Response::new(Full::new(Bytes::from(fetched.body)));
+    *response.status_mut() =
+        StatusCode::from_u16(fetched.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(content_type) = HeaderValue::from_str(&fetched.content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+fn error(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
+    let body = format!("{{\"error_msg\":\"{message}\"}}");
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
