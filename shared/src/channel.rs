@@ -186,3 +186,95 @@ fn receive_frame(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> 
     buffer.truncate(bytes);
     Ok((buffer, descriptors))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::id::Revision;
+    use crate::memory;
+    use crate::message::{ToSupervisor, ToWorker};
+
+    type Worker = Channel<ToSupervisor, ToWorker>;
+    type Supervisor = Channel<ToWorker, ToSupervisor>;
+
+    fn in_runtime(test: impl AsyncFnOnce(OwnedFd, OwnedFd)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (one, other) = pair().unwrap();
+        runtime.block_on(test(one, other));
+    }
+
+    #[test]
+    fn messages_arrive_whole_in_order_and_with_their_descriptor() {
+        in_runtime(async |one, other| {
+            let (worker, supervisor) = (Worker::new(one).unwrap(), Supervisor::new(other).unwrap());
+            let memory = memory::sealed("test", |writer| writer.write_all(b"content")).unwrap();
+            let configuration = ToWorker::Configuration { revision: Revision(1), whole: true };
+            supervisor.send(&configuration, 4, Some(memory.as_fd())).await.unwrap();
+            supervisor.send(&ToWorker::Drain, 0, None).await.unwrap();
+            let first = worker.receive().await.unwrap();
+            assert_eq!((first.message, first.request_id), (configuration, 4));
+            let mut reader = memory::MemoryReader::new(first.descriptor.unwrap());
+            assert_eq!(io::read_to_string(&mut reader).unwrap(), "content");
+            assert_eq!(worker.receive().await.unwrap().message, ToWorker::Drain);
+        });
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_is_still_received() {
+        in_runtime(async |one, other| {
+            let (worker, supervisor) = (Worker::new(one).unwrap(), Supervisor::new(other).unwrap());
+            worker.send(&ToSupervisor::Drained, 0, None).await.unwrap();
+            drop(worker);
+            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Drained);
+            assert!(matches!(supervisor.receive().await, Err(ChannelError::Closed)));
+        });
+    }
+
+    #[test]
+    fn a_full_socket_is_said_to_be_full_and_takes_more_when_it_was_read() {
+        in_runtime(async |one, other| {
+            let (worker, supervisor) = (Worker::new(one).unwrap(), Supervisor::new(other).unwrap());
+            let mut sent = 0u64;
+            while worker.try_send(&ToSupervisor::Pong(sent, 0), 0, None).is_ok() {
+                sent += 1;
+            }
+            assert!(sent > 0);
+            for number in 0..sent {
+                let received = supervisor.receive().await.unwrap().message;
+                assert_eq!(received, ToSupervisor::Pong(number, 0));
+            }
+            worker.send(&ToSupervisor::Ready, 0, None).await.unwrap();
+            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Ready);
+        });
+    }
+
+    #[test]
+    fn raw_bytes_of_a_hostile_peer_are_an_error() {
+        let header = |major: u16, kind: u16| {
+            let header = Header { major, minor: 0, kind, may_skip: false, request_id: 0 };
+            frame::encode(header, &[]).unwrap()
+        };
+        let too_long = vec![b'A'; FRAME_BYTES_MAX + 10];
+        for datagram in [b"x".to_vec(), too_long, header(9, 2), header(1, 999)] {
+            in_runtime(async |one, other| {
+                let supervisor = Supervisor::new(other).unwrap();
+                send_frame(one.as_fd(), &datagram, None).unwrap();
+                assert!(supervisor.receive().await.is_err());
+            });
+        }
+    }
+
+    #[test]
+    fn a_frame_that_may_be_skipped_is_skipped() {
+        in_runtime(async |one, other| {
+            let supervisor = Supervisor::new(other).unwrap();
+            let header = Header { may_skip: true, ..Header::new(999, 0) };
+            send_frame(one.as_fd(), &frame::encode(header, b"news").unwrap(), None).unwrap();
+            let worker = Worker::new(one).unwrap();
+            worker.send(&ToSupervisor::Ready, 0, None).await.unwrap();
+            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Ready);
+        });
+    }
+}
