@@ -12,6 +12,10 @@ pub fn permits(role: Role, life: Life, message: &ToSupervisor) -> bool {
     let joining = matches!(life, Life::Joining { .. });
     let serving = matches!(life, Life::Serving { .. });
     let draining = matches!(life, Life::Draining { .. });
+    // Killed: what it had counted before still counts, anything else is of no use any more.
+    if life == Life::Doomed {
+        return role == Role::Proxy && matches!(message, Say::Usage(_));
+    }
     match message {
         Say::Hello(hello) => starting && hello.role == role,
         Say::Ready => joining,

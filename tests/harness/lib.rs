@@ -1,1 +1,3 @@
 //! harness
+#[path = "../provider/mod.rs"]
+pub mod provider;

@@ -19,9 +19,9 @@ pub enum RoleError {
     /// The metric slots cannot be used.
     #[error("cannot use the metric slots: {0}")]
     Metrics(io::Error),
-    /// TLS to upstreams cannot be set up.
-    #[error("cannot set up TLS to upstreams: {0}")]
-    Trust(String),
+    /// Names of upstreams cannot be resolved.
+    #[error("cannot set up the resolver: {0}")]
+    Resolver(String),
 }
 
 /// The inherited listener within the runtime. It is non-blocking already: the flag is shared with every other process.

@@ -26,7 +26,8 @@ impl Bucket {
         let value = value.min(VALUE_MAX);
         let doublings = value.checked_ilog2().and_then(|bits| bits.checked_sub(6));
         let chunk = doublings.map_or(0, |doublings| doublings.saturating_add(1));
-        let position = value.wrapping_shr(doublings.unwrap_or(0)) % CHUNK_SLOTS as u64;
+        // The six bits behind the highest one, or the value itself in chunk 0.
+        let position = value.wrapping_shr(doublings.unwrap_or(0)) & 0x3f;
         Self { chunk: chunk as usize, position: position as usize }
     }
 

@@ -23,8 +23,8 @@ pub use family::FAMILIES;
 
 use log_linear::CHUNKS;
 
-/// Slots of one worker. A request's full set of labels takes about 700, mostly for the buckets of its three summaries, so
-/// this is room for about [`SERIES_MAX`] such sets. Only what was used takes memory.
+/// Slots of one worker. A caller's requests to one model take about 700, mostly for the buckets of their summaries: room for
+/// some 3,000 pairs of caller and model. Only what was used takes memory.
 pub const SLOTS: usize = 2 * 1024 * 1024;
 /// Size of a worker's slots, in bytes.
 pub const MEMORY_BYTES: u64 = SLOTS as u64 * 8;

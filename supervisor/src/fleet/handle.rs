@@ -8,10 +8,11 @@ use shared::message::{Hello, Message, ToSupervisor, ToWorker};
 use tracing::{error, info, warn};
 
 use super::life::{Action, Input, Life};
-use super::{Event, Fleet, Happening, Sandbox, Unconfined, chance};
+use super::member::Member;
+use super::{Event, Fleet, Happening, Sandbox, Unconfined};
+use crate::backoff::chance;
 use crate::broker;
 use crate::configuration::Configuration;
-use crate::process::exit::Exit;
 
 impl Fleet {
     /// Takes in what a worker's tasks report. `configuration` is what a worker that says hello is told.
@@ -23,19 +24,22 @@ impl Fleet {
     ) -> Result<Vec<Happening>, Unconfined> {
         let mut happenings = Vec::new();
         let (Event::Said(id, _) | Event::Ended(id, _)) = &event;
-        let Some(index) = self.index_of(*id) else { return Ok(happenings) };
+        let id = *id;
+        let Some(index) = self.index_of(id) else { return Ok(happenings) };
         match event {
-            Event::Ended(id, exit) => self.ended(index, id, exit, now, &mut happenings),
-            // The process ends or is about to; its end is reported by itself.
-            Event::Said(_, Err(ChannelError::Closed)) => {}
-            Event::Said(id, Err(error)) => {
-                warn!(worker = %id, %error, "a worker broke the protocol");
-                self.input(index, Input::Misbehaved, now);
+            Event::Ended(_, exit) => self.note_end(index, |member| member.exit = Some(exit)),
+            Event::Said(_, Err(error)) => {
+                if !matches!(error, ChannelError::Closed) {
+                    warn!(worker = %id, %error, "a worker broke the protocol");
+                    self.input(index, Input::Misbehaved, now);
+                }
+                self.note_end(index, |member| member.closed = true);
             }
-            Event::Said(id, Ok(received)) => {
+            Event::Said(_, Ok(received)) => {
                 self.said(index, id, received, configuration, now, &mut happenings)?;
             }
         }
+        self.finish(index, now, &mut happenings);
         Ok(happenings)
     }
 
@@ -53,6 +57,9 @@ impl Fleet {
         };
         let permitted = received.descriptor.is_none()
             && broker::permits(member.role, member.life, &received.message);
+        if !permitted && member.life == Life::Doomed {
+            return Ok(());
+        }
         if !permitted {
             warn!(worker = %id, role = %member.role, kind = received.message.kind(),
                 "a worker said what it may not say now");
@@ -150,25 +157,29 @@ impl Fleet {
         action
     }
 
-    fn ended(
-        &mut self,
-        index: usize,
-        id: WorkerId,
-        exit: Exit,
-        now: Instant,
-        happenings: &mut Vec<Happening>,
-    ) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(member) = slot.member.take() else { return };
-        happenings.push(Happening::Gone(id));
-        if matches!(member.life, Life::Draining { .. }) && exit.is_success() {
-            info!(worker = %id, role = %member.role, "worker drained");
-            return;
+    fn note_end(&mut self, index: usize, note: impl FnOnce(&mut Member)) {
+        if let Some(member) = self.slots.get_mut(index).and_then(|slot| slot.member.as_mut()) {
+            note(member);
         }
-        let leaving = matches!(member.life, Life::Draining { .. }) || member.retiring;
-        warn!(worker = %id, role = %member.role, pid = %member.pid, "worker ended: {exit}");
-        if !leaving {
-            self.restarts = self.restarts.wrapping_add(1);
+    }
+
+    /// A worker is gone when its process has ended and all that it said before has been heard.
+    fn finish(&mut self, index: usize, now: Instant, happenings: &mut Vec<Happening>) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let gone = slot.member.take_if(|member| member.closed && member.exit.is_some());
+        let Some((exit, member)) = gone.and_then(|member| Some((member.exit?, member))) else {
+            return;
+        };
+        happenings.push(Happening::Gone(member.id));
+        let draining = matches!(member.life, Life::Draining { .. });
+        if draining && exit.is_success() {
+            info!(worker = %member.id, role = %member.role, "worker drained");
+        } else {
+            warn!(worker = %member.id, role = %member.role, pid = %member.pid,
+                "worker ended: {exit}");
+        }
+        if !draining && !member.retiring {
+            *self.restarts.entry(member.role).or_default() += 1;
             slot.start_at = Some(slot.restart.ended(member.started, now, chance()));
         }
     }

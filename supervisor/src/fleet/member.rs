@@ -47,6 +47,10 @@ pub struct Member {
     pub in_flight: u32,
     /// It was told that the node goes away.
     pub retiring: bool,
+    /// How its process ended.
+    pub exit: Option<Exit>,
+    /// Nothing more will be heard of it.
+    pub closed: bool,
     confinement: Confinement,
     missing: Vec<String>,
     uid: u32,
@@ -104,6 +108,8 @@ impl Member {
             applied: None,
             in_flight: 0,
             retiring: false,
+            exit: None,
+            closed: false,
             confinement: Confinement::default(),
             missing: Vec::new(),
             uid: 0,

@@ -8,15 +8,14 @@ pub mod life;
 mod member;
 mod restart;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shared::channel::{ChannelError, Received};
 use shared::id::{Revision, Role, WorkerId};
-use shared::memory;
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
-use shared::metric::MEMORY_BYTES;
 use shared::usage::UsageEvent;
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::mpsc;
@@ -25,7 +24,9 @@ use tracing::error;
 use self::life::{Input, PING_INTERVAL};
 use self::member::Member;
 use self::restart::Restart;
+use crate::backoff::chance;
 use crate::configuration::Delivery;
+use crate::metrics;
 use crate::process::exit::Exit;
 use crate::process::identity::Users;
 use crate::process::launch::{Launch, Launched, Program};
@@ -123,7 +124,7 @@ pub struct Fleet {
     events: mpsc::Sender<Event>,
     next_id: u32,
     next_ping: Instant,
-    restarts: u64,
+    restarts: BTreeMap<Role, u64>,
 }
 
 impl Fleet {
@@ -156,7 +157,7 @@ impl Fleet {
             events,
             next_id: 1,
             next_ping: now,
-            restarts: 0,
+            restarts: BTreeMap::new(),
         }
     }
 
@@ -193,7 +194,7 @@ impl Fleet {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(post) = self.posts.get(slot.post) else { return };
         slot.start_at = None;
-        let launched = memory::fixed_size("aisix-metrics", MEMORY_BYTES)
+        let launched = metrics::new_memory()
             .map_err(|error| format!("cannot make metric slots: {error}"))
             .and_then(|metrics| {
                 let launched = launch(&self.program, &self.users, self.sandbox, post, id, &metrics)?;
@@ -277,9 +278,14 @@ impl Fleet {
         self.slots.iter().all(|slot| slot.member.as_ref().is_some_and(|m| m.life.is_serving()))
     }
 
-    /// How often a worker was started in place of one that ended by itself.
-    pub fn restarts(&self) -> u64 {
-        self.restarts
+    /// How often a worker of a role was started in place of one that ended by itself.
+    pub fn restarts(&self, role: Role) -> u64 {
+        self.restarts.get(&role).copied().unwrap_or_default()
+    }
+
+    /// How many workers of a role accept connections.
+    pub fn serving(&self, role: Role) -> usize {
+        self.members().filter(|member| member.role == role && member.life.is_serving()).count()
     }
 
     /// The revision that every serving proxy worker serves: `None` if there is none, or one of them has none yet.
@@ -318,13 +324,4 @@ fn launch(
         metrics: metrics.as_fd(),
     };
     program.launch(&launch).map_err(|error| error.to_string())
-}
-
-/// A number in 0..1 to spread delays with; nothing depends on its quality.
-fn chance() -> f64 {
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .subsec_nanos();
-    f64::from(nanos % 1_000) / 1_000.0
 }

@@ -1,0 +1,301 @@
+//! Requests to the manager: HTTP/1.1 over mutual TLS, one kept connection per session, dialled again when it is dead.
+//!
+//! No redirects are followed and no proxy is asked: the manager is who the configuration says, or nobody.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use shared::dial::{Dial, Destination};
+use shared::resource::Endpoint;
+use shared::version::VERSION;
+use tokio::time::timeout;
+
+use super::tls::{self, CredentialsInForce, Protocol};
+
+/// A request may take this long, the connection included. As published.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// The longest pause that the manager can ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How much of an answer's text an error shows. As published.
+const EXCERPT_CHARS: usize = 200;
+
+/// Where the manager is, how to get there, and as whom.
+#[derive(Clone)]
+pub struct Manager {
+    /// Base URL.
+    pub url: ManagerUrl,
+    /// Makes the connections.
+    pub dial: Arc<dyn Dial>,
+    /// What to show and whom to trust.
+    pub credentials: CredentialsInForce,
+}
+
+/// Base URL of the manager: always `https`. A bare `host:port` and an `http://` URL mean the same host by `https`, since
+/// nothing is ever told to the Cloud without mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagerUrl(Endpoint);
+
+/// The text is not the URL of a manager.
+#[derive(Debug, thiserror::Error)]
+#[error("{url:?} is not a manager URL such as https://manager.example:7944: it {reason}")]
+pub struct ManagerUrlError {
+    url: String,
+    reason: shared::resource::EndpointError,
+}
+
+impl FromStr for ManagerUrl {
+    type Err = ManagerUrlError;
+
+    fn from_str(url: &str) -> Result<Self, ManagerUrlError> {
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let endpoint = format!("https://{}", rest.unwrap_or(url)).parse();
+        endpoint.map(Self).map_err(|reason| ManagerUrlError { url: url.to_owned(), reason })
+    }
+}
+
+impl fmt::Display for ManagerUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Why the manager did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{method} {url} failed: {reason}")]
+pub struct ManagerError {
+    method: Method,
+    url: String,
+    /// What went wrong.
+    pub reason: Reason,
+}
+
+/// What went wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// No connection, or it broke; in words.
+    #[error("{0}")]
+    Connection(String),
+    /// No answer in time.
+    #[error("no answer within {} s", REQUEST_LIMIT.as_secs())]
+    Timeout,
+    /// More than is ever read.
+    #[error("the answer is longer than {ANSWER_BYTES_MAX} bytes")]
+    TooLong,
+    /// A page for people.
+    #[error("status {status} with a web page: is this the URL of the web console instead of the manager's?")]
+    WebPage {
+        /// HTTP status.
+        status: u16,
+    },
+    /// Any status but 2xx.
+    #[error("status {status}: {excerpt}")]
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// When to come back, if the manager said so.
+        retry_after: Option<Duration>,
+        /// Beginning of the answer.
+        excerpt: String,
+    },
+}
+
+/// One kept connection to the manager. Requests go one after another.
+pub struct Session {
+    manager: Manager,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Session {
+    /// A session that connects when it is first used.
+    pub fn new(manager: Manager) -> Self {
+        Self { manager, connection: None }
+    }
+
+    /// Sends `json` to `path` and gives the body of a 2xx answer.
+    pub async fn post(&mut self, path: &str, json: Bytes) -> Result<Bytes, ManagerError> {
+        self.request(Method::POST, path, json).await
+    }
+
+    /// Asks for `path` and gives the body of a 2xx answer.
+    pub async fn get(&mut self, path: &str) -> Result<Bytes, ManagerError> {
+        self.request(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ManagerError> {
+        let answer = timeout(REQUEST_LIMIT, self.exchange(&method, path, body)).await;
+        answer.unwrap_or(Err(Reason::Timeout)).map_err(|reason| {
+            // Whatever state the connection is in, the next request does not depend on it.
+            if !matches!(reason, Reason::Status { .. }) {
+                self.connection = None;
+            }
+            ManagerError { method, url: format!("{}{path}", self.manager.url), reason }
+        })
+    }
+
+    async fn exchange(&mut self, method: &Method, path: &str, body: Bytes) -> Result<Bytes, Reason> {
+        let kept = self.connection.take_if(|connection| !connection.is_closed());
+        if let Some(connection) = kept {
+            match send(connection, self.manager.request(method, path, body.clone())?).await {
+                // The manager may close a kept connection at any time: that is no failure of this request.
+                Err(error) if error.is_incomplete_message() || error.is_canceled() => {}
+                answer => return self.read(answer).await,
+            }
+        }
+        let connection = self.manager.connect().await?;
+        let request = self.manager.request(method, path, body)?;
+        let answer = send(connection, request).await;
+        self.read(answer).await
+    }
+
+    async fn read(&mut self, answer: Sent) -> Result<Bytes, Reason> {
+        let (connection, answer) = answer.map_err(|error| connection_reason(&error))?;
+        let (head, body) = answer.into_parts();
+        let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => return Err(Reason::TooLong),
+            Err(error) => return Err(connection_reason(&*error)),
+        };
+        self.connection = Some(connection);
+        judge(&head, body)
+    }
+}
+
+type Sent = Result<(SendRequest<Full<Bytes>>, Response<Incoming>), hyper::Error>;
+
+async fn send(mut connection: SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> Sent {
+    connection.ready().await?;
+    let answer = connection.send_request(request).await?;
+    Ok((connection, answer))
+}
+
+impl Manager {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Reason> {
+        let endpoint = &self.url.0;
+        let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
+        let stream = self.dial.dial(&destination).await;
+        let stream = stream.map_err(|error| Reason::Connection(error.to_string()))?;
+        let credentials = Arc::clone(&self.credentials.borrow());
+        let stream = credentials
+            .connect(stream, &endpoint.host, Protocol::Http1)
+            .await
+            .map_err(|error| connection_reason(&error))?;
+        let (connection, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| connection_reason(&error))?;
+        // An error shows at the request that it fails.
+        tokio::spawn(async { drop(driver.await) });
+        Ok(connection)
+    }
+
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, Reason> {
+        let endpoint = &self.url.0;
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", endpoint.path))
+            .header(HOST, endpoint.authority())
+            .header(USER_AGENT, format!("aisix-dp/{VERSION}"))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Reason::Connection(error.to_string()))
+    }
+}
+
+/// A connection's failure in words, its innermost cause included.
+fn connection_reason(error: &(dyn Error + 'static)) -> Reason {
+    Reason::Connection(tls::explain(error).unwrap_or_else(|| {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }))
+}
+
+fn judge(head: &http::response::Parts, body: Bytes) -> Result<Bytes, Reason> {
+    let status = head.status.as_u16();
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let html = text(CONTENT_TYPE).is_some_and(|value| value.starts_with("text/html"));
+    if html || body.trim_ascii_start().starts_with(b"<") {
+        return Err(Reason::WebPage { status });
+    }
+    if head.status.is_success() {
+        return Ok(body);
+    }
+    let seconds = text(RETRY_AFTER).and_then(|value| value.trim().parse::<u64>().ok());
+    let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+    let mut excerpt = excerpt(&body);
+    if head.status.is_redirection() {
+        excerpt = format!("redirects are not followed, give the manager's own URL. {excerpt}");
+    }
+    Err(Reason::Status { status, retry_after, excerpt })
+}
+
+/// The beginning of an answer, fit for a log line.
+fn excerpt(body: &[u8]) -> String {
+    let head = body.get(..EXCERPT_CHARS * 4).unwrap_or(body);
+    let text = String::from_utf8_lossy(head);
+    text.chars().filter(|c| !c.is_control()).take(EXCERPT_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(status: u16, header: (&str, &str)) -> http::response::Parts {
+        let response = Response::builder().status(status).header(header.0, header.1).body(());
+        response.unwrap().into_parts().0
+    }
+
+    #[test]
+    fn every_form_of_the_url_means_https() {
+        for url in ["https://m.example:7944/", "http://m.example:7944", "m.example:7944"] {
+            assert_eq!(url.parse::<ManagerUrl>().unwrap().to_string(), "https://m.example:7944");
+        }
+        let error = "https://m example".parse::<ManagerUrl>().unwrap_err().to_string();
+        assert!(error.contains("no valid host"), "{error}");
+    }
+
+    #[test]
+    fn a_web_page_is_not_taken_for_an_answer() {
+        let json = ("content-type", "application/json");
+        let html = ("content-type", "text/html; charset=utf-8");
+        assert!(matches!(judge(&head(200, html), "hi".into()), Err(Reason::WebPage { .. })));
+        let page = " <!doctype html>".into();
+        assert!(matches!(judge(&head(404, json), page), Err(Reason::WebPage { status: 404 })));
+        assert!(judge(&head(200, json), "{\"ok\":true}".into()).is_ok());
+    }
+
+    #[test]
+    fn an_error_shows_the_beginning_of_the_answer_without_control_characters() {
+        let body = format!("bad\n\x1b[31m{}", "x".repeat(500));
+        let error = judge(&head(429, ("retry-after", "7")), body.into()).unwrap_err();
+        let Reason::Status { retry_after, excerpt, .. } = &error else { panic!("{error}") };
+        assert_eq!(*retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(excerpt.chars().count(), EXCERPT_CHARS);
+        assert!(excerpt.starts_with("bad[31mxx"));
+    }
+}

@@ -1,0 +1,191 @@
+//! The gateway's side of mutual TLS: which certificate it shows, and whose it accepts.
+//!
+//! Trusted are the bundle's issuers and the configured extra ones, never the platform's. What is in force travels in a
+//! [`watch`](tokio::sync::watch) channel, so that a rotation replaces it under every session; a session reads it at each
+//! dial.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use shared::secret::Secret;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A certificate bundle, as PEM text.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Leaf first, then its issuers.
+    pub chain_pem: String,
+    /// Private key of the leaf.
+    pub key_pem: Secret<String>,
+    /// Issuers of the other side's certificate.
+    pub roots_pem: String,
+    /// More of them, from the configuration.
+    pub extra_roots_pem: Option<String>,
+}
+
+/// Why a bundle cannot be used for TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A part is not PEM, or holds nothing.
+    #[error("cannot read the {part} of the certificate bundle: {reason}")]
+    Part {
+        /// Which of chain, private key, CA certificates, extra CA certificates.
+        part: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The parts do not make an identity together.
+    #[error("certificate and private key of the bundle cannot be used together: {0}")]
+    Together(#[source] rustls::Error),
+}
+
+/// The identity in force, ready for use: one configuration per protocol, since the manager tells them apart by ALPN.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    http1: Arc<ClientConfig>,
+    h2: Arc<ClientConfig>,
+}
+
+/// Whoever connects looks here for the credentials in force.
+pub type CredentialsInForce = watch::Receiver<Arc<Credentials>>;
+
+/// What is spoken inside TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// The manager's REST interface.
+    Http1,
+    /// The manager's etcd interface.
+    H2,
+}
+
+impl Protocol {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::H2 => b"h2",
+        }
+    }
+}
+
+impl Credentials {
+    /// Checks the bundle's parts and makes them ready for use.
+    pub fn new(identity: &Identity) -> Result<Self, IdentityError> {
+        let chain = certificates("certificate", &identity.chain_pem)?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose().as_bytes())
+            .map_err(|error| part("private key", error))?;
+        let mut roots = RootCertStore::empty();
+        let extra = identity.extra_roots_pem.as_deref();
+        for (name, pem) in [("CA certificates", Some(identity.roots_pem.as_str()))]
+            .into_iter()
+            .chain([("extra CA certificates", extra)])
+        {
+            for certificate in pem.map_or(Ok(Vec::new()), |pem| certificates(name, pem))? {
+                roots.add(certificate).map_err(|error| part(name, error))?;
+            }
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(IdentityError::Together)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(IdentityError::Together)?;
+        let speaking = |protocol: Protocol| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![protocol.alpn().to_vec()];
+            Arc::new(config)
+        };
+        Ok(Self { http1: speaking(Protocol::Http1), h2: speaking(Protocol::H2) })
+    }
+
+    /// TLS over `stream` with the server that must be called `server_name`.
+    pub async fn connect(
+        &self,
+        stream: TcpStream,
+        server_name: &str,
+        protocol: Protocol,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let config = match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::H2 => &self.h2,
+        };
+        let name = ServerName::try_from(server_name.to_owned()).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(chosen) if chosen == protocol.alpn() => Ok(stream),
+            // A server without ALPN may well speak HTTP/1.1; nothing speaks h2 without having agreed to it.
+            None if protocol == Protocol::Http1 => Ok(stream),
+            _ => Err(io::Error::other(format!(
+                "the server does not offer {}: is this the address of the manager?",
+                String::from_utf8_lossy(protocol.alpn())
+            ))),
+        }
+    }
+}
+
+fn part(part: &'static str, error: impl ToString) -> IdentityError {
+    IdentityError::Part { part, reason: error.to_string() }
+}
+
+fn certificates(name: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match read {
+        Ok(certificates) if certificates.is_empty() => Err(part(name, "no certificate in it")),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(part(name, error)),
+    }
+}
+
+/// What TLS had to say in a chain of errors, in words that help; `None` if TLS had no part in it.
+pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(in_words(tls));
+        }
+        // The source of an `io::Error` is the source of what it wraps, not what it wraps.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate is not issued by the bundle's CA (nor by managed.cp_ca_cert_file)".to_owned()
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => format!("the server's certificate is for another name: {error}"),
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => format!("the server's certificate is not valid now; is this machine's clock right? {error}"),
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::DecryptError),
+        ) => format!("the manager refused the gateway's certificate ({alert:?})"),
+        rustls::Error::InvalidMessage(_) => "the server does not speak TLS on this port".to_owned(),
+        other => format!("TLS: {other}"),
+    }
+}

@@ -1,0 +1,52 @@
+//! What workers that are gone have counted.
+
+use std::collections::BTreeMap;
+
+use shared::metric::{FAMILIES, Family, Kind, LABELS_BYTES_MAX, OTHER, SERIES_MAX};
+
+use super::source::Counted;
+use super::values::Values;
+
+/// Series by family number and labels.
+pub(super) type Merged<'a> = BTreeMap<(u16, &'a [String]), (&'static Family, Values)>;
+
+/// The totals of the dead. Bounded like a live worker's series, since workers that have been taken over may die again and
+/// again with ever new labels: what is beyond is added to the series whose labels are all [`OTHER`].
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    totals: [BTreeMap<Vec<String>, Values>; FAMILIES.len()],
+    labels_bytes: usize,
+}
+
+impl Base {
+    /// Keeps what a dead worker has counted in a series, if it is a number that only grows.
+    pub(super) fn keep(&mut self, series: &Counted) {
+        let family = series.family;
+        let totals = self.totals.get_mut(usize::from(family.number));
+        let Some(totals) = totals.filter(|_| family.kind != Kind::Gauge) else { return };
+        if let Some(total) = totals.get_mut(&series.labels) {
+            return total.add(&series.values);
+        }
+        let bytes = series.labels.iter().map(String::len).sum::<usize>();
+        let labels_bytes = self.labels_bytes.saturating_add(bytes);
+        if totals.len() < SERIES_MAX && labels_bytes <= LABELS_BYTES_MAX {
+            self.labels_bytes = labels_bytes;
+            totals.insert(series.labels.clone(), series.values.clone());
+        } else {
+            let other = vec![OTHER.to_owned(); family.labels.len()];
+            totals.entry(other).or_insert_with(|| Values::zero(family.kind)).add(&series.values);
+        }
+    }
+
+    /// All totals.
+    pub(super) fn totals(&self) -> Merged<'_> {
+        let totals = FAMILIES.iter().zip(&self.totals);
+        totals
+            .flat_map(|(family, totals)| {
+                totals.iter().map(|(labels, values)| {
+                    ((family.number, labels.as_slice()), (*family, values.clone()))
+                })
+            })
+            .collect()
+    }
+}

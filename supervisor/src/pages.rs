@@ -1,0 +1,90 @@
+//! What the status worker serves: made here, from what the supervisor knows, and handed over as sealed memory.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use shared::id::Revision;
+use shared::memory;
+use shared::message::{Page, ToWorker};
+
+use crate::cloud::heartbeat::OutcomeCell;
+use crate::cloud::telemetry::Telemetry;
+use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
+use crate::projection::{Gauges, Handle};
+
+/// Where pages take their content from.
+#[derive(Clone)]
+pub struct Sources {
+    /// Metrics of all workers.
+    pub collector: Rc<RefCell<Collector>>,
+    /// State of the configuration.
+    pub projection: Handle,
+    /// State of the usage events.
+    pub telemetry: Telemetry,
+    /// State of the heartbeat.
+    pub heartbeat: OutcomeCell,
+    /// When the certificate in force expires, in seconds since 1970 UTC.
+    pub certificate_expires_at_unix: Option<i64>,
+    /// Start of this process.
+    pub started: Instant,
+}
+
+/// The answer to `page`: the message and the body that goes with it. `applied` is what every worker serves.
+pub async fn make(
+    page: Page,
+    sources: &Sources,
+    applied: Option<Revision>,
+    workers: Vec<WorkerFacts>,
+) -> io::Result<(ToWorker, OwnedFd)> {
+    let (status, content_type, body) = match page {
+        Page::Ready if applied.is_some() => (200, "text/plain; charset=utf-8", "ok".to_owned()),
+        Page::Ready => {
+            (503, "text/plain; charset=utf-8", "no configuration available".to_owned())
+        }
+        Page::Config => {
+            let report = sources.projection.report(applied.unwrap_or_default()).await;
+            let json = serde_json::to_string(&report.status).map_err(io::Error::other)?;
+            (200, "application/json", json)
+        }
+        Page::Metrics => {
+            let report = sources.projection.report(applied.unwrap_or_default()).await;
+            let node = NodeFacts {
+                config: config_facts(report.gauges),
+                workers,
+                spooled_events: sources.telemetry.report().waiting as u64,
+                heartbeat_failures: sources.heartbeat.get().failures,
+                certificate_expires_at_unix: sources.certificate_expires_at_unix,
+                uptime_seconds: sources.started.elapsed().as_secs(),
+            };
+            let text = sources.collector.borrow_mut().render(&node.families());
+            (200, metrics::CONTENT_TYPE, text)
+        }
+    };
+    let memory = memory::sealed("aisix-page", |writer| writer.write_all(body.as_bytes()))?;
+    Ok((ToWorker::Page(status, content_type.to_owned()), memory))
+}
+
+fn config_facts(gauges: Gauges) -> ConfigFacts {
+    let counts = |map: std::collections::BTreeMap<String, u64>| map.into_iter().collect();
+    ConfigFacts {
+        last_reload_successful: gauges.last_reload_successful,
+        last_reload_success_at_unix: gauges.last_reload_success,
+        reloads: gauges.reloads,
+        reload_failures: gauges
+            .reload_failures
+            .into_iter()
+            .map(|(reason, count)| (reason.to_owned(), count))
+            .collect(),
+        rejected: counts(gauges.rejected),
+        partially_compatible: counts(gauges.partially_compatible),
+        stale_served: counts(gauges.stale),
+        observed_revision: Some(gauges.observed_revision),
+        applied_revision: Some(gauges.applied_revision),
+        hash: gauges.config_hash,
+        former_hashes: Vec::new(),
+        source_connected: gauges.source_connected,
+    }
+}

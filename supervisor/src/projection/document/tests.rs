@@ -1,0 +1,208 @@
+//! What documents are read as, and what is said about those that are not.
+
+use proptest::prelude::*;
+use serde_json::json;
+use shared::resource::{Adapter, ModelKind};
+
+use super::*;
+use crate::projection::key;
+
+fn read_kind(kind: &str, value: Value) -> Result<Document, Refusal> {
+    let key = format!("/{kind}/id-1");
+    let (kind, id) = key::parse(b"/", key.as_bytes()).unwrap();
+    read(kind, id, value)
+}
+
+fn refusal(kind: &str, value: Value) -> String {
+    read_kind(kind, value).unwrap_err().error
+}
+
+fn provider_key(more: Value) -> Value {
+    merged(json!({"display_name": "main", "provider": "openai", "api_key": "sk-secret"}), more)
+}
+
+fn model(more: Value) -> Value {
+    let direct = json!({"display_name": "chat", "provider": "openai", "model_name": "gpt-4o",
+        "provider_key_id": "pk-1"});
+    merged(direct, more)
+}
+
+fn api_key(more: Value) -> Value {
+    merged(json!({"key_hash": "ab".repeat(32), "allowed_models": ["*"]}), more)
+}
+
+fn merged(mut base: Value, more: Value) -> Value {
+    let members = more.as_object().unwrap().clone();
+    base.as_object_mut().unwrap().extend(members);
+    base
+}
+
+#[test]
+fn a_provider_key_is_read_with_either_name_of_its_secret() {
+    for name in ["api_key", "secret"] {
+        let value = json!({"display_name": "main", "provider": "groq", name: "sk-secret",
+            "adapter": "azure-openai", "tls": {"verify": false}});
+        let document = read_kind("provider_keys", value).unwrap();
+        let Some(Resource::ProviderKey(key)) = document.resource else { panic!() };
+        assert_eq!((key.id.as_str(), key.secret.expose().as_str()), ("id-1", "sk-secret"));
+        assert_eq!(key.adapter, Some(Adapter::AzureOpenAi));
+        assert!(!key.tls.verify);
+        assert_eq!(key.endpoint.unwrap().to_string(), "https://api.groq.com/openai/v1");
+        assert!(document.fields.is_empty());
+    }
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_used_is_reported_and_left_out() {
+    let document = read_kind("provider_keys", provider_key(json!({"api_base": "ftp://x"}))).unwrap();
+    let Some(Resource::ProviderKey(key)) = document.resource else { panic!() };
+    assert_eq!(key.endpoint, None);
+    assert_eq!(document.fields, ["api_base"]);
+    let unknown_vendor = provider_key(json!({"provider": "homegrown"}));
+    let document = read_kind("provider_keys", unknown_vendor).unwrap();
+    let Some(Resource::ProviderKey(key)) = document.resource else { panic!() };
+    assert_eq!(key.endpoint, None);
+}
+
+#[test]
+fn a_model_has_exactly_one_of_four_shapes() {
+    let document = read_kind("models", model(json!({"timeout": 5000}))).unwrap();
+    let Some(Resource::Model(direct)) = document.resource else { panic!() };
+    assert!(matches!(direct.kind, ModelKind::Direct(_)));
+    assert_eq!(direct.timeout_ms, Some(5000));
+
+    let routing = json!({"display_name": "g", "routing": {"targets": [{"model": "chat"}]}});
+    let document = read_kind("models", routing.clone()).unwrap();
+    let Some(Resource::Model(group)) = document.resource else { panic!() };
+    assert_eq!(group.kind, ModelKind::Routing);
+    assert_eq!(document.fields, ["routing"]);
+
+    for bad in [
+        json!({"display_name": "x"}),
+        json!({"display_name": "x", "provider": "openai", "model_name": "m"}),
+        merged(routing.clone(), json!({"provider": "openai"})),
+        merged(routing, json!({"cooldown": {}})),
+        model(json!({"ensemble": {"judge": {"model": "a"}, "panel": [{"model": "b"}]}})),
+    ] {
+        let text = refusal("models", bad);
+        assert!(text.contains("expected either"), "{text}");
+    }
+}
+
+#[test]
+fn knobs_that_say_nothing_about_a_group_are_stripped_and_reported() {
+    let ensemble = json!({"display_name": "e", "timeout": 5, "cost": "not even a cost", "retries": 1,
+        "ensemble": {"judge": {"model": "a"}, "panel": [{"model": "b"}]}});
+    let document = read_kind("models", ensemble).unwrap();
+    assert_eq!(
+        document.fields,
+        ["inapplicable:cost", "inapplicable:retries", "inapplicable:timeout", "ensemble"]
+    );
+}
+
+#[test]
+fn unknown_fields_are_reported_by_their_path_and_change_nothing() {
+    let value = json!({"display_name": "g", "new": 1,
+        "routing": {"targets": [{"model": "a", "burst": 1}, {"model": "b", "burst": 2}]}});
+    let document = read_kind("models", value).unwrap();
+    assert_eq!(document.fields, ["new", "routing.targets.[].burst", "routing"]);
+    let many: serde_json::Map<_, _> = (0..80).map(|n| (format!("x{n:02}"), json!(n))).collect();
+    let document = read_kind("models", model(Value::Object(many))).unwrap();
+    assert_eq!(document.fields.len(), FIELDS_MAX + 1);
+    assert_eq!(document.fields.last().unwrap(), "...truncated");
+}
+
+#[test]
+fn known_fields_that_are_not_enforced_are_reported() {
+    let fields = |kind, value| read_kind(kind, value).unwrap().fields;
+    assert_eq!(fields("api_keys", api_key(json!({"rate_limit": {"rpm": 5}}))), ["rate_limit"]);
+    assert!(fields("api_keys", api_key(json!({"rate_limit": null}))).is_empty());
+    let overrides = json!({"request": {"param_renames": {"a": "b"}}, "response": {}});
+    assert_eq!(fields("provider_keys", provider_key(overrides)), ["request"]);
+    let knobs = json!({"cooldown": {"enabled": true}, "retries": 2});
+    assert_eq!(fields("models", model(knobs)), ["cooldown", "retries"]);
+    assert_eq!(fields("guardrails", json!({"name": "g"})), [NOT_ENFORCED]);
+}
+
+#[test]
+fn an_error_names_the_place_and_what_was_expected_there() {
+    let cases = [
+        ("models", model(json!({"timeout": "5s"})), "schema validation failed at `/timeout`: expected u64"),
+        ("models", model(json!({"timeout": null})), "at `/timeout`: expected u64"),
+        ("models", model(json!({"display_name": ""})), "at `/display_name`: expected a string of at"),
+        ("models", model(json!({"provider": "Open AI"})), "at `/provider`: expected 1 to 64 of"),
+        ("models", model(json!({"cooldown": {"trigger_statuses": [429, 99]}})),
+            "at `/cooldown/trigger_statuses/1`: expected an integer between 100 and 599"),
+        ("models", json!({"provider": "openai"}), "at ``: missing field `display_name`"),
+        ("models", model(json!({"allowed_cidrs": ["10.0.0.0/8", "x"]})), "cannot be read at `/allowed_cidrs/1`"),
+        ("models", json!({"display_name": "s", "semantic": {"default": "d", "embedding_model": "e",
+            "match": {"threshold": 1.5}, "routes": [{"name": "n", "target": "t", "examples": ["x"]}]}}),
+            "at `/semantic/match/threshold`: expected a number between 0 and 1"),
+        ("provider_keys", provider_key(json!({"adapter": "telnet"})), "at `/adapter`: expected one of"),
+        ("provider_keys", json!({"display_name": "x"}), "expected a field `api_key`"),
+        ("api_keys", api_key(json!({"allowed_models": "*"})), "at `/allowed_models`: expected a sequence"),
+        ("api_keys", api_key(json!({"expires_at": "tomorrow"})), "at `/expires_at`: expected an RFC 3339"),
+        ("guardrails", json!([1]), "at ``: expected an object"),
+    ];
+    for (kind, value, expected) in cases {
+        let text = refusal(kind, value);
+        assert!(text.contains(expected), "{text}\n  lacks {expected}");
+    }
+}
+
+#[test]
+fn a_caller_key_is_read_with_its_hash_and_its_end() {
+    let value = api_key(json!({"expires_at": "2030-01-01T00:00:00Z", "disabled": true, "team_id": "t"}));
+    let document = read_kind("api_keys", value).unwrap();
+    let Some(Resource::ApiKey(key)) = document.resource else { panic!() };
+    assert_eq!(key.key_hash, Some([0xab; 32]));
+    assert_eq!(key.expires_at_unix_ms, Some(1_893_456_000_000));
+    assert!(key.disabled);
+    for odd in ["AB".repeat(32), "ab".repeat(31), "xy".repeat(32), "a".repeat(65)] {
+        let document = read_kind("api_keys", api_key(json!({"key_hash": odd}))).unwrap();
+        let Some(Resource::ApiKey(key)) = document.resource else { panic!() };
+        assert_eq!(key.key_hash, None, "{odd}");
+    }
+}
+
+/// Any JSON with field names that the documents have, and values that no message may show.
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        Just(json!("s3cr3t, expected s3cr3t")),
+        Just(json!("")),
+        Just(json!("openai")),
+    ];
+    let names = prop_oneof![
+        "(display_name|provider|model_name|provider_key_id|api_key|secret|api_base|adapter|tls|verify)",
+        "(routing|targets|model|semantic|routes|match|threshold|on_embedding_failure|target|request)",
+        "(key_hash|allowed_models|expires_at|rate_limit|rpm|mcp_rate_limits|cooldown|telemetry_tags|kind)",
+    ];
+    leaf.prop_recursive(4, 48, 8, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((names.clone(), inner), 0..8)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_document_can_panic_the_reader_or_show_its_values(value in any_value()) {
+        for kind in ["provider_keys", "models", "api_keys"] {
+            let complete = match kind {
+                "provider_keys" => provider_key(json!({})),
+                "models" => model(json!({})),
+                _ => api_key(json!({})),
+            };
+            for value in [value.clone(), merged(complete, json!({"tls": value, "routing": value}))] {
+                if let Err(refusal) = read_kind(kind, value) {
+                    prop_assert!(!refusal.error.contains("s3cr3t"), "{}", refusal.error);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What is told about the configuration: on `/status/config`, in the heartbeat, and as metrics.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::last_good::UnixSeconds;
+use crate::cloud::heartbeat::{PartiallyCompatible, RejectedResource};
+
+/// At most so many rejections go into a heartbeat. As published.
+pub const REJECTED_MAX: usize = 256;
+
+/// Everything there is to tell, of one moment.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// `/status/config`; its `applied` part is what a heartbeat tells too.
+    pub status: ConfigStatus,
+    /// For the heartbeat: the newest rejections.
+    pub rejected_resources: Vec<RejectedResource>,
+    /// For the heartbeat: fields that are not honoured.
+    pub partially_compatible_resources: Vec<PartiallyCompatible>,
+    /// For `/metrics`.
+    pub gauges: Gauges,
+}
+
+/// The `aisix_config_*` metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// `last_reload_successful`; `None` before the first.
+    pub last_reload_successful: Option<bool>,
+    /// `last_reload_success_timestamp_seconds`.
+    pub last_reload_success: Option<UnixSeconds>,
+    /// `reloads_total`: full loads and failures to fetch.
+    pub reloads: u64,
+    /// `reload_failures_total` by reason: `fetch`, `parse`, `validate`.
+    pub reload_failures: BTreeMap<&'static str, u64>,
+    /// `rejected_resources` by kind.
+    pub rejected: BTreeMap<String, u64>,
+    /// `stale_served_resources` by kind.
+    pub stale: BTreeMap<String, u64>,
+    /// `partially_compatible_resources` by kind: fields that are not honoured.
+    pub partially_compatible: BTreeMap<String, u64>,
+    /// `observed_revision`.
+    pub observed_revision: i64,
+    /// `applied_revision`.
+    pub applied_revision: i64,
+    /// `hash_info`.
+    pub config_hash: Option<String>,
+    /// `source_connected`.
+    pub source_connected: bool,
+}
+
+/// The body of `/status/config`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConfigStatus {
+    /// In one word.
+    pub state: State,
+    /// Where documents come from.
+    pub source: SourceStatus,
+    /// What the workers serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
+    /// The latest time that documents were taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reload: Option<LastReload>,
+    /// The latest failure, kept after it is over.
+    pub last_failure: Option<LastFailure>,
+    /// Sorted by kind and id.
+    pub rejected: Vec<RejectedStatus>,
+    /// Sorted by kind and field.
+    pub partially_compatible: Vec<PartialStatus>,
+}
+
+/// The state of the configuration in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nothing was applied yet.
+    NeverLoaded,
+    /// Documents were rejected, and none is served.
+    OutOfSync,
+    /// Documents were rejected.
+    Degraded,
+    /// None is served.
+    Empty,
+    /// All are served.
+    Synced,
+}
+
+impl State {
+    /// The state, by the first rule that fits.
+    pub fn of(applied: bool, rejected: bool, served: bool) -> Self {
+        match (applied, rejected, served) {
+            (false, _, _) => Self::NeverLoaded,
+            (true, true, false) => Self::OutOfSync,
+            (true, true, true) => Self::Degraded,
+            (true, false, false) => Self::Empty,
+            (true, false, true) => Self::Synced,
+        }
+    }
+}
+
+/// Where documents come from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceStatus {
+    /// `etcd`.
+    pub r#type: &'static str,
+    /// Whether the store is followed right now.
+    pub connected: bool,
+    /// The latest revision seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_revision: Option<i64>,
+    /// Hash over every document at that revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_hash: Option<String>,
+    /// When it was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<String>,
+}
+
+/// What the workers serve.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Applied {
+    /// The revision.
+    pub applied_revision: i64,
+    /// Hash over what is served at that revision.
+    pub config_hash: String,
+    /// Grows with every change of what is served.
+    pub apply_seq: u64,
+    /// When the revision was handed out.
+    pub applied_at: String,
+    /// Documents by kind, without kinds that have none.
+    pub resource_counts: BTreeMap<&'static str, u64>,
+}
+
+/// The latest time that documents were taken.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastReload {
+    /// Nothing was rejected.
+    pub successful: bool,
+    /// When.
+    pub at: String,
+}
+
+/// The latest failure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastFailure {
+    /// When.
+    pub at: String,
+    /// A kind of rejection, or `fetch`.
+    pub last_error_kind: &'static str,
+    /// What happened.
+    pub last_error: String,
+}
+
+/// A document that is not served.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RejectedStatus {
+    /// Kind as in the key; empty if the key names none.
+    pub resource_kind: String,
+    /// Id as in the key; empty if the key names none.
+    pub resource_id: String,
+    /// Kind of rejection.
+    pub last_error_kind: &'static str,
+    /// Where, and what was expected.
+    pub last_error: String,
+    /// When the key's documents began to be rejected.
+    pub first_seen_at: String,
+    /// When one was last seen.
+    pub last_seen_at: String,
+    /// Since when an older good document is served instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving_stale_since: Option<String>,
+    /// The same as an age.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving_stale_age_seconds: Option<i64>,
+}
+
+/// A field that is not honoured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PartialStatus {
+    /// Kind as in the key.
+    pub resource_kind: String,
+    /// Dotted path.
+    pub field: String,
+    /// How many documents carry it.
+    pub count: u64,
+}
+
+/// RFC 3339, UTC, whole seconds.
+pub fn rfc3339(moment: UnixSeconds) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp(moment).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    moment.format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_follows_the_published_order() {
+        assert_eq!(State::of(false, true, true), State::NeverLoaded);
+        assert_eq!(State::of(true, true, false), State::OutOfSync);
+        assert_eq!(State::of(true, true, true), State::Degraded);
+        assert_eq!(State::of(true, false, false), State::Empty);
+        assert_eq!(State::of(true, false, true), State::Synced);
+        assert_eq!(serde_json::to_string(&State::OutOfSync).unwrap(), "\"out_of_sync\"");
+    }
+
+    #[test]
+    fn moments_are_printed_in_whole_seconds_of_utc() {
+        assert_eq!(rfc3339(1_790_000_000), "2026-09-21T14:13:20Z");
+    }
+}

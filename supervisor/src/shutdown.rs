@@ -1,0 +1,137 @@
+//! The order in which the gateway ends. Pure: facts and time go in, the next order comes out.
+//!
+//! ```text
+//! Running --signal--> Announced --min_drain--> DrainingProxies --none left--> DrainingStatus --none left--> Done
+//! ```
+//! Once announced, health routes answer 503 and load balancers look elsewhere, while connections are still accepted; the
+//! metrics listener stays until the last request is answered.
+
+use std::time::{Duration, Instant};
+
+use shared::id::Role;
+
+/// The status worker has nothing worth waiting for.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the stages may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the signal to the moment when connections are not accepted any more.
+    pub min_drain: Duration,
+    /// From then to the end of requests in flight; `None` waits for ever.
+    pub max_drain: Option<Duration>,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No signal yet.
+    Running,
+    /// Load balancers are given time to look elsewhere.
+    Announced {
+        /// Until then.
+        until: Instant,
+    },
+    /// Proxy workers finish what is in flight.
+    DrainingProxies,
+    /// The status worker finishes.
+    DrainingStatus,
+    /// Nothing runs any more.
+    Done,
+}
+
+/// What the fleet is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Tell everybody that the node goes away.
+    Retire,
+    /// Let the workers of a role finish, and kill them at the deadline.
+    Drain(Role, Option<Instant>),
+}
+
+/// Processes that there still are.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    /// Proxy workers.
+    pub proxies: usize,
+    /// Status workers.
+    pub statuses: usize,
+}
+
+impl Stage {
+    /// The signal has come. A second one changes nothing.
+    pub fn signalled(self, limits: Limits, now: Instant) -> (Self, Option<Order>) {
+        match self {
+            Self::Running => {
+                (Self::Announced { until: now + limits.min_drain }, Some(Order::Retire))
+            }
+            stage => (stage, None),
+        }
+    }
+
+    /// One step forward, if the time or the processes allow.
+    pub fn step(self, running: Running, limits: Limits, now: Instant) -> (Self, Option<Order>) {
+        match self {
+            Self::Announced { until } if now >= until => {
+                let deadline = limits.max_drain.map(|limit| now + limit);
+                (Self::DrainingProxies, Some(Order::Drain(Role::Proxy, deadline)))
+            }
+            Self::DrainingProxies if running.proxies == 0 => {
+                let deadline = Some(now + STATUS_LIMIT);
+                (Self::DrainingStatus, Some(Order::Drain(Role::Status, deadline)))
+            }
+            Self::DrainingStatus if running.statuses == 0 => (Self::Done, None),
+            stage => (stage, None),
+        }
+    }
+
+    /// When [`Stage::step`] should be asked again even if nothing happens.
+    pub fn wake_at(self) -> Option<Instant> {
+        match self {
+            Self::Announced { until } => Some(until),
+            Self::Running | Self::DrainingProxies | Self::DrainingStatus | Self::Done => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { min_drain: Duration::from_secs(30), max_drain: Some(Duration::from_secs(5)) };
+
+    #[test]
+    fn proxies_finish_before_the_status_worker_and_both_before_the_end() {
+        let now = Instant::now();
+        let both = Running { proxies: 2, statuses: 1 };
+        let (stage, order) = Stage::Running.signalled(LIMITS, now);
+        assert_eq!(order, Some(Order::Retire));
+        assert_eq!(stage.step(both, LIMITS, now + LIMITS.min_drain / 2), (stage, None));
+        let later = now + LIMITS.min_drain;
+        let (stage, order) = stage.step(both, LIMITS, later);
+        let deadline = Some(later + Duration::from_secs(5));
+        assert_eq!(order, Some(Order::Drain(Role::Proxy, deadline)));
+        assert_eq!(stage.step(both, LIMITS, later), (stage, None));
+        let (stage, order) = stage.step(Running { proxies: 0, statuses: 1 }, LIMITS, later);
+        assert!(matches!(order, Some(Order::Drain(Role::Status, Some(_)))));
+        let none = Running { proxies: 0, statuses: 0 };
+        assert_eq!(stage.step(none, LIMITS, later), (Stage::Done, None));
+    }
+
+    #[test]
+    fn a_second_signal_changes_nothing() {
+        let now = Instant::now();
+        let (stage, _) = Stage::Running.signalled(LIMITS, now);
+        assert_eq!(stage.signalled(LIMITS, now + Duration::from_secs(1)), (stage, None));
+    }
+
+    #[test]
+    fn without_a_limit_requests_in_flight_are_waited_for() {
+        let now = Instant::now();
+        let limits = Limits { min_drain: Duration::ZERO, max_drain: None };
+        let (stage, _) = Stage::Running.signalled(limits, now);
+        let (_, order) = stage.step(Running { proxies: 1, statuses: 1 }, limits, now);
+        assert_eq!(order, Some(Order::Drain(Role::Proxy, None)));
+    }
+}

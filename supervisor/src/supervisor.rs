@@ -1,0 +1,267 @@
+//! Owns the parts and runs the one event loop of the supervisor.
+//!
+//! Nothing in the loop waits: what takes time (a page, a heartbeat, an upload, decoding a projection) is a task or a thread
+//! of its own that reports back here.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::id::{Revision, Role, WorkerId};
+use shared::message::{Page, ToWorker};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep_until;
+use tracing::{error, info, warn};
+
+use crate::configuration::Configuration;
+use crate::fleet::{Event, Fleet, Happening, Unconfined};
+use crate::metrics::{Collector, WorkerFacts};
+use crate::pages::{self, Sources};
+use crate::projection::Update;
+use crate::shutdown::{Limits, Order, Running, Stage};
+
+/// How often the log tells what the end still waits for.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last usage events may take to reach the Cloud.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+/// Pages that may be on their way to the status worker.
+const PAGES_MAX: usize = 64;
+
+/// What the supervisor is made of.
+pub struct Parts {
+    /// The workers.
+    pub fleet: Fleet,
+    /// What their tasks report.
+    pub events: mpsc::Receiver<Event>,
+    /// Changes of configuration, validated.
+    pub updates: mpsc::Receiver<Update>,
+    /// Where pages take their content from, usage and metrics among them.
+    pub sources: Sources,
+    /// The revision that every worker serves, for the heartbeat.
+    pub applied: Rc<Cell<Option<Revision>>>,
+    /// Asks for a heartbeat now.
+    pub nudge: Arc<Notify>,
+    /// How the gateway ends.
+    pub limits: Limits,
+}
+
+/// Why the supervisor ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A worker is not as confined as it must be.
+    #[error(transparent)]
+    Unconfined(#[from] Unconfined),
+    /// Signals cannot be received.
+    #[error("cannot listen to signals: {0}")]
+    Signals(#[source] io::Error),
+}
+
+/// A page that was made for the status worker.
+type MadePage = (WorkerId, u64, ToWorker, OwnedFd);
+
+struct Supervisor {
+    parts: Parts,
+    configuration: Configuration,
+    stage: Stage,
+    was_ready: bool,
+    progress_at: Instant,
+    pages: mpsc::Sender<MadePage>,
+}
+
+/// Runs until a signal has ended everything in order.
+pub async fn run(parts: Parts) -> Result<(), RunError> {
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (pages, mut made) = mpsc::channel(PAGES_MAX);
+    let mut supervisor = Supervisor {
+        parts,
+        configuration: Configuration::default(),
+        stage: Stage::Running,
+        was_ready: false,
+        progress_at: Instant::now(),
+        pages,
+    };
+    while supervisor.stage != Stage::Done {
+        supervisor.tick(Instant::now());
+        let wake_at = supervisor.wake_at();
+        tokio::select! {
+            Some(event) = supervisor.parts.events.recv() => supervisor.handle(event)?,
+            Some(update) = supervisor.parts.updates.recv() => supervisor.take_in(update),
+            Some((worker, request, page, body)) = made.recv() => {
+                supervisor.parts.fleet.answer(worker, request, page, body);
+            }
+            _ = terminate.recv() => supervisor.signalled("SIGTERM"),
+            _ = interrupt.recv() => supervisor.signalled("SIGINT"),
+            _ = hangup.recv() => info!("SIGHUP has no effect in this build"),
+            () = sleep_until(wake_at.into()) => {}
+        }
+        supervisor.advance(Instant::now());
+    }
+    let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
+    match supervisor.parts.sources.telemetry.flush(deadline).await {
+        0 => {}
+        left => warn!("{left} usage events did not reach the Cloud and are lost"),
+    }
+    info!("ended in order");
+    Ok(())
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(RunError::Signals)
+}
+
+impl Supervisor {
+    fn wake_at(&self) -> Instant {
+        let fleet = self.parts.fleet.next_tick();
+        self.stage.wake_at().map_or(fleet, |stage| stage.min(fleet))
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let mut happenings = Vec::new();
+        self.parts.fleet.tick(now, &mut happenings);
+        self.act(happenings, now);
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Unconfined> {
+        let now = Instant::now();
+        let happenings = self.parts.fleet.handle(event, &mut self.configuration, now)?;
+        self.act(happenings, now);
+        Ok(())
+    }
+
+    fn act(&mut self, happenings: Vec<Happening>, now: Instant) {
+        for happening in happenings {
+            match happening {
+                Happening::Usage(events) => self.parts.sources.telemetry.append(events),
+                Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
+                Happening::Gone(id) => self.collector(|c| c.worker_gone(id)),
+                Happening::Series(id, series) => {
+                    let taken = self.parts.sources.collector.borrow_mut().announce(id, series);
+                    if let Err(reason) = taken {
+                        warn!(worker = %id, "metric series refused: {reason}");
+                        self.parts.fleet.misbehaved(id, now);
+                    }
+                }
+                Happening::Fetch(id, page, request) => self.make_page(id, page, request),
+                Happening::Serving => self.tell_if_ready(),
+                Happening::Applied => {}
+                Happening::Refused(revision, reason) => {
+                    error!(%revision, "a worker could not apply a revision: {reason}");
+                    self.parts.nudge.notify_one();
+                }
+            }
+        }
+        self.note_applied();
+    }
+
+    fn collector(&self, change: impl FnOnce(&mut Collector)) {
+        change(&mut self.parts.sources.collector.borrow_mut());
+    }
+
+    /// What every worker serves may have changed. While none serves, the last answer stays.
+    fn note_applied(&self) {
+        let applied = self.parts.fleet.applied();
+        if applied.is_some() && applied != self.parts.applied.get() {
+            let first = self.parts.applied.replace(applied).is_none();
+            if first {
+                info!(revision = %applied.unwrap_or_default(), "configuration in force");
+            }
+            self.parts.nudge.notify_one();
+        }
+    }
+
+    fn tell_if_ready(&mut self) {
+        if !self.was_ready && self.parts.fleet.is_complete() {
+            self.was_ready = true;
+            for worker in self.parts.fleet.summaries() {
+                if !worker.missing.is_empty() {
+                    warn!(worker = %worker.id, role = %worker.role,
+                        "not fully confined: {}", worker.missing.join("; "));
+                }
+            }
+            let state = match self.parts.applied.get() {
+                Some(revision) => format!("serving revision {revision}"),
+                None => "waiting for the first configuration".to_owned(),
+            };
+            info!("ready: every worker accepts connections, {state}");
+        }
+    }
+
+    fn take_in(&mut self, update: Update) {
+        let revision = update.revision;
+        match self.configuration.apply(revision, update.whole, update.changes) {
+            Ok(delivery) => self.parts.fleet.deliver(&delivery),
+            Err(error) => error!(%revision, %error, "cannot hand a change to the workers"),
+        }
+    }
+
+    fn make_page(&self, id: WorkerId, page: Page, request: u64) {
+        let (sources, pages) = (self.parts.sources.clone(), self.pages.clone());
+        let applied = self.parts.applied.get();
+        let fleet = &self.parts.fleet;
+        let workers = Role::ALL
+            .into_iter()
+            .map(|role| WorkerFacts {
+                role,
+                up: fleet.serving(role) as u64,
+                restarts: fleet.restarts(role),
+            })
+            .collect();
+        tokio::task::spawn_local(async move {
+            match pages::make(page, &sources, applied, workers).await {
+                // The loop has ended if nobody takes it.
+                Ok((answer, body)) => drop(pages.send((id, request, answer, body)).await),
+                Err(error) => warn!(?page, %error, "cannot make a status page"),
+            }
+        });
+    }
+
+    fn signalled(&mut self, name: &str) {
+        let (stage, order) = self.stage.signalled(self.parts.limits, Instant::now());
+        if order.is_some() {
+            info!("{name}: ending; health routes answer 503 from now on");
+        }
+        self.stage = stage;
+        self.carry_out(order);
+    }
+
+    /// Takes the end as far as it will go now.
+    fn advance(&mut self, now: Instant) {
+        if self.stage == Stage::Running {
+            return;
+        }
+        loop {
+            let running = Running {
+                proxies: self.parts.fleet.running(Role::Proxy),
+                statuses: self.parts.fleet.running(Role::Status),
+            };
+            let (stage, order) = self.stage.step(running, self.parts.limits, now);
+            let moved = stage != self.stage;
+            self.stage = stage;
+            self.carry_out(order);
+            if !moved {
+                break;
+            }
+        }
+        if self.stage == Stage::DrainingProxies && now >= self.progress_at {
+            self.progress_at = now + PROGRESS_INTERVAL;
+            let in_flight = self.parts.fleet.in_flight();
+            info!("waiting for {in_flight} requests in flight");
+        }
+    }
+
+    fn carry_out(&mut self, order: Option<Order>) {
+        match order {
+            None => {}
+            Some(Order::Retire) => self.parts.fleet.retire(),
+            Some(Order::Drain(role, deadline)) => {
+                self.parts.fleet.drain(role, deadline, Instant::now());
+            }
+        }
+    }
+}

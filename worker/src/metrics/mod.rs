@@ -1,0 +1,238 @@
+//! What this worker counts, in memory that the supervisor reads.
+//!
+//! Counting takes one look-up of the labels and a store; nothing is allocated for a series that exists, nothing waits and
+//! nothing fails: where there is no room for a new series, that is counted instead.
+
+mod request;
+mod slots;
+
+use std::cell::{Ref, RefCell};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use shared::message::Series;
+use shared::metric::family::{
+    AUTH_DECISIONS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
+    PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, USAGE_EVENT_DROPS,
+    USAGE_EVENTS_EMITTED,
+};
+use shared::metric::{EdgeSets, Family, Kind, SLOTS};
+
+use crate::sys;
+use slots::Slots;
+
+pub use request::RequestFacts;
+
+/// The counters of this worker.
+pub struct Metrics {
+    slots: RefCell<Slots>,
+    settings: RefCell<Settings>,
+    announce: Box<dyn Fn(Series)>,
+}
+
+#[derive(Default)]
+struct Settings {
+    env_id: String,
+    edges: EdgeSets,
+}
+
+impl Metrics {
+    /// Counts in `memory`, and tells `announce` of every series that is taken into use. `announce` must not count.
+    ///
+    /// # Errors
+    /// The memory is smaller than agreed, or cannot be mapped.
+    pub fn open(memory: OwnedFd, announce: impl Fn(Series) + 'static) -> io::Result<Self> {
+        Ok(Self::new(sys::map_counters(&memory.into(), SLOTS)?, announce))
+    }
+
+    /// Counts in private memory that nobody reads: for tests of what counts.
+    pub fn disconnected() -> Self {
+        const SLOTS_OF_A_TEST: usize = 16 * 1024;
+        let slots = (0..SLOTS_OF_A_TEST).map(|_| AtomicU64::new(0)).collect();
+        Self::new(Vec::leak(slots), |_| {})
+    }
+
+    fn new(slots: &'static [AtomicU64], announce: impl Fn(Series) + 'static) -> Self {
+        Self {
+            slots: RefCell::new(Slots::new(slots)),
+            settings: RefCell::default(),
+            announce: Box::new(announce),
+        }
+    }
+
+    /// Takes over what the supervisor has set, before anything is counted: the environment's id and the edges of both
+    /// histograms, in seconds.
+    pub fn configure(&self, env_id: &str, e2e_buckets: &[f64], ttft_buckets: &[f64]) {
+        let edges = EdgeSets::from_seconds(e2e_buckets, ttft_buckets);
+        *self.settings.borrow_mut() = Settings { env_id: env_id.to_owned(), edges };
+    }
+
+    /// Counts a request as in flight until the guard is dropped.
+    pub fn in_flight(
+        self: &Rc<Self>,
+        endpoint: &'static str,
+        protocol: &'static str,
+    ) -> InFlightGuard {
+        let slot = self.slot(&PROXY_IN_FLIGHT, &[endpoint, protocol]);
+        if let Some(slot) = slot {
+            self.slots.borrow().shift(slot, 1);
+        }
+        InFlightGuard { metrics: Rc::clone(self), slot }
+    }
+
+    /// Counts a decision about a caller. `reason` is `none` if it was let in.
+    pub fn auth(&self, method: &str, result: &str, reason: &str) {
+        self.add(&AUTH_DECISIONS, &[method, result, reason], 1);
+    }
+
+    /// Counts a usage event that was handed on.
+    pub fn usage_emitted(
+        &self,
+        handler: &str,
+        status: u16,
+        protocol: &str,
+        model: &str,
+        provider_key_id: &str,
+        provider_key_name: &str,
+    ) {
+        let class = status_class(status);
+        let labels = [handler, class, protocol, model, provider_key_id, provider_key_name];
+        self.add(&USAGE_EVENTS_EMITTED, &labels, 1);
+    }
+
+    /// Counts a usage event that was lost.
+    pub fn usage_dropped(
+        &self,
+        reason: &str,
+        model: &str,
+        provider_key_id: &str,
+        provider_key_name: &str,
+    ) {
+        self.add(&USAGE_EVENT_DROPS, &[reason, model, provider_key_id, provider_key_name], 1);
+    }
+
+    /// Counts an attempt at an upstream that is over.
+    pub fn attempt(
+        &self,
+        provider: &str,
+        model: &str,
+        upstream_model: &str,
+        provider_key_id: &str,
+        success: bool,
+    ) {
+        let labels = [provider, model, upstream_model, provider_key_id];
+        let answered = if success { &DEPLOYMENT_SUCCESSES } else { &DEPLOYMENT_FAILURES };
+        self.add(&DEPLOYMENT_REQUESTS, &labels, 1);
+        self.add(answered, &labels, 1);
+    }
+
+    /// Counts a caller that left before its answer ended.
+    pub fn client_cancelled(
+        &self,
+        endpoint: &str,
+        model: &str,
+        provider_key_id: &str,
+        provider_key_name: &str,
+    ) {
+        let labels = [endpoint, model, provider_key_id, provider_key_name];
+        self.add(&PROXY_CLIENT_CANCELLED, &labels, 1);
+    }
+
+    /// Counts a request refused for the size of its body; `outcome` tells how reading the rest of it ended.
+    pub fn body_limit_rejected(&self, endpoint: &str, protocol: &str, outcome: &str) {
+        self.add(&PROXY_BODY_LIMIT_REJECTIONS, &[endpoint, protocol, outcome], 1);
+    }
+
+    fn env_id(&self) -> Ref<'_, str> {
+        Ref::map(self.settings.borrow(), |settings| settings.env_id.as_str())
+    }
+
+    fn add(&self, family: &Family, labels: &[&str], amount: u64) {
+        if let Some(slot) = self.slot(family, labels) {
+            self.slots.borrow().add(slot, amount);
+        }
+    }
+
+    /// Counts a duration in a summary or a histogram.
+    fn time(&self, family: &Family, labels: &[&str], duration: Duration) {
+        let Some(slot) = self.slot(family, labels) else { return };
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let mut slots = self.slots.borrow_mut();
+        if let Kind::Histogram(latency) = family.kind {
+            let settings = self.settings.borrow();
+            slots.add_to_histogram(slot, settings.edges.of(latency), micros);
+        } else if !slots.add_to_summary(slot, micros) {
+            drop(slots);
+            self.dropped();
+        }
+    }
+
+    fn slot(&self, family: &Family, labels: &[&str]) -> Option<usize> {
+        let found = self.slots.borrow_mut().find(family, labels);
+        found.new.into_iter().for_each(&self.announce);
+        if found.slot.is_none() {
+            self.dropped();
+        }
+        found.slot
+    }
+
+    fn dropped(&self) {
+        let new = self.slots.borrow().add_dropped();
+        new.into_iter().for_each(&self.announce);
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// A request that is in flight while this lives.
+#[derive(Debug)]
+pub struct InFlightGuard {
+    metrics: Rc<Metrics>,
+    slot: Option<usize>,
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            self.metrics.slots.borrow().shift(slot, -1);
+        }
+    }
+}
+
+/// The class of a status: `2xx`.
+fn status_class(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    }
+}
+
+/// A status in digits, without an allocation.
+struct StatusText([u8; 3]);
+
+impl StatusText {
+    /// Statuses have three digits; a larger number shows as 999.
+    fn new(status: u16) -> Self {
+        let status = status.min(999);
+        Self([status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! What an answer that is no stream tells, and what an error tells.
+//!
+//! The answer itself is relayed as it came. Only that it is a JSON object is insisted on; a field of an unexpected type is
+//! as if it were absent.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::provider::{ProviderError, Seen, TEXT_CHARS_MAX, TokenUsage};
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    choices: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+/// One of the choices, of an answer or of a chunk.
+#[derive(Deserialize)]
+pub(super) struct Choice<'a> {
+    #[serde(borrow)]
+    pub finish_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, alias = "delta")]
+    pub message: Option<Message<'a>>,
+}
+
+/// The generated parts of a message.
+#[derive(Deserialize)]
+pub(super) struct Message<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    #[serde(default)]
+    prompt_tokens: u64,
+    #[serde(default)]
+    completion_tokens: u64,
+    prompt_tokens_details: Option<PromptDetails>,
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+#[derive(Deserialize)]
+struct PromptDetails {
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct CompletionDetails {
+    reasoning_tokens: Option<u64>,
+}
+
+/// What a whole answer tells, or `None` if it is no JSON object.
+pub fn read_answer(body: &[u8]) -> Option<Seen> {
+    let answer: Answer<'_> = object(body)?;
+    let mut seen = Seen {
+        id: answer.id.map(short_text).unwrap_or_default(),
+        model: answer.model.map(short_text).unwrap_or_default(),
+        usage: answer.usage.and_then(token_usage),
+        ..Seen::default()
+    };
+    let choices: Vec<Choice<'_>> = answer.choices.and_then(lenient).unwrap_or_default();
+    choices.iter().for_each(|choice| choice.add_to(&mut seen));
+    Some(seen)
+}
+
+/// The error in a body or an event, `{"error": …}` or what comes close, or `None` if there is none.
+pub fn provider_error(body: &[u8]) -> Option<ProviderError> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let error = match body.get("error") {
+        Some(serde_json::Value::Null) | None => return None,
+        Some(error) => error,
+    };
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let message = text(error).or_else(|| error.get("message").and_then(text));
+    let status = ["status", "status_code", "code"].iter().find_map(|name| {
+        let status = error.get(name)?;
+        let status = status.as_u64().or_else(|| status.as_str()?.parse().ok())?;
+        u16::try_from(status).ok()
+    });
+    Some(ProviderError {
+        message: message.unwrap_or_else(|| "the upstream told an error without a message".to_owned()),
+        code: error.get("code").and_then(text),
+        param: error.get("param").and_then(text),
+        status,
+    })
+}
+
+impl Choice<'_> {
+    /// Adds what the choice tells.
+    pub(super) fn add_to(&self, seen: &mut Seen) {
+        if let Some(reason) = &self.finish_reason {
+            seen.finish_reason = cut(reason);
+        }
+        if let Some(message) = &self.message {
+            let parts = [message.content, message.reasoning_content, message.tool_calls];
+            let bytes = |part: &RawValue| match part.get() {
+                "null" => 0,
+                // Without the quotes.
+                text => text.len().saturating_sub(2),
+            };
+            seen.text_bytes += parts.into_iter().flatten().map(bytes).sum::<usize>();
+        }
+    }
+}
+
+/// The counts in a `usage` field; `None` if there are none.
+pub(super) fn token_usage(usage: &RawValue) -> Option<TokenUsage> {
+    let usage: Usage = lenient(usage)?;
+    let tokens = |count: Option<u64>| u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX);
+    Some(TokenUsage {
+        prompt: tokens(Some(usage.prompt_tokens)),
+        completion: tokens(Some(usage.completion_tokens)),
+        cached_prompt: tokens(usage.prompt_tokens_details.and_then(|details| details.cached_tokens)),
+        reasoning: tokens(
+            usage.completion_tokens_details.and_then(|details| details.reasoning_tokens),
+        ),
+    })
+}
+
+/// A JSON object; serde alone would take the fields from an array too.
+pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    let text = json.trim_ascii_start();
+    text.starts_with(b"{").then(|| serde_json::from_slice(text).ok()).flatten()
+}
+
+/// The value, if it has the expected type.
+pub(super) fn lenient<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// A text, cut; empty if it is none.
+pub(super) fn short_text(value: &RawValue) -> String {
+    lenient::<Cow<'_, str>>(value).map(|text| cut(&text)).unwrap_or_default()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(TEXT_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_what_is_accounted() {
+        let body = br#"{"id":"c-1","model":"m-2024","choices":[{"index":0,"finish_reason":"stop",
+            "message":{"role":"assistant","content":"hello","tool_calls":null}}],
+            "usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,
+            "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":7}}}"#;
+        let usage = TokenUsage { prompt: 9, completion: 12, cached_prompt: 4, reasoning: 7 };
+        let seen = read_answer(body).unwrap();
+        assert_eq!((seen.id.as_str(), seen.model.as_str()), ("c-1", "m-2024"));
+        assert_eq!((seen.finish_reason.as_str(), seen.usage), ("stop", Some(usage)));
+        assert_eq!(seen.text_bytes, 5);
+    }
+
+    #[test]
+    fn a_field_of_an_unexpected_type_is_as_if_it_were_absent() {
+        let body = br#"{"id":7,"model":null,"choices":"x","usage":{"prompt_tokens":-1}}"#;
+        assert_eq!(read_answer(body), Some(Seen::default()));
+        let usage = read_answer(br#"{"usage":{"prompt_tokens":99999999999}}"#).unwrap().usage;
+        assert_eq!(usage.unwrap().prompt, u32::MAX);
+        for body in ["", "[]", "<html>", "{\"id\":"] {
+            assert_eq!(read_answer(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_read_in_the_forms_that_providers_use() {
+        let error = |body: &str| provider_error(body.as_bytes());
+        let full = r#"{"error":{"message":"no","type":"t","code":"bad","param":"messages"}}"#;
+        let expected = ProviderError {
+            message: "no".to_owned(),
+            code: Some("bad".to_owned()),
+            param: Some("messages".to_owned()),
+            status: None,
+        };
+        assert_eq!(error(full), Some(expected));
+        assert_eq!(error(r#"{"error":"plain"}"#).unwrap().message, "plain");
+        assert_eq!(error(r#"{"error":{"code":429}}"#).unwrap().status, Some(429));
+        assert_eq!(error(r#"{"error":null}"#), None);
+        assert_eq!(error("nonsense"), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! What one event of a stream tells. The event itself is relayed as it came.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::response::{Choice, lenient, object, provider_error, short_text, token_usage};
+use crate::provider::{ProviderError, Seen};
+
+/// What an event is, for who relays it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// A part of the answer.
+    Part,
+    /// Nothing but the usage, which comes because the gateway has asked for it.
+    UsageOnly,
+    /// The end of the stream, `[DONE]`.
+    Done,
+    /// An error in the middle of the stream.
+    Error(ProviderError),
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    choices: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+/// Reads the data of one event and adds what it tells to `seen`. What is not understood is a part of the answer.
+pub fn read_chunk(name: &[u8], data: &Bytes, seen: &mut Seen) -> Chunk {
+    if data.trim_ascii() == b"[DONE]" {
+        return Chunk::Done;
+    }
+    let Some(fields) = object::<Fields<'_>>(data) else { return Chunk::Part };
+    if fields.error.is_some() || name == b"error" {
+        return Chunk::Error(provider_error(data).unwrap_or_else(|| ProviderError {
+            message: "the upstream told an error without a message".to_owned(),
+            ..ProviderError::default()
+        }));
+    }
+    if seen.id.is_empty() {
+        seen.id = fields.id.map(short_text).unwrap_or_default();
+    }
+    if seen.model.is_empty() {
+        seen.model = fields.model.map(short_text).unwrap_or_default();
+    }
+    let usage = fields.usage.and_then(token_usage);
+    seen.usage = usage.or(seen.usage);
+    let choices: Option<Vec<Choice<'_>>> = fields.choices.and_then(lenient);
+    match choices {
+        Some(choices) if choices.is_empty() && usage.is_some() => Chunk::UsageOnly,
+        choices => {
+            choices.iter().flatten().for_each(|choice| choice.add_to(seen));
+            Chunk::Part
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(data: &str, seen: &mut Seen) -> Chunk {
+        read_chunk(b"", &Bytes::copy_from_slice(data.as_bytes()), seen)
+    }
+
+    #[test]
+    fn chunks_tell_what_is_accounted() {
+        let mut seen = Seen::default();
+        let first = r#"{"id":"c","model":"m","usage":null,"choices":[{"delta":{"role":"assistant","content":"he"}}]}"#;
+        assert_eq!(read(first, &mut seen), Chunk::Part);
+        let last = r#"{"id":"other","choices":[{"delta":{"content":"llo"},"finish_reason":"stop"}]}"#;
+        assert_eq!(read(last, &mut seen), Chunk::Part);
+        assert_eq!((seen.id.as_str(), seen.text_bytes, seen.usage), ("c", 5, None));
+        let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+        assert_eq!(read(usage, &mut seen), Chunk::UsageOnly);
+        assert_eq!((seen.finish_reason.as_str(), seen.usage.unwrap().completion), ("stop", 2));
+        assert_eq!(read(" [DONE] ", &mut seen), Chunk::Done);
+    }
+
+    #[test]
+    fn usage_beside_choices_is_counted_and_a_chunk_without_either_is_a_part() {
+        let mut seen = Seen::default();
+        let both = r#"{"choices":[{"delta":{}}],"usage":{"prompt_tokens":3}}"#;
+        assert_eq!(read(both, &mut seen), Chunk::Part);
+        assert_eq!(seen.usage.unwrap().prompt, 3);
+        assert_eq!(read(r#"{"choices":[],"prompt_filter_results":[]}"#, &mut seen), Chunk::Part);
+        assert_eq!(read("not json", &mut seen), Chunk::Part);
+    }
+
+    #[test]
+    fn an_error_is_told_apart_by_its_field_or_the_name_of_the_event() {
+        let mut seen = Seen::default();
+        let data = r#"{"error":{"message":"overloaded"}}"#;
+        assert!(matches!(read(data, &mut seen), Chunk::Error(error) if error.message == "overloaded"));
+        assert_eq!(read(r#"{"error":null,"choices":[{}]}"#, &mut seen), Chunk::Part);
+        let chunk = read_chunk(b"error", &Bytes::from_static(b"{}"), &mut seen);
+        assert!(matches!(chunk, Chunk::Error(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_data_can_panic_the_reader(data: Vec<u8>) {
+            read_chunk(b"", &data.into(), &mut Seen::default());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The body of a request, within its limits.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::request::Parts;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+
+use super::RequestError;
+
+/// The longest silence while a body is read.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How much of a refused body is read on, so that its sender comes to read the answer, and for how long.
+const DRAIN_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether the body is said to be JSON. Who says nothing is believed to send it.
+pub fn content_type(head: &Parts) -> Result<(), RequestError> {
+    let Some(value) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    let essence = essence.trim().to_ascii_lowercase();
+    let is_json = essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if is_json {
+        return Ok(());
+    }
+    Err(RequestError::Invalid("the content type must be application/json".to_owned()))
+}
+
+/// The whole body, of at most `limit` bytes (0 = any).
+pub async fn body(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestError> {
+    let limit = if limit == 0 { u64::MAX } else { limit };
+    let too_large = RequestError::BodyTooLarge { limit };
+    if body.size_hint().lower() > limit {
+        return Err(too_large);
+    }
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    loop {
+        let frame = tokio::time::timeout(SILENCE_MAX, body.frame());
+        let frame = match frame.await.map_err(|_| RequestError::BodyTimeout)? {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                let reason = format!("the request body cannot be read: {error}");
+                return Err(RequestError::Invalid(reason));
+            }
+            None => break,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        let length = first.len() + rest.len() + data.len();
+        if length as u64 > limit {
+            return Err(too_large);
+        }
+        // Most bodies come in one piece, which is then not copied.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Reads what is left of the body of a refused request. A connection that is closed with unread bytes is reset, and the
+/// answer may be lost with it. A sender that waits to be told to go on reads the answer instead.
+///
+/// Returns how it ended, in the word of the metrics.
+pub async fn drain(head: &Parts, mut body: Incoming) -> &'static str {
+    let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let is_endless = declared.is_some_and(|length: u64| length > DRAIN_BYTES_MAX);
+    if is_endless || head.headers.contains_key(EXPECT) {
+        return "cap_reached";
+    }
+    let read_on = async {
+        let mut drained = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return "client_read_error" };
+            drained += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if drained > DRAIN_BYTES_MAX {
+                return "cap_reached";
+            }
+        }
+        "completed"
+    };
+    tokio::time::timeout(DRAIN_LIMIT, read_on).await.unwrap_or("timeout")
+}

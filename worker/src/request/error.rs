@@ -1,0 +1,241 @@
+//! Why a request is refused or failed: what the caller is told, and what only the operator is told.
+//!
+//! `Display` is the caller's message. It names nothing of the upstream's address or of the gateway's insides; that is in
+//! [`RequestError::detail`], for usage events and the log.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::provider::ProviderError;
+
+/// A request that is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// No credential, or not in a form that is one.
+    #[error("missing or malformed Authorization header")]
+    MissingCredential,
+    /// No caller key hashes to this.
+    #[error("invalid API key")]
+    UnknownKey,
+    /// Switched off.
+    #[error("API key is disabled")]
+    KeyDisabled,
+    /// Past its end.
+    #[error("API key has expired")]
+    KeyExpired,
+    /// No model of that name.
+    #[error("model '{0}' not found")]
+    UnknownModel(String),
+    /// Not in the key's list.
+    #[error("API key is not allowed to use model '{0}'")]
+    ModelNotAllowed(String),
+    /// Not from this address.
+    #[error("client IP is not allowed to use this model")]
+    AddressNotAllowed,
+    /// The body is not what the endpoint takes.
+    #[error("{0}")]
+    Invalid(String),
+    /// The body is too large.
+    #[error("request body exceeds the limit of {limit} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The body stopped coming.
+    #[error("the request body did not arrive in time")]
+    BodyTimeout,
+    /// A model or provider key that cannot be used as it is configured.
+    #[error("{0}")]
+    Unusable(String),
+    /// A provider key whose secret cannot be sent.
+    #[error("the provider credential of this model is not usable")]
+    UnusableCredential,
+    /// Nothing here speaks the provider's protocol.
+    #[error("no bridge for provider '{0}'")]
+    NoBridge(String),
+    /// An endpoint that exists, but not in this build.
+    #[error("{0} is not served by this build yet")]
+    NotServed(&'static str),
+    /// A kind of model that is configured, but not served by this build.
+    #[error("model '{0}' is of a kind that is not served by this build yet")]
+    ModelNotServed(String),
+    /// A path that had a meaning in earlier versions.
+    #[error("this endpoint was removed; configure a passthrough route instead")]
+    EndpointRemoved,
+    /// The upstream did not answer, or not well.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+/// An attempt at an upstream that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// It answered with an error that concerns the caller.
+    #[error("{}", error.message)]
+    Refused {
+        /// Its status, 4xx.
+        status: StatusCode,
+        /// Its words.
+        error: ProviderError,
+        /// Seconds after which it wants to be asked again.
+        retry_after: Option<u64>,
+    },
+    /// It answered with an error of its own, whose words stay here.
+    #[error("upstream returned {}", status.as_u16())]
+    Failed {
+        /// Its status.
+        status: StatusCode,
+    },
+    /// It told an error inside a stream that had begun well.
+    #[error("{}", .0.message)]
+    InBand(ProviderError),
+    /// What it answered cannot be read.
+    #[error("upstream returned a response that cannot be decoded")]
+    Decode(String),
+    /// No connection, or it broke before an answer.
+    #[error("cannot reach the upstream")]
+    Transport(String),
+    /// It took too long.
+    #[error("upstream request timed out after {}ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The stream ended in the middle.
+    #[error("upstream stream ended unexpectedly")]
+    Cut(String),
+}
+
+impl RequestError {
+    /// The status that the caller is answered with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MissingCredential | Self::UnknownKey | Self::KeyDisabled | Self::KeyExpired => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::UnknownModel(_) => StatusCode::NOT_FOUND,
+            Self::ModelNotAllowed(_) | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
+            Self::Invalid(_) | Self::Unusable(_) => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::UnusableCredential => StatusCode::UNAUTHORIZED,
+            Self::NoBridge(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotServed(_) | Self::ModelNotServed(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::EndpointRemoved => StatusCode::GONE,
+            Self::Upstream(error) => error.status(),
+        }
+    }
+
+    /// The `type` of the error in OpenAI's envelope.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::MissingCredential | Self::UnknownKey | Self::KeyDisabled | Self::KeyExpired => {
+                "invalid_api_key"
+            }
+            Self::UnknownModel(_) => "model_not_found",
+            Self::ModelNotAllowed(_) | Self::AddressNotAllowed => "permission_denied",
+            Self::Invalid(_)
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout
+            | Self::Unusable(_)
+            | Self::EndpointRemoved => "invalid_request_error",
+            Self::UnusableCredential => "authentication_error",
+            Self::NoBridge(_) => "provider_unavailable",
+            Self::NotServed(_) | Self::ModelNotServed(_) => "not_implemented",
+            Self::Upstream(error) => error.kind(),
+        }
+    }
+
+    /// The `code` of the error, where it has one.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::KeyDisabled => Some("api_key_disabled"),
+            Self::KeyExpired => Some("api_key_expired"),
+            Self::AddressNotAllowed => Some("ip_restricted"),
+            Self::EndpointRemoved => Some("endpoint_removed"),
+            Self::Upstream(error) => error.words()?.code.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The parameter that the error is about, where it has one.
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            Self::Upstream(error) => error.words()?.param.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Seconds after which the caller may try again, where that is known.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Upstream(UpstreamError::Refused { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The class of the failure in usage events.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Unusable(_) => "invalid_config",
+            Self::UnusableCredential => "invalid_credentials",
+            Self::Upstream(error) => error.class(),
+            _ => self.kind(),
+        }
+    }
+
+    /// What the operator is told beside the caller's message.
+    pub fn detail(&self) -> Cow<'_, str> {
+        use UpstreamError::{Cut, Decode, Transport};
+        match self {
+            Self::Upstream(error @ (Decode(detail) | Transport(detail) | Cut(detail))) => {
+                format!("{error}: {detail}").into()
+            }
+            _ => self.to_string().into(),
+        }
+    }
+}
+
+impl UpstreamError {
+    fn words(&self) -> Option<&ProviderError> {
+        match self {
+            Self::Refused { error, .. } | Self::InBand(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused { status, .. } => *status,
+            Self::InBand(error) => error
+                .status
+                .and_then(|status| StatusCode::from_u16(status).ok())
+                .filter(StatusCode::is_client_error)
+                .unwrap_or(StatusCode::BAD_GATEWAY),
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failed { .. } | Self::Decode(_) | Self::Transport(_) | Self::Cut(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } | Self::Failed { .. } | Self::InBand(_) => "upstream_error",
+            Self::Decode(_) => "upstream_decode_error",
+            Self::Transport(_) => "transport_error",
+            Self::Timeout(_) => "timeout",
+            Self::Cut(_) => "stream_aborted",
+        }
+    }
+
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } | Self::Failed { .. } => "upstream_status",
+            Self::InBand(_) => "upstream_in_band",
+            Self::Decode(_) => "upstream_decode",
+            Self::Transport(_) => "transport",
+            Self::Timeout(_) => "timeout",
+            Self::Cut(_) => "stream_aborted",
+        }
+    }
+}

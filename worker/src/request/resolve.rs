@@ -1,0 +1,87 @@
+//! What is asked for: the model by its name, whether this caller may have it, and what stands behind it.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use shared::resource::{Adapter, ApiKey, DirectModel, Endpoint, ModelKind, ProviderKey};
+
+use super::RequestError;
+use crate::provider;
+use crate::tables::{FoundModel, Tables};
+
+/// Where an attempt goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Vendor of the upstream, for metrics and logs.
+    pub provider: String,
+    /// The upstream's name of the model.
+    pub upstream_model: String,
+    /// How the provider is reached.
+    pub provider_key: Rc<ProviderKey>,
+    /// Where the provider is.
+    pub endpoint: Endpoint,
+}
+
+/// The model of that name. It is looked up before any permission, so that the status tells whether the name exists.
+pub fn model(tables: &Tables, name: &str) -> Result<FoundModel, RequestError> {
+    tables.model(name).ok_or_else(|| RequestError::UnknownModel(shown(name)))
+}
+
+/// Whether this caller, from this address, may use the model.
+pub fn permission(
+    caller: &ApiKey,
+    found: &FoundModel,
+    name: &str,
+    address: IpAddr,
+) -> Result<(), RequestError> {
+    if !caller.allows_model(name) {
+        return Err(RequestError::ModelNotAllowed(shown(name)));
+    }
+    let blocks = &found.model.allowed_cidrs;
+    if !blocks.is_empty() && !blocks.iter().any(|block| block.contains(address)) {
+        return Err(RequestError::AddressNotAllowed);
+    }
+    Ok(())
+}
+
+/// What stands behind the model.
+pub fn target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestError> {
+    let model = &found.model;
+    let ModelKind::Direct(direct) = &model.kind else {
+        return Err(RequestError::ModelNotServed(model.display_name.clone()));
+    };
+    let unusable = |what: &str| {
+        RequestError::Unusable(format!("model '{}' is not usable: {what}", model.display_name))
+    };
+    let provider_key = tables
+        .provider_key(&direct.provider_key_id)
+        .ok_or_else(|| unusable("its provider key does not exist"))?;
+    let provider = match direct.provider.as_str() {
+        "" => provider_key.provider.clone(),
+        provider => provider.to_owned(),
+    };
+    match provider::adapter(direct, &provider_key) {
+        Adapter::OpenAi => {}
+        Adapter::Anthropic | Adapter::Bedrock | Adapter::Vertex | Adapter::AzureOpenAi => {
+            return Err(RequestError::NoBridge(provider));
+        }
+    }
+    let endpoint = provider_key
+        .endpoint
+        .clone()
+        .ok_or_else(|| unusable("its provider key has no api_base, and the vendor's is not known"))?;
+    let upstream_model = upstream_model(direct, found.captured.as_deref());
+    Ok(Target { provider, upstream_model, provider_key, endpoint })
+}
+
+fn upstream_model(direct: &DirectModel, captured: Option<&str>) -> String {
+    match captured {
+        Some(captured) => direct.model_name.replacen('*', captured, 1),
+        None => direct.model_name.clone(),
+    }
+}
+
+/// A caller's name of a model, fit for a message.
+fn shown(name: &str) -> String {
+    name.chars().filter(|character| !character.is_control()).take(provider::TEXT_CHARS_MAX).collect()
+}

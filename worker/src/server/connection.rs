@@ -1,0 +1,162 @@
+//! One caller's connection: HTTP/1.1 or HTTP/2 by prior knowledge, its limits, its end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Proxy;
+use super::activity::{Activity, Verdict};
+use crate::request;
+
+/// A new connection gets this long for its first request when the server stops: the caller was told that it is served.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// Fields of a head.
+const HEADERS_MAX: usize = 128;
+/// Bytes of a head.
+const HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// Requests at once over one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// Silence before TCP asks whether the caller is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+
+/// Serves one connection until it ends. `stopped` is kept for as long.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    proxy: Rc<Proxy>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    // Without the first, small events wait for the acknowledgement of the one before. A socket without both still works.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER));
+
+    let idle_limit = Duration::from_millis(proxy.settings.downstream_idle_ms);
+    let activity = Rc::new(Activity::new(idle_limit, Instant::now()));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (proxy, busy) = (proxy.clone(), activity.busy(request.version()));
+        async move {
+            let mut response = request::serve(proxy, peer, request).await;
+            response.body_mut().hold(busy);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let builder = builder();
+    let watched = TokioIo::new(Watched { stream, activity: activity.clone() });
+    let mut connection = pin!(builder.serve_connection(watched, service));
+    let mut stop = pin!(async {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+        let _ = tokio::time::timeout(FIRST_REQUEST_GRACE, activity.first_request()).await;
+    });
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "a connection ended");
+                }
+                return;
+            }
+            () = &mut stop, if !is_ending => {
+                is_ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            verdict = activity.verdict() => match verdict {
+                Verdict::Stalled => return,
+                Verdict::Idle if is_ending => return,
+                Verdict::Idle => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            },
+        }
+    }
+}
+
+fn builder() -> auto::Builder<LocalExecutor> {
+    let mut builder = auto::Builder::new(LocalExecutor);
+    // hyper's own header limit would also end connections that wait for their next request: `Activity` has ours.
+    let mut http1 = builder.http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(None);
+    http1.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX as usize);
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    http2.max_header_list_size(HEAD_BYTES_MAX);
+    builder
+}
+
+/// Runs the streams of an HTTP/2 connection on this thread.
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// The socket; tells the activity when bytes arrive.
+struct Watched {
+    stream: TcpStream,
+    activity: Rc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > filled {
+            self.activity.bytes_arrived(Instant::now());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

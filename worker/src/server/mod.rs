@@ -1,0 +1,121 @@
+//! The listener of the proxy role: connections in, requests handed on, nothing cut off when it stops.
+//!
+//! Everything here lives on one thread, within a `LocalSet`.
+
+mod activity;
+mod body;
+mod connection;
+mod health;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use shared::dial::Dial;
+use shared::usage::UsageEvent;
+use shared::worker_settings::ProxySettings;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::tables::Tables;
+use crate::upstream::{Connector, TrustRoots, Upstreams};
+
+pub use body::{Body, ByteStream};
+pub use health::{Health, InFlight};
+
+/// How long nothing is accepted when the process has no descriptor or memory left for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes usage events.
+pub trait UsageSink {
+    /// Takes one event, without waiting. Called before the last byte of the answer leaves.
+    fn record(&self, event: UsageEvent);
+}
+
+/// Everything a request needs, for the life of the worker.
+pub struct Proxy {
+    /// What the configuration file says for this role.
+    pub settings: ProxySettings,
+    /// The resources in force.
+    pub tables: RefCell<Tables>,
+    /// Whether the worker serves.
+    pub health: Health,
+    /// Where usage goes.
+    pub usage: Rc<dyn UsageSink>,
+    /// Where is counted.
+    pub metrics: Rc<Metrics>,
+    /// The way to providers.
+    pub upstreams: Rc<Upstreams>,
+}
+
+impl Proxy {
+    /// A proxy without resources.
+    pub fn new(
+        settings: ProxySettings,
+        dial: Rc<dyn Dial>,
+        trust: TrustRoots,
+        usage: Rc<dyn UsageSink>,
+        metrics: Rc<Metrics>,
+    ) -> Rc<Self> {
+        let upstream = &settings.upstream;
+        let connector = Connector::new(dial, trust, upstream.clone());
+        let idle_limit = Duration::from_millis(upstream.pool_idle_ms);
+        let upstreams = Upstreams::new(connector, idle_limit, upstream.pool_idle_max);
+        Rc::new(Self {
+            settings,
+            tables: RefCell::default(),
+            health: Health::new(),
+            usage,
+            metrics,
+            upstreams,
+        })
+    }
+}
+
+/// Serves connections until `stop`, and returns when the last of them is finished.
+///
+/// On `stop` nothing more is accepted; an idle connection is closed, a busy one finishes its answers first.
+pub async fn serve(listener: TcpListener, proxy: Rc<Proxy>, stop: impl Future) {
+    let (stopping, stopped) = watch::channel(false);
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            _ = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let serving = connection::serve(stream, peer, proxy.clone(), stopped.clone());
+                tokio::task::spawn_local(serving);
+            }
+            Err(error) if is_exhausted(&error) => {
+                tracing::warn!(%error, "cannot accept connections for now; raise the limit of open files");
+                tokio::select! {
+                    _ = &mut stop => break,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+            // That one connection is gone again, or another worker was faster: the next one is not concerned.
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    drop(listener);
+    drop(stopped);
+    stopping.send_replace(true);
+    // Each connection holds a receiver for as long as it lives.
+    stopping.closed().await;
+}
+
+/// Whether accepting fails for want of something that other connections hold.
+fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw(code)))
+}

@@ -1,0 +1,9 @@
+//! The way to providers: pooled HTTP/1.1 connections, each to one endpoint with its own trust.
+
+mod connect;
+mod pool;
+mod trust;
+
+pub use connect::{ConnectError, Connector};
+pub use pool::{Answer, AnswerBody, SendError, Upstreams};
+pub use trust::{TrustError, TrustRoots};

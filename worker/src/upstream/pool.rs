@@ -1,0 +1,285 @@
+//! Connections to providers, kept for the next request.
+//!
+//! An idle connection is used again only for the endpoint and the trust settings it was made with, the most recently used
+//! first, so that what is not needed ages and is closed. A connection carries one request at a time. Who drops an
+//! [`AnswerBody`] before its end has ended the connection with it: the provider notices at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use shared::resource::{Endpoint, ProviderKey, UpstreamTls};
+use tokio::time::Instant;
+
+use super::connect::{ConnectError, Connection, Connector};
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection ended, or what came over it was not an answer.
+    #[error("no answer over the connection: {0}")]
+    Transport(#[from] hyper::Error),
+}
+
+/// The connections of one worker to all its upstreams.
+pub struct Upstreams {
+    connector: Connector,
+    idle_limit: Duration,
+    idle_max: usize,
+    /// By the id of the provider key.
+    idle: RefCell<HashMap<String, Idle>>,
+    is_reaping: Cell<bool>,
+}
+
+/// The idle connections of one provider key, the longest idle first.
+struct Idle {
+    endpoint: Endpoint,
+    tls: UpstreamTls,
+    connections: VecDeque<(Instant, Connection)>,
+}
+
+/// A provider's answer.
+pub struct Answer {
+    /// Status and headers.
+    pub head: http::response::Parts,
+    /// The body, still to come.
+    pub body: AnswerBody,
+}
+
+/// The body of an answer, with the connection it comes over.
+pub struct AnswerBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+/// A connection in use. Dropped, it ends the connection.
+struct Lease {
+    pool: Weak<Upstreams>,
+    provider_key: Rc<ProviderKey>,
+    endpoint: Endpoint,
+    connection: Option<Connection>,
+}
+
+impl Upstreams {
+    /// An empty pool. Connections idle for longer than `idle_limit` (zero: for ever) are closed, and so are the oldest
+    /// beyond `idle_max` for one provider key.
+    pub fn new(connector: Connector, idle_limit: Duration, idle_max: Option<u64>) -> Rc<Self> {
+        let idle_max = idle_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        Rc::new(Self {
+            connector,
+            idle_limit,
+            idle_max,
+            idle: RefCell::default(),
+            is_reaping: Cell::new(false),
+        })
+    }
+
+    /// Sends a request to the endpoint of a provider key and waits for the head of the answer.
+    ///
+    /// A connection that was idle may have been closed by the provider in this very moment. If it ends before a byte of
+    /// an answer, the request goes out once more, over a new connection.
+    pub async fn send(
+        self: &Rc<Self>,
+        provider_key: &Rc<ProviderKey>,
+        endpoint: &Endpoint,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, SendError> {
+        if let Some(connection) = self.take_idle(provider_key, endpoint) {
+            let lease = self.lease(provider_key, endpoint, connection);
+            match lease.send(request.clone()).await {
+                Err(error) if has_died(&error) => {
+                    tracing::debug!(%error, "an idle connection had died; trying a new one");
+                }
+                result => return Ok(result?),
+            }
+        }
+        let connection = self.connector.connect(endpoint, &provider_key.tls).await?;
+        Ok(self.lease(provider_key, endpoint, connection).send(request).await?)
+    }
+
+    fn lease(
+        self: &Rc<Self>,
+        provider_key: &Rc<ProviderKey>,
+        endpoint: &Endpoint,
+        connection: Connection,
+    ) -> Lease {
+        Lease {
+            pool: Rc::downgrade(self),
+            provider_key: provider_key.clone(),
+            endpoint: endpoint.clone(),
+            connection: Some(connection),
+        }
+    }
+
+    /// The idle connection used last, if one is still usable.
+    fn take_idle(&self, provider_key: &ProviderKey, endpoint: &Endpoint) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let of_key = idle.get_mut(&provider_key.id)?;
+        if of_key.endpoint != *endpoint || of_key.tls != provider_key.tls {
+            idle.remove(&provider_key.id);
+            return None;
+        }
+        let now = Instant::now();
+        while let Some((since, connection)) = of_key.connections.pop_back() {
+            if connection.sender.is_ready() && !self.is_expired(since, now) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn is_expired(&self, since: Instant, now: Instant) -> bool {
+        self.idle_limit > Duration::ZERO && now.duration_since(since) >= self.idle_limit
+    }
+
+    fn put_idle(self: &Rc<Self>, provider_key: &ProviderKey, endpoint: &Endpoint, connection: Connection) {
+        if self.idle_max == 0 || connection.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let of_key = idle.entry(provider_key.id.clone()).or_insert_with(|| Idle {
+            endpoint: endpoint.clone(),
+            tls: provider_key.tls.clone(),
+            connections: VecDeque::new(),
+        });
+        if of_key.endpoint != *endpoint || of_key.tls != provider_key.tls {
+            // The provider key has changed while this connection was in use.
+            return;
+        }
+        if of_key.connections.len() >= self.idle_max {
+            of_key.connections.pop_front();
+        }
+        of_key.connections.push_back((Instant::now(), connection));
+        drop(idle);
+        self.start_reaping();
+    }
+
+    /// Closes what is idle for too long, for as long as anything is idle.
+    fn start_reaping(self: &Rc<Self>) {
+        if self.idle_limit.is_zero() || self.is_reaping.replace(true) {
+            return;
+        }
+        let pool = Rc::downgrade(self);
+        let mut next = Instant::now() + self.idle_limit;
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep_until(next).await;
+                let Some(pool) = pool.upgrade() else { return };
+                match pool.reap(Instant::now()) {
+                    Some(oldest) => next = oldest + pool.idle_limit,
+                    None => return pool.is_reaping.set(false),
+                }
+            }
+        });
+    }
+
+    /// Closes what has expired; since when the oldest of the rest is idle.
+    fn reap(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|_, of_key| {
+            of_key.connections.retain(|(since, connection)| {
+                !connection.sender.is_closed() && !self.is_expired(*since, now)
+            });
+            !of_key.connections.is_empty()
+        });
+        idle.values().filter_map(|of_key| of_key.connections.front()).map(|(since, _)| *since).min()
+    }
+}
+
+impl Lease {
+    async fn send(mut self, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+        let response = match &mut self.connection {
+            Some(connection) => connection.sender.send_request(request).await?,
+            // A lease has its connection until it is given back.
+            None => return std::future::pending().await,
+        };
+        Ok(self.answer(response))
+    }
+
+    fn answer(self, response: Response<Incoming>) -> Answer {
+        let (head, incoming) = response.into_parts();
+        let mut body = AnswerBody { incoming, lease: Some(self) };
+        if body.incoming.is_end_stream() {
+            body.give_back();
+        }
+        Answer { head, body }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.task.abort();
+        }
+    }
+}
+
+impl AnswerBody {
+    /// The next bytes, or `None` at the end of the body.
+    pub async fn chunk(&mut self) -> Option<hyper::Result<Bytes>> {
+        loop {
+            match self.incoming.frame().await {
+                Some(Ok(frame)) => {
+                    // Trailers say nothing that anyone here asks for.
+                    let Ok(data) = frame.into_data() else { continue };
+                    return Some(Ok(data));
+                }
+                Some(Err(error)) => {
+                    self.lease = None;
+                    return Some(Err(error));
+                }
+                None => {
+                    self.give_back();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Puts the connection back into the pool, as soon as it can take another request.
+    fn give_back(&mut self) {
+        let Some(mut lease) = self.lease.take() else { return };
+        let (Some(pool), Some(mut connection)) = (lease.pool.upgrade(), lease.connection.take())
+        else {
+            return;
+        };
+        if connection.sender.is_ready() {
+            return pool.put_idle(&lease.provider_key, &lease.endpoint, connection);
+        }
+        tokio::task::spawn_local(async move {
+            if connection.sender.ready().await.is_ok() {
+                pool.put_idle(&lease.provider_key, &lease.endpoint, connection);
+            }
+        });
+    }
+}
+
+/// Whether the connection ended without a byte of an answer.
+fn has_died(error: &hyper::Error) -> bool {
+    use std::error::Error;
+    use std::io;
+
+    let broken = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::NotConnected
+                | io::ErrorKind::UnexpectedEof
+        )
+    };
+    error.is_canceled()
+        || error.is_closed()
+        || error.is_incomplete_message()
+        || error.source().and_then(|source| source.downcast_ref()).is_some_and(broken)
+}
