@@ -3,7 +3,7 @@
 use super::Latency;
 
 /// Most edges of a histogram.
-pub const EDGES_MAX: usize = 32;
+pub const EDGES_MAX: usize = 64;
 
 /// Published edges of whole requests, in seconds.
 const END_TO_END_SECONDS: [f64; 17] = [
