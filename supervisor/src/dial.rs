@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use shared::dial::{Dial, DialError, Dialling, Destination};
+use shared::dial::{Destination, Dial, DialError, Dialling};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
@@ -25,10 +25,9 @@ impl Dial for DirectDial {
         Box::pin(async {
             match timeout(self.limit, connect(destination)).await {
                 Ok(connected) => connected,
-                Err(_) => Err(DialError::Timeout {
-                    destination: destination.clone(),
-                    limit: self.limit,
-                }),
+                Err(_) => {
+                    Err(DialError::Timeout { destination: destination.clone(), limit: self.limit })
+                }
             }
         })
     }

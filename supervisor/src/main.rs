@@ -1,2 +1,7 @@
-//! supervisor
-fn main() {}
+//! `aisix`: arguments → settings → parts → supervisor → exit status.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    supervisor::start::main()
+}

@@ -13,7 +13,8 @@ use shared::message::{Page, ToWorker};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::telemetry::Telemetry;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
-use crate::projection::{Gauges, Handle};
+use crate::projection::Handle;
+use crate::projection::report::{Gauges, Report};
 
 /// Where pages take their content from.
 #[derive(Clone)]
@@ -45,12 +46,12 @@ pub async fn make(
             (503, "text/plain; charset=utf-8", "no configuration available".to_owned())
         }
         Page::Config => {
-            let report = sources.projection.report(applied.unwrap_or_default()).await;
+            let report = report(sources, applied).await?;
             let json = serde_json::to_string(&report.status).map_err(io::Error::other)?;
             (200, "application/json", json)
         }
         Page::Metrics => {
-            let report = sources.projection.report(applied.unwrap_or_default()).await;
+            let report = report(sources, applied).await?;
             let node = NodeFacts {
                 config: config_facts(report.gauges),
                 workers,
@@ -65,6 +66,10 @@ pub async fn make(
     };
     let memory = memory::sealed("aisix-page", |writer| writer.write_all(body.as_bytes()))?;
     Ok((ToWorker::Page(status, content_type.to_owned()), memory))
+}
+
+async fn report(sources: &Sources, applied: Option<Revision>) -> io::Result<Report> {
+    sources.projection.report(applied.unwrap_or_default()).await.map_err(io::Error::other)
 }
 
 fn config_facts(gauges: Gauges) -> ConfigFacts {

@@ -86,13 +86,15 @@ impl Authority {
             move |source| AuthorityError::File { path, source }
         };
         durable::create_folder(data).map_err(at(data))?;
-        let (lock, key, certificate) = (data.join("authority.lock"), data.join("ca.key"), data.join("ca.crt"));
+        let (lock, key, certificate) =
+            (data.join("authority.lock"), data.join("ca.key"), data.join("ca.crt"));
         let guard = File::create(&lock).map_err(at(&lock))?;
         guard.lock().map_err(at(&lock))?;
         if !certificate.exists() {
             let (certificate_pem, key_pem) = generate()?;
             durable::replace(&key, 0o600, key_pem.as_bytes()).map_err(at(&key))?;
-            durable::replace(&certificate, 0o644, certificate_pem.as_bytes()).map_err(at(&certificate))?;
+            durable::replace(&certificate, 0o644, certificate_pem.as_bytes())
+                .map_err(at(&certificate))?;
         }
         let key_pem = Zeroizing::new(fs::read_to_string(&key).map_err(at(&key))?);
         let certificate_pem = fs::read_to_string(&certificate).map_err(at(&certificate))?;
@@ -135,7 +137,8 @@ impl Authority {
         }
         let (params, expires_at) = client(identity, days)?;
         let rotate_before = params.not_before + (expires_at - params.not_before) * 2 / 3;
-        let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(refused(subject))?;
+        let certificate =
+            params.signed_by(&request.public_key, &self.issuer).map_err(refused(subject))?;
         Ok(Renewed { certificate, expires_at, rotate_before })
     }
 
@@ -156,7 +159,8 @@ impl Authority {
 fn generate() -> Result<(String, Zeroizing<String>), AuthorityError> {
     let named = || "a new authority".to_owned();
     // A name of its own, so that two authorities are told apart in any tool.
-    let (mut params, _) = leaf(&format!("aisix-cloud local authority {}", Uuid::new_v4()), AUTHORITY_DAYS);
+    let (mut params, _) =
+        leaf(&format!("aisix-cloud local authority {}", Uuid::new_v4()), AUTHORITY_DAYS);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = false;
@@ -165,7 +169,10 @@ fn generate() -> Result<(String, Zeroizing<String>), AuthorityError> {
     Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
 }
 
-fn client(identity: &Identity, days: u32) -> Result<(CertificateParams, OffsetDateTime), AuthorityError> {
+fn client(
+    identity: &Identity,
+    days: u32,
+) -> Result<(CertificateParams, OffsetDateTime), AuthorityError> {
     let (mut params, expires_at) = leaf(&identity.dp_id, days);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     for uri in identity.uris() {

@@ -30,7 +30,12 @@ mod tests {
         let id = "11111111-2222-3333-4444-55555555abcd";
         assert_eq!(uuid(id).unwrap(), id);
         assert_eq!(uuid(&id.to_uppercase()).unwrap(), id);
-        for wrong in ["", "prod", "11111111222233334444555555555555", "{11111111-2222-3333-4444-555555555555}"] {
+        for wrong in [
+            "",
+            "prod",
+            "11111111222233334444555555555555",
+            "{11111111-2222-3333-4444-555555555555}",
+        ] {
             assert!(uuid(wrong).is_err(), "{wrong}");
         }
     }

@@ -60,7 +60,8 @@ impl Fault {
     /// The answer, unless the request goes on.
     pub fn reply(&self) -> Option<Reply> {
         let status = StatusCode::from_u16(self.status?).ok()?;
-        let error = serde_json::json!({"code": "INJECTED_FAULT", "message": "a fault set by the test"});
+        let error =
+            serde_json::json!({"code": "INJECTED_FAULT", "message": "a fault set by the test"});
         let mut reply = reply::json(status, &serde_json::json!({"error": error}));
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -80,11 +81,18 @@ mod tests {
     #[test]
     fn a_counted_fault_hits_so_often_and_then_the_next_one_does() {
         let mut faults = Faults::default();
-        faults.add(fault(serde_json::json!({"path": "/a", "status": 503, "times": 2, "retry_after": 7}))).unwrap();
+        faults
+            .add(fault(
+                serde_json::json!({"path": "/a", "status": 503, "times": 2, "retry_after": 7}),
+            ))
+            .unwrap();
         faults.add(fault(serde_json::json!({"path": "/a", "status": 500}))).unwrap();
         assert_eq!(faults.take("/b"), None);
         let first = faults.take("/a").unwrap().reply().unwrap();
-        assert_eq!((first.status(), &first.headers()[header::RETRY_AFTER]), (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from(7)));
+        assert_eq!(
+            (first.status(), &first.headers()[header::RETRY_AFTER]),
+            (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from(7))
+        );
         let later: Vec<_> = (0..4).map(|_| faults.take("/a").unwrap().status).collect();
         assert_eq!(later, [Some(503), Some(500), Some(500), Some(500)]);
         faults.clear();

@@ -31,7 +31,8 @@ impl Identity {
         let unreadable = |error: String| IdentityError::Unreadable(error);
         let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(der)
             .map_err(|error| unreadable(error.to_string()))?;
-        let names = leaf.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
+        let names =
+            leaf.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
         let uris: Vec<&str> = names
             .iter()
             .flat_map(|names| &names.value.general_names)

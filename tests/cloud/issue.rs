@@ -3,6 +3,7 @@
 use crate::{
     authority::{Authority, AuthorityError},
     cli::IssueArgs,
+    cloud::timestamp,
     durable,
     identity::Identity,
 };
@@ -10,7 +11,6 @@ use std::{
     io,
     path::{Path, PathBuf},
 };
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -39,14 +39,14 @@ pub fn run(args: &IssueArgs) -> Result<(), IssueError> {
     let key_pem = Zeroizing::new(issued.key.serialize_pem());
 
     let out = &args.out;
-    durable::create_folder(out).map_err(|source| IssueError::Write { path: out.clone(), source })?;
+    durable::create_folder(out)
+        .map_err(|source| IssueError::Write { path: out.clone(), source })?;
     let ca = write(out, "ca.crt", 0o644, authority.certificate_pem())?;
     let key = write(out, "client.key", 0o600, &key_pem)?;
     let certificate = write(out, "client.crt", 0o644, &issued.certificate.pem())?;
 
-    let expires_at = issued.expires_at.format(&Rfc3339).unwrap_or_default();
     println!("issued for environment {}, data plane {}", identity.env_id, identity.dp_id);
-    println!("valid until {expires_at}");
+    println!("valid until {}", timestamp(issued.expires_at));
     println!("\n  {}\n  {}\n  {}", certificate.display(), key.display(), ca.display());
     println!("\nThe gateway's settings:\n");
     println!("  AISIX_MANAGED__CP_BASE_URL={}", args.manager);

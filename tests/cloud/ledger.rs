@@ -60,7 +60,8 @@ pub struct Total {
 impl Ledger {
     /// Opens the file, made if there is none, and reads what is in it. A torn last line is left behind.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let mut lines = BufReader::new(file.try_clone()?);
         let (mut usage, mut seen, mut heartbeats) = (Vec::new(), HashSet::new(), BTreeMap::new());
         let mut line = Vec::new();
@@ -84,7 +85,12 @@ impl Ledger {
     }
 
     /// Keeps the events of one batch, without those that are there already. Returns how many were new.
-    pub fn add_usage(&mut self, from: &Identity, received_at: &str, events: Vec<Object>) -> io::Result<usize> {
+    pub fn add_usage(
+        &mut self,
+        from: &Identity,
+        received_at: &str,
+        events: Vec<Object>,
+    ) -> io::Result<usize> {
         let mut lines = Vec::new();
         let mut fresh = Vec::new();
         let mut keys = HashSet::new();
@@ -105,7 +111,12 @@ impl Ledger {
     }
 
     /// Keeps a heartbeat as the latest of its instance. Returns how many that instance has sent.
-    pub fn add_heartbeat(&mut self, from: &Identity, received_at: &str, mut beat: Object) -> io::Result<u64> {
+    pub fn add_heartbeat(
+        &mut self,
+        from: &Identity,
+        received_at: &str,
+        mut beat: Object,
+    ) -> io::Result<u64> {
         stamp(&mut beat, from, received_at);
         let key = instance(&beat);
         let count = 1 + self.heartbeats.get(&key).map_or(0, |last| number(last, "count"));
@@ -119,7 +130,8 @@ impl Ledger {
 
     /// Events in the order of their arrival, of one environment and one request if asked.
     pub fn usage(&self, env_id: Option<&str>, request_id: Option<&str>) -> Vec<&Object> {
-        let is_asked = |event: &&Object| is(event, "env_id", env_id) && is(event, "request_id", request_id);
+        let is_asked =
+            |event: &&Object| is(event, "env_id", env_id) && is(event, "request_id", request_id);
         self.usage.iter().filter(is_asked).collect()
     }
 
@@ -132,7 +144,8 @@ impl Ledger {
     pub fn totals(&self) -> Vec<Total> {
         let mut totals: BTreeMap<[&str; 3], Total> = BTreeMap::new();
         for event in &self.usage {
-            let [env_id, model_id, api_key_id] = ["env_id", "model_id", "api_key_id"].map(|name| text(event, name));
+            let [env_id, model_id, api_key_id] =
+                ["env_id", "model_id", "api_key_id"].map(|name| text(event, name));
             let total = totals.entry([env_id, model_id, api_key_id]).or_insert_with(|| Total {
                 env_id: env_id.to_owned(),
                 model_id: model_id.to_owned(),
@@ -155,7 +168,9 @@ fn stamp(report: &mut Object, from: &Identity, received_at: &str) {
 
 fn event_key(event: &Object) -> (String, EventKey) {
     let key = match text(event, "event_id") {
-        "" => EventKey::Attempt(text(event, "request_id").to_owned(), number(event, "attempt_index")),
+        "" => {
+            EventKey::Attempt(text(event, "request_id").to_owned(), number(event, "attempt_index"))
+        }
         id => EventKey::Event(id.to_owned()),
     };
     (text(event, "env_id").to_owned(), key)
@@ -215,7 +230,9 @@ mod tests {
     fn everything_is_there_again_after_a_restart_that_tore_the_last_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("usage.jsonl");
-        let first = event(json!({"request_id": "a", "attempt_index": 0, "prompt_tokens": 3, "completion_tokens": 4}));
+        let first = event(
+            json!({"request_id": "a", "attempt_index": 0, "prompt_tokens": 3, "completion_tokens": 4}),
+        );
         let beat = event(json!({"instance_id": "i", "applied_revision": 7}));
         {
             let mut ledger = Ledger::open(&path).unwrap();
@@ -230,7 +247,8 @@ mod tests {
         ledger.add_usage(&from("e"), "t", vec![second]).unwrap();
 
         let ledger = Ledger::open(&path).unwrap();
-        let ids: Vec<_> = ledger.usage(None, None).iter().map(|event| text(event, "request_id")).collect();
+        let ids: Vec<_> =
+            ledger.usage(None, None).iter().map(|event| text(event, "request_id")).collect();
         assert_eq!(ids, ["a", "b"]);
         assert_eq!(ledger.heartbeats(Some("e")).first().unwrap()["count"], 2);
         let [total] = ledger.totals().try_into().unwrap();

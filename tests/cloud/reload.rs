@@ -45,7 +45,7 @@ pub enum ReloadError {
         source: io::Error,
     },
     /// The file is not a resources file.
-    #[error("{} is not taken: {source}", path.display())]
+    #[error("{} is not taken", path.display())]
     Content {
         /// Which one.
         path: PathBuf,
@@ -56,8 +56,12 @@ pub enum ReloadError {
 
 impl ResourcesFile {
     /// Reads the file for the first time, into a projection of its own.
-    pub fn open(path: &Path, prefix: &str, data: &Path) -> Result<(Self, Memory, Resources), ReloadError> {
-        let mut file = Self {
+    pub fn open(
+        path: &Path,
+        prefix: &str,
+        data: &Path,
+    ) -> Result<(Self, Memory, Resources), ReloadError> {
+        let file = Self {
             path: path.to_owned(),
             prefix: prefix.to_owned(),
             revision_path: data.join("revision"),
@@ -85,11 +89,18 @@ impl ResourcesFile {
             }
             self.stamp = seen;
             match self.take(&cloud, &memory) {
-                Ok(0) => tracing::info!("{} holds the same resources as before", self.path.display()),
-                Ok(changed) => tracing::info!("resources: {changed} changed, revision {}", memory.revision()),
+                Ok(0) => {
+                    tracing::info!("{} holds the same resources as before", self.path.display())
+                }
+                Ok(changed) => {
+                    tracing::info!("resources: {changed} changed, revision {}", memory.revision())
+                }
                 Err(error) => {
                     let why = crate::with_causes(&error);
-                    tracing::warn!("{why}; the resources of revision {} stay in force", memory.revision());
+                    tracing::warn!(
+                        "{why}; the resources of revision {} stay in force",
+                        memory.revision()
+                    );
                 }
             }
         }
@@ -105,13 +116,17 @@ impl ResourcesFile {
 
     fn read(&self) -> Result<Resources, ReloadError> {
         let path = &self.path;
-        let yaml = fs::read_to_string(path).map_err(|source| ReloadError::File { path: path.clone(), source })?;
+        let yaml = fs::read_to_string(path)
+            .map_err(|source| ReloadError::File { path: path.clone(), source })?;
         Resources::parse(&yaml, &self.prefix)
             .map_err(|source| ReloadError::Content { path: path.clone(), source })
     }
 
     fn last_revision(&self) -> i64 {
-        fs::read_to_string(&self.revision_path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        fs::read_to_string(&self.revision_path)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     fn keep_revision(&self, revision: i64) -> Result<(), ReloadError> {

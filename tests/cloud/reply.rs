@@ -76,7 +76,10 @@ pub fn wrong_method(method: &Method, allowed: &'static str) -> Reply {
 }
 
 /// The JSON body of a request of at most `bytes_max`.
-pub async fn read_json<T: DeserializeOwned>(body: Incoming, bytes_max: usize) -> Result<T, Refusal> {
+pub async fn read_json<T: DeserializeOwned>(
+    body: Incoming,
+    bytes_max: usize,
+) -> Result<T, Refusal> {
     let body = Limited::new(body, bytes_max).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             let message = format!("the body is larger than {bytes_max} bytes");

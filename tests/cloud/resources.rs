@@ -47,7 +47,9 @@ pub enum ResourcesError {
     #[error("environments: {0}")]
     Environment(#[from] NotUuid),
     /// A kind or an id that cannot be part of a key.
-    #[error("{env_id}: {kind:?}/{id:?} cannot be a key: kind and id must not be empty, nor a kind hold a slash")]
+    #[error(
+        "{env_id}: {kind:?}/{id:?} cannot be a key: kind and id must not be empty, nor a kind hold a slash"
+    )]
     Key {
         /// Where it is.
         env_id: String,
@@ -87,14 +89,15 @@ type Kinds = BTreeMap<String, Option<BTreeMap<String, Value>>>;
 impl Resources {
     /// Reads a resources file for keys under `prefix`.
     pub fn parse(yaml: &str, prefix: &str) -> Result<Self, ResourcesError> {
-        let mut options = serde_saphyr::options! { with_snippet: false };
-        options.budget = Some(serde_saphyr::budget! {
-            max_events: NODES_MAX,
-            max_nodes: NODES_MAX,
-            max_reader_input_bytes: Some(BYTES_MAX),
-            max_total_scalar_bytes: BYTES_MAX,
-        });
-        // Without snippets: the file holds secrets, and the error goes to a log.
+        let options = serde_saphyr::options! {
+            // The file holds secrets, and the error goes to a log.
+            with_snippet: false,
+            budget: serde_saphyr::budget! {
+                max_events: NODES_MAX,
+                max_nodes: NODES_MAX,
+                max_total_scalar_bytes: BYTES_MAX,
+            },
+        };
         let document: Document = serde_saphyr::from_str_with_options(yaml, options)
             .map_err(|error| ResourcesError::Yaml(error.to_string()))?;
         let mut resources = Self::default();
@@ -167,8 +170,14 @@ mod tests {
 
     #[test]
     fn a_resource_of_any_kind_is_projected_as_json_under_its_environment() {
-        let resources = parse("    models: {m-1: {display_name: gpt, timeout: 5}}\n    novelties: {a/b: [1, x]}").unwrap();
-        assert_eq!(projected(&resources, "models/m-1"), serde_json::json!({"display_name": "gpt", "timeout": 5}));
+        let resources = parse(
+            "    models: {m-1: {display_name: gpt, timeout: 5}}\n    novelties: {a/b: [1, x]}",
+        )
+        .unwrap();
+        assert_eq!(
+            projected(&resources, "models/m-1"),
+            serde_json::json!({"display_name": "gpt", "timeout": 5})
+        );
         assert_eq!(projected(&resources, "novelties/a/b"), serde_json::json!([1, "x"]));
     }
 

@@ -1,1 +1,16 @@
-//! suite
+//! What an operator relies on, over the built programs, real TLS and a real etcd: a file per promise, a sentence per test.
+//!
+//! Outcomes are asserted, figures are printed (`cargo nextest run --no-capture`, or `cargo test -- --nocapture`).
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod confinement;
+mod metrics;
+mod projection;
+mod shutdown;
+mod startup;
+mod traffic;
+mod traffic_refused;
+mod upstream_failures;
+mod usage;
+mod worker_crash;

@@ -33,6 +33,11 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), WorkerError> {
     let inheritance = Inheritance::take(std::env::args().skip(1))?;
+    // Otherwise it is called by the number of the descriptor that it was executed from. For people only.
+    let _ = nix::sys::prctl::set_name(match inheritance.role {
+        Role::Proxy => c"aisix-proxy",
+        Role::Status => c"aisix-status",
+    });
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     match inheritance.role {

@@ -66,10 +66,9 @@ impl From<&Reason> for Answer {
             Reason::Status { status: 400, .. } => Self::Refused,
             Reason::Status { status: 413, .. } => Self::TooLarge,
             Reason::Status { retry_after, .. } => Self::Later(*retry_after),
-            Reason::Connection(_)
-            | Reason::Timeout
-            | Reason::TooLong
-            | Reason::WebPage { .. } => Self::Later(None),
+            Reason::Connection(_) | Reason::Timeout | Reason::TooLong | Reason::WebPage { .. } => {
+                Self::Later(None)
+            }
         }
     }
 }
@@ -115,7 +114,11 @@ impl Batches {
         // Half of the suspects: an accepted half leaves the other one, a refused one is halved again.
         let size = self.suspects.map_or(self.size_max, |suspects| suspects.div_ceil(2));
         let gathering = self.suspects.is_none() && waiting < size && !self.hurried;
-        if gathering && now < gathered { Step::Wait(gathered) } else { Step::Send(size.min(waiting)) }
+        if gathering && now < gathered {
+            Step::Wait(gathered)
+        } else {
+            Step::Send(size.min(waiting))
+        }
     }
 
     /// The process is leaving: gather no more, wait less.

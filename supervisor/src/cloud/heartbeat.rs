@@ -101,6 +101,8 @@ pub struct Outcome {
     pub last_success: Option<SystemTime>,
     /// Why the latest beat failed; `None` while they succeed, and before the first.
     pub error: Option<String>,
+    /// Beats that failed so far.
+    pub failures: u64,
 }
 
 /// What became of the beats, for whoever shows it.
@@ -121,7 +123,8 @@ impl OutcomeCell {
                 if outcome.last_success.is_none() || outcome.error.is_some() {
                     info!("heartbeat accepted by the Cloud");
                 }
-                *outcome = Outcome { last_success: Some(now), error: None };
+                outcome.last_success = Some(now);
+                outcome.error = None;
             }
             Err(error) => {
                 let text = error.to_string();
@@ -129,6 +132,7 @@ impl OutcomeCell {
                     warn!("heartbeat: {text}; trying again at every interval");
                 }
                 outcome.error = Some(text);
+                outcome.failures = outcome.failures.saturating_add(1);
             }
         }
     }

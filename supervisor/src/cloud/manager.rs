@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use shared::dial::{Dial, Destination};
+use shared::dial::{Destination, Dial};
 use shared::resource::Endpoint;
 use shared::version::VERSION;
 use tokio::time::timeout;
@@ -94,7 +94,9 @@ pub enum Reason {
     #[error("the answer is longer than {ANSWER_BYTES_MAX} bytes")]
     TooLong,
     /// A page for people.
-    #[error("status {status} with a web page: is this the URL of the web console instead of the manager's?")]
+    #[error(
+        "status {status} with a web page: is this the URL of the web console instead of the manager's?"
+    )]
     WebPage {
         /// HTTP status.
         status: u16,
@@ -149,7 +151,12 @@ impl Session {
         })
     }
 
-    async fn exchange(&mut self, method: &Method, path: &str, body: Bytes) -> Result<Bytes, Reason> {
+    async fn exchange(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, Reason> {
         let kept = self.connection.take_if(|connection| !connection.is_closed());
         if let Some(connection) = kept {
             match send(connection, self.manager.request(method, path, body.clone())?).await {

@@ -162,7 +162,8 @@ impl Upload {
             }
             None => Ok(()),
         };
-        let answer = result.as_ref().map_or_else(|error| Answer::from(&error.reason), |()| Answer::Accepted);
+        let answer =
+            result.as_ref().map_or_else(|error| Answer::from(&error.reason), |()| Answer::Accepted);
         let verdict = self.batches.answered(batch.len(), answer, chance(), Instant::now());
         let mut state = self.common.state();
         let count = batch.len() as u64;
@@ -176,7 +177,10 @@ impl Upload {
             }
             (Verdict::GiveUp, Err(error)) => {
                 for (_, event) in &batch {
-                    warn!(event_id = event.event_id, "the Cloud will not accept this usage event: {error}");
+                    warn!(
+                        event_id = event.event_id,
+                        "the Cloud will not accept this usage event: {error}"
+                    );
                 }
                 state.rejected += count;
             }

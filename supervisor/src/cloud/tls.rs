@@ -134,7 +134,10 @@ fn part(part: &'static str, error: impl ToString) -> IdentityError {
     IdentityError::Part { part, reason: error.to_string() }
 }
 
-fn certificates(name: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+fn certificates(
+    name: &'static str,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match read {
         Ok(certificates) if certificates.is_empty() => Err(part(name, "no certificate in it")),
@@ -162,7 +165,10 @@ pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
 
 fn in_words(error: &rustls::Error) -> String {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A bad signature is that of another CA of the same name.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
             "the server's certificate is not issued by the bundle's CA (nor by managed.cp_ca_cert_file)".to_owned()
         }
         rustls::Error::InvalidCertificate(

@@ -264,7 +264,9 @@ fn read(
             let back = encoded.and_then(|bytes| codec::decode::<Change, VALUE_BYTES_MAX>(&bytes));
             back.map_err(|_| Refusal {
                 kind: RefusalKind::ParseFailed,
-                error: format!("the document is too large for a worker ({VALUE_BYTES_MAX} bytes in memory)"),
+                error: format!(
+                    "the document is too large for a worker ({VALUE_BYTES_MAX} bytes in memory)"
+                ),
             })?;
         }
         _ => {}
@@ -288,12 +290,11 @@ fn refuse(
             (served, before.rejection)
         }
     };
-    let stale_since = served.as_ref().map(|_| {
-        earlier.as_ref().and_then(|earlier| earlier.stale_since).unwrap_or(now)
-    });
+    let stale_since = served
+        .as_ref()
+        .map(|_| earlier.as_ref().and_then(|earlier| earlier.stale_since).unwrap_or(now));
     let first_seen = earlier.map_or(now, |earlier| earlier.first_seen);
-    let rejection =
-        Rejection { refusal: refusal.clone(), first_seen, last_seen: now, stale_since };
+    let rejection = Rejection { refusal: refusal.clone(), first_seen, last_seen: now, stale_since };
     let entry = Entry { observed, served, rejection: Some(rejection) };
     (entry, Step { change: None, refused: Some(refusal) })
 }

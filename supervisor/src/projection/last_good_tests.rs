@@ -5,9 +5,12 @@ use shared::resource::{Kind, Resource};
 
 use super::*;
 
-const GOOD: &str = r#"{"display_name":"chat","provider":"openai","model_name":"m","provider_key_id":"p"}"#;
-const BETTER: &str = r#"{"display_name":"chat","provider":"openai","model_name":"n","provider_key_id":"p"}"#;
-const BAD: &str = r#"{"display_name":"chat","provider":"openai","model_name":7,"provider_key_id":"p"}"#;
+const GOOD: &str =
+    r#"{"display_name":"chat","provider":"openai","model_name":"m","provider_key_id":"p"}"#;
+const BETTER: &str =
+    r#"{"display_name":"chat","provider":"openai","model_name":"n","provider_key_id":"p"}"#;
+const BAD: &str =
+    r#"{"display_name":"chat","provider":"openai","model_name":7,"provider_key_id":"p"}"#;
 
 fn set() -> LastGood {
     LastGood::new("/e/")
@@ -93,7 +96,10 @@ fn every_kind_of_rejection_is_told_apart() {
     assert_eq!(refused("/e/models/a", "{"), RefusalKind::NonJson);
     assert_eq!(refused("/e/widgets/a", "{}"), RefusalKind::UnknownKind);
     assert_eq!(refused("/e/guardrails/a", "[]"), RefusalKind::SchemaFailed);
-    assert_eq!(refused("/e/api_keys/a", r#"{"key_hash":"x","allowed_models":[],"expires_at":"x"}"#), RefusalKind::ParseFailed);
+    assert_eq!(
+        refused("/e/api_keys/a", r#"{"key_hash":"x","allowed_models":[],"expires_at":"x"}"#),
+        RefusalKind::ParseFailed
+    );
     assert_eq!(set.rejected().count(), 6);
 }
 

@@ -21,13 +21,17 @@ pub struct OutsideFence {
 impl Fence {
     /// The fence around all keys that begin with `prefix`, which ends with a slash.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: Bytes::copy_from_slice(prefix.as_bytes()), end: prefix_end(prefix.as_bytes()) }
+        Self {
+            prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+            end: prefix_end(prefix.as_bytes()),
+        }
     }
 
     /// Whether `[key, range_end)`, in etcd's notation, lies inside.
     pub fn check(&self, key: &[u8], range_end: &[u8]) -> Result<(), OutsideFence> {
         // An end of one zero byte means "to the last key", and is smaller than any prefix.
-        let ends_inside = range_end.is_empty() || (range_end > key && range_end <= self.end.as_slice());
+        let ends_inside =
+            range_end.is_empty() || (range_end > key && range_end <= self.end.as_slice());
         if key.starts_with(&self.prefix) && ends_inside {
             Ok(())
         } else {

@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{
-    Request, Status, Streaming,
+    Code, Request, Status, Streaming,
     client::Grpc,
     transport::{Channel, Endpoint},
 };
@@ -49,7 +49,8 @@ impl Forward {
         let mut grpc = self.ready().await?;
         let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
         let path = PathAndQuery::from_static(super::RANGE);
-        Ok(grpc.unary(Request::new(request), path, codec).await?.into_inner())
+        let response = grpc.unary(Request::new(request), path, codec).await.map_err(named)?;
+        Ok(response.into_inner())
     }
 
     /// One watch stream, until either side ends it or the client asks for keys beyond the fence.
@@ -76,7 +77,8 @@ impl Forward {
         let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
         let path = PathAndQuery::from_static(super::WATCH);
         let stream = futures_util::stream::poll_fn(move |context| queue.poll_recv(context));
-        let mut events = grpc.streaming(Request::new(stream), path, codec).await?.into_inner();
+        let mut events =
+            grpc.streaming(Request::new(stream), path, codec).await.map_err(named)?.into_inner();
         loop {
             tokio::select! {
                 request = requests.message() => {
@@ -85,7 +87,7 @@ impl Forward {
                     onward.send(request).await.map_err(gone)?;
                 }
                 answer = events.message() => {
-                    let Some(answer) = answer? else { return Ok(()) };
+                    let Some(answer) = answer.map_err(named)? else { return Ok(()) };
                     if answers.send(Ok(answer)).await.is_err() {
                         return Ok(());
                     }
@@ -97,8 +99,18 @@ impl Forward {
 
     async fn ready(&self) -> Result<Grpc<Channel>, Status> {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-        grpc.ready().await.map_err(|error| Status::unavailable(format!("etcd cannot be reached: {error}")))?;
+        grpc.ready().await.map_err(|error| named(Status::unavailable(error.to_string())))?;
         Ok(grpc)
+    }
+}
+
+/// An error of the way to etcd says so: the client has reached the Cloud, and should not look for the fault there.
+fn named(status: Status) -> Status {
+    match status.code() {
+        Code::Unavailable => {
+            Status::unavailable(format!("the Cloud's etcd cannot be reached: {}", status.message()))
+        }
+        _ => status,
     }
 }
 

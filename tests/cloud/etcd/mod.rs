@@ -43,7 +43,9 @@ impl Projection {
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         match self {
             Self::Memory(memory) => memory.store().range(&request).map_err(|error| match error {
-                ReadError::Compacted { .. } | ReadError::Future => Status::out_of_range(error.to_string()),
+                ReadError::Compacted { .. } | ReadError::Future => {
+                    Status::out_of_range(error.to_string())
+                }
                 ReadError::Unsupported => Status::unimplemented(error.to_string()),
             }),
             Self::Etcd(etcd) => etcd.range(request).await,
@@ -89,7 +91,12 @@ impl Memory {
     }
 
     /// The events of a range from a revision on, and the revision up to which they go.
-    fn events(&self, key: &[u8], range_end: &[u8], from: i64) -> (i64, Result<Vec<Event>, ReadError>) {
+    fn events(
+        &self,
+        key: &[u8],
+        range_end: &[u8],
+        from: i64,
+    ) -> (i64, Result<Vec<Event>, ReadError>) {
         let store = self.store();
         (store.revision(), store.events(key, range_end, from))
     }

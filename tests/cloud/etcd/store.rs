@@ -60,7 +60,13 @@ impl Store {
     pub fn new(revision: i64, entries: Entries, history_changes: usize) -> Self {
         let keys = BTreeMap::new();
         let before = revision.saturating_sub(1);
-        let mut store = Self { revision: before, compacted: revision, keys, log: VecDeque::new(), history_changes };
+        let mut store = Self {
+            revision: before,
+            compacted: revision,
+            keys,
+            log: VecDeque::new(),
+            history_changes,
+        };
         store.replace(entries);
         store.revision = revision;
         store
@@ -80,7 +86,11 @@ impl Store {
             if is_present && !entries.contains_key(key) {
                 versions.push(KeyVersion { created: 0, modified: next, version: 0, value: None });
                 let kv = KeyValue { key: key.clone(), mod_revision: next, ..KeyValue::default() };
-                self.log.push_back(Event { r#type: EventType::Delete.into(), kv: Some(kv), prev_kv: None });
+                self.log.push_back(Event {
+                    r#type: EventType::Delete.into(),
+                    kv: Some(kv),
+                    prev_kv: None,
+                });
                 changed += 1;
             }
         }
@@ -93,7 +103,11 @@ impl Store {
             };
             let put = KeyVersion { created, modified: next, version, value: Some(value) };
             if let Some(kv) = put.key_value(&key) {
-                self.log.push_back(Event { r#type: EventType::Put.into(), kv: Some(kv), prev_kv: None });
+                self.log.push_back(Event {
+                    r#type: EventType::Put.into(),
+                    kv: Some(kv),
+                    prev_kv: None,
+                });
             }
             versions.push(put);
             changed += 1;
@@ -125,10 +139,12 @@ impl Store {
             return Err(ReadError::Compacted { compact_revision: self.compacted });
         }
 
-        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let limit =
+            usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let header = Some(ResponseHeader::at(self.revision));
         let mut response = RangeResponse { header, ..RangeResponse::default() };
-        for (key, versions) in self.keys.range::<[u8], _>(bounds(&request.key, &request.range_end)) {
+        for (key, versions) in self.keys.range::<[u8], _>(bounds(&request.key, &request.range_end))
+        {
             let then = versions.iter().rev().find(|version| version.modified <= at);
             let Some(mut kv) = then.and_then(|version| version.key_value(key)) else { continue };
             response.count += 1;
@@ -155,7 +171,10 @@ impl Store {
         let first = self.log.partition_point(|event| modified(event) < from);
         let range = bounds(key, range_end);
         let is_watched = |event: &&Event| {
-            event.kv.as_ref().is_some_and(|kv| std::ops::RangeBounds::<[u8]>::contains(&range, &kv.key[..]))
+            event
+                .kv
+                .as_ref()
+                .is_some_and(|kv| std::ops::RangeBounds::<[u8]>::contains(&range, &kv.key[..]))
         };
         Ok(self.log.range(first..).filter(is_watched).cloned().collect())
     }
@@ -171,9 +190,15 @@ impl Store {
         while let Some(event) = self.log.front()
             && modified(event) < first
         {
-            let Some(key) = self.log.pop_front().and_then(|event| event.kv).map(|kv| kv.key) else { continue };
+            let Some(key) = self.log.pop_front().and_then(|event| event.kv).map(|kv| kv.key) else {
+                continue;
+            };
             let Some(versions) = self.keys.get_mut(&key) else { continue };
-            let outdated = versions.iter().filter(|version| version.modified <= first).count().saturating_sub(1);
+            let outdated = versions
+                .iter()
+                .filter(|version| version.modified <= first)
+                .count()
+                .saturating_sub(1);
             versions.drain(..outdated);
             if let [only] = versions.as_slice()
                 && only.value.is_none()
@@ -215,5 +240,4 @@ fn bounds<'a>(key: &'a [u8], range_end: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

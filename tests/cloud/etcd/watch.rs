@@ -5,16 +5,22 @@ use super::{
     Memory,
     fence::Fence,
     message::{
-        Event, ResponseHeader, WatchCreateRequest, WatchRequest, WatchRequestUnion as Union, WatchResponse,
+        Event, ResponseHeader, WatchCreateRequest, WatchRequest, WatchRequestUnion as Union,
+        WatchResponse,
     },
     store::ReadError,
 };
+use futures_util::{Stream, StreamExt};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// Where the answers of a watch stream go.
 pub type Answers = mpsc::Sender<Result<WatchResponse, Status>>;
+
+/// What a client sends on its stream.
+pub trait Requests: Stream<Item = Result<WatchRequest, Status>> + Unpin {}
+impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Requests for S {}
 
 /// The size at which an answer is cut for a client that accepts fragments.
 const FRAGMENT_BYTES: usize = 1024 * 1024;
@@ -43,7 +49,7 @@ enum End {
 }
 
 /// Serves the stream until the client leaves it or is refused.
-pub async fn serve(memory: Arc<Memory>, fence: Fence, requests: Streaming<WatchRequest>, answers: Answers) {
+pub async fn serve(memory: Arc<Memory>, fence: Fence, requests: impl Requests, answers: Answers) {
     let mut session = Session { memory, fence, answers, watches: BTreeMap::new() };
     if let Err(End::Refused(status)) = session.run(requests).await {
         // A client that has gone meanwhile does not mind.
@@ -52,13 +58,13 @@ pub async fn serve(memory: Arc<Memory>, fence: Fence, requests: Streaming<WatchR
 }
 
 impl Session {
-    async fn run(&mut self, mut requests: Streaming<WatchRequest>) -> Result<(), End> {
+    async fn run(&mut self, mut requests: impl Requests) -> Result<(), End> {
         let mut changes = self.memory.changes();
         loop {
             tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.answer(request).await?,
-                    Ok(None) | Err(_) => return Ok(()),
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.answer(request).await?,
+                    Some(Err(_)) | None => return Ok(()),
                 },
                 changed = changes.changed() => {
                     if changed.is_err() {
@@ -78,7 +84,8 @@ impl Session {
                 if self.watches.remove(&cancel.watch_id).is_none() {
                     return Ok(());
                 }
-                self.send(self.memory.revision(), cancel.watch_id, |answer| answer.canceled = true).await
+                self.send(self.memory.revision(), cancel.watch_id, |answer| answer.canceled = true)
+                    .await
             }
             Some(Union::Progress(_)) => {
                 // Taken first: everything up to here is delivered before it is claimed.
@@ -95,17 +102,22 @@ impl Session {
             .check(&request.key, &request.range_end)
             .map_err(|outside| End::Refused(Status::permission_denied(outside.to_string())))?;
         if !request.filters.is_empty() {
-            return Err(End::Refused(Status::unimplemented("the local Cloud does not filter events")));
+            return Err(End::Refused(Status::unimplemented(
+                "the local Cloud does not filter events",
+            )));
         }
         let revision = self.memory.revision();
         let watch_id = match request.watch_id {
             0 => (0..).find(|id| !self.watches.contains_key(id)).unwrap_or(0),
             taken if self.watches.contains_key(&taken) => {
-                return self.send(revision, EVERY_WATCH, |answer| {
-                    answer.created = true;
-                    answer.canceled = true;
-                    answer.cancel_reason = "etcdserver: duplicate watch ID provided on the watch stream".into();
-                }).await;
+                return self
+                    .send(revision, EVERY_WATCH, |answer| {
+                        answer.created = true;
+                        answer.canceled = true;
+                        answer.cancel_reason =
+                            "etcdserver: duplicate watch ID provided on the watch stream".into();
+                    })
+                    .await;
             }
             chosen => chosen,
         };
@@ -137,7 +149,8 @@ impl Session {
                         if let ReadError::Compacted { compact_revision } = error {
                             answer.compact_revision = compact_revision;
                         }
-                    }).await?;
+                    })
+                    .await?;
                 }
             }
         }
@@ -157,12 +170,20 @@ impl Session {
         let mut parts = if fragment { cut(events) } else { vec![events] }.into_iter().peekable();
         while let Some(events) = parts.next() {
             let fragment = parts.peek().is_some();
-            self.send(revision, watch_id, |answer| (answer.events, answer.fragment) = (events, fragment)).await?;
+            self.send(revision, watch_id, |answer| {
+                (answer.events, answer.fragment) = (events, fragment)
+            })
+            .await?;
         }
         Ok(())
     }
 
-    async fn send(&self, revision: i64, watch_id: i64, fill: impl FnOnce(&mut WatchResponse)) -> Result<(), End> {
+    async fn send(
+        &self,
+        revision: i64,
+        watch_id: i64,
+        fill: impl FnOnce(&mut WatchResponse),
+    ) -> Result<(), End> {
         let header = Some(ResponseHeader::at(revision));
         let mut answer = WatchResponse { header, watch_id, ..WatchResponse::default() };
         fill(&mut answer);
@@ -187,3 +208,6 @@ fn cut(events: Vec<Event>) -> Vec<Vec<Event>> {
     }
     parts
 }
+
+#[cfg(test)]
+mod tests;

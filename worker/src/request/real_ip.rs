@@ -43,7 +43,7 @@ fn parse(entry: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::test_settings;
+    use crate::server::tests::test_settings;
 
     fn real_ip(recursive: bool, peer: &str, forwarded: &[&'static str]) -> String {
         let settings = ProxySettings {

@@ -43,6 +43,10 @@ pub enum Action {
     NotServed,
 }
 
+/// Where no endpoint is.
+pub const OTHER: Endpoint =
+    Endpoint { template: "other", dialect: Dialect::OpenAi, action: Action::NotServed };
+
 const GET: &str = "GET,HEAD";
 const POST: &str = "POST";
 const GET_POST: &str = "GET,HEAD,POST";

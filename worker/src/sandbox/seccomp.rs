@@ -26,7 +26,7 @@ pub enum SeccompError {
 pub fn apply(role: Role) -> Result<(), SeccompError> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     let forbidden: BpfProgram = SeccompFilter::new(
-        FORBIDDEN.iter().map(|number| (i64::from(*number), Vec::new())).collect(),
+        FORBIDDEN.iter().map(|number| (*number, Vec::new())).collect(),
         SeccompAction::Allow,
         SeccompAction::Trap,
         architecture,
@@ -48,7 +48,7 @@ pub fn apply(role: Role) -> Result<(), SeccompError> {
 fn rules(groups: &[&[Call]]) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for Call(number, arguments) in groups.iter().copied().flatten() {
-        let lines = rules.entry(i64::from(*number)).or_default();
+        let lines = rules.entry(*number).or_default();
         if !arguments.is_empty() {
             let conditions: Result<Vec<_>, _> = arguments.iter().map(condition).collect();
             lines.push(SeccompRule::new(conditions?)?);

@@ -102,7 +102,7 @@ fn builder() -> auto::Builder<LocalExecutor> {
 
 /// Runs the streams of an HTTP/2 connection on this thread.
 #[derive(Clone)]
-struct LocalExecutor;
+pub(super) struct LocalExecutor;
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {

@@ -6,6 +6,8 @@ mod activity;
 mod body;
 mod connection;
 mod health;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -14,9 +16,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use nix::errno::Errno;
 use shared::dial::Dial;
 use shared::usage::UsageEvent;
+use shared::version::VERSION;
 use shared::worker_settings::ProxySettings;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -51,6 +55,8 @@ pub struct Proxy {
     pub metrics: Rc<Metrics>,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
+    /// What every answer calls the gateway.
+    pub server_name: HeaderValue,
 }
 
 impl Proxy {
@@ -66,6 +72,8 @@ impl Proxy {
         let connector = Connector::new(dial, trust, upstream.clone());
         let idle_limit = Duration::from_millis(upstream.pool_idle_ms);
         let upstreams = Upstreams::new(connector, idle_limit, upstream.pool_idle_max);
+        // A packager may set a version that no header can carry.
+        let server_name = HeaderValue::try_from(format!("AISIX/{VERSION}"));
         Rc::new(Self {
             settings,
             tables: RefCell::default(),
@@ -73,6 +81,7 @@ impl Proxy {
             usage,
             metrics,
             upstreams,
+            server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })
     }
 }

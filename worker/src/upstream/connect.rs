@@ -1,7 +1,7 @@
 //! One new connection to a provider: dial, TLS where the endpoint asks for it, HTTP/1.1. One limit covers it all.
 
-use std::collections::HashMap;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,8 +82,11 @@ pub struct Connector {
     dial: Rc<dyn Dial>,
     trust: TrustRoots,
     settings: UpstreamSettings,
-    configs: RefCell<HashMap<(Option<String>, bool), Arc<ClientConfig>>>,
+    configs: RefCell<HashMap<OwnTrust, Arc<ClientConfig>>>,
 }
+
+/// Trust settings of one endpoint: its own issuers, and whether certificates are checked at all.
+type OwnTrust = (Option<String>, bool);
 
 impl Connector {
     /// A connector that reaches out through `dial`.

@@ -65,7 +65,7 @@ impl TrustRoots {
         let builder = if options.verify {
             let verifier = WebPkiServerVerifier::builder_with_provider(self.with(options)?, provider)
                 .build()
-                .map_err(|error| TrustError::Certificate(rustls::Error::Other(rustls::OtherError(Arc::new(error)))))?;
+                .map_err(|error| TrustError::Certificate(rustls::Error::General(error.to_string())))?;
             builder.dangerous().with_custom_certificate_verifier(verifier)
         } else {
             let anyone = Arc::new(AcceptAny(provider));

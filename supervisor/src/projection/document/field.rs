@@ -1,6 +1,8 @@
-//! Fields that carry their bounds in their type. What they say on error never holds what they found.
+//! Fields that carry their bounds in their type. What they say on error never holds what they found. Those whose value
+//! nobody needs yet do not keep it.
 
 use std::fmt::Display;
+use std::marker::PhantomData;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -12,7 +14,11 @@ pub struct Text(pub String);
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        if text.is_empty() { expected("a string of at least one character") } else { Ok(Self(text)) }
+        if text.is_empty() {
+            expected("a string of at least one character")
+        } else {
+            Ok(Self(text))
+        }
     }
 }
 
@@ -35,12 +41,12 @@ impl<'de> Deserialize<'de> for Vendor {
 
 /// An integer within bounds.
 #[derive(Debug)]
-pub struct Integer<const MIN: u64, const MAX: u64>(pub u64);
+pub struct Integer<const MIN: u64, const MAX: u64>(());
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Integer<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
-            number if (MIN..=MAX).contains(&number) => Ok(Self(number)),
+            number if (MIN..=MAX).contains(&number) => Ok(Self(())),
             _ => expected(format_args!("an integer between {MIN} and {MAX}")),
         }
     }
@@ -73,18 +79,22 @@ pub struct Share(());
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = f64::deserialize(deserializer)?;
-        if (0.0..=1.0).contains(&number) { Ok(Self(())) } else { expected("a number between 0 and 1") }
+        if (0.0..=1.0).contains(&number) {
+            Ok(Self(()))
+        } else {
+            expected("a number between 0 and 1")
+        }
     }
 }
 
 /// A list of at least one item.
 #[derive(Debug)]
-pub struct Filled<T>(pub Vec<T>);
+pub struct Filled<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Filled<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let items = Vec::deserialize(deserializer)?;
-        if items.is_empty() { expected("at least one item") } else { Ok(Self(items)) }
+        let items = Vec::<T>::deserialize(deserializer)?;
+        if items.is_empty() { expected("at least one item") } else { Ok(Self(PhantomData)) }
     }
 }
 

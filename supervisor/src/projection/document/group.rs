@@ -6,9 +6,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::field::{
-    Count32, Filled, Integer, NotNegative, Positive32, Share, Text, present,
-};
+use super::field::{Count32, Filled, Integer, NotNegative, Positive32, Share, Text, present};
 
 /// A group of direct models.
 #[derive(Debug, Deserialize)]

@@ -15,7 +15,10 @@ use super::{Document, Refusal, parse_failed, read_as, schema_failed, vendor};
 const LABEL_CHARS_MAX: usize = 256;
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "`strip_headers` is for passthrough routes, which this build does not have")]
+#[expect(
+    dead_code,
+    reason = "`strip_headers` is for passthrough routes, which this build does not have"
+)]
 struct Raw {
     display_name: Text,
     #[serde(default, deserialize_with = "present")]
@@ -120,7 +123,8 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
     let overriding = |name: &str| {
         value.get(name).and_then(Value::as_object).is_some_and(|members| !members.is_empty())
     };
-    let overrides: Vec<_> = ["request", "response"].into_iter().filter(|name| overriding(name)).collect();
+    let overrides: Vec<_> =
+        ["request", "response"].into_iter().filter(|name| overriding(name)).collect();
     let (raw, mut fields) = read_as::<Raw>(value)?;
     fields.extend(overrides.into_iter().map(str::to_owned));
     let secret = match (raw.api_key, raw.secret) {

@@ -54,7 +54,8 @@ fn a_provider_key_is_read_with_either_name_of_its_secret() {
 
 #[test]
 fn an_endpoint_that_cannot_be_used_is_reported_and_left_out() {
-    let document = read_kind("provider_keys", provider_key(json!({"api_base": "ftp://x"}))).unwrap();
+    let document =
+        read_kind("provider_keys", provider_key(json!({"api_base": "ftp://x"}))).unwrap();
     let Some(Resource::ProviderKey(key)) = document.resource else { panic!() };
     assert_eq!(key.endpoint, None);
     assert_eq!(document.fields, ["api_base"]);
@@ -127,21 +128,51 @@ fn known_fields_that_are_not_enforced_are_reported() {
 #[test]
 fn an_error_names_the_place_and_what_was_expected_there() {
     let cases = [
-        ("models", model(json!({"timeout": "5s"})), "schema validation failed at `/timeout`: expected u64"),
+        (
+            "models",
+            model(json!({"timeout": "5s"})),
+            "schema validation failed at `/timeout`: expected u64",
+        ),
         ("models", model(json!({"timeout": null})), "at `/timeout`: expected u64"),
-        ("models", model(json!({"display_name": ""})), "at `/display_name`: expected a string of at"),
+        (
+            "models",
+            model(json!({"display_name": ""})),
+            "at `/display_name`: expected a string of at",
+        ),
         ("models", model(json!({"provider": "Open AI"})), "at `/provider`: expected 1 to 64 of"),
-        ("models", model(json!({"cooldown": {"trigger_statuses": [429, 99]}})),
-            "at `/cooldown/trigger_statuses/1`: expected an integer between 100 and 599"),
+        (
+            "models",
+            model(json!({"cooldown": {"trigger_statuses": [429, 99]}})),
+            "at `/cooldown/trigger_statuses/1`: expected an integer between 100 and 599",
+        ),
         ("models", json!({"provider": "openai"}), "at ``: missing field `display_name`"),
-        ("models", model(json!({"allowed_cidrs": ["10.0.0.0/8", "x"]})), "cannot be read at `/allowed_cidrs/1`"),
-        ("models", json!({"display_name": "s", "semantic": {"default": "d", "embedding_model": "e",
+        (
+            "models",
+            model(json!({"allowed_cidrs": ["10.0.0.0/8", "x"]})),
+            "cannot be read at `/allowed_cidrs/1`",
+        ),
+        (
+            "models",
+            json!({"display_name": "s", "semantic": {"default": "d", "embedding_model": "e",
             "match": {"threshold": 1.5}, "routes": [{"name": "n", "target": "t", "examples": ["x"]}]}}),
-            "at `/semantic/match/threshold`: expected a number between 0 and 1"),
-        ("provider_keys", provider_key(json!({"adapter": "telnet"})), "at `/adapter`: expected one of"),
+            "at `/semantic/match/threshold`: expected a number between 0 and 1",
+        ),
+        (
+            "provider_keys",
+            provider_key(json!({"adapter": "telnet"})),
+            "at `/adapter`: expected one of",
+        ),
         ("provider_keys", json!({"display_name": "x"}), "expected a field `api_key`"),
-        ("api_keys", api_key(json!({"allowed_models": "*"})), "at `/allowed_models`: expected a sequence"),
-        ("api_keys", api_key(json!({"expires_at": "tomorrow"})), "at `/expires_at`: expected an RFC 3339"),
+        (
+            "api_keys",
+            api_key(json!({"allowed_models": "*"})),
+            "at `/allowed_models`: expected a sequence",
+        ),
+        (
+            "api_keys",
+            api_key(json!({"expires_at": "tomorrow"})),
+            "at `/expires_at`: expected an RFC 3339",
+        ),
         ("guardrails", json!([1]), "at ``: expected an object"),
     ];
     for (kind, value, expected) in cases {
@@ -152,7 +183,8 @@ fn an_error_names_the_place_and_what_was_expected_there() {
 
 #[test]
 fn a_caller_key_is_read_with_its_hash_and_its_end() {
-    let value = api_key(json!({"expires_at": "2030-01-01T00:00:00Z", "disabled": true, "team_id": "t"}));
+    let value =
+        api_key(json!({"expires_at": "2030-01-01T00:00:00Z", "disabled": true, "team_id": "t"}));
     let document = read_kind("api_keys", value).unwrap();
     let Some(Resource::ApiKey(key)) = document.resource else { panic!() };
     assert_eq!(key.key_hash, Some([0xab; 32]));

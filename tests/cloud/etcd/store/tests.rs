@@ -4,11 +4,18 @@ use super::*;
 use proptest::{collection::vec, prelude::*};
 
 fn entries(pairs: &[(&str, &str)]) -> Entries {
-    pairs.iter().map(|(key, value)| (Bytes::from(key.to_string()), Bytes::from(value.to_string()))).collect()
+    pairs
+        .iter()
+        .map(|(key, value)| (Bytes::from(key.to_string()), Bytes::from(value.to_string())))
+        .collect()
 }
 
 fn all() -> RangeRequest {
-    RangeRequest { key: Bytes::from_static(b"a"), range_end: Bytes::from_static(b"\0"), ..RangeRequest::default() }
+    RangeRequest {
+        key: Bytes::from_static(b"a"),
+        range_end: Bytes::from_static(b"\0"),
+        ..RangeRequest::default()
+    }
 }
 
 fn content(response: &RangeResponse) -> Entries {
@@ -62,7 +69,10 @@ fn what_is_older_than_the_history_is_refused_as_compacted() {
     let compacted = ReadError::Compacted { compact_revision: 4 };
     assert_eq!(store.range(&RangeRequest { revision: 3, ..all() }), Err(compacted));
     assert!(store.events(b"a", b"", 3).is_err());
-    assert_eq!(content(&store.range(&RangeRequest { revision: 4, ..all() }).unwrap()), entries(&[("a", "2")]));
+    assert_eq!(
+        content(&store.range(&RangeRequest { revision: 4, ..all() }).unwrap()),
+        entries(&[("a", "2")])
+    );
     assert_eq!(store.events(b"a", b"", 4).unwrap().len(), 3);
 }
 
@@ -79,13 +89,20 @@ fn the_future_and_orders_that_are_not_kept_are_refused() {
     let store = Store::new(2, entries(&[("a", "1")]), 100);
     assert_eq!(store.range(&RangeRequest { revision: 3, ..all() }), Err(ReadError::Future));
     assert_eq!(store.range(&RangeRequest { sort_order: 2, ..all() }), Err(ReadError::Unsupported));
-    assert_eq!(store.range(&RangeRequest { max_mod_revision: 2, ..all() }), Err(ReadError::Unsupported));
+    assert_eq!(
+        store.range(&RangeRequest { max_mod_revision: 2, ..all() }),
+        Err(ReadError::Unsupported)
+    );
 }
 
 #[test]
 fn an_inverted_range_is_empty() {
     let store = Store::new(2, entries(&[("a", "1"), ("b", "1")]), 100);
-    let inverted = RangeRequest { key: Bytes::from_static(b"b"), range_end: Bytes::from_static(b"a"), ..all() };
+    let inverted = RangeRequest {
+        key: Bytes::from_static(b"b"),
+        range_end: Bytes::from_static(b"a"),
+        ..all()
+    };
     assert_eq!(store.range(&inverted).unwrap().count, 0);
 }
 

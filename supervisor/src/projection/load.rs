@@ -1,0 +1,86 @@
+//! Everything below the prefix, in pages of one revision.
+
+use std::time::Duration;
+
+use etcd_client::{Client, Error, GetOptions};
+use tokio::time::timeout;
+
+use super::watch::FollowError;
+
+/// Keys in a page to begin with.
+const PAGE_KEYS: i64 = 1000;
+/// The largest message that is accepted, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A page may take this long.
+const PAGE_LIMIT: Duration = Duration::from_secs(60);
+/// The store may hold so many keys and bytes for this gateway; a store beyond that is broken or not ours.
+const KEYS_MAX: usize = 2_000_000;
+const BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Keys and values, with the revision that they were read at.
+pub struct Loaded {
+    pub revision: i64,
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Reads everything below `prefix`, which ends with a slash.
+pub async fn load(client: &Client, prefix: &str) -> Result<Loaded, FollowError> {
+    let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let end = range_end(prefix);
+    let mut loaded = Loaded { revision: 0, entries: Vec::new() };
+    let mut bytes = 0_usize;
+    let mut start = prefix.as_bytes().to_vec();
+    let mut limit = PAGE_KEYS;
+    loop {
+        // Without a sort order the store answers in ascending order and reads no more than it sends.
+        let options = GetOptions::new()
+            .with_range(end.clone())
+            .with_limit(limit)
+            .with_revision(loaded.revision);
+        let page = timeout(PAGE_LIMIT, kv.get(start.clone(), Some(options))).await;
+        let mut page = match page.map_err(|_| FollowError::Silent("load", PAGE_LIMIT))? {
+            Ok(page) => page,
+            Err(Error::GRpcStatus(status)) if too_large(&status) && limit > 1 => {
+                limit = (limit / 8).max(1);
+                continue;
+            }
+            Err(error) => return Err(FollowError::load(&error)),
+        };
+        if loaded.revision == 0 {
+            loaded.revision = page.header().map_or(0, |header| header.revision());
+        }
+        let more = page.more();
+        let entries = page.take_kvs();
+        let entries_in_page = entries.len();
+        let full = i64::try_from(entries_in_page).is_ok_and(|count| count >= limit);
+        for entry in entries {
+            let (key, value) = entry.into_key_value();
+            if key < start {
+                return Err(FollowError::Order);
+            }
+            bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
+            start = [key.as_slice(), &[0]].concat();
+            loaded.entries.push((key, value));
+        }
+        if loaded.entries.len() > KEYS_MAX || bytes > BYTES_MAX {
+            return Err(FollowError::TooMuch { keys: loaded.entries.len(), bytes });
+        }
+        // A store that ignores the limit sends everything at once; the page after it is empty.
+        if entries_in_page == 0 || !(more || full) {
+            return Ok(loaded);
+        }
+    }
+}
+
+/// The first key after all that begin with `prefix`, which ends with a slash.
+pub fn range_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    end
+}
+
+fn too_large(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::OutOfRange | tonic::Code::ResourceExhausted)
+}

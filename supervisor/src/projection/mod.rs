@@ -1,0 +1,127 @@
+//! The projection: this environment's resources, from etcd to what the workers get.
+//!
+//! ```text
+//! connect ─► load ─► watch      the store: one connection, pages of one revision, then every change
+//!                 │ Observed
+//!                 ▼
+//!          state ─► last_good   document by document: key, JSON, document/, the last good form of each
+//!            │ Update      │ hash, partial, report
+//!            ▼             ▼
+//!        the workers    /status/config, heartbeat, metrics
+//! ```
+//!
+//! All of it runs on a thread of its own, so that a large load never holds up the supervisor. Promises:
+//! 1. nothing stops the start: a store that cannot be reached is tried again, for ever;
+//! 2. what one transaction of the store wrote becomes visible in one [`Update`];
+//! 3. a document that cannot be taken affects no other, and its older good form stays served;
+//! 4. a change costs what the change is worth, not what the set is.
+
+pub mod connect;
+pub mod document;
+mod hash;
+pub mod key;
+mod last_good;
+mod load;
+mod partial;
+pub mod report;
+mod state;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{io, thread};
+
+use shared::dial::Dial;
+use shared::id::Revision;
+use shared::update::Change;
+use tokio::sync::{mpsc, oneshot};
+
+pub use connect::{Source, SourceTls};
+pub use report::Report;
+
+use state::State;
+use watch::Follower;
+
+/// Updates that may wait for the supervisor; then the store is read no further.
+const UPDATES_MAX: usize = 16;
+
+/// What has changed for the workers.
+#[derive(Debug)]
+pub struct Update {
+    /// The store's revision with these changes.
+    pub revision: Revision,
+    /// The changes are the entire set: nothing was there before. Every later update, one after a complete reload
+    /// included, holds only what is different.
+    pub whole: bool,
+    /// To be applied in this order; may be empty, where only the revision is new to the workers.
+    pub changes: Vec<Change>,
+}
+
+/// The thread has ended, as it does when nobody takes its updates any more.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the projection is not running")]
+pub struct NotRunning;
+
+struct Question {
+    applied: Revision,
+    answer: oneshot::Sender<Report>,
+}
+
+/// Asks the projection. The thread ends when every handle is gone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    questions: mpsc::Sender<Question>,
+}
+
+impl Handle {
+    /// Everything there is to tell. `applied` is the revision that every worker has confirmed.
+    pub async fn report(&self, applied: Revision) -> Result<Report, NotRunning> {
+        let (answer, report) = oneshot::channel();
+        let question = Question { applied, answer };
+        self.questions.send(question).await.map_err(|_| NotRunning)?;
+        report.await.map_err(|_| NotRunning)
+    }
+}
+
+/// Starts to follow `source` on a thread of its own.
+pub fn start(source: Source, dial: Arc<dyn Dial>) -> io::Result<(Handle, mpsc::Receiver<Update>)> {
+    let (questions, asked) = mpsc::channel(8);
+    let (updates, received) = mpsc::channel(UPDATES_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new()
+        .name("projection".to_owned())
+        .spawn(move || runtime.block_on(run(source, dial, asked, updates)))?;
+    Ok((Handle { questions }, received))
+}
+
+async fn run(
+    source: Source,
+    dial: Arc<dyn Dial>,
+    mut asked: mpsc::Receiver<Question>,
+    updates: mpsc::Sender<Update>,
+) {
+    let mut state = State::new(&source.prefix);
+    // One at a time: while a load is being decoded the next change waits in the connection.
+    let (observed, mut seen) = mpsc::channel(1);
+    let follower = tokio::spawn(Follower::new(source, dial, observed).run());
+    loop {
+        tokio::select! {
+            question = asked.recv() => match question {
+                // Who asked may have given up waiting.
+                Some(Question { applied, answer }) => drop(answer.send(state.report(applied, now()))),
+                None => break,
+            },
+            Some(observed) = seen.recv() => if let Some(update) = state.observe(observed, now()) {
+                if updates.send(update).await.is_err() {
+                    break;
+                }
+            },
+        }
+    }
+    follower.abort();
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}

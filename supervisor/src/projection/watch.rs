@@ -1,0 +1,245 @@
+//! Follows the store for ever: load once, then every change; after a lost connection on from the last revision seen.
+//!
+//! Everything is loaded again only when the store has compacted that revision away, or is an older store than it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::proto::PbEvent;
+use etcd_client::{Client, WatchOptions, WatchResponse, WatchStream};
+use shared::dial::Dial;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::connect::{ConnectError, Source, connect, in_words};
+use super::load::{MESSAGE_BYTES_MAX, load, range_end};
+use super::state::{Event, Observed};
+use crate::backoff::{Backoff, chance};
+
+/// The store may take this long to accept a watch.
+const WATCH_LIMIT: Duration = Duration::from_secs(10);
+/// etcd's number of a delete; a put is 0, and anything else is not known.
+const DELETE: i32 = 1;
+
+/// Why the store is not followed right now.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The store would not answer the load.
+    #[error("cannot load the projection: {0}")]
+    Load(String),
+    /// The store would not answer the watch.
+    #[error("cannot watch the projection: {0}")]
+    Watch(String),
+    /// No answer.
+    #[error("no answer to the {0} of the projection within {1:?}")]
+    Silent(&'static str, Duration),
+    /// Pages out of order.
+    #[error("the store answered a page of the projection out of order")]
+    Order,
+    /// More than is ever taken.
+    #[error("the projection is too large: {keys} keys, {bytes} bytes")]
+    TooMuch {
+        /// Read so far.
+        keys: usize,
+        /// Read so far.
+        bytes: usize,
+    },
+    /// The store ended the watch.
+    #[error("the store has ended the watch")]
+    Ended,
+    /// Nobody listens any more.
+    #[error("the projection is not wanted any more")]
+    Unwanted,
+}
+
+impl FollowError {
+    /// A load that failed.
+    pub fn load(error: &etcd_client::Error) -> Self {
+        Self::Load(in_words(error))
+    }
+}
+
+/// Why a connection that worked is left.
+enum Left {
+    /// What was seen is not enough to go on from.
+    Reload,
+    /// There is a new identity to show.
+    NewIdentity,
+}
+
+/// Follows one source.
+pub struct Follower {
+    source: Source,
+    dial: Arc<dyn Dial>,
+    observed: mpsc::Sender<Observed>,
+    /// The latest revision up to which everything was seen.
+    seen: Option<i64>,
+    backoff: Backoff,
+    attempts: usize,
+    /// What was last logged as wrong.
+    trouble: Option<String>,
+}
+
+impl Follower {
+    /// Tells `observed` what it sees.
+    pub fn new(source: Source, dial: Arc<dyn Dial>, observed: mpsc::Sender<Observed>) -> Self {
+        let backoff = Backoff::default();
+        Self { source, dial, observed, seen: None, backoff, attempts: 0, trouble: None }
+    }
+
+    /// Follows until nobody listens.
+    pub async fn run(mut self) {
+        loop {
+            let error = match self.follow().await {
+                Ok(Left::Reload) => {
+                    info!(
+                        "the store no longer has the changes since the last one seen; loading everything again"
+                    );
+                    self.seen = None;
+                    continue;
+                }
+                Ok(Left::NewIdentity) => continue,
+                Err(FollowError::Unwanted) => return,
+                Err(error) => error.to_string(),
+            };
+            if self.trouble.as_ref() != Some(&error) {
+                warn!(
+                    "the projection is not followed: {error}; what was loaded stays in use, trying again"
+                );
+                self.trouble = Some(error.clone());
+            }
+            if self.tell(Observed::Lost { error }).await.is_err() {
+                return;
+            }
+            sleep(self.backoff.failed(chance())).await;
+        }
+    }
+
+    async fn tell(&self, observed: Observed) -> Result<(), FollowError> {
+        self.observed.send(observed).await.map_err(|_| FollowError::Unwanted)
+    }
+
+    /// Makes a connection and follows the store on it.
+    async fn follow(&mut self) -> Result<Left, FollowError> {
+        let urls = &self.source.endpoints;
+        let url = urls.get(self.attempts % urls.len().max(1)).cloned().unwrap_or_default();
+        self.attempts = self.attempts.wrapping_add(1);
+        let mut identity = self.source.tls.as_ref().map(|tls| tls.credentials.clone());
+        if let Some(identity) = &mut identity {
+            identity.mark_unchanged();
+        }
+        let client = connect(&self.source, &url, &*self.dial).await?;
+        let mut seen = match self.seen {
+            Some(seen) => seen,
+            None => {
+                let loaded = load(&client, &self.source.prefix).await?;
+                self.seen = Some(loaded.revision);
+                let (revision, entries) = (loaded.revision, loaded.entries);
+                info!("projection loaded: {} documents at revision {revision}", entries.len());
+                self.tell(Observed::Loaded { revision, entries }).await?;
+                revision
+            }
+        };
+        let (mut stream, now_at) = open(&client, &self.source.prefix, seen + 1).await?;
+        // A store that was set back would not send a thing until it has overtaken what we have seen.
+        if now_at.is_some_and(|now_at| now_at < seen) {
+            return Ok(Left::Reload);
+        }
+        // Whoever follows successfully stays with this endpoint.
+        self.attempts = self.attempts.wrapping_sub(1);
+        self.backoff.succeeded();
+        self.trouble = None;
+        info!("following the projection at {url} from revision {seen}");
+        self.tell(Observed::Connected).await?;
+        let mut events = Vec::new();
+        loop {
+            let response = tokio::select! {
+                response = stream.message() => response,
+                () = changed(&mut identity) => return Ok(Left::NewIdentity),
+            };
+            let WatchResponse(response) = response
+                .map_err(|error| FollowError::Watch(in_words(&error)))?
+                .ok_or(FollowError::Ended)?;
+            if response.compact_revision > 0 {
+                return Ok(Left::Reload);
+            }
+            if response.canceled {
+                return Err(FollowError::Watch(response.cancel_reason));
+            }
+            let progress = response.events.is_empty();
+            events.extend(response.events);
+            // One revision may come in several parts: they count together.
+            if response.fragment {
+                continue;
+            }
+            let now_at = response.header.map_or(0, |header| header.revision);
+            let observed = if progress && events.is_empty() {
+                seen = seen.max(now_at);
+                Observed::Progress { revision: seen }
+            } else {
+                // Of a long backlog the header names the store's revision, not that of these events.
+                let latest =
+                    events.iter().filter_map(|event| Some(event.kv.as_ref()?.mod_revision)).max();
+                seen = seen.max(latest.unwrap_or(0));
+                let events = std::mem::take(&mut events).into_iter().filter_map(event).collect();
+                Observed::Changed { revision: seen, events }
+            };
+            self.seen = Some(seen);
+            self.tell(observed).await?;
+        }
+    }
+}
+
+/// A watch from `revision` on that the store has accepted, and the store's own revision.
+async fn open(
+    client: &Client,
+    prefix: &str,
+    revision: i64,
+) -> Result<(WatchStream, Option<i64>), FollowError> {
+    let options = WatchOptions::new()
+        .with_range(range_end(prefix))
+        .with_start_revision(revision)
+        .with_progress_notify()
+        .with_fragment();
+    let mut client = client.watch_client().max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let opened = async {
+        let mut stream = client.watch(prefix, Some(options)).await?;
+        let created = stream.message().await?;
+        Ok::<_, etcd_client::Error>((stream, created))
+    };
+    let (stream, created) = timeout(WATCH_LIMIT, opened)
+        .await
+        .map_err(|_| FollowError::Silent("watch", WATCH_LIMIT))?
+        .map_err(|error| FollowError::Watch(in_words(&error)))?;
+    let WatchResponse(created) = created.ok_or(FollowError::Ended)?;
+    if created.canceled && created.compact_revision == 0 {
+        return Err(FollowError::Watch(created.cancel_reason));
+    }
+    if created.compact_revision > 0 {
+        // As good as a store that was set back: what was seen is of no use.
+        return Ok((stream, Some(0)));
+    }
+    Ok((stream, created.header.map(|header| header.revision).filter(|revision| *revision > 0)))
+}
+
+/// Waits for new credentials; for ever where there are none.
+async fn changed(identity: &mut Option<crate::cloud::tls::CredentialsInForce>) {
+    if let Some(identity) = identity
+        && identity.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+fn event(event: PbEvent) -> Option<Event> {
+    let kv = event.kv?;
+    Some(match event.r#type {
+        DELETE => Event::Delete(kv.key),
+        _ => Event::Put(kv.key, kv.value),
+    })
+}

@@ -1,0 +1,261 @@
+//! Every configuration key, once: its name, its type, its default, and whether this build acts on it.
+//!
+//! The table drives reading of files and variables, the detection of unknown keys, and the list of keys that are
+//! accepted but not yet in effect. Names and defaults are those of the published data plane, then our own.
+
+use Effect::{ByDesign, InEffect, NotYet};
+use Kind::{Bool, Choice, Integer, Number, Numbers, Objects, Secret, Text, Texts, TextsInFile};
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number from 0.
+    Integer,
+    /// A finite number.
+    Number,
+    /// Text, kept as written.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of texts; separated by commas in a variable.
+    Texts,
+    /// A list of texts that has no form as a variable.
+    TextsInFile,
+    /// A list of numbers; separated by commas in a variable.
+    Numbers,
+    /// A list of objects with these text fields; JSON in a variable.
+    Objects(&'static [&'static str]),
+}
+
+/// What becomes of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// This build acts on it.
+    InEffect,
+    /// Accepted and checked; a later build acts on it.
+    NotYet,
+    /// Accepted for compatibility; there is nothing here that it could change.
+    ByDesign,
+}
+
+/// One configuration key.
+#[derive(Debug)]
+pub struct Key {
+    /// Path with dots, as in `proxy.real_ip.header`.
+    pub name: &'static str,
+    /// What its value must be.
+    pub kind: Kind,
+    /// Value where nothing is written, in the form of a variable; `None` = absent.
+    pub default: Option<&'static str>,
+    /// What becomes of it.
+    pub effect: Effect,
+}
+
+impl Key {
+    /// The key called `name`.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Whether keys begin with `path` and a dot.
+    pub fn is_group(path: &str) -> bool {
+        KEYS.iter().any(|key| below(key.name, path))
+    }
+
+    /// The known name most like `name`, if one is like it at all. Groups count as names.
+    pub fn nearest(name: &str) -> Option<&'static str> {
+        let groups = |key: &'static Self| {
+            key.name.match_indices('.').filter_map(|(dot, _)| key.name.get(..dot))
+        };
+        KEYS.iter()
+            .flat_map(|key| groups(key).chain([key.name]))
+            .map(|known| (strsim::damerau_levenshtein(name, known), known))
+            .min_by_key(|(distance, _)| *distance)
+            .filter(|(distance, known)| *distance <= known.len() / 3)
+            .map(|(_, known)| known)
+    }
+
+    /// The variable that sets this key.
+    pub fn variable(name: &str) -> String {
+        format!("AISIX_{}", name.to_ascii_uppercase().replace('.', "__"))
+    }
+}
+
+fn below(name: &str, path: &str) -> bool {
+    name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
+}
+
+const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, effect: Effect) -> Key {
+    Key { name, kind, default, effect }
+}
+
+const BACKENDS: Kind = Choice(&["memory", "redis"]);
+const REDIS_MODES: Kind = Choice(&["single", "cluster", "sentinel"]);
+const E2E_EDGES: &str = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2,5,10,30,60,120,300,420,600";
+const TTFT_EDGES: &str = "0.05,0.1,0.25,0.5,1,2,5,10,30,60,120,300";
+const GUARDRAIL_EDGES: &str = "0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10,30";
+
+/// All keys, in the order in which they are documented.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    key("etcd.endpoints", Texts, None, InEffect),
+    key("etcd.prefix", Text, Some("/aisix"), InEffect),
+    key("etcd.env_id", Text, None, InEffect),
+    key("etcd.user", Text, None, InEffect),
+    key("etcd.password_env", Text, None, InEffect),
+    key("etcd.dial_timeout_ms", Integer, Some("5000"), NotYet),
+    key("etcd.request_timeout_ms", Integer, Some("5000"), NotYet),
+    key("etcd.tls.ca_cert_file", Text, None, InEffect),
+    key("etcd.tls.client_cert_file", Text, None, InEffect),
+    key("etcd.tls.client_key_file", Text, None, InEffect),
+    key("etcd.tls.domain_name", Text, None, InEffect),
+    key("resources_file", Text, None, NotYet),
+
+    key("proxy.addr", Text, None, InEffect),
+    key("proxy.request_body_limit_bytes", Integer, Some("0"), InEffect),
+    key("proxy.tls.cert_file", Text, None, NotYet),
+    key("proxy.tls.key_file", Text, None, NotYet),
+    key("proxy.tls.min_version", Choice(&["1.2", "1.3"]), Some("1.3"), NotYet),
+    key("proxy.real_ip.trusted_proxies", Texts, Some(""), InEffect),
+    key("proxy.real_ip.recursive", Bool, Some("false"), InEffect),
+    key("proxy.real_ip.header", Text, Some("x-forwarded-for"), InEffect),
+    key("proxy.request_id.accept_headers", Texts, Some("x-aisix-request-id"), InEffect),
+    // One runtime thread per worker process, whatever it says.
+    key("proxy.thread_per_core", Bool, None, ByDesign),
+    key("proxy.workers", Integer, None, InEffect),
+    key("proxy.url_rewrites", Objects(&["name", "match", "rewrite"]), Some(""), NotYet),
+
+    key("admin.enabled", Bool, Some("true"), NotYet),
+    key("admin.addr", Text, Some("127.0.0.1:0"), NotYet),
+    key("admin.admin_keys", Texts, Some(""), NotYet),
+    key("admin.tls.cert_file", Text, None, NotYet),
+    key("admin.tls.key_file", Text, None, NotYet),
+
+    key("observability.service_name", Text, Some("aisix"), InEffect),
+    key("observability.log_level", Text, Some("info"), InEffect),
+    key("observability.access_log", Bool, Some("true"), InEffect),
+    key("observability.status_page", Bool, Some("true"), NotYet),
+    key("observability.metrics.prometheus.enabled", Bool, Some("true"), InEffect),
+    key("observability.metrics.prometheus.path", Text, Some("/metrics"), InEffect),
+    key("observability.metrics.prometheus.addr", Text, Some("0.0.0.0:9090"), InEffect),
+    key("observability.metrics.otlp.enabled", Bool, Some("false"), NotYet),
+    key("observability.metrics.otlp.endpoint", Text, None, NotYet),
+    key("observability.metrics.client_type_rules", Objects(&["pattern", "client"]), Some(""), NotYet),
+    key("observability.metrics.buckets.request_e2e_latency", Numbers, Some(E2E_EDGES), InEffect),
+    key("observability.metrics.buckets.request_ttft", Numbers, Some(TTFT_EDGES), InEffect),
+    key("observability.metrics.buckets.guardrail_latency", Numbers, Some(GUARDRAIL_EDGES), NotYet),
+    key("observability.metrics.buckets.a2a_ttfb", Numbers, Some(TTFT_EDGES), NotYet),
+    key("observability.tracing.otlp.enabled", Bool, Some("false"), NotYet),
+    key("observability.tracing.otlp.endpoint", Text, None, NotYet),
+    key("observability.tracing.otlp.sample_ratio", Number, Some("1.0"), NotYet),
+
+    key("managed.enabled", Bool, Some("false"), InEffect),
+    key("managed.cp_base_url", Text, None, InEffect),
+    key("managed.cp_etcd_endpoint", Text, None, InEffect),
+    key("managed.cp_ca_cert_file", Text, None, InEffect),
+    key("managed.cp_cert_pem", Text, None, InEffect),
+    key("managed.cp_key_pem", Secret, None, InEffect),
+    key("managed.cp_ca_pem", Text, None, InEffect),
+    key("managed.cp_cert_file", Text, None, InEffect),
+    key("managed.cp_key_file", Text, None, InEffect),
+    key("managed.cp_ca_file", Text, None, InEffect),
+    key("managed.mtls_dir", Text, Some("/var/lib/aisix/mtls"), InEffect),
+    key("managed.dp_id_file", Text, Some("/var/lib/aisix/dp_id"), InEffect),
+    key("managed.snapshot_cache_path", Text, None, NotYet),
+    key("managed.heartbeat_interval_secs", Integer, Some("15"), InEffect),
+    key("managed.proxy_url", Text, None, NotYet),
+    key("managed.spool_max_bytes", Integer, Some("1073741824"), NotYet),
+    key("managed.cert_renewal", Choice(&["auto", "off"]), Some("auto"), NotYet),
+    key("managed.budget_unknown", Choice(&["deny", "allow"]), Some("deny"), NotYet),
+    key("managed.budget_stale_max_secs", Integer, Some("600"), NotYet),
+
+    key("cache.backend", BACKENDS, Some("memory"), NotYet),
+    key("cache.redis.mode", REDIS_MODES, Some("single"), NotYet),
+    key("cache.redis.url", Secret, None, NotYet),
+    key("cache.redis.nodes", TextsInFile, Some(""), NotYet),
+    key("cache.redis.sentinels", TextsInFile, Some(""), NotYet),
+    key("cache.redis.master_name", Text, None, NotYet),
+    key("cache.redis.username", Text, None, NotYet),
+    key("cache.redis.password", Secret, None, NotYet),
+    key("cache.redis.database", Integer, None, NotYet),
+    key("cache.redis.tls.ca_file", Text, None, NotYet),
+    key("cache.redis.tls.client_cert_file", Text, None, NotYet),
+    key("cache.redis.tls.client_key_file", Text, None, NotYet),
+    key("cache.redis.tls.verify", Bool, Some("true"), NotYet),
+    key("ratelimit.backend", BACKENDS, Some("memory"), NotYet),
+    key("ratelimit.concurrency_ttl_secs", Integer, Some("300"), NotYet),
+    key("ratelimit.redis.mode", REDIS_MODES, Some("single"), NotYet),
+    key("ratelimit.redis.url", Secret, None, NotYet),
+    key("ratelimit.redis.nodes", TextsInFile, Some(""), NotYet),
+    key("ratelimit.redis.sentinels", TextsInFile, Some(""), NotYet),
+    key("ratelimit.redis.master_name", Text, None, NotYet),
+    key("ratelimit.redis.username", Text, None, NotYet),
+    key("ratelimit.redis.password", Secret, None, NotYet),
+    key("ratelimit.redis.database", Integer, None, NotYet),
+    key("ratelimit.redis.tls.ca_file", Text, None, NotYet),
+    key("ratelimit.redis.tls.client_cert_file", Text, None, NotYet),
+    key("ratelimit.redis.tls.client_key_file", Text, None, NotYet),
+    key("ratelimit.redis.tls.verify", Bool, Some("true"), NotYet),
+
+    key("upstream.timeout_ms", Integer, Some("6000000"), InEffect),
+    key("upstream.stream_timeout_ms", Integer, Some("0"), InEffect),
+    key("upstream.connect_timeout_ms", Integer, Some("5000"), InEffect),
+    key("upstream.tcp_keepalive_secs", Integer, Some("60"), InEffect),
+    key("upstream.tcp_keepalive_interval_secs", Integer, Some("30"), InEffect),
+    key("upstream.tcp_keepalive_retries", Integer, Some("5"), InEffect),
+    key("upstream.pool_idle_timeout_secs", Integer, Some("30"), InEffect),
+    key("upstream.pool_max_idle_per_host", Integer, None, InEffect),
+    key("upstream.retries", Integer, Some("2"), NotYet),
+    key("upstream.tls.ca_file", Text, None, InEffect),
+    key("upstream.tls.client_cert_file", Text, None, InEffect),
+    key("upstream.tls.client_key_file", Text, None, InEffect),
+    key("upstream.tls.verify", Bool, Some("true"), InEffect),
+
+    key("downstream.idle_timeout_secs", Integer, Some("0"), InEffect),
+    key("downstream.sse_keepalive_interval_secs", Integer, Some("15"), InEffect),
+    key("shutdown.min_drain_secs", Integer, Some("30"), InEffect),
+    key("shutdown.max_drain_secs", Integer, Some("0"), InEffect),
+    key("bedrock_endpoint_url", Text, None, NotYet),
+
+    key("supervisor.sandbox", Choice(&["required", "best-effort", "off"]), Some("best-effort"), InEffect),
+    key("supervisor.worker_uid_base", Integer, Some("61000"), InEffect),
+    key("supervisor.worker_path", Text, None, InEffect),
+    key("supervisor.control_socket", Text, None, NotYet),
+    key("supervisor.replace_drain_secs", Integer, Some("600"), NotYet),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_name_is_twice_in_the_table_or_both_a_key_and_a_group() {
+        let names: HashSet<_> = KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(names.len(), KEYS.len());
+        assert!(KEYS.iter().all(|key| !Key::is_group(key.name)));
+    }
+
+    #[test]
+    fn the_nearest_name_is_told_only_when_it_is_near() {
+        for (written, meant) in [
+            ("proxy.adr", Some("proxy.addr")),
+            ("proxy_addr", Some("proxy.addr")),
+            ("managed.cp_base_uri", Some("managed.cp_base_url")),
+            ("mannaged", Some("managed")),
+            ("nothing.like.it", None),
+        ] {
+            assert_eq!(Key::nearest(written), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn the_variable_of_a_key_is_its_path_in_capitals() {
+        assert_eq!(Key::variable("proxy.real_ip.header"), "AISIX_PROXY__REAL_IP__HEADER");
+    }
+}

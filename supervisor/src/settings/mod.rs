@@ -1,0 +1,142 @@
+//! The settings: every key, every source, one checked result.
+//!
+//! ```text
+//! key          the table of all keys
+//! file, environment ─► raw     what is written: later sources replace earlier ones, key by key
+//! raw ─► source, traffic, observability ─► Settings     what the program uses; past here nothing is checked again
+//!     └► pending      keys that this build accepts without acting on them, checked all the same
+//! ```
+//!
+//! Promises:
+//! 1. an unknown key is an error that names the key, the place and the nearest known key, wherever it stands;
+//! 2. a text stays as it was written: its type is known before it is read;
+//! 3. no secret appears in an error.
+
+mod environment;
+pub mod error;
+mod file;
+pub mod key;
+pub mod observability;
+mod pending;
+pub mod raw;
+pub mod source;
+pub mod traffic;
+pub mod value;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::error::{Problem, SettingsError};
+pub use self::observability::{MetricsListener, Observability};
+pub use self::source::{Etcd, EtcdTls, Managed, Source};
+pub use self::traffic::{ClientIdentity, Downstream, Proxy, RealIp, Upstream, UpstreamTls};
+use self::environment::Environment;
+use self::key::Effect;
+use self::raw::Raw;
+use crate::fleet::Sandbox;
+
+/// All that can be set, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the resources come from.
+    pub source: Source,
+    /// The listener of callers.
+    pub proxy: Proxy,
+    /// Calls of providers.
+    pub upstream: Upstream,
+    /// Connections of callers.
+    pub downstream: Downstream,
+    /// Logs and metrics.
+    pub observability: Observability,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// The worker processes.
+    pub workers: Workers,
+}
+
+/// How the process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// New connections are still taken for this long, so that load balancers notice.
+    pub drain_min: Duration,
+    /// Requests in flight are given up after this long; `None` = never.
+    pub drain_max: Option<Duration>,
+}
+
+/// The worker processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How strictly they are confined.
+    pub sandbox: Sandbox,
+    /// First user id for roles without a user name, where the supervisor is root.
+    pub uid_base: u32,
+    /// Their program; `None` = beside the supervisor's own.
+    pub program: Option<PathBuf>,
+}
+
+/// Settings, and what there is to say about how they were written.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the program uses.
+    pub settings: Settings,
+    /// Keys that were written and that this build accepts without acting on them.
+    pub not_yet_in_effect: Vec<String>,
+    /// Variables with our prefix that are nobody's configuration.
+    pub ignored_variables: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the file at `path`, then the variables: those of this process are `std::env::vars_os()`. Files that a setting
+    /// names are read as well, except those of the certificate bundle.
+    ///
+    /// The error names every unknown key and every value of the wrong type, or else the first value that cannot be used.
+    pub fn load(
+        path: &Path,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Loaded, SettingsError> {
+        let environment: Environment = environment.into_iter().collect();
+        let mut raw = Raw::defaults();
+        let mut problems = file::read(path, &mut raw)?;
+        let findings = environment::read(&environment, &mut raw);
+        problems.extend(findings.problems);
+        if !problems.is_empty() {
+            return Err(SettingsError::Invalid(problems));
+        }
+        let settings = Self::new(&raw, &environment)?;
+        let managed = matches!(settings.source, Source::Managed(_));
+        let not_yet_in_effect = raw.written(|key| {
+            // The admin listener does not exist in managed mode, as published.
+            let absent = managed && key.name.starts_with("admin.");
+            key.effect == Effect::NotYet && !absent
+        });
+        Ok(Loaded { settings, not_yet_in_effect, ignored_variables: findings.ignored })
+    }
+
+    fn new(raw: &Raw, environment: &Environment) -> Result<Self, Problem> {
+        pending::check(raw)?;
+        Ok(Self {
+            source: Source::new(raw, environment)?,
+            proxy: Proxy::new(raw)?,
+            upstream: Upstream::new(raw)?,
+            downstream: Downstream::new(raw),
+            observability: Observability::new(raw)?,
+            shutdown: Shutdown {
+                drain_min: raw.seconds("shutdown.min_drain_secs"),
+                drain_max: raw.limit_secs("shutdown.max_drain_secs"),
+            },
+            workers: Workers {
+                sandbox: match raw.text("supervisor.sandbox") {
+                    Some("required") => Sandbox::Required,
+                    Some("off") => Sandbox::Off,
+                    _ => Sandbox::BestEffort,
+                },
+                uid_base: raw.bounded("supervisor.worker_uid_base")?,
+                program: raw.path("supervisor.worker_path"),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! Where resources come from: the Cloud, an etcd of one's own, or a file. One of them, never two.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shared::resource::{Endpoint, EndpointError};
+use shared::secret::Secret;
+
+use super::environment::Environment;
+use super::error::Problem;
+use super::raw::Raw;
+use crate::bundle::source::{BundleSource, Written};
+use crate::cloud::manager::ManagerUrl;
+
+/// Shortest and longest time between heartbeats; others are clamped. As published.
+const HEARTBEAT_SECS: (u64, u64) = (5, 300);
+
+/// Where resources come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// AISIX Cloud, which this gateway also reports to.
+    Managed(Box<Managed>),
+    /// An etcd without a Cloud.
+    Etcd(Etcd),
+    /// A file of resources.
+    File(PathBuf),
+}
+
+/// The managed connection.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    /// The manager's REST interface.
+    pub manager: ManagerUrl,
+    /// The manager's etcd interface.
+    pub etcd: Endpoint,
+    /// Prefix of all environments; [`scope`] narrows it to one.
+    pub prefix: String,
+    /// Where the certificate bundle comes from.
+    pub bundle: BundleSource,
+    /// PEM file of issuers trusted beside the bundle's.
+    pub extra_roots: Option<PathBuf>,
+    /// Folder of the bundle in force.
+    pub mtls_dir: PathBuf,
+    /// File that holds the id of this data plane.
+    pub dp_id_file: PathBuf,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
+}
+
+/// An etcd without a Cloud.
+#[derive(Clone, Debug)]
+pub struct Etcd {
+    /// Tried in turn; at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// Keys begin with this. Ends with a slash.
+    pub prefix: String,
+    /// The environment that `prefix` ends with; may be empty.
+    pub env_id: String,
+    /// For `https` endpoints.
+    pub tls: Option<EtcdTls>,
+    /// Name and password of an etcd user.
+    pub user: Option<(String, Secret<String>)>,
+}
+
+/// What to show to an etcd, and whom to take for it.
+#[derive(Clone, Debug)]
+pub struct EtcdTls {
+    /// PEM certificates of trusted issuers.
+    pub roots_pem: String,
+    /// PEM certificate chain of this client.
+    pub chain_pem: String,
+    /// PEM key of the chain's leaf.
+    pub key_pem: Secret<String>,
+    /// The name in the etcd's certificate, where it is not the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// The keys of one environment: `/aisix` and `e` make `/aisix/e/`. Always ends with a slash, which the Cloud insists on,
+/// and without which one environment's keys would include those of another whose id begins alike.
+pub fn scope(prefix: &str, env_id: &str) -> String {
+    let prefix = prefix.trim_end_matches('/');
+    if env_id.is_empty() { format!("{prefix}/") } else { format!("{prefix}/{env_id}/") }
+}
+
+impl Source {
+    pub(super) fn new(raw: &Raw, environment: &Environment) -> Result<Self, Problem> {
+        let file = raw.path("resources_file");
+        let has_endpoints = !raw.texts("etcd.endpoints").is_empty();
+        match (raw.flag("managed.enabled"), file) {
+            (true, Some(_)) => Err(Problem::Together(
+                "resources_file and managed.enabled exclude each other: resources come from the file or from the Cloud"
+                    .to_owned(),
+            )),
+            (true, None) => Ok(Self::Managed(Box::new(Managed::new(raw)?))),
+            (false, Some(_)) if has_endpoints => Err(Problem::Together(
+                "resources_file and etcd.endpoints exclude each other: resources come from the file or from etcd"
+                    .to_owned(),
+            )),
+            (false, Some(file)) => Ok(Self::File(file)),
+            (false, None) if has_endpoints => Ok(Self::Etcd(Etcd::new(raw, environment)?)),
+            (false, None) => Err(Problem::Missing {
+                key: "etcd.endpoints",
+                reason: "without managed.enabled or resources_file, resources come from etcd",
+            }),
+        }
+    }
+}
+
+impl Managed {
+    fn new(raw: &Raw) -> Result<Self, Problem> {
+        const URL: &str = "managed.cp_base_url";
+        const ETCD: &str = "managed.cp_etcd_endpoint";
+        let url = raw.text(URL).ok_or(Problem::Missing {
+            key: URL,
+            reason: "managed.enabled needs the URL of the Cloud manager",
+        })?;
+        let url = secure(url).map_err(|reason| raw.problem(URL, reason))?;
+        let etcd = match raw.text(ETCD) {
+            Some(endpoint) => secure(endpoint)
+                .and_then(|url| at_root(&url))
+                .map_err(|reason| raw.problem(ETCD, reason))?,
+            // The same port serves both; a path belongs to the REST interface only.
+            None => {
+                let endpoint = url.parse::<Endpoint>().map_err(|error| raw.problem(URL, invalid(&url, error)))?;
+                Endpoint { path: String::new(), ..endpoint }
+            }
+        };
+        let interval = raw.integer("managed.heartbeat_interval_secs").unwrap_or_default();
+        Ok(Self {
+            manager: url.parse().map_err(|error| raw.problem(URL, error))?,
+            etcd,
+            prefix: raw.text("etcd.prefix").unwrap_or_default().to_owned(),
+            bundle: bundle(raw)?,
+            extra_roots: raw.path("managed.cp_ca_cert_file"),
+            mtls_dir: raw.path("managed.mtls_dir").unwrap_or_default(),
+            dp_id_file: raw.path("managed.dp_id_file").unwrap_or_default(),
+            heartbeat_interval: Duration::from_secs(interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1)),
+        })
+    }
+
+    /// The state directory: what holds `mtls_dir`.
+    pub fn state_dir(&self) -> &Path {
+        self.mtls_dir.parent().unwrap_or(&self.mtls_dir)
+    }
+}
+
+/// `url` with `https`, which is what a bare `host:port` means.
+fn secure(url: &str) -> Result<String, String> {
+    match url.split_once("://") {
+        None => Ok(format!("https://{url}")),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Ok(format!("https://{rest}")),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Err(format!(
+            "{url:?} is refused: the gateway shows its certificate to the Cloud, and only https can do that"
+        )),
+        Some(_) => Err(format!("expected https://HOST:PORT, found {url:?}")),
+    }
+}
+
+fn at_root(url: &str) -> Result<Endpoint, String> {
+    let endpoint: Endpoint = url.parse().map_err(|error| invalid(url, error))?;
+    if endpoint.path.is_empty() { Ok(endpoint) } else { Err(format!("{url:?} must not have a path")) }
+}
+
+fn invalid(url: &str, error: EndpointError) -> String {
+    format!("{url:?} {error}")
+}
+
+fn bundle(raw: &Raw) -> Result<BundleSource, Problem> {
+    let text = |key| raw.text(key).map(str::to_owned);
+    let written = Written {
+        cert_pem: text("managed.cp_cert_pem"),
+        key_pem: raw.secret("managed.cp_key_pem").cloned(),
+        ca_pem: text("managed.cp_ca_pem"),
+        cert_file: raw.path("managed.cp_cert_file"),
+        key_file: raw.path("managed.cp_key_file"),
+        ca_file: raw.path("managed.cp_ca_file"),
+    };
+    BundleSource::choose(written).map_err(|error| Problem::Together(error.to_string()))
+}
+
+impl Etcd {
+    fn new(raw: &Raw, environment: &Environment) -> Result<Self, Problem> {
+        const ENDPOINTS: &str = "etcd.endpoints";
+        let tls = EtcdTls::new(raw)?;
+        let endpoint = |text: &String| {
+            let url = if text.contains("://") { text.clone() } else { format!("http://{text}") };
+            let endpoint = at_root(&url).map_err(|reason| raw.problem(ENDPOINTS, reason))?;
+            if endpoint.tls && tls.is_none() {
+                return Err(raw.problem(ENDPOINTS, format!("{url:?} needs etcd.tls")));
+            }
+            Ok(endpoint)
+        };
+        let env_id = raw.text("etcd.env_id").unwrap_or_default().to_owned();
+        Ok(Self {
+            endpoints: raw.texts(ENDPOINTS).iter().map(endpoint).collect::<Result<_, _>>()?,
+            prefix: scope(raw.text("etcd.prefix").unwrap_or_default(), &env_id),
+            env_id,
+            tls,
+            user: user(raw, environment)?,
+        })
+    }
+}
+
+impl EtcdTls {
+    fn new(raw: &Raw) -> Result<Option<Self>, Problem> {
+        let roots = raw.file("etcd.tls.ca_cert_file")?;
+        let chain = raw.file("etcd.tls.client_cert_file")?;
+        let key = raw.file("etcd.tls.client_key_file")?;
+        let server_name = raw.text("etcd.tls.domain_name").map(str::to_owned);
+        match (roots, chain, key) {
+            (Some(roots_pem), Some(chain_pem), Some(key)) => {
+                Ok(Some(Self { roots_pem, chain_pem, key_pem: Secret::new(key), server_name }))
+            }
+            (None, None, None) if server_name.is_none() => Ok(None),
+            _ => Err(Problem::Together(
+                "etcd.tls needs all of ca_cert_file, client_cert_file and client_key_file".to_owned(),
+            )),
+        }
+    }
+}
+
+fn user(raw: &Raw, environment: &Environment) -> Result<Option<(String, Secret<String>)>, Problem> {
+    const VARIABLE: &str = "etcd.password_env";
+    let (Some(user), Some(variable)) = (raw.text("etcd.user"), raw.text(VARIABLE)) else {
+        return Ok(None);
+    };
+    let password = environment
+        .iter()
+        .find(|(name, _)| *name == variable)
+        .and_then(|(_, value)| value.to_str())
+        .ok_or_else(|| raw.problem(VARIABLE, format!("there is no environment variable {variable}")))?;
+    Ok(Some((user.to_owned(), Secret::new(password.to_owned()))))
+}

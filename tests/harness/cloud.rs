@@ -1,0 +1,200 @@
+//! The local Cloud, `aisix-cloud`, as a process: bundles from it, resources into it, what was reported to it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client;
+use crate::process::Process;
+use crate::{Etcd, Projection, binaries, port, wait};
+
+/// The environment that tests use unless they need a second one.
+pub const ENVIRONMENT: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A Cloud with its folder and its addresses. It can be started, stopped and started again.
+#[derive(Debug)]
+pub struct Cloud {
+    folder: TempDir,
+    manager: SocketAddr,
+    view: SocketAddr,
+    etcd: Option<String>,
+    process: Option<Process>,
+}
+
+/// A certificate bundle as files.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The environment it is for.
+    pub environment: String,
+    /// Leaf certificate.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Issuers.
+    pub issuers: PathBuf,
+}
+
+impl Cloud {
+    /// A Cloud that serves these resources in [`ENVIRONMENT`], and runs.
+    pub async fn start(projection: &Projection) -> Self {
+        let mut cloud = Self::stopped(projection);
+        cloud.resume().await;
+        cloud
+    }
+
+    /// The same, not yet running: its addresses and bundles are there.
+    pub fn stopped(projection: &Projection) -> Self {
+        let cloud = Self::new(None);
+        cloud.project(projection);
+        cloud
+    }
+
+    /// A Cloud over a real etcd, running.
+    pub async fn over(etcd: &Etcd) -> Self {
+        let mut cloud = Self::new(Some(etcd.url()));
+        cloud.resume().await;
+        cloud
+    }
+
+    fn new(etcd: Option<String>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the Cloud");
+        Self { folder, manager: port::reserve(), view: port::reserve(), etcd, process: None }
+    }
+
+    /// Starts it, and waits until it says where it listens.
+    pub async fn resume(&mut self) {
+        let _ = fs::remove_file(self.data().join("addresses.json"));
+        let mut command = Command::new(program());
+        command.arg("serve").arg("--data").arg(self.data());
+        command.arg("--listen").arg(self.manager.to_string());
+        command.arg("--view").arg(self.view.to_string());
+        match &self.etcd {
+            Some(url) => command.arg("--etcd").arg(url),
+            None => command.arg("--resources").arg(self.resources()),
+        };
+        let log = self.folder.path().join("cloud.log");
+        let mut process = Process::spawn("aisix-cloud", command, &log).expect("aisix-cloud starts");
+        let addresses = self.data().join("addresses.json");
+        wait::until("aisix-cloud listens", async || {
+            if let Some(status) = process.ended() {
+                panic!("aisix-cloud ended ({status}):\n{}", process.log_tail());
+            }
+            fs::read_to_string(&addresses).map(drop)
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// Kills it. Its addresses stay reserved, nobody answers there.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// What a gateway is told as `AISIX_MANAGED__CP_BASE_URL`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.manager)
+    }
+
+    /// Puts these resources in the place of all in [`ENVIRONMENT`].
+    pub fn project(&self, projection: &Projection) {
+        let next = self.folder.path().join("resources.next");
+        fs::write(&next, projection.to_file(ENVIRONMENT)).expect("the resources file is written");
+        fs::rename(next, self.resources()).expect("the resources file is replaced");
+    }
+
+    /// Has a certificate bundle issued.
+    pub fn issue(&self, environment: &str) -> Bundle {
+        let out = self.folder.path().join(format!("bundle-{environment}"));
+        let output = Command::new(program())
+            .arg("issue")
+            .arg("--data")
+            .arg(self.data())
+            .args(["--env", environment])
+            .arg("--out")
+            .arg(&out)
+            .output()
+            .expect("aisix-cloud starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Bundle {
+            environment: environment.to_owned(),
+            certificate: out.join("client.crt"),
+            key: out.join("client.key"),
+            issuers: out.join("ca.crt"),
+        }
+    }
+
+    /// The latest heartbeat of every instance in [`ENVIRONMENT`].
+    pub async fn heartbeats(&self) -> Vec<Value> {
+        self.view(&format!("/heartbeats?env={ENVIRONMENT}")).await
+    }
+
+    /// The first heartbeat that satisfies `is_it`.
+    pub async fn heartbeat(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        wait::until(&format!("a heartbeat says {what}"), async || {
+            let heartbeats = self.heartbeats().await;
+            let found = heartbeats.iter().find(|beat| is_it(beat)).cloned();
+            found.ok_or_else(|| json!(heartbeats))
+        })
+        .await
+    }
+
+    /// The usage events of [`ENVIRONMENT`], in the order of their arrival.
+    pub async fn usage(&self) -> Vec<Value> {
+        self.view(&format!("/usage?env={ENVIRONMENT}")).await
+    }
+
+    /// The usage events, once there are at least that many.
+    pub async fn usage_of(&self, count: usize) -> Vec<Value> {
+        wait::until(&format!("{count} usage events arrive"), async || {
+            let events = self.usage().await;
+            if events.len() >= count { Ok(events) } else { Err(format!("{} events", events.len())) }
+        })
+        .await
+    }
+
+    /// Makes the manager answer a path with a status: so many times, or until [`Cloud::heal`].
+    pub async fn fail(&self, path: &str, status: u16, times: Option<u32>) {
+        let fault = json!({"path": path, "status": status, "times": times});
+        let answer = client::send(self.view, client::post("/faults", &fault)).await;
+        let answer = answer.expect("the view answers");
+        assert!(answer.status.is_success(), "the fault is taken: {}", answer.status);
+    }
+
+    /// Takes all faults away.
+    pub async fn heal(&self) {
+        let mut request = client::post("/faults", &json!({}));
+        *request.method_mut() = http::Method::DELETE;
+        client::send(self.view, request).await.expect("the view answers");
+    }
+
+    async fn view(&self, path: &str) -> Vec<Value> {
+        let answer = client::fetch(self.view, path).await.expect("the view answers");
+        match answer.json().await.expect("the view answers") {
+            Value::Array(list) => list,
+            other => panic!("{path} is no list: {other}"),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn resources(&self) -> PathBuf {
+        self.folder.path().join("resources.yaml")
+    }
+}
+
+impl Bundle {
+    /// The text of one of its files.
+    pub fn text(path: &Path) -> String {
+        fs::read_to_string(path).expect("the bundle is readable")
+    }
+}
+
+fn program() -> PathBuf {
+    binaries::find("aisix-cloud").unwrap_or_else(|error| panic!("{error}"))
+}

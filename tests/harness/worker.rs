@@ -1,0 +1,61 @@
+//! The worker processes of a gateway, as the kernel shows them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// One worker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its process id.
+    pub pid: Pid,
+    /// What it is for: `proxy` or `status`.
+    pub role: String,
+    /// Its number among the workers of this gateway.
+    pub id: String,
+}
+
+/// The workers that are children of a supervisor, by pid.
+pub fn of(supervisor: Pid) -> Vec<Worker> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{supervisor}/task")) else { return Vec::new() };
+    let mut workers: Vec<_> = threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|children| {
+            children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .filter_map(|pid| Worker::at(Pid::from_raw(pid)))
+        .collect();
+    workers.sort_by_key(|worker| worker.pid);
+    workers
+}
+
+impl Worker {
+    /// The worker with that pid, if that is what it is.
+    pub fn at(pid: Pid) -> Option<Self> {
+        let command_line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut words = command_line.split('\0');
+        let program = words.next()?;
+        let (role, id) = (words.next()?.to_owned(), words.next()?.to_owned());
+        program.ends_with("aisix-worker").then_some(Self { pid, role, id })
+    }
+
+    /// A file of its folder below `/proc`.
+    pub fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid))
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        Self::at(self.pid).as_ref() == Some(self)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        if self.runs() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! What a request leaves behind: its usage event, its metrics, its line in the log. Exactly once, whatever becomes of it.
+//!
+//! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
+//! with status 499 and what was delivered until that moment.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use shared::resource::{ApiKey, Model, TelemetryTags};
+use shared::usage::UsageEvent;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::resolve::Target;
+use super::route::Endpoint;
+use super::{RequestError, trace};
+use crate::metrics::RequestFacts;
+use crate::provider::{Seen, TokenUsage};
+use crate::server::Proxy;
+
+/// The status of a request whose caller has gone.
+const CALLER_GONE: u16 = 499;
+/// Longest error message in a usage event, in characters.
+const MESSAGE_CHARS_MAX: usize = 2048;
+/// Longest of a caller's own texts, in characters.
+const CALLER_TEXT_CHARS_MAX: usize = 256;
+
+/// The account of one request. The phases of the request enter what they find out.
+pub struct Account {
+    /// What the request is served with.
+    pub proxy: Rc<Proxy>,
+    /// The id of the request.
+    pub request_id: HeaderValue,
+    /// The address of the caller.
+    pub client_ip: IpAddr,
+    /// Where the request came in.
+    pub endpoint: Endpoint,
+    /// Who calls.
+    pub caller: Option<Rc<ApiKey>>,
+    /// The name the caller sent; `None` until the body is understood, which is when usage begins.
+    pub requested_model: Option<String>,
+    /// The model of that name.
+    pub model: Option<Rc<Model>>,
+    /// Where the attempt goes.
+    pub target: Option<Target>,
+    /// Whether the answer is a stream.
+    pub is_stream: bool,
+    /// Size of the prompt, for an estimate.
+    pub prompt_bytes: usize,
+    attempt: Option<Attempt>,
+    started: Instant,
+    occurred_at: OffsetDateTime,
+    method: String,
+    path: String,
+    user_agent: String,
+    trace_id: String,
+    is_settled: bool,
+}
+
+/// The attempt in progress.
+struct Attempt {
+    started: Instant,
+    /// The upstream has agreed to answer: it will count tokens.
+    is_accepted: bool,
+    first_event: Option<Instant>,
+    seen: Seen,
+}
+
+impl Account {
+    /// Opens the account of a request.
+    pub fn open(
+        proxy: Rc<Proxy>,
+        request_id: HeaderValue,
+        client_ip: IpAddr,
+        endpoint: Endpoint,
+        head: &Parts,
+    ) -> Self {
+        let user_agent = head.headers.get(http::header::USER_AGENT);
+        Self {
+            request_id,
+            client_ip,
+            endpoint,
+            caller: None,
+            requested_model: None,
+            model: None,
+            target: None,
+            is_stream: false,
+            prompt_bytes: 0,
+            attempt: None,
+            started: Instant::now(),
+            occurred_at: OffsetDateTime::now_utc(),
+            method: cut(head.method.as_str(), CALLER_TEXT_CHARS_MAX),
+            path: cut(head.uri.path(), CALLER_TEXT_CHARS_MAX),
+            user_agent: user_agent
+                .map(|value| cut(&String::from_utf8_lossy(value.as_bytes()), CALLER_TEXT_CHARS_MAX))
+                .unwrap_or_default(),
+            trace_id: trace::id(&head.headers).unwrap_or_default(),
+            is_settled: false,
+            proxy,
+        }
+    }
+
+    /// When the request came.
+    pub fn occurred_at(&self) -> OffsetDateTime {
+        self.occurred_at
+    }
+
+    /// An attempt at the target begins.
+    pub fn attempt_begins(&mut self) {
+        self.attempt = Some(Attempt {
+            started: Instant::now(),
+            is_accepted: false,
+            first_event: None,
+            seen: Seen::default(),
+        });
+    }
+
+    /// The upstream has begun to answer, and not with an error.
+    pub fn attempt_accepted(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.is_accepted = true;
+        }
+    }
+
+    /// Lets `read` enter what the provider tells.
+    pub fn see<T>(&mut self, read: impl FnOnce(&mut Seen) -> T) -> T {
+        match &mut self.attempt {
+            Some(attempt) => read(&mut attempt.seen),
+            None => read(&mut Seen::default()),
+        }
+    }
+
+    /// An event of the stream has come.
+    pub fn event_arrived(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.first_event.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The request is answered in full.
+    pub fn settle(&mut self, status: StatusCode) {
+        self.close(status.as_u16(), None);
+    }
+
+    /// The request has failed.
+    pub fn settle_failed(&mut self, error: &RequestError) {
+        self.close(error.status().as_u16(), Some(error));
+    }
+
+    fn close(&mut self, status: u16, error: Option<&RequestError>) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
+        let tokens = self.tokens(status);
+        self.emit_usage(status, error, tokens);
+        self.count(status, tokens.usage);
+        self.log(status, error, tokens.usage);
+    }
+
+    /// The provider's count; where it gave none, an estimate of what it has probably counted.
+    fn tokens(&self, status: u16) -> Tokens {
+        let Some(attempt) = &self.attempt else { return Tokens::default() };
+        if let Some(usage) = attempt.seen.usage {
+            return Tokens { usage, is_estimated: false };
+        }
+        if !attempt.is_accepted && status != CALLER_GONE {
+            return Tokens::default();
+        }
+        let usage = TokenUsage {
+            prompt: estimate(self.prompt_bytes),
+            completion: estimate(attempt.seen.text_bytes),
+            ..TokenUsage::default()
+        };
+        Tokens { usage, is_estimated: true }
+    }
+
+    fn emit_usage(&self, status: u16, error: Option<&RequestError>, tokens: Tokens) {
+        let Some(requested_model) = &self.requested_model else { return };
+        let attempt = self.attempt.as_ref();
+        let seen = attempt.map(|attempt| attempt.seen.clone()).unwrap_or_default();
+        let since = |start: Instant, end: Instant| millis(end.saturating_duration_since(start));
+        let now = Instant::now();
+        let first_event = attempt.and_then(|attempt| attempt.first_event);
+        let tags = self.target.as_ref().map(|target| target.provider_key.telemetry_tags.clone());
+        let tags: TelemetryTags = tags.unwrap_or_default();
+        let tag = |text: Option<String>| cut(&text.unwrap_or_default(), CALLER_TEXT_CHARS_MAX);
+        self.proxy.usage.record(UsageEvent {
+            event_id: Uuid::new_v4().to_string(),
+            request_id: self.id().to_owned(),
+            trace_id: self.trace_id.clone(),
+            occurred_at: whole_seconds(self.occurred_at),
+            model_id: self.model.as_ref().map(|model| model.id.clone()).unwrap_or_default(),
+            api_key_id: self.caller.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
+            requested_model: cut(requested_model, CALLER_TEXT_CHARS_MAX),
+            prompt_tokens: tokens.usage.prompt,
+            completion_tokens: tokens.usage.completion,
+            cached_prompt_tokens: tokens.usage.cached_prompt,
+            reasoning_tokens: tokens.usage.reasoning,
+            usage_estimated: tokens.is_estimated,
+            upstream_latency_ms: attempt.map_or(0, |attempt| since(attempt.started, now)),
+            upstream_ttft_ms: attempt
+                .and_then(|attempt| Some(since(attempt.started, attempt.first_event?)))
+                .unwrap_or(0),
+            downstream_latency_ms: since(self.started, first_event.unwrap_or(now)),
+            status_code: status,
+            provider_request_id: seen.id,
+            provider_model_version: seen.model,
+            finish_reason: seen.finish_reason,
+            inbound_protocol: self.endpoint.dialect.name().to_owned(),
+            attempt_kind: if attempt.is_some() { "initial".to_owned() } else { String::new() },
+            error_class: error.map(|error| error.class().to_owned()).unwrap_or_default(),
+            error_message: error
+                .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX))
+                .unwrap_or_default(),
+            provider_kind: tag(tags.kind),
+            provider_featured: tags.featured,
+            branded_provider: tag(tags.branded_provider),
+            pk_label: tag(tags.pk_label),
+            byo_label: tag(tags.byo_label),
+            client_source_ip: self.client_ip.to_string(),
+            client_user_agent: self.user_agent.clone(),
+            ..UsageEvent::default()
+        });
+    }
+
+    fn count(&self, status: u16, tokens: TokenUsage) {
+        let metrics = &self.proxy.metrics;
+        let labels = self.labels();
+        let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
+        let caller = self.caller.as_deref();
+        let of_caller = |field: fn(&ApiKey) -> Option<&String>| {
+            caller.and_then(field).map_or("", String::as_str)
+        };
+        if self.attempt.is_some() {
+            let success = (200..400).contains(&status);
+            let Labels { provider, model, upstream_model, key_id, .. } = labels;
+            metrics.attempt(provider, model, upstream_model, key_id, success);
+        }
+        if self.requested_model.is_some() {
+            let Labels { model, key_id, key_name, .. } = labels;
+            metrics.usage_emitted(endpoint, status, dialect, model, key_id, key_name);
+        }
+        if status == CALLER_GONE {
+            metrics.client_cancelled(endpoint, labels.model, labels.key_id, labels.key_name);
+        }
+        let first_event = self.attempt.as_ref().and_then(|attempt| attempt.first_event);
+        metrics.request(&RequestFacts {
+            endpoint,
+            inbound_protocol: dialect,
+            provider: labels.provider,
+            model: labels.model,
+            upstream_model: labels.upstream_model,
+            provider_key_id: labels.key_id,
+            provider_key_name: labels.key_name,
+            api_key_id: caller.map_or("", |key| key.id.as_str()),
+            team_id: of_caller(|key| key.team_id.as_ref()),
+            user_id: of_caller(|key| key.user_id.as_ref()),
+            user_name: of_caller(|key| key.user_name.as_ref()),
+            stream: self.is_stream,
+            status,
+            duration: self.started.elapsed(),
+            ttft: first_event.map(|first| first.saturating_duration_since(self.started)),
+            prompt_tokens: tokens.prompt.into(),
+            completion_tokens: tokens.completion.into(),
+            reached_llm: self.attempt.is_some(),
+        });
+    }
+
+    fn log(&self, status: u16, error: Option<&RequestError>, tokens: TokenUsage) {
+        let seen = self.attempt.as_ref().map(|attempt| &attempt.seen);
+        let provider_request_id = seen.map_or("", |seen| seen.id.as_str());
+        let labels = self.labels();
+        if let Some(attempt) = self.attempt.as_ref().filter(|_| !provider_request_id.is_empty()) {
+            tracing::info!(
+                provider = labels.provider,
+                model = labels.model,
+                upstream_model = labels.upstream_model,
+                provider_request_id,
+                request_id = self.id(),
+                latency_ms = millis(attempt.started.elapsed()),
+                "provider call completed"
+            );
+        }
+        if !self.proxy.settings.access_log {
+            return;
+        }
+        tracing::info!(
+            method = self.method,
+            path = self.path,
+            status,
+            latency_ms = millis(self.started.elapsed()),
+            provider = labels.provider,
+            model = labels.model,
+            api_key_id = self.caller.as_ref().map_or("", |key| key.id.as_str()),
+            prompt_tokens = tokens.prompt,
+            completion_tokens = tokens.completion,
+            total_tokens = u64::from(tokens.prompt) + u64::from(tokens.completion),
+            request_id = self.id(),
+            provider_request_id,
+            served_by_model = if self.attempt.is_some() { labels.model } else { "" },
+            routing_attempt_count = u32::from(self.attempt.is_some()),
+            routing_fallback_count = 0,
+            error_kind = error.map_or("", RequestError::kind),
+            error = error.map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX)).unwrap_or_default(),
+            "proxy request completed"
+        );
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        let unresolved = if self.requested_model.is_some() { "unresolved" } else { "" };
+        let target = self.target.as_ref();
+        Labels {
+            provider: target.map_or("", |target| target.provider.as_str()),
+            model: self.model.as_ref().map_or(unresolved, |model| model.display_name.as_str()),
+            upstream_model: target.map_or("", |target| target.upstream_model.as_str()),
+            key_id: target.map_or("", |target| target.provider_key.id.as_str()),
+            key_name: target.map_or("", |target| target.provider_key.display_name.as_str()),
+        }
+    }
+
+    fn id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.close(CALLER_GONE, None);
+    }
+}
+
+/// What the model and its upstream are called in metrics and logs.
+#[derive(Clone, Copy)]
+struct Labels<'a> {
+    provider: &'a str,
+    model: &'a str,
+    upstream_model: &'a str,
+    key_id: &'a str,
+    key_name: &'a str,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tokens {
+    usage: TokenUsage,
+    is_estimated: bool,
+}
+
+/// Tokens of a text of which only the size is known: four bytes each, on average.
+fn estimate(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(4)).unwrap_or(u32::MAX)
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn whole_seconds(moment: OffsetDateTime) -> String {
+    let whole = moment.replace_nanosecond(0).unwrap_or(moment);
+    // Every year of this era can be written.
+    whole.format(&Rfc3339).unwrap_or_default()
+}
+
+/// The text without control characters and line separators, at most so many characters of it.
+fn cut(text: &str, chars_max: usize) -> String {
+    let is_plain = |c: &char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().filter(is_plain).take(chars_max).collect()
+}

@@ -1,0 +1,161 @@
+//! The life of a request, told in order: route, authenticate, admit, resolve, attempt, relay, account.
+//!
+//! Every answer carries the gateway's name and the id of the request. Nothing of a caller's headers reaches an upstream but
+//! that id, and nothing of an upstream's but the content type and when to ask again.
+
+mod account;
+mod admit;
+mod attempt;
+mod authenticate;
+mod chat;
+mod error;
+mod models;
+mod probe;
+mod real_ip;
+mod relay;
+mod request_id;
+mod resolve;
+mod route;
+mod trace;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use time::OffsetDateTime;
+
+use crate::server::{Body, Proxy};
+use account::Account;
+use route::{Action, Endpoint, Route};
+
+pub use error::{RequestError, UpstreamError};
+pub use request_id::REQUEST_ID;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Answers a request that came from `peer`.
+pub async fn serve(
+    proxy: Rc<Proxy>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
+    let mut response = match route::find(&head.method, head.uri.path()) {
+        Route::Live => probe::live(&proxy.health, head.uri.query()),
+        Route::Ready => probe::ready(&proxy.health, head.uri.query()),
+        Route::Endpoint(endpoint) => {
+            let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
+            let account =
+                Account::open(proxy.clone(), id.clone(), client_ip, endpoint, &head);
+            let in_flight = proxy.health.enter();
+            let counted = proxy.metrics.in_flight(endpoint.template, endpoint.dialect.name());
+            let mut response = endpoint_answer(account, endpoint, &head, body).await;
+            response.body_mut().hold((in_flight, counted));
+            response
+        }
+        route @ (Route::WrongMethod(_) | Route::Removed | Route::Unknown) => {
+            let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
+            let account = Account::open(proxy.clone(), id.clone(), client_ip, route::OTHER, &head);
+            elsewhere(account, route)
+        }
+    };
+    finish(&proxy, &head, id, &mut response);
+    response
+}
+
+/// Answers at an endpoint, which every caller needs a key for.
+async fn endpoint_answer(
+    mut account: Account,
+    endpoint: Endpoint,
+    head: &Parts,
+    body: Incoming,
+) -> Response<Body> {
+    let proxy = account.proxy.clone();
+    let caller = {
+        let now = account.occurred_at().unix_timestamp_nanos() / 1_000_000;
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        authenticate::caller(&proxy.tables.borrow(), &head.headers, now)
+    };
+    let method = match &caller {
+        Err(RequestError::MissingCredential) => "none",
+        _ => "api_key",
+    };
+    let result = if caller.is_ok() { "allowed" } else { "denied" };
+    proxy.metrics.auth(method, result, authenticate::reason(&caller));
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(error) => {
+            admit::drain(head, body).await;
+            return refuse(account, &error);
+        }
+    };
+    account.caller = Some(caller.clone());
+    match endpoint.action {
+        Action::ChatCompletions => chat::serve(account, head, body).await,
+        Action::Models => {
+            let now = OffsetDateTime::now_utc().unix_timestamp();
+            let list = models::list(&proxy.tables.borrow(), &caller, now);
+            account.settle(StatusCode::OK);
+            json(StatusCode::OK, list)
+        }
+        Action::NotServed => {
+            admit::drain(head, body).await;
+            refuse(account, &RequestError::NotServed(endpoint.template))
+        }
+    }
+}
+
+/// Answers where no endpoint is.
+fn elsewhere(mut account: Account, route: Route) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    match route {
+        Route::Removed => return refuse(account, &RequestError::EndpointRemoved),
+        Route::WrongMethod(allowed) => {
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        Route::Live | Route::Ready | Route::Endpoint(_) | Route::Unknown => {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+    }
+    account.settle(response.status());
+    response
+}
+
+/// Answers with an error, and settles the account with it.
+fn refuse(mut account: Account, error: &RequestError) -> Response<Body> {
+    account.settle_failed(error);
+    let mut response = json(error.status(), account.endpoint.dialect.envelope(error));
+    if let Some(seconds) = error.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// What every answer has in common.
+fn finish(proxy: &Proxy, head: &Parts, id: HeaderValue, response: &mut Response<Body>) {
+    if head.method == Method::HEAD
+        && let Some(length) = response.body().size_hint().exact()
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        *response.body_mut() = Body::empty();
+    }
+    let headers = response.headers_mut();
+    headers.insert(SERVER, proxy.server_name.clone());
+    headers.insert(REQUEST_ID, id);
+    if proxy.health.is_retiring() && head.version <= Version::HTTP_11 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}

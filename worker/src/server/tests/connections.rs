@@ -1,0 +1,134 @@
+//! Connections of callers and to upstreams: kept, used again, ended.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use serde_json::json as value;
+use shared::worker_settings::ProxySettings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::gateway::{Gateway, chat_request, request, test_settings};
+use super::run;
+use super::upstream::{Step, Upstream, json, stream, stream_head};
+use crate::server::connection::LocalExecutor;
+
+const DONE: &str = "data: [DONE]\n\n";
+
+#[test]
+fn connections_are_used_again_after_answers_and_after_streams() {
+    run(async {
+        let answers = [json("200 OK", "{}"), stream(&[DONE]), json("400 Bad Request", "no"), json("200 OK", "{}")];
+        let upstream = Upstream::start(answers).await;
+        let gateway = Gateway::start(test_settings(), upstream.address).await;
+        let mut caller = gateway.caller().await;
+        for (is_stream, status) in [(false, 200), (true, 200), (false, 400), (false, 200)] {
+            let told = caller.chat(value!({"stream": is_stream})).await;
+            assert_eq!(told.status.as_u16(), status);
+            // The upstream's last byte may come after ours.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(upstream.connections(), 1);
+    });
+}
+
+#[test]
+fn a_kept_connection_that_dies_without_a_byte_is_replaced_unnoticed() {
+    run(async {
+        let answers = [json("200 OK", "{}"), vec![Step::Close], json("200 OK", "{}")];
+        let upstream = Upstream::start(answers).await;
+        let gateway = Gateway::start(test_settings(), upstream.address).await;
+        assert_eq!(gateway.chat(value!({})).await.status, 200);
+        assert_eq!(gateway.chat(value!({})).await.status, 200);
+        assert_eq!((upstream.connections(), upstream.heard().len()), (2, 3));
+        assert_eq!(gateway.usage().len(), 2);
+    });
+}
+
+#[test]
+fn an_idle_connection_to_an_upstream_is_closed_after_its_time() {
+    run(async {
+        let upstream = Upstream::start([json("200 OK", "{}")]).await;
+        let mut settings = test_settings();
+        settings.upstream.pool_idle_ms = 50;
+        let gateway = Gateway::start(settings, upstream.address).await;
+        assert_eq!(gateway.chat(value!({})).await.status, 200);
+        upstream.gone.notified().await;
+    });
+}
+
+#[test]
+fn a_caller_s_idle_connection_is_closed_after_its_time() {
+    run(async {
+        let upstream = Upstream::start([json("200 OK", "{}")]).await;
+        let settings = ProxySettings { downstream_idle_ms: 50, ..test_settings() };
+        let gateway = Gateway::start(settings, upstream.address).await;
+        let mut caller = gateway.caller().await;
+        assert_eq!(caller.chat(value!({})).await.status, 200);
+        caller.closed().await;
+    });
+}
+
+#[test]
+fn http_2_is_spoken_by_prior_knowledge() {
+    run(async {
+        let upstream = Upstream::start([stream(&[DONE])]).await;
+        let gateway = Gateway::start(test_settings(), upstream.address).await;
+        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake::<_, _, Full<Bytes>>(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let mut request = chat_request(value!({"stream": true}));
+        *request.uri_mut() = "http://gateway/v1/chat/completions".parse().unwrap();
+        request.headers_mut().remove("host");
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), DONE);
+    });
+}
+
+#[test]
+fn when_the_server_stops_answers_are_finished_and_idle_connections_closed() {
+    run(async {
+        let go = Rc::new(Notify::new());
+        let first = "data: {\"choices\":[{\"delta\":{}}]}\n\n".to_owned();
+        let steps = vec![stream_head(), Step::Chunk(first), Step::Wait(go.clone()), Step::Chunk(DONE.to_owned())];
+        let upstream = Upstream::start([json("200 OK", "{}"), steps]).await;
+        let gateway = Gateway::start(test_settings(), upstream.address).await;
+        let (mut idle, mut busy) = (gateway.caller().await, gateway.caller().await);
+        idle.ask(request("GET", "/livez", &[], "")).await;
+        assert_eq!(busy.chat(value!({})).await.status, 200);
+        let mut body = busy.send(chat_request(value!({"stream": true}))).await.into_body();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        gateway.stop.notify_one();
+        idle.closed().await;
+        assert!(TcpStream::connect(gateway.address).await.is_err());
+        assert!(!gateway.serving.is_finished());
+        go.notify_one();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), DONE);
+        busy.closed().await;
+        gateway.serving.await.unwrap();
+    });
+}
+
+#[test]
+fn a_connection_that_was_accepted_before_the_stop_is_still_served_once() {
+    run(async {
+        let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        // Accepted, and nothing sent yet.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        gateway.stop.notify_one();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: g\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok"), "{answer}");
+        gateway.serving.await.unwrap();
+    });
+}

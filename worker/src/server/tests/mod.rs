@@ -1,0 +1,23 @@
+//! The listener as callers see it, with an upstream that does as it is told.
+
+mod connections;
+mod gateway;
+mod refusals;
+mod streaming;
+mod tls;
+mod unary;
+mod upstream;
+
+use std::future::Future;
+use std::time::Duration;
+
+
+pub(crate) use gateway::test_settings;
+
+/// Runs a test on one thread, as the worker runs; a test that hangs fails.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    let limited = tokio::time::timeout(Duration::from_secs(30), test);
+    local.block_on(&runtime, limited).expect("the test hangs");
+}
