@@ -15,7 +15,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
@@ -110,15 +110,13 @@ async fn converse(stream: TlsStream<TcpStream>, peer: Option<SocketAddr>, cloud:
             let (projection, fence) = (cloud.projection.clone(), fence.clone());
             async { Ok::<_, Infallible>(etcd::serve(projection, fence, request).await) }
         });
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .serve_connection(stream, service)
-            .await
+        http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await
     } else {
         let service = service_fn(|request| async {
             Ok::<_, Infallible>(manager::serve(&cloud, &client, request).await)
         });
-        http1::Builder::new().timer(TokioTimer::new()).serve_connection(stream, service).await
+        // Without hyper's timer a silent connection stays open: heartbeats may be minutes apart.
+        http1::Builder::new().serve_connection(stream, service).await
     };
     if let Err(error) = ended {
         tracing::debug!("the connection of {} ended: {error}", shown(peer));

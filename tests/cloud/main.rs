@@ -1,6 +1,7 @@
-//! `aisix-cloud`: the local Cloud, for evaluation and tests. It is the other end of a managed gateway for people without
-//! a Cloud account: it issues certificate bundles, serves the manager API and the etcd API over mutual TLS on one port,
-//! projects resources from a YAML file or from a real etcd, and keeps what gateways report.
+//! `aisix-cloud`: the local Cloud, for evaluation and tests. It is the other end of a managed gateway
+//! for people without a Cloud account: it issues certificate bundles, serves the manager API and the
+//! etcd API over mutual TLS on one port, projects resources from a YAML file or from a real etcd, and
+//! keeps what gateways report.
 //!
 //! ```text
 //! cli -> issue                          a bundle on disk

@@ -71,6 +71,7 @@ impl ResourcesFile {
         // One revision is left out: a gateway that watches from the next one on is told to load everything again.
         let revision = file.last_revision() + 2;
         file.keep_revision(revision)?;
+        tracing::info!("resources: {} projected, revision {revision}", resources.entries.len());
         let memory = Memory::new(revision, std::mem::take(&mut resources.entries));
         Ok((file, memory, resources))
     }

@@ -211,8 +211,17 @@ mod tests {
 
     #[test]
     fn an_error_does_not_quote_the_file() {
-        let error = parse("    provider_keys: {p: {api_key: sk-secret").unwrap_err();
-        assert!(!error.to_string().contains("sk-secret"), "{error}");
+        for wrong in [
+            "    provider_keys: {p: {api_key: sk-secret",
+            "    provider_keys: sk-secret",
+            "    provider_keys: [sk-secret]",
+            "    provider_keys: {p: {api_key: *sk-other}}\n    # sk-secret",
+            "    api_keys: {k: {key: [sk-secret]}}",
+            "    budgets: {k: sk-secret}",
+        ] {
+            let error = parse(wrong).unwrap_err();
+            assert!(!error.to_string().contains("sk-secret"), "{error}");
+        }
     }
 
     proptest! {

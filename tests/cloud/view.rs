@@ -8,7 +8,7 @@ use crate::{
 };
 use http::{Method, Request, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 use tokio::net::TcpListener;
@@ -35,10 +35,8 @@ pub async fn serve(listener: TcpListener, cloud: Arc<Cloud>) {
         tokio::spawn(async move {
             let service =
                 service_fn(|request| async { Ok::<_, Infallible>(answer(&cloud, request).await) });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let served =
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             if let Err(error) = served {
                 tracing::debug!("a connection to the view ended: {error}");
             }

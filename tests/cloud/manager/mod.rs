@@ -4,7 +4,7 @@
 //! POST /dp/heartbeat                    200 {"ok":true}
 //! POST /dp/telemetry                    200 {"accepted":n}
 //! GET  /dp/budget_check?api_key_id=K    200 {"allow":…}
-//! POST /dp/rotate-cert                  200 {"certificate":…,"ca_certificate":…,"cert_expires_at":…,"cert_rotate_before":…}
+//! POST /dp/rotate-cert                  200 {"certificate":…,"ca_certificate":…, two times}
 //! anything refused                      4xx {"error":{"code":…,"message":…}}
 //! ```
 
