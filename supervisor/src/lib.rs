@@ -19,3 +19,8 @@ pub mod state;
 pub mod log;
 pub mod pages;
 pub mod supervisor;
+pub mod start;
+pub mod worker_settings;
+pub mod cli;
+pub mod settings;
+pub mod bundle;

@@ -34,6 +34,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Connection {
     address: SocketAddr,
+    local: SocketAddr,
     sender: SendRequest<Full<Bytes>>,
 }
 
@@ -54,10 +55,17 @@ impl Connection {
         let stream = TcpStream::connect(address)
             .await
             .map_err(|source| ClientError::Connect { address, source })?;
+        let local =
+            stream.local_addr().map_err(|source| ClientError::Connect { address, source })?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // How it ends is told by the request that it carries.
         tokio::spawn(connection);
-        Ok(Self { address, sender })
+        Ok(Self { address, local, sender })
+    }
+
+    /// Our end of it.
+    pub fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// Sends a request and takes the head of its answer.
@@ -69,7 +77,12 @@ impl Connection {
         self.sender.ready().await?;
         let answer = self.sender.send_request(request.map(Full::new)).await?;
         let (head, body) = answer.into_parts();
-        Ok(Answer { status: head.status, headers: head.headers, body, events: sse::Reader::default() })
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+            events: sse::Reader::default(),
+        })
     }
 }
 

@@ -28,8 +28,6 @@ pub struct Cloud {
 /// A certificate bundle as files.
 #[derive(Clone, Debug)]
 pub struct Bundle {
-    /// The environment it is for.
-    pub environment: String,
     /// Leaf certificate.
     pub certificate: PathBuf,
     /// Private key.
@@ -108,19 +106,25 @@ impl Cloud {
 
     /// Has a certificate bundle issued.
     pub fn issue(&self, environment: &str) -> Bundle {
-        let out = self.folder.path().join(format!("bundle-{environment}"));
+        let bundle = self.bundle(environment);
+        let out = bundle.certificate.parent().expect("the bundle has a folder");
         let output = Command::new(program())
             .arg("issue")
             .arg("--data")
             .arg(self.data())
             .args(["--env", environment])
             .arg("--out")
-            .arg(&out)
+            .arg(out)
             .output()
             .expect("aisix-cloud starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        bundle
+    }
+
+    /// The bundle that was issued last for an environment.
+    pub fn bundle(&self, environment: &str) -> Bundle {
+        let out = self.folder.path().join(format!("bundle-{environment}"));
         Bundle {
-            environment: environment.to_owned(),
             certificate: out.join("client.crt"),
             key: out.join("client.key"),
             issuers: out.join("ca.crt"),

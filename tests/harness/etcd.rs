@@ -37,7 +37,8 @@ impl Etcd {
             if let Some(status) = process.ended() {
                 panic!("etcd ended ({status}):\n{}", process.log_tail());
             }
-            let answer = client::fetch(clients, "/health").await.map_err(|error| error.to_string())?;
+            let answer =
+                client::fetch(clients, "/health").await.map_err(|error| error.to_string())?;
             let text = answer.text().await.map_err(|error| error.to_string())?;
             if text.contains("true") { Ok(()) } else { Err(text) }
         })
@@ -61,7 +62,8 @@ impl Etcd {
         let mut revision = 0;
         for (key, document) in projection.documents() {
             let put = client.put(format!("{prefix}{key}"), document.to_string(), None).await;
-            revision = put.expect("etcd takes a put").header().map_or(0, |header| header.revision());
+            revision =
+                put.expect("etcd takes a put").header().map_or(0, |header| header.revision());
         }
         revision
     }

@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn samples_are_read_with_their_labels() {
-        let text = "# HELP a b c\n# TYPE a counter\na{x=\"1\",y=\"p \\\"q\\\"\"} 2\na{x=\"2\"} 3.5\nb 1\n";
+        let text =
+            "# HELP a b c\n# TYPE a counter\na{x=\"1\",y=\"p \\\"q\\\"\"} 2\na{x=\"2\"} 3.5\nb 1\n";
         let exposition = Exposition::parse(text);
         assert_eq!(exposition.help["a"], "b c");
         assert_eq!(exposition.types["a"], "counter");

@@ -57,7 +57,8 @@ impl Builder {
         let mut builder = Self::new();
         let state = builder.state();
         // What the published configuration file for managed gateways says, with paths and ports of our own.
-        builder.configuration["etcd"] = json!({"endpoints": ["http://127.0.0.1:2379"], "prefix": "/aisix"});
+        builder.configuration["etcd"] =
+            json!({"endpoints": ["http://127.0.0.1:2379"], "prefix": "/aisix"});
         builder.configuration["managed"] = json!({
             "enabled": true,
             "mtls_dir": state.join("mtls"),
@@ -111,6 +112,24 @@ impl Builder {
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
         self
+    }
+
+    /// With a configuration file that is there already: what is our own comes by variables.
+    #[must_use]
+    pub fn with_file(mut self, path: &str) -> Self {
+        let state = self.state();
+        let path_of = |name: &str| state.join(name).display().to_string();
+        let variables = [
+            ("AISIX_PROXY__ADDR", self.proxy.to_string()),
+            ("AISIX_PROXY__WORKERS", WORKERS.to_string()),
+            ("AISIX_OBSERVABILITY__METRICS__PROMETHEUS__ADDR", self.status.to_string()),
+            ("AISIX_MANAGED__MTLS_DIR", path_of("mtls")),
+            ("AISIX_MANAGED__DP_ID_FILE", path_of("dp_id")),
+            ("AISIX_MANAGED__SNAPSHOT_CACHE_PATH", path_of("config_cache.json")),
+            ("AISIX_MANAGED__HEARTBEAT_INTERVAL_SECS", "5".to_owned()),
+        ];
+        self.environment.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+        self.arguments(&["--config", path])
     }
 
     /// Where the configuration file will be.

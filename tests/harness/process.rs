@@ -25,12 +25,10 @@ impl Process {
     /// Starts the command with everything it prints in the file `log`.
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot start {name}: {error}")))?;
+        let child =
+            command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn().map_err(
+                |error| io::Error::new(error.kind(), format!("cannot start {name}: {error}")),
+            )?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
@@ -41,7 +39,9 @@ impl Process {
 
     /// Everything it has printed.
     pub fn log(&self) -> String {
-        fs::read(&self.log).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
+        fs::read(&self.log)
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
     }
 
     /// The end of what it has printed.

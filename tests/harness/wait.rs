@@ -14,14 +14,23 @@ const INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// After [`HANG`], with what was awaited and what was seen last.
-pub async fn until<T, E: Display>(what: &str, mut look: impl AsyncFnMut() -> Result<T, E>) -> T {
+pub async fn until<T, E: Display>(what: &str, look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    match up_to(HANG, look).await {
+        Ok(fact) => fact,
+        Err(seen) => panic!("waited {} s until {what}; last seen: {seen}", HANG.as_secs()),
+    }
+}
+
+/// The same for so long at most; then with what was seen last.
+pub async fn up_to<T, E>(
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T, E> {
     let start = Instant::now();
     loop {
         match look().await {
-            Ok(fact) => return fact,
-            Err(seen) if start.elapsed() > HANG => {
-                panic!("waited {} s until {what}; last seen: {seen}", HANG.as_secs());
-            }
+            Ok(fact) => return Ok(fact),
+            Err(seen) if start.elapsed() > limit => return Err(seen),
             Err(_) => tokio::time::sleep(INTERVAL).await,
         }
     }

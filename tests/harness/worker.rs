@@ -1,6 +1,8 @@
 //! The worker processes of a gateway, as the kernel shows them.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
@@ -52,10 +54,39 @@ impl Worker {
         Self::at(self.pid).as_ref() == Some(self)
     }
 
+    /// What its descriptors are, by number, as the kernel names them. Empty if we may not look: that needs root.
+    pub fn descriptors(&self) -> BTreeMap<i32, String> {
+        let Ok(entries) = fs::read_dir(self.proc("fd")) else { return BTreeMap::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| {
+                let number = entry.file_name().to_str()?.parse().ok()?;
+                Some((number, fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
+            })
+            .collect()
+    }
+
+    /// Whether it holds the connection that the client at `client` has made. Never, unless we are root.
+    pub fn holds(&self, client: SocketAddr) -> bool {
+        let Some(inode) = inode_of_connection_from(client) else { return false };
+        let socket = format!("socket:[{inode}]");
+        self.descriptors().into_values().any(|target| target == socket)
+    }
+
     /// `kill -9`.
     pub fn kill(&self) {
         if self.runs() {
             let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
+}
+
+/// The server's socket of a loopback connection, by the client's port, in `/proc/net/tcp`.
+fn inode_of_connection_from(client: SocketAddr) -> Option<u64> {
+    let remote = format!("0100007F:{:04X}", client.port());
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().find_map(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        (columns.get(2)? == &remote).then(|| columns.get(9)?.parse().ok())?
+    })
 }

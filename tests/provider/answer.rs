@@ -80,9 +80,7 @@ impl Answer {
             }
             chunk
         };
-        let delta = |delta: Value, finish: Value| {
-            json!([{"index": 0, "delta": delta, "finish_reason": finish}])
-        };
+        let delta = |delta: Value, finish: Value| json!([{"index": 0, "delta": delta, "finish_reason": finish}]);
         let role = delta(json!({"role": "assistant", "content": ""}), Value::Null);
         let mut chunks = vec![chunk(role, Value::Null)];
         for (index, word) in self.words.iter().enumerate() {

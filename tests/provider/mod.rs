@@ -108,9 +108,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let _ = stream.set_nodelay(true);
         connection += 1;
         let shared = Arc::clone(&shared);
-        let service = service_fn(move |request| {
-            service::respond(Arc::clone(&shared), connection, request)
-        });
+        let service =
+            service_fn(move |request| service::respond(Arc::clone(&shared), connection, request));
         // A connection that breaks is the caller's business and in the ledger.
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }

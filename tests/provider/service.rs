@@ -64,7 +64,8 @@ async fn complete(
     let is_stream = request["stream"] == true;
     let include_usage = request["stream_options"]["include_usage"] == true;
     let is_error = matches!(behaviour, Behaviour::Status(_));
-    let authorized = header(headers, AUTHORIZATION.as_str()) == Some(format!("Bearer {}", shared.key));
+    let authorized =
+        header(headers, AUTHORIZATION.as_str()) == Some(format!("Bearer {}", shared.key));
     let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
     names.sort_unstable();
     let mut entry = shared.ledger.enter(Served {
@@ -90,7 +91,11 @@ async fn complete(
     if is_stream {
         let plan = stream::plan(&answer, behaviour, include_usage);
         let steps = stream::carry_out(plan, shared.released.subscribe(), entry);
-        return response(StatusCode::OK, "text/event-stream", BodyExt::boxed(StreamBody::new(steps)));
+        return response(
+            StatusCode::OK,
+            "text/event-stream",
+            BodyExt::boxed(StreamBody::new(steps)),
+        );
     }
     unary(shared, &answer, behaviour, entry).await
 }
@@ -136,7 +141,8 @@ fn scripted_error(status: u16) -> Response<Body> {
 }
 
 fn error(status: StatusCode, message: &str) -> Response<Body> {
-    let error = json!({"message": message, "type": "scripted_error", "param": null, "code": "scripted"});
+    let error =
+        json!({"message": message, "type": "scripted_error", "param": null, "code": "scripted"});
     json_response(status, &json!({"error": error}))
 }
 

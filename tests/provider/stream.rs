@@ -32,6 +32,9 @@ pub(super) enum Step {
 /// Splits of `split` are this long in turn: a prime pattern, so that each ends somewhere else in an event.
 const SPLITS: [usize; 5] = [1, 7, 2, 31, 3];
 
+/// Long enough for what is written to leave as a packet of its own.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The steps of a streamed answer.
 pub(super) fn plan(answer: &Answer, behaviour: Behaviour, include_usage: bool) -> VecDeque<Step> {
     let mut events: Vec<Bytes> = answer
@@ -45,14 +48,19 @@ pub(super) fn plan(answer: &Answer, behaviour: Behaviour, include_usage: bool) -
         Behaviour::Slow(pause) => {
             events.into_iter().flat_map(|event| [Step::Wait(pause), Step::Write(event)]).collect()
         }
-        Behaviour::Cut => first(events, half).chain([Step::Cut]).collect(),
+        Behaviour::Cut => {
+            // The pause lets what was written leave before the connection breaks.
+            first(events, half).chain([Step::Wait(PAUSE), Step::Cut]).collect()
+        }
         Behaviour::Stall => first(events, half).chain([Step::Stall]).collect(),
         Behaviour::Hold => {
             let rest = events.split_off(half);
             let rest = rest.into_iter().map(Step::Write);
             first(events, half).chain([Step::UntilReleased]).chain(rest).collect()
         }
-        Behaviour::Garbage => VecDeque::from([Step::Write(Bytes::from_static(b"data: {not JSON\n\n"))]),
+        Behaviour::Garbage => {
+            VecDeque::from([Step::Write(Bytes::from_static(b"data: {not JSON\n\n"))])
+        }
         Behaviour::Split => split(&events),
         Behaviour::Plain | Behaviour::Big | Behaviour::Status(_) => {
             events.into_iter().map(Step::Write).collect()
@@ -76,8 +84,7 @@ fn split(events: &[Bytes]) -> VecDeque<Step> {
             break;
         }
         steps.push_back(Step::Write(rest.split_to(length.min(rest.len()))));
-        // Long enough for the piece to leave as a packet of its own.
-        steps.push_back(Step::Wait(Duration::from_millis(1)));
+        steps.push_back(Step::Wait(PAUSE));
     }
     steps
 }

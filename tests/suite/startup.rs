@@ -21,11 +21,13 @@ async fn the_five_checks_of_the_guide_hold_with_a_bundle_as_files() {
 }
 
 #[tokio::test]
-async fn the_five_checks_of_the_guide_hold_with_a_bundle_as_inline_pem() {
+async fn the_five_checks_hold_with_inline_pem_and_the_packaged_configuration_file() {
     let upstream = upstream().await;
     let cloud = Cloud::start(&Projection::of(&upstream)).await;
     let bundle = cloud.issue(ENVIRONMENT);
+    let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/config.managed.yaml");
     let gateway = Builder::unprovisioned(&cloud)
+        .with_file(packaged)
         .env("AISIX_MANAGED__CP_CERT_PEM", &Bundle::text(&bundle.certificate))
         .env("AISIX_MANAGED__CP_KEY_PEM", &Bundle::text(&bundle.key))
         .env("AISIX_MANAGED__CP_CA_PEM", &Bundle::text(&bundle.issuers))
@@ -97,9 +99,11 @@ async fn the_bundle_and_the_identity_are_kept_in_the_state_directory_and_serve_t
     let bundle = cloud.issue(ENVIRONMENT);
     let mut first = Builder::managed_with(&cloud, &bundle).start().await;
     let state = first.state();
-    for (name, source) in
-        [("ca.crt", &bundle.issuers), ("client.crt", &bundle.certificate), ("client.key", &bundle.key)]
-    {
+    for (name, source) in [
+        ("ca.crt", &bundle.issuers),
+        ("client.crt", &bundle.certificate),
+        ("client.key", &bundle.key),
+    ] {
         let kept = fs::read(state.join("mtls").join(name)).unwrap();
         assert_eq!(kept, fs::read(source).unwrap(), "{name}");
     }

@@ -98,15 +98,22 @@ async fn the_list_of_models_holds_what_the_caller_may_use_in_order() {
     let world = World::start().await;
     let list = world.caller().models().await.unwrap().json().await.unwrap();
     assert_eq!(list["object"], "list");
-    let names: Vec<_> =
-        list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let names: Vec<_> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap())
+        .collect();
     assert!(names.is_sorted() && names.contains(&"small-1"), "{names:?}");
     let first = &list["data"][0];
     assert_eq!((&first["object"], &first["owned_by"]), (&json!("model"), &json!("openai")));
     assert!(first["created"].is_u64());
 
-    let few = harness::Projection::of(&world.upstream)
-        .with("api_keys", "k-2", projection::api_key("sk-few", &["s*-1", "big"]));
+    let few = harness::Projection::of(&world.upstream).with(
+        "api_keys",
+        "k-2",
+        projection::api_key("sk-few", &["s*-1", "big"]),
+    );
     world.cloud.project(&few);
     let caller = world.gateway.caller_with("sk-few");
     let list = harness::wait::until("the second caller is known", async || {
@@ -176,8 +183,12 @@ async fn a_connection_of_a_caller_serves_many_requests() {
     let world = World::start().await;
     let caller = world.caller();
     let mut connection = Connection::open(caller.address).await.unwrap();
-    for body in [chat("small-1", "a"), chat_stream("small-1", "b"), chat("nothing", "c"), chat("small-1", "d")]
-    {
+    for body in [
+        chat("small-1", "a"),
+        chat_stream("small-1", "b"),
+        chat("nothing", "c"),
+        chat("small-1", "d"),
+    ] {
         let answer = caller.chat_over(&mut connection, &body).await.unwrap();
         answer.bytes().await.unwrap();
     }

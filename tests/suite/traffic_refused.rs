@@ -37,7 +37,8 @@ async fn without_a_good_key_a_caller_gets_401() {
     };
     let none = refused(ask(&[]).await, 401, "invalid_api_key").await;
     assert_eq!(none["error"]["message"], "missing or malformed Authorization header");
-    let unknown = refused(ask(&[("authorization", "Bearer sk-wrong")]).await, 401, "invalid_api_key").await;
+    let unknown =
+        refused(ask(&[("authorization", "Bearer sk-wrong")]).await, 401, "invalid_api_key").await;
     assert_eq!(unknown["error"]["message"], "invalid API key");
     for headers in [
         &[("authorization", "Basic c2stZGVtbw==")][..],
@@ -92,8 +93,12 @@ async fn a_model_that_is_unknown_gets_404_and_one_that_is_not_allowed_403() {
 async fn a_body_that_is_no_chat_request_gets_400() {
     let world = World::start().await;
     let Caller { address, .. } = world.caller();
-    for body in [json!({}), json!([]), json!({"model": "small-1"}), json!({"model": "small-1", "messages": []})]
-    {
+    for body in [
+        json!({}),
+        json!([]),
+        json!({"model": "small-1"}),
+        json!({"model": "small-1", "messages": []}),
+    ] {
         let answer = world.caller().try_chat(&body).await.unwrap();
         refused(answer, 400, "invalid_request_error").await;
     }
@@ -105,7 +110,8 @@ async fn a_body_that_is_no_chat_request_gets_400() {
 #[tokio::test]
 async fn a_body_above_the_limit_gets_413() {
     let world =
-        World::start_with(|builder| builder.set("/proxy/request_body_limit_bytes", 2000.into())).await;
+        World::start_with(|builder| builder.set("/proxy/request_body_limit_bytes", 2000.into()))
+            .await;
     assert_eq!(world.caller().ask("small-1", &"x".repeat(1000)).await.status, 200);
     let answer = world.caller().ask("small-1", &"x".repeat(3000)).await;
     refused(answer, 413, "invalid_request_error").await;
@@ -142,5 +148,8 @@ async fn the_health_routes_say_what_they_look_at() {
     assert_eq!(fetch("/livez").await.trim(), "ok");
     assert_eq!(fetch("/readyz").await.trim(), "ok");
     let verbose = fetch("/readyz?verbose").await;
-    assert!(verbose.contains("[+]config ok") && verbose.contains("readyz check passed"), "{verbose}");
+    assert!(
+        verbose.contains("[+]config ok") && verbose.contains("readyz check passed"),
+        "{verbose}"
+    );
 }

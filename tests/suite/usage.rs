@@ -47,9 +47,12 @@ async fn forty_requests(world: &World) -> Vec<String> {
     ids
 }
 
-/// Exactly the upstream's counts under exactly the callers' ids, each once.
-async fn is_exact(world: &World, ids: Vec<String>) {
-    let events = world.cloud.usage_of(ids.len()).await;
+/// Exactly the upstream's counts under exactly the callers' ids, each once, and nothing that comes later.
+async fn is_exact(world: &mut World, ids: Vec<String>) {
+    world.cloud.usage_of(ids.len()).await;
+    world.gateway.terminate();
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    let events = world.cloud.usage().await;
     assert_eq!(events.len(), ids.len());
     assert_eq!(told(&events), counted(world));
     assert_eq!(told(&events).into_keys().collect::<Vec<_>>(), ids);
@@ -57,9 +60,9 @@ async fn is_exact(world: &World, ids: Vec<String>) {
 
 #[tokio::test]
 async fn forty_requests_are_forty_events_with_the_upstreams_counts() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let ids = forty_requests(&world).await;
-    is_exact(&world, ids).await;
+    is_exact(&mut world, ids).await;
     for event in world.cloud.usage().await {
         assert_eq!(event["status_code"], 200, "{event}");
         assert_eq!(event["model_id"], "m-small-1", "{event}");
@@ -74,10 +77,10 @@ async fn forty_requests_are_forty_events_with_the_upstreams_counts() {
 
 #[tokio::test]
 async fn while_the_cloud_refuses_usage_it_is_kept_and_then_arrives_once() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     world.cloud.fail("/dp/telemetry", 503, Some(3)).await;
     let ids = forty_requests(&world).await;
-    is_exact(&world, ids).await;
+    is_exact(&mut world, ids).await;
 }
 
 #[tokio::test]
@@ -86,7 +89,7 @@ async fn usage_outlives_an_absence_of_the_cloud() {
     world.cloud.stop();
     let ids = forty_requests(&world).await;
     world.cloud.resume().await;
-    is_exact(&world, ids).await;
+    is_exact(&mut world, ids).await;
 }
 
 #[tokio::test]

@@ -84,8 +84,7 @@ impl Decoder {
             }
             let line = self.buffer.get(self.line_start..line_end).unwrap_or_default();
             // A mark before an empty line is all there is of that line.
-            let is_empty =
-                line.is_empty() || (!self.begun && self.line_start == 0 && line == BOM);
+            let is_empty = line.is_empty() || (!self.begun && self.line_start == 0 && line == BOM);
             self.searched = next;
             self.line_start = next;
             if next > EVENT_BYTES_MAX {

@@ -74,7 +74,8 @@ pub struct Upload {
     empty: watch::Sender<bool>,
 }
 
-/// A handle, and the task to be spawned for it. Without a session (no Cloud) events are only counted.
+/// A handle, and the task to be spawned for it. Without a session (no Cloud) events pass through the spool and
+/// are let go.
 pub fn new(spool: Spool, session: Option<Session>) -> (Telemetry, Upload) {
     let state = State { spool, ..State::default() };
     let common = Arc::new(Common { state: Mutex::new(state), appended: Notify::new() });
@@ -106,7 +107,7 @@ impl Telemetry {
         self.hurry.send_replace(true);
         self.common.appended.notify_one();
         // The sender says "empty" only after it has looked; an append just before is seen here.
-        while self.common.state().spool.len() > 0 {
+        while !self.common.state().spool.is_empty() {
             if timeout_at(deadline, self.empty.changed()).await.is_err() {
                 break;
             }
@@ -172,8 +173,10 @@ impl Upload {
                 if state.error.take().is_some() {
                     info!("usage is delivered to the Cloud again");
                 }
-                state.accepted += count;
-                state.last_success = Some(SystemTime::now());
+                if self.session.is_some() {
+                    state.accepted += count;
+                    state.last_success = Some(SystemTime::now());
+                }
             }
             (Verdict::GiveUp, Err(error)) => {
                 for (_, event) in &batch {

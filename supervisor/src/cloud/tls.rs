@@ -190,7 +190,7 @@ fn in_words(error: &rustls::Error) -> String {
             | AlertDescription::UnknownCA
             | AlertDescription::UnsupportedCertificate
             | AlertDescription::DecryptError),
-        ) => format!("the manager refused the gateway's certificate ({alert:?})"),
+        ) => format!("the server refused the gateway's certificate ({alert:?})"),
         rustls::Error::InvalidMessage(_) => "the server does not speak TLS on this port".to_owned(),
         other => format!("TLS: {other}"),
     }

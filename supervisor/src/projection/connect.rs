@@ -163,9 +163,6 @@ fn channel(
 /// An etcd error with its causes; a plain `Display` hides them.
 pub fn in_words(error: &etcd_client::Error) -> String {
     let etcd_client::Error::GRpcStatus(status) = error else { return error.to_string() };
-    if let Some(reason) = std::error::Error::source(status).and_then(tls::explain) {
-        return reason;
-    }
     let mut text = format!("{:?}: {}", status.code(), status.message());
     let mut source = std::error::Error::source(status);
     while let Some(cause) = source {
@@ -175,7 +172,12 @@ pub fn in_words(error: &etcd_client::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    // The h2 crate keeps this cause to itself, except for its words. After the handshake, which is where TLS 1.3 puts the
+    // judgement on the client's certificate, an alert means that.
+    match text.split_once("received fatal alert: ") {
+        Some((_, alert)) => format!("the store refused the gateway's certificate ({alert})"),
+        None => text,
+    }
 }
 
 /// A connection, plain or in TLS.

@@ -300,5 +300,4 @@ fn refuse(
 }
 
 #[cfg(test)]
-#[path = "last_good_tests.rs"]
 mod tests;

@@ -48,6 +48,9 @@ pub async fn load(client: &Client, prefix: &str) -> Result<Loaded, FollowError> 
         };
         if loaded.revision == 0 {
             loaded.revision = page.header().map_or(0, |header| header.revision());
+            if loaded.revision <= 0 {
+                return Err(FollowError::Load("the store tells no revision".to_owned()));
+            }
         }
         let more = page.more();
         let entries = page.take_kvs();

@@ -111,11 +111,13 @@ async fn run(
                 Some(Question { applied, answer }) => drop(answer.send(state.report(applied, now()))),
                 None => break,
             },
-            Some(observed) = seen.recv() => if let Some(update) = state.observe(observed, now()) {
-                if updates.send(update).await.is_err() {
+            Some(observed) = seen.recv() => {
+                if let Some(update) = state.observe(observed, now())
+                    && updates.send(update).await.is_err()
+                {
                     break;
                 }
-            },
+            }
         }
     }
     follower.abort();

@@ -1,16 +1,18 @@
 //! What is told about the configuration: on `/status/config`, in the heartbeat, and as metrics.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::last_good::UnixSeconds;
+use super::key::{self, KeyError};
+use super::last_good::{LastGood, UnixSeconds};
 use crate::cloud::heartbeat::{PartiallyCompatible, RejectedResource};
 
 /// At most so many rejections go into a heartbeat. As published.
-pub const REJECTED_MAX: usize = 256;
+const REJECTED_MAX: usize = 256;
 
 /// Everything there is to tell, of one moment.
 #[derive(Clone, Debug)]
@@ -187,6 +189,80 @@ pub struct PartialStatus {
     pub field: String,
     /// How many documents carry it.
     pub count: u64,
+}
+
+impl From<&PartiallyCompatible> for PartialStatus {
+    fn from(row: &PartiallyCompatible) -> Self {
+        let (resource_kind, field) = (row.kind.clone(), row.field.clone());
+        Self { resource_kind, field, count: row.count }
+    }
+}
+
+impl Gauges {
+    /// What the status says, counted.
+    pub fn of(status: &ConfigStatus) -> Self {
+        let applied = status.applied.as_ref();
+        let mut gauges = Self {
+            last_reload_successful: status.last_reload.as_ref().map(|reload| reload.successful),
+            observed_revision: status.source.observed_revision.unwrap_or(0),
+            applied_revision: applied.map_or(0, |applied| applied.applied_revision),
+            config_hash: applied.map(|applied| applied.config_hash.clone()),
+            source_connected: status.source.connected,
+            ..Self::default()
+        };
+        for row in &status.rejected {
+            *gauges.rejected.entry(row.resource_kind.clone()).or_default() += 1;
+            if row.serving_stale_since.is_some() {
+                *gauges.stale.entry(row.resource_kind.clone()).or_default() += 1;
+            }
+        }
+        for row in &status.partially_compatible {
+            *gauges.partially_compatible.entry(row.resource_kind.clone()).or_default() += 1;
+        }
+        gauges
+    }
+}
+
+/// The documents that are not served, sorted by kind and id.
+pub fn rejected(documents: &LastGood, prefix: &str, now: UnixSeconds) -> Vec<RejectedStatus> {
+    let rows = documents.rejected().map(|(key, rejection)| {
+        let (kind, id) = match key::parse(prefix.as_bytes(), key) {
+            Ok((kind, id)) => (kind.name, id),
+            Err(KeyError::UnknownKind { kind, id }) => (kind, id),
+            Err(KeyError::Shape) => ("", ""),
+        };
+        let since = rejection.stale_since;
+        RejectedStatus {
+            resource_kind: kind.to_owned(),
+            resource_id: id.to_owned(),
+            last_error_kind: rejection.refusal.kind.name(),
+            last_error: rejection.refusal.error.clone(),
+            first_seen_at: rfc3339(rejection.first_seen),
+            last_seen_at: rfc3339(rejection.last_seen),
+            serving_stale_since: since.map(rfc3339),
+            serving_stale_age_seconds: since.map(|since| now.saturating_sub(since).max(0)),
+        }
+    });
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by(|a, b| {
+        (&a.resource_kind, &a.resource_id).cmp(&(&b.resource_kind, &b.resource_id))
+    });
+    rows
+}
+
+/// The documents that are not served, as many as a heartbeat may tell, newest first.
+pub fn newest_rejected(documents: &LastGood) -> Vec<RejectedResource> {
+    let mut newest: Vec<_> = documents.rejected().collect();
+    newest.sort_by_key(|(_, rejection)| Reverse(rejection.last_seen));
+    let newest = newest.into_iter().take(REJECTED_MAX);
+    let rows = newest.map(|(key, rejection)| RejectedResource {
+        key: String::from_utf8_lossy(key).into_owned(),
+        kind: rejection.refusal.kind.name(),
+        error: rejection.refusal.error.clone(),
+        timestamp_unix_secs: rejection.last_seen,
+        stale_serving_since_unix_secs: rejection.stale_since,
+    });
+    rows.collect()
 }
 
 /// RFC 3339, UTC, whole seconds.

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use shared::id::Revision;
 use tracing::warn;
 
+use super::Update;
 use super::document::Refusal;
 use super::last_good::{LastGood, Step, UnixSeconds};
 use super::report::{
-    Applied, ConfigStatus, Gauges, LastFailure, LastReload, PartialStatus, REJECTED_MAX,
-    RejectedStatus, Report, SourceStatus, State as Word, rfc3339,
+    self, Applied, ConfigStatus, Gauges, LastFailure, LastReload, PartialStatus, Report,
+    SourceStatus, State as Word, rfc3339,
 };
-use super::{Update, key};
-use crate::cloud::heartbeat::RejectedResource;
 
 /// What the store was seen to hold or do.
 #[derive(Debug)]
@@ -175,10 +174,10 @@ impl State {
 
     /// Everything there is to tell, while `applied` is what every worker has confirmed.
     pub fn report(&mut self, applied: Revision, now: UnixSeconds) -> Report {
-        self.refresh_applied(applied);
-        let rejected = self.rejected(now);
-        let rows = self.documents.partial().rows();
         let source = self.source();
+        self.refresh_applied(applied, source.source_hash.as_deref());
+        let rejected = report::rejected(&self.documents, &self.prefix, now);
+        let rows = self.documents.partial().rows();
         let served =
             self.applied.as_ref().is_some_and(|applied| !applied.resource_counts.is_empty());
         let status = ConfigStatus {
@@ -194,18 +193,15 @@ impl State {
                 last_error: error.clone(),
             }),
             rejected,
-            partially_compatible: rows
-                .iter()
-                .map(|row| PartialStatus {
-                    resource_kind: row.kind.clone(),
-                    field: row.field.clone(),
-                    count: row.count,
-                })
-                .collect(),
+            partially_compatible: rows.iter().map(PartialStatus::from).collect(),
         };
+        let mut gauges = Gauges::of(&status);
+        gauges.last_reload_success = self.last_reload_success;
+        gauges.reloads = self.reloads;
+        gauges.reload_failures = self.reload_failures.clone();
         Report {
-            gauges: self.gauges(&status),
-            rejected_resources: self.newest_rejected(),
+            gauges,
+            rejected_resources: report::newest_rejected(&self.documents),
             partially_compatible_resources: rows,
             status,
         }
@@ -213,25 +209,23 @@ impl State {
 
     /// Hashes what is served, if the workers have all of it and it has changed. While they are catching up, what was last
     /// told stays true.
-    fn refresh_applied(&mut self, confirmed: Revision) {
-        let Some((revision, at)) = self.handed_out.filter(|(at, _)| confirmed.0 >= *at) else {
-            return;
-        };
+    fn refresh_applied(&mut self, confirmed: Revision, source_hash: Option<&str>) {
+        let told = self.handed_out.filter(|(revision, _)| confirmed.0 >= *revision);
+        let Some((revision, at)) = told else { return };
         let apply_seq = self.documents.served_changes();
-        let counts = self.documents.counts().iter();
-        let hash = match self.applied.take() {
-            Some(applied) if applied.apply_seq == apply_seq => applied.config_hash,
+        let counts = self.documents.counts().iter().filter(|(_, count)| **count > 0);
+        let config_hash = match (self.applied.take(), source_hash) {
+            (Some(applied), _) if applied.apply_seq == apply_seq => applied.config_hash,
+            // Everything in the store is served.
+            (_, Some(hash)) if self.documents.rejected().next().is_none() => hash.to_owned(),
             _ => self.documents.config_hash(),
         };
         self.applied = Some(Applied {
             applied_revision: revision,
-            config_hash: hash,
+            config_hash,
             apply_seq,
             applied_at: rfc3339(at),
-            resource_counts: counts
-                .filter(|(_, count)| **count > 0)
-                .map(|(kind, count)| (*kind, *count))
-                .collect(),
+            resource_counts: counts.map(|(kind, count)| (*kind, *count)).collect(),
         });
     }
 
@@ -250,76 +244,7 @@ impl State {
             observed_at: self.observed.map(|(_, at)| rfc3339(at)),
         }
     }
-
-    fn rejected(&self, now: UnixSeconds) -> Vec<RejectedStatus> {
-        let mut rows: Vec<_> = self
-            .documents
-            .rejected()
-            .map(|(key, rejection)| {
-                let (kind, id) = match key::parse(self.prefix.as_bytes(), key) {
-                    Ok((kind, id)) => (kind.name, id),
-                    Err(key::KeyError::UnknownKind { kind, id }) => (kind, id),
-                    Err(key::KeyError::Shape) => ("", ""),
-                };
-                RejectedStatus {
-                    resource_kind: kind.to_owned(),
-                    resource_id: id.to_owned(),
-                    last_error_kind: rejection.refusal.kind.name(),
-                    last_error: rejection.refusal.error.clone(),
-                    first_seen_at: rfc3339(rejection.first_seen),
-                    last_seen_at: rfc3339(rejection.last_seen),
-                    serving_stale_since: rejection.stale_since.map(rfc3339),
-                    serving_stale_age_seconds: rejection
-                        .stale_since
-                        .map(|since| (now - since).max(0)),
-                }
-            })
-            .collect();
-        rows.sort_by(|a, b| {
-            (&a.resource_kind, &a.resource_id).cmp(&(&b.resource_kind, &b.resource_id))
-        });
-        rows
-    }
-
-    fn newest_rejected(&self) -> Vec<RejectedResource> {
-        let mut newest: Vec<_> = self.documents.rejected().collect();
-        newest.sort_by_key(|(_, rejection)| std::cmp::Reverse(rejection.last_seen));
-        let newest =
-            newest.into_iter().take(REJECTED_MAX).map(|(key, rejection)| RejectedResource {
-                key: String::from_utf8_lossy(key).into_owned(),
-                kind: rejection.refusal.kind.name(),
-                error: rejection.refusal.error.clone(),
-                timestamp_unix_secs: rejection.last_seen,
-                stale_serving_since_unix_secs: rejection.stale_since,
-            });
-        newest.collect()
-    }
-
-    fn gauges(&self, status: &ConfigStatus) -> Gauges {
-        let mut gauges = Gauges {
-            last_reload_successful: self.last_reload.map(|(successful, _)| successful),
-            last_reload_success: self.last_reload_success,
-            reloads: self.reloads,
-            reload_failures: self.reload_failures.clone(),
-            observed_revision: status.source.observed_revision.unwrap_or(0),
-            applied_revision: status.applied.as_ref().map_or(0, |applied| applied.applied_revision),
-            config_hash: status.applied.as_ref().map(|applied| applied.config_hash.clone()),
-            source_connected: self.connected,
-            ..Gauges::default()
-        };
-        for row in &status.rejected {
-            *gauges.rejected.entry(row.resource_kind.clone()).or_default() += 1;
-            if row.serving_stale_since.is_some() {
-                *gauges.stale.entry(row.resource_kind.clone()).or_default() += 1;
-            }
-        }
-        for row in &status.partially_compatible {
-            *gauges.partially_compatible.entry(row.resource_kind.clone()).or_default() += 1;
-        }
-        gauges
-    }
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

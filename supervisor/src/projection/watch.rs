@@ -97,9 +97,11 @@ impl Follower {
             let error = match self.follow().await {
                 Ok(Left::Reload) => {
                     info!(
-                        "the store no longer has the changes since the last one seen; loading everything again"
+                        "the store no longer has what came after the last revision seen; loading everything again"
                     );
                     self.seen = None;
+                    // With a pause, lest a broken store is asked for everything again and again.
+                    sleep(self.backoff.failed(chance())).await;
                     continue;
                 }
                 Ok(Left::NewIdentity) => continue,

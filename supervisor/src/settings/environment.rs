@@ -151,7 +151,8 @@ mod tests {
             assert!(findings.problems.is_empty(), "{:?}", findings.problems);
             assert_eq!(findings.ignored, [name]);
         }
-        let (_, findings) = read_all(&[("AISIX_CONFIG", "/a"), ("AISIX_CONFIG_PATH", "/b"), ("PATH", "")]);
+        let (_, findings) =
+            read_all(&[("AISIX_CONFIG", "/a"), ("AISIX_CONFIG_PATH", "/b"), ("PATH", "")]);
         assert!(findings.problems.is_empty() && findings.ignored.is_empty());
     }
 
@@ -160,7 +161,9 @@ mod tests {
         assert!(KEYS.iter().all(|key| !is_foreign(&Key::variable(key.name))));
         let (raw, _) = read_all(&[("AISIX_PROXY__ADDR", "127.0.0.1:3000")]);
         assert_eq!(raw.text("proxy.addr"), Some("127.0.0.1:3000"));
-        for name in ["AISIX_PROXY__PORT", "AISIX_PORT_X_TCP", "AISIX_PORT_3000_TCP_X", "AISIX_PROXY"] {
+        for name in
+            ["AISIX_PROXY__PORT", "AISIX_PORT_X_TCP", "AISIX_PORT_3000_TCP_X", "AISIX_PROXY"]
+        {
             let (_, findings) = read_all(&[(name, "1")]);
             assert!(matches!(findings.problems[..], [Problem::UnknownKey { .. }]), "{name}");
         }
@@ -176,7 +179,8 @@ mod tests {
     #[test]
     fn the_variable_that_holds_the_etcd_password_may_have_any_name() {
         let password = ("AISIX_ETCD_PASSWORD", "0123");
-        let (_, findings) = read_all(&[password, ("AISIX_ETCD__PASSWORD_ENV", "AISIX_ETCD_PASSWORD")]);
+        let (_, findings) =
+            read_all(&[password, ("AISIX_ETCD__PASSWORD_ENV", "AISIX_ETCD_PASSWORD")]);
         assert!(findings.problems.is_empty(), "{:?}", findings.problems);
         let (_, findings) = read_all(&[password]);
         assert_eq!(
@@ -187,7 +191,8 @@ mod tests {
 
     #[test]
     fn unknown_variables_are_all_named_with_the_nearest_known_one() {
-        let (_, findings) = read_all(&[("AISIX_PROXY_ADDR", "x"), ("AISIX_MANAGED__CP_BASE_URI", "x")]);
+        let (_, findings) =
+            read_all(&[("AISIX_PROXY_ADDR", "x"), ("AISIX_MANAGED__CP_BASE_URI", "x")]);
         let texts: Vec<_> = findings.problems.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 2);
         assert!(texts[0].ends_with("did you mean AISIX_MANAGED__CP_BASE_URL?"), "{texts:?}");

@@ -40,8 +40,10 @@ fn yaml(text: &str, level: Level<'_, '_>) -> Result<(), String> {
     let mut options = serde_saphyr::Options::default();
     // An excerpt could show a secret.
     options.with_snippet = false;
-    serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| level.deserialize(yaml))
-        .map_err(|error| error.to_string())
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
+        level.deserialize(yaml)
+    })
+    .map_err(|error| error.to_string())
 }
 
 fn json(text: &str, level: Level<'_, '_>) -> Result<(), String> {
@@ -142,12 +144,13 @@ impl<'de> DeserializeSeed<'de> for Leaf {
                 // Asked for as text, so that a format never takes it for a number first.
                 Option::<String>::deserialize(deserializer)?.map(|text| Value::scalar(kind, &text))
             }
-            Kind::Bool | Kind::Integer | Kind::Number => Option::<Scalar>::deserialize(deserializer)
-                .map_err(|_| D::Error::custom("expected a single value"))?
-                .map(|scalar| Value::scalar(kind, &scalar.into_text())),
-            Kind::Texts | Kind::TextsInFile => {
-                Option::<Vec<String>>::deserialize(deserializer)?.map(|texts| Ok(Value::Texts(texts)))
+            Kind::Bool | Kind::Integer | Kind::Number => {
+                Option::<Scalar>::deserialize(deserializer)
+                    .map_err(|_| D::Error::custom("expected a single value"))?
+                    .map(|scalar| Value::scalar(kind, &scalar.into_text()))
             }
+            Kind::Texts | Kind::TextsInFile => Option::<Vec<String>>::deserialize(deserializer)?
+                .map(|texts| Ok(Value::Texts(texts))),
             Kind::Numbers => Option::<Vec<f64>>::deserialize(deserializer)?
                 .map(|numbers| Ok(Value::Numbers(numbers))),
             Kind::Objects(fields) => Option::<Vec<RawObject>>::deserialize(deserializer)?

@@ -27,13 +27,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::environment::Environment;
 pub use self::error::{Problem, SettingsError};
+use self::key::Effect;
 pub use self::observability::{MetricsListener, Observability};
+use self::raw::Raw;
 pub use self::source::{Etcd, EtcdTls, Managed, Source};
 pub use self::traffic::{ClientIdentity, Downstream, Proxy, RealIp, Upstream, UpstreamTls};
-use self::environment::Environment;
-use self::key::Effect;
-use self::raw::Raw;
 use crate::fleet::Sandbox;
 
 /// All that can be set, checked.

@@ -41,7 +41,9 @@ impl Observability {
         let text = |key| raw.text(key).unwrap_or_default().to_owned();
         let log_level = text("observability.log_level");
         EnvFilter::builder().parse(&log_level).map_err(|error| {
-            let reason = format!("{log_level:?} is no log filter such as info or supervisor=debug,info: {error}");
+            let reason = format!(
+                "{log_level:?} is no log filter such as info or supervisor=debug,info: {error}"
+            );
             raw.problem("observability.log_level", reason)
         })?;
         // Checked even where it is switched off, as published.
@@ -71,7 +73,9 @@ fn metrics_path(raw: &Raw) -> String {
 pub(super) fn edges(raw: &Raw, key: &'static str) -> Result<Vec<f64>, Problem> {
     let edges = raw.numbers(key);
     if !(1..=EDGES_MAX).contains(&edges.len()) {
-        return Err(raw.problem(key, format!("needs 1 to {EDGES_MAX} edges, found {}", edges.len())));
+        return Err(
+            raw.problem(key, format!("needs 1 to {EDGES_MAX} edges, found {}", edges.len()))
+        );
     }
     if let Some(edge) = edges.iter().find(|edge| !edge.is_finite() || **edge <= 0.0) {
         return Err(raw.problem(key, format!("edges must be positive and finite, found {edge}")));

@@ -102,15 +102,21 @@ impl Raw {
     }
 
     /// A text of some form of its own; `None` = absent.
-    pub fn parsed<T: FromStr<Err: ToString>>(&self, key: &'static str) -> Result<Option<T>, Problem> {
+    pub fn parsed<T: FromStr<Err: ToString>>(
+        &self,
+        key: &'static str,
+    ) -> Result<Option<T>, Problem> {
         self.text(key).map(|text| self.parse(key, text)).transpose()
     }
 
     /// One element of the value of `key`, in a form of its own.
-    pub fn parse<T: FromStr<Err: ToString>>(&self, key: &'static str, text: &str) -> Result<T, Problem> {
-        text.parse().map_err(|error: T::Err| {
-            self.problem(key, format!("{text:?}: {}", error.to_string()))
-        })
+    pub fn parse<T: FromStr<Err: ToString>>(
+        &self,
+        key: &'static str,
+        text: &str,
+    ) -> Result<T, Problem> {
+        text.parse()
+            .map_err(|error: T::Err| self.problem(key, format!("{text:?}: {}", error.to_string())))
     }
 
     /// An address to listen on; `None` = absent.

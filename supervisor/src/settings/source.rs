@@ -121,7 +121,9 @@ impl Managed {
                 .map_err(|reason| raw.problem(ETCD, reason))?,
             // The same port serves both; a path belongs to the REST interface only.
             None => {
-                let endpoint = url.parse::<Endpoint>().map_err(|error| raw.problem(URL, invalid(&url, error)))?;
+                let endpoint = url
+                    .parse::<Endpoint>()
+                    .map_err(|error| raw.problem(URL, invalid(&url, error)))?;
                 Endpoint { path: String::new(), ..endpoint }
             }
         };
@@ -134,7 +136,9 @@ impl Managed {
             extra_roots: raw.path("managed.cp_ca_cert_file"),
             mtls_dir: raw.path("managed.mtls_dir").unwrap_or_default(),
             dp_id_file: raw.path("managed.dp_id_file").unwrap_or_default(),
-            heartbeat_interval: Duration::from_secs(interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1)),
+            heartbeat_interval: Duration::from_secs(
+                interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
+            ),
         })
     }
 
@@ -148,7 +152,9 @@ impl Managed {
 fn secure(url: &str) -> Result<String, String> {
     match url.split_once("://") {
         None => Ok(format!("https://{url}")),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Ok(format!("https://{rest}")),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+            Ok(format!("https://{rest}"))
+        }
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Err(format!(
             "{url:?} is refused: the gateway shows its certificate to the Cloud, and only https can do that"
         )),
@@ -158,7 +164,11 @@ fn secure(url: &str) -> Result<String, String> {
 
 fn at_root(url: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = url.parse().map_err(|error| invalid(url, error))?;
-    if endpoint.path.is_empty() { Ok(endpoint) } else { Err(format!("{url:?} must not have a path")) }
+    if endpoint.path.is_empty() {
+        Ok(endpoint)
+    } else {
+        Err(format!("{url:?} must not have a path"))
+    }
 }
 
 fn invalid(url: &str, error: EndpointError) -> String {
@@ -213,7 +223,8 @@ impl EtcdTls {
             }
             (None, None, None) if server_name.is_none() => Ok(None),
             _ => Err(Problem::Together(
-                "etcd.tls needs all of ca_cert_file, client_cert_file and client_key_file".to_owned(),
+                "etcd.tls needs all of ca_cert_file, client_cert_file and client_key_file"
+                    .to_owned(),
             )),
         }
     }
@@ -228,6 +239,8 @@ fn user(raw: &Raw, environment: &Environment) -> Result<Option<(String, Secret<S
         .iter()
         .find(|(name, _)| *name == variable)
         .and_then(|(_, value)| value.to_str())
-        .ok_or_else(|| raw.problem(VARIABLE, format!("there is no environment variable {variable}")))?;
+        .ok_or_else(|| {
+            raw.problem(VARIABLE, format!("there is no environment variable {variable}"))
+        })?;
     Ok(Some((user.to_owned(), Secret::new(password.to_owned()))))
 }

@@ -74,7 +74,11 @@ impl Proxy {
             real_ip: RealIp {
                 trusted_proxies: trusted_proxies(raw)?,
                 recursive: raw.flag("proxy.real_ip.recursive"),
-                header: header(raw, "proxy.real_ip.header", raw.text("proxy.real_ip.header").unwrap_or_default())?,
+                header: header(
+                    raw,
+                    "proxy.real_ip.header",
+                    raw.text("proxy.real_ip.header").unwrap_or_default(),
+                )?,
             },
             request_id_headers: request_id_headers(raw)?,
         })
@@ -175,7 +179,8 @@ fn identity(raw: &Raw) -> Result<Option<ClientIdentity>, Problem> {
         }
         (None, None) => Ok(None),
         _ => Err(Problem::Together(
-            "upstream.tls.client_cert_file and upstream.tls.client_key_file must be set together".to_owned(),
+            "upstream.tls.client_cert_file and upstream.tls.client_key_file must be set together"
+                .to_owned(),
         )),
     }
 }

@@ -83,7 +83,10 @@ impl Value {
     pub fn objects(fields: &[&str], objects: Vec<RawObject>) -> Result<Self, String> {
         let unknown = objects.iter().enumerate().find_map(|(index, object)| {
             let name = object.keys().find(|name| !fields.contains(&name.as_str()))?;
-            Some(format!("entry {index} has the unknown field {name}, known are {}", fields.join(", ")))
+            Some(format!(
+                "entry {index} has the unknown field {name}, known are {}",
+                fields.join(", ")
+            ))
         });
         match unknown {
             Some(reason) => Err(reason),
@@ -162,7 +165,10 @@ mod tests {
     fn a_list_may_hold_a_single_number() {
         assert_eq!(Value::from_variable(Kind::Texts, "7"), Ok(Value::Texts(vec!["7".to_owned()])));
         assert_eq!(Value::from_variable(Kind::Numbers, "7"), Ok(Value::Numbers(vec![7.0])));
-        assert_eq!(Value::from_variable(Kind::Numbers, "0.5, 1"), Ok(Value::Numbers(vec![0.5, 1.0])));
+        assert_eq!(
+            Value::from_variable(Kind::Numbers, "0.5, 1"),
+            Ok(Value::Numbers(vec![0.5, 1.0]))
+        );
     }
 
     #[test]

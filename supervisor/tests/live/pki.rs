@@ -1,6 +1,8 @@
 //! A certificate authority, for one test.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
 use shared::secret::Secret;
 use supervisor::cloud::tls::Identity;
 

@@ -17,7 +17,7 @@ use crate::pki::Authority;
 use crate::proxy::Proxy;
 
 /// Far beyond what any step takes.
-const HANG: Duration = Duration::from_secs(10);
+const HANG: Duration = Duration::from_secs(90);
 const PREFIX: &str = "/aisix/env-1/";
 
 struct Followed {

@@ -3,22 +3,24 @@
 //! What the system's resolver would read from `/etc` is handed over as text, so that nothing but sockets is needed later:
 //! UDP and TCP to the name servers, TCP to the destination.
 
+mod hosts;
 mod resolv_conf;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::{Hosts, TokioResolver};
-use shared::dial::{Dial, DialError, Dialling, Destination};
+use shared::dial::{Destination, Dial, DialError, Dialling};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use hosts::Hosts;
 
 /// An address gets this long before the next one is tried beside it (RFC 8305 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -30,6 +32,7 @@ pub struct ResolverError(#[from] NetError);
 
 /// Resolves and connects in this process.
 pub struct DirectDial {
+    hosts: Hosts,
     resolver: TokioResolver,
 }
 
@@ -38,18 +41,12 @@ impl DirectDial {
     pub fn new(resolv_conf: &str, hosts: &str) -> Result<Self, ResolverError> {
         let (config, mut options) = resolv_conf::parse(resolv_conf);
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // The hosts are ours to hand over: without this the resolver reads the file itself.
+        // The resolver would read the file itself, and ask name servers for the family that the file does not have.
         options.use_hosts_file = ResolveHosts::Never;
         let provider = TokioRuntimeProvider::default();
         let mut builder = TokioResolver::builder_with_config(config, provider);
         *builder.options_mut() = options;
-        let mut resolver = builder.build()?;
-        let mut table = Hosts::default();
-        if let Err(error) = table.read_hosts_conf(hosts.as_bytes()) {
-            tracing::warn!(%error, "cannot use /etc/hosts; names in it are asked of the name servers");
-        }
-        resolver.set_hosts(Arc::new(table));
-        Ok(Self { resolver })
+        Ok(Self { hosts: Hosts::parse(hosts), resolver: builder.build()? })
     }
 
     /// The addresses of a host, in the order to try them; never empty.
@@ -59,6 +56,9 @@ impl DirectDial {
         }
         if is_localhost(host) {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        if let Some(addresses) = self.hosts.find(host) {
+            return Ok(by_turns(addresses.iter().copied()));
         }
         let failed = |reason: String| DialError::Resolve { host: host.to_owned(), reason };
         let answer =
@@ -78,8 +78,7 @@ impl Dial for DirectDial {
             let stream = connect_any(addresses, destination.port)
                 .await
                 .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-            stream
-                .map_err(|source| DialError::Connect { destination: destination.clone(), source })
+            stream.map_err(|source| DialError::Connect { destination: destination.clone(), source })
         })
     }
 }
@@ -154,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn names_in_the_hosts_file_are_found_in_both_families() {
-        let hosts = "# comment\n192.0.2.7 models models.internal\n2001:db8::7 models\nnonsense x\n";
-        assert_eq!(addresses(hosts, "models").unwrap(), ["192.0.2.7", "2001:db8::7"]);
+    fn names_in_the_hosts_file_are_asked_of_nobody_else() {
+        let hosts = "192.0.2.7 models models.internal\n192.0.2.8 models\n2001:db8::7 models\n";
+        assert_eq!(addresses(hosts, "models").unwrap(), ["192.0.2.7", "2001:db8::7", "192.0.2.8"]);
         assert_eq!(addresses(hosts, "Models.Internal").unwrap(), ["192.0.2.7"]);
     }
 

@@ -58,6 +58,8 @@ fn set(options: &mut ResolverOpts, option: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -81,5 +83,13 @@ mod tests {
         assert_eq!(config.name_servers()[0].ip, Ipv4Addr::LOCALHOST);
         assert!(config.search().is_empty());
         assert_eq!((options.ndots, options.attempts), (1, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_can_panic_the_reader(text: String, words in "((nameserver|search|options|ndots:|[0-9.:%]{1,9}) ?){0,9}") {
+            parse(&text);
+            parse(&words);
+        }
     }
 }

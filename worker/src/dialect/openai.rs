@@ -77,8 +77,8 @@ impl ChatRequest {
         let invalid = |reason: String| RequestError::Invalid(reason);
         let text = std::str::from_utf8(&body)
             .map_err(|_| invalid("the request body is not valid UTF-8".to_owned()))?;
-        let fields: Fields<'_> = object(text)
-            .map_err(|reason| invalid(format!("invalid request body: {reason}")))?;
+        let fields: Fields<'_> =
+            object(text).map_err(|reason| invalid(format!("invalid request body: {reason}")))?;
         let model: String = serde_json::from_str(fields.model.get())
             .map_err(|_| invalid("invalid request body: `model` must be a string".to_owned()))?;
         let messages = fields.messages.get();
@@ -197,18 +197,19 @@ mod tests {
 
     #[test]
     fn nothing_but_the_model_changes_in_an_unary_request() {
-        let body = r#" { "messages": [ {"a" : 1e2} ], "model" : "chat", "x":"model","stream":null}"#;
+        let body =
+            r#" { "messages": [ {"a" : 1e2} ], "model" : "chat", "x":"model","stream":null}"#;
         assert_eq!(forwarded(body, "chat"), body);
         assert_eq!(forwarded(body, "up\"a"), body.replace(r#""chat""#, r#""up\"a""#));
     }
 
     #[test]
     fn a_stream_asks_for_usage_and_keeps_the_caller_s_other_options() {
-        let body = |options: &str| {
-            format!(r#"{{"model":"m",{options}"stream":true,"messages":[1]}}"#)
-        };
+        let body =
+            |options: &str| format!(r#"{{"model":"m",{options}"stream":true,"messages":[1]}}"#);
         let wish = r#"{"include_usage":true}"#;
-        let added = format!(r#"{{"stream_options":{wish},"model":"m","stream":true,"messages":[1]}}"#);
+        let added =
+            format!(r#"{{"stream_options":{wish},"model":"m","stream":true,"messages":[1]}}"#);
         assert_eq!(forwarded(&body(""), "m"), added);
         for (before, after) in [
             ("null", wish),

@@ -70,7 +70,8 @@ pub async fn body(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestError
 ///
 /// Returns how it ended, in the word of the metrics.
 pub async fn drain(head: &Parts, mut body: Incoming) -> &'static str {
-    let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let declared =
+        head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let is_endless = declared.is_some_and(|length: u64| length > DRAIN_BYTES_MAX);
     if is_endless || head.headers.contains_key(EXPECT) {
         return "cap_reached";

@@ -33,7 +33,12 @@ pub enum Reply {
         content_type: HeaderValue,
     },
     /// The beginning of a stream.
-    Stream(AnswerBody),
+    Stream {
+        /// The stream, still to come.
+        body: AnswerBody,
+        /// What the provider says it is.
+        content_type: HeaderValue,
+    },
 }
 
 /// How long an upstream may take; `None` is for ever.
@@ -87,10 +92,12 @@ pub async fn run(
             return Err(refusal(answer).await);
         }
         account.attempt_accepted();
-        if request.is_stream && is_event_stream(&answer) {
-            return Ok(Reply::Stream(answer.body));
+        match answer.head.headers.get(CONTENT_TYPE) {
+            Some(content_type) if request.is_stream && is_event_stream(content_type) => {
+                Ok(Reply::Stream { content_type: content_type.clone(), body: answer.body })
+            }
+            _ => whole(account, answer).await,
         }
-        whole(account, answer).await
     };
     let limit = if request.is_stream { limits.silence } else { limits.whole };
     Ok(within(limit, answering).await?)
@@ -103,15 +110,15 @@ pub async fn within<T>(
 ) -> Result<T, UpstreamError> {
     match limit {
         None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or(Err(UpstreamError::Timeout(limit))),
+        Some(limit) => {
+            tokio::time::timeout(limit, work).await.unwrap_or(Err(UpstreamError::Timeout(limit)))
+        }
     }
 }
 
-fn is_event_stream(answer: &Answer) -> bool {
-    let value = answer.head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+fn is_event_stream(content_type: &HeaderValue) -> bool {
+    let value = content_type.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
+    value.starts_with("text/event-stream")
 }
 
 async fn whole(account: &mut Account, mut answer: Answer) -> Result<Reply, UpstreamError> {

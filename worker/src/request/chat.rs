@@ -34,7 +34,7 @@ pub async fn serve(mut account: Account, head: &Parts, body: Incoming) -> Respon
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        Reply::Stream(upstream) => {
+        Reply::Stream { body, content_type } => {
             let keep_alive = account.proxy.settings.sse_keepalive_ms;
             let options = RelayOptions {
                 wants_usage: request.wants_usage,
@@ -42,13 +42,13 @@ pub async fn serve(mut account: Account, head: &Parts, body: Incoming) -> Respon
                 keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
             };
             let id = account.request_id.clone();
-            let relay = match Relay::begin(account, upstream, options).await {
+            let relay = match Relay::begin(account, body, options).await {
                 Ok(relay) => relay,
                 Err((account, error)) => return refuse(account, &error),
             };
             let mut response = Response::new(Body::stream(relay.into_stream()));
             let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            headers.insert(CONTENT_TYPE, content_type);
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             headers.insert(CALL_ID, id);
             return response;

@@ -50,8 +50,7 @@ pub async fn serve(
         Route::Ready => probe::ready(&proxy.health, head.uri.query()),
         Route::Endpoint(endpoint) => {
             let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
-            let account =
-                Account::open(proxy.clone(), id.clone(), client_ip, endpoint, &head);
+            let account = Account::open(proxy.clone(), id.clone(), client_ip, endpoint, &head);
             let in_flight = proxy.health.enter();
             let counted = proxy.metrics.in_flight(endpoint.template, endpoint.dialect.name());
             let mut response = endpoint_answer(account, endpoint, &head, body).await;
@@ -61,6 +60,7 @@ pub async fn serve(
         route @ (Route::WrongMethod(_) | Route::Removed | Route::Unknown) => {
             let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
             let account = Account::open(proxy.clone(), id.clone(), client_ip, route::OTHER, &head);
+            admit::drain(&head, body).await;
             elsewhere(account, route)
         }
     };

@@ -21,9 +21,9 @@ struct Entry<'a> {
 
 /// The list as JSON: names the caller's key allows, sorted, without wildcard names.
 pub fn list(tables: &Tables, caller: &ApiKey, now_unix_seconds: i64) -> Vec<u8> {
-    let models = tables.named_models().filter(|model| caller.allows_model(&model.display_name));
-
-    let mut models: Vec<_> = models.collect();
+    let is_listed = |name: &str| !name.contains('*') && caller.allows_model(name);
+    let mut models: Vec<_> =
+        tables.named_models().filter(|model| is_listed(&model.display_name)).collect();
     models.sort_by(|one, other| one.display_name.cmp(&other.display_name));
     let data = models.iter().map(|model| Entry {
         id: &model.display_name,

@@ -14,7 +14,8 @@ const ID_BYTES_MAX: usize = 256;
 pub fn choose(accepted_headers: &[String], headers: &HeaderMap) -> HeaderValue {
     let mut named = accepted_headers.iter().filter_map(|name| headers.get(name.as_str()));
     let acceptable = |value: &&HeaderValue| {
-        (1..=ID_BYTES_MAX).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+        (1..=ID_BYTES_MAX).contains(&value.len())
+            && value.as_bytes().iter().all(u8::is_ascii_graphic)
     };
     match named.find(acceptable) {
         Some(value) => value.clone(),

@@ -66,10 +66,9 @@ pub fn target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestErro
             return Err(RequestError::NoBridge(provider));
         }
     }
-    let endpoint = provider_key
-        .endpoint
-        .clone()
-        .ok_or_else(|| unusable("its provider key has no api_base, and the vendor's is not known"))?;
+    let endpoint = provider_key.endpoint.clone().ok_or_else(|| {
+        unusable("its provider key has no api_base, and the vendor's is not known")
+    })?;
     let upstream_model = upstream_model(direct, found.captured.as_deref());
     Ok(Target { provider, upstream_model, provider_key, endpoint })
 }
@@ -83,5 +82,8 @@ fn upstream_model(direct: &DirectModel, captured: Option<&str>) -> String {
 
 /// A caller's name of a model, fit for a message.
 fn shown(name: &str) -> String {
-    name.chars().filter(|character| !character.is_control()).take(provider::TEXT_CHARS_MAX).collect()
+    name.chars()
+        .filter(|character| !character.is_control())
+        .take(provider::TEXT_CHARS_MAX)
+        .collect()
 }

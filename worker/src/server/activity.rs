@@ -29,9 +29,15 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// A head is awaited, the first of the connection or one of which a byte has come.
-    Head { since: Instant },
-    Busy { requests: usize },
-    Idle { since: Instant },
+    Head {
+        since: Instant,
+    },
+    Busy {
+        requests: usize,
+    },
+    Idle {
+        since: Instant,
+    },
 }
 
 /// The activity of one connection.

@@ -73,7 +73,8 @@ impl Upstreams {
     /// An empty pool. Connections idle for longer than `idle_limit` (zero: for ever) are closed, and so are the oldest
     /// beyond `idle_max` for one provider key.
     pub fn new(connector: Connector, idle_limit: Duration, idle_max: Option<u64>) -> Rc<Self> {
-        let idle_max = idle_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        let idle_max =
+            idle_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         Rc::new(Self {
             connector,
             idle_limit,
@@ -141,7 +142,12 @@ impl Upstreams {
         self.idle_limit > Duration::ZERO && now.duration_since(since) >= self.idle_limit
     }
 
-    fn put_idle(self: &Rc<Self>, provider_key: &ProviderKey, endpoint: &Endpoint, connection: Connection) {
+    fn put_idle(
+        self: &Rc<Self>,
+        provider_key: &ProviderKey,
+        endpoint: &Endpoint,
+        connection: Connection,
+    ) {
         if self.idle_max == 0 || connection.sender.is_closed() {
             return;
         }
@@ -161,6 +167,12 @@ impl Upstreams {
         of_key.connections.push_back((Instant::now(), connection));
         drop(idle);
         self.start_reaping();
+    }
+
+    /// How many connections are idle.
+    #[cfg(test)]
+    pub(crate) fn idle_connections(&self) -> usize {
+        self.idle.borrow().values().map(|of_key| of_key.connections.len()).sum()
     }
 
     /// Closes what is idle for too long, for as long as anything is idle.

@@ -63,9 +63,12 @@ impl TrustRoots {
             .with_safe_default_protocol_versions()
             .map_err(TrustError::Certificate)?;
         let builder = if options.verify {
-            let verifier = WebPkiServerVerifier::builder_with_provider(self.with(options)?, provider)
-                .build()
-                .map_err(|error| TrustError::Certificate(rustls::Error::General(error.to_string())))?;
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(self.with(options)?, provider)
+                    .build()
+                    .map_err(|error| {
+                        TrustError::Certificate(rustls::Error::General(error.to_string()))
+                    })?;
             builder.dangerous().with_custom_certificate_verifier(verifier)
         } else {
             let anyone = Arc::new(AcceptAny(provider));

@@ -8,7 +8,7 @@ use shared::resource::{ApiKey, KeyHash, Resource};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::field::{Count32, RateLimit, Text};
+use super::field::{Count32, Object, RateLimit, Text};
 use super::{Document, Refusal, parse_failed, read_as};
 
 #[derive(Deserialize)]
@@ -23,13 +23,13 @@ struct Raw {
     team_id: Option<Text>,
     user_id: Option<Text>,
     user_name: Option<String>,
-    rate_limit: Option<RateLimit>,
+    rate_limit: Option<Object<RateLimit>>,
     allowed_agents: Option<Vec<String>>,
     allowed_routes: Option<Vec<String>>,
     jwt_provider: Option<Text>,
     jwt_subject: Option<Text>,
-    mcp_access: Option<McpAccess>,
-    mcp_rate_limits: Option<BTreeMap<String, McpRateLimit>>,
+    mcp_access: Option<Object<McpAccess>>,
+    mcp_rate_limits: Option<BTreeMap<String, Object<McpRateLimit>>>,
 }
 
 #[derive(Deserialize)]

@@ -1,10 +1,11 @@
 //! Fields that carry their bounds in their type. What they say on error never holds what they found. Those whose value
 //! nobody needs yet do not keep it.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::marker::PhantomData;
 
-use serde::de::Error;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A string of at least one character.
@@ -98,6 +99,30 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Filled<T> {
     }
 }
 
+/// A `T` that is written as an object. A derived `T` alone would take a list of its fields as well.
+#[derive(Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 /// For a field that may be left out but not be null: with `#[serde(default, deserialize_with = "present")]`.
 pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
@@ -109,7 +134,8 @@ fn expected<T, E: Error>(what: impl Display) -> Result<T, E> {
     Err(E::custom(format_args!("expected {what}")))
 }
 
-/// Limits of requests, tokens and concurrency, as keys and models carry them.
+/// Limits of requests, tokens and concurrency, as keys and models carry them. A limit that is null is none, in models too,
+/// whose schema would have it left out.
 #[derive(Debug, Deserialize)]
 #[expect(dead_code, reason = "read to be checked, not enforced yet")]
 pub struct RateLimit {

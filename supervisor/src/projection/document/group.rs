@@ -6,18 +6,20 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::field::{Count32, Filled, Integer, NotNegative, Positive32, Share, Text, present};
+use super::field::{
+    Count32, Filled, Integer, NotNegative, Object, Positive32, Share, Text, present,
+};
 
 /// A group of direct models.
 #[derive(Debug, Deserialize)]
 pub struct Routing {
-    targets: Filled<Target>,
+    targets: Filled<Object<Target>>,
     #[serde(default, deserialize_with = "present")]
     strategy: Option<Strategy>,
     #[serde(default)]
     fallback_on_statuses: Vec<Integer<400, 599>>,
     #[serde(default, deserialize_with = "present")]
-    hash_on: Option<Filled<HashOn>>,
+    hash_on: Option<Filled<Object<HashOn>>>,
     #[serde(default, deserialize_with = "present")]
     max_fallbacks: Option<Count32>,
     #[serde(default, deserialize_with = "present")]
@@ -76,8 +78,8 @@ enum WhenAllUnavailable {
 /// A panel with a judge.
 #[derive(Debug, Deserialize)]
 pub struct Ensemble {
-    judge: Judge,
-    panel: Filled<Member>,
+    judge: Object<Judge>,
+    panel: Filled<Object<Member>>,
     #[serde(default, deserialize_with = "present")]
     min_responses: Option<Positive32>,
     #[serde(default)]
@@ -107,8 +109,8 @@ struct Member {
 pub struct Semantic {
     default: Text,
     embedding_model: Text,
-    r#match: Match,
-    routes: Filled<Route>,
+    r#match: Object<Match>,
+    routes: Filled<Object<Route>>,
     #[serde(default)]
     embedding_timeout_ms: u64,
     #[serde(default, deserialize_with = "present")]

@@ -6,7 +6,8 @@ use shared::cidr::Cidr;
 use shared::resource::{DirectModel, Model, ModelKind, Resource};
 
 use super::field::{
-    Count32, Integer, NotNegative, Positive32, Positive64, RateLimit, Status, Text, Vendor, present,
+    Count32, Integer, NotNegative, Object, Positive32, Positive64, RateLimit, Status, Text, Vendor,
+    present,
 };
 use super::group::{Ensemble, Routing, Semantic};
 use super::{Document, Refusal, parse_failed, read_as, schema_failed};
@@ -28,11 +29,11 @@ struct Raw {
     #[serde(default, deserialize_with = "present")]
     provider_key_id: Option<Text>,
     #[serde(default, deserialize_with = "present")]
-    routing: Option<Routing>,
+    routing: Option<Object<Routing>>,
     #[serde(default, deserialize_with = "present")]
-    ensemble: Option<Ensemble>,
+    ensemble: Option<Object<Ensemble>>,
     #[serde(default, deserialize_with = "present")]
-    semantic: Option<Semantic>,
+    semantic: Option<Object<Semantic>>,
     #[serde(default, deserialize_with = "present")]
     timeout: Option<u64>,
     #[serde(default, deserialize_with = "present")]
@@ -42,17 +43,17 @@ struct Raw {
     #[serde(default, deserialize_with = "present")]
     retries: Option<Count32>,
     #[serde(default, deserialize_with = "present")]
-    rate_limit: Option<RateLimit>,
+    rate_limit: Option<Object<RateLimit>>,
     #[serde(default, deserialize_with = "present")]
-    cost: Option<Cost>,
+    cost: Option<Object<Cost>>,
     #[serde(default, deserialize_with = "present")]
-    cooldown: Option<Cooldown>,
+    cooldown: Option<Object<Cooldown>>,
     #[serde(default, deserialize_with = "present")]
-    background_model_check: Option<BackgroundModelCheck>,
+    background_model_check: Option<Object<BackgroundModelCheck>>,
     #[serde(default, deserialize_with = "present")]
-    auto_prompt_caching: Option<AutoPromptCaching>,
+    auto_prompt_caching: Option<Object<AutoPromptCaching>>,
     #[serde(default, deserialize_with = "present")]
-    embedding: Option<Embedding>,
+    embedding: Option<Object<Embedding>>,
 }
 
 #[derive(Deserialize)]

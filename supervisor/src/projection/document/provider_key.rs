@@ -8,7 +8,7 @@ use shared::resource::{Adapter, Endpoint, ProviderKey, Resource, TelemetryTags, 
 use shared::secret::Secret;
 use tracing::warn;
 
-use super::field::{Text, present};
+use super::field::{Object, Text, present};
 use super::{Document, Refusal, parse_failed, read_as, schema_failed, vendor};
 
 /// The longest label that usage carries. As published.
@@ -29,11 +29,11 @@ struct Raw {
     provider: String,
     adapter: Option<RawAdapter>,
     api_base: Option<String>,
-    tls: Option<RawTls>,
+    tls: Option<Object<RawTls>>,
     #[serde(default)]
-    telemetry_tags: RawTags,
-    request: Option<RequestOverrides>,
-    response: Option<ResponseOverrides>,
+    telemetry_tags: Object<RawTags>,
+    request: Option<Object<RequestOverrides>>,
+    response: Option<Object<ResponseOverrides>>,
     #[serde(default)]
     strip_headers: Vec<String>,
 }
@@ -87,7 +87,7 @@ struct RequestOverrides {
     default_headers: BTreeMap<String, String>,
     #[serde(default)]
     forward_client_headers: Vec<String>,
-    param_constraints: Option<ParamConstraints>,
+    param_constraints: Option<Object<ParamConstraints>>,
     #[serde(default)]
     param_renames: BTreeMap<String, String>,
 }
@@ -153,11 +153,11 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         adapter: raw.adapter.map(Adapter::from),
         secret,
         endpoint,
-        tls: raw.tls.map_or_else(UpstreamTls::default, |tls| UpstreamTls {
+        tls: raw.tls.map_or_else(UpstreamTls::default, |Object(tls)| UpstreamTls {
             ca_pem: tls.ca_cert,
             verify: tls.verify,
         }),
-        telemetry_tags: raw.telemetry_tags.into(),
+        telemetry_tags: raw.telemetry_tags.0.into(),
     }));
     Ok(Document { resource, name: Some(name), fields })
 }

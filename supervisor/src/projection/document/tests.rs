@@ -173,6 +173,7 @@ fn an_error_names_the_place_and_what_was_expected_there() {
             api_key(json!({"expires_at": "tomorrow"})),
             "at `/expires_at`: expected an RFC 3339",
         ),
+        ("provider_keys", provider_key(json!({"tls": ["x"]})), "at `/tls`: expected an object"),
         ("guardrails", json!([1]), "at ``: expected an object"),
     ];
     for (kind, value, expected) in cases {

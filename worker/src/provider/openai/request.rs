@@ -1,7 +1,7 @@
 //! The HTTP request to an OpenAI-compatible provider.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
 use shared::resource::{Endpoint, ProviderKey};
@@ -35,6 +35,8 @@ pub fn chat(
         .header(HOST, endpoint.authority())
         .header(CONTENT_TYPE, "application/json")
         .header(ACCEPT, accept)
+        // What comes back is read here, and relayed as it came.
+        .header(ACCEPT_ENCODING, "identity")
         .header(USER_AGENT, format!("AISIX/{VERSION}"))
         .header(REQUEST_ID, request_id)
         .body(Full::new(body))?;

@@ -95,7 +95,8 @@ pub fn provider_error(body: &[u8]) -> Option<ProviderError> {
         u16::try_from(status).ok()
     });
     Some(ProviderError {
-        message: message.unwrap_or_else(|| "the upstream told an error without a message".to_owned()),
+        message: message
+            .unwrap_or_else(|| "the upstream told an error without a message".to_owned()),
         code: error.get("code").and_then(text),
         param: error.get("param").and_then(text),
         status,
@@ -127,7 +128,9 @@ pub(super) fn token_usage(usage: &RawValue) -> Option<TokenUsage> {
     Some(TokenUsage {
         prompt: tokens(Some(usage.prompt_tokens)),
         completion: tokens(Some(usage.completion_tokens)),
-        cached_prompt: tokens(usage.prompt_tokens_details.and_then(|details| details.cached_tokens)),
+        cached_prompt: tokens(
+            usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
+        ),
         reasoning: tokens(
             usage.completion_tokens_details.and_then(|details| details.reasoning_tokens),
         ),
@@ -156,6 +159,8 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -197,5 +202,14 @@ mod tests {
         assert_eq!(error(r#"{"error":{"code":429}}"#).unwrap().status, Some(429));
         assert_eq!(error(r#"{"error":null}"#), None);
         assert_eq!(error("nonsense"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_can_panic_the_readers(bytes: Vec<u8>, text in r#"[\[\]{}",:a-z0-9\\ ]{0,40}"#) {
+            for body in [&bytes[..], text.as_bytes()] {
+                let _ = (read_answer(body), provider_error(body));
+            }
+        }
     }
 }

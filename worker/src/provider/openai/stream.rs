@@ -79,7 +79,8 @@ mod tests {
         let mut seen = Seen::default();
         let first = r#"{"id":"c","model":"m","usage":null,"choices":[{"delta":{"role":"assistant","content":"he"}}]}"#;
         assert_eq!(read(first, &mut seen), Chunk::Part);
-        let last = r#"{"id":"other","choices":[{"delta":{"content":"llo"},"finish_reason":"stop"}]}"#;
+        let last =
+            r#"{"id":"other","choices":[{"delta":{"content":"llo"},"finish_reason":"stop"}]}"#;
         assert_eq!(read(last, &mut seen), Chunk::Part);
         assert_eq!((seen.id.as_str(), seen.text_bytes, seen.usage), ("c", 5, None));
         let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
@@ -102,7 +103,9 @@ mod tests {
     fn an_error_is_told_apart_by_its_field_or_the_name_of_the_event() {
         let mut seen = Seen::default();
         let data = r#"{"error":{"message":"overloaded"}}"#;
-        assert!(matches!(read(data, &mut seen), Chunk::Error(error) if error.message == "overloaded"));
+        assert!(
+            matches!(read(data, &mut seen), Chunk::Error(error) if error.message == "overloaded")
+        );
         assert_eq!(read(r#"{"error":null,"choices":[{}]}"#, &mut seen), Chunk::Part);
         let chunk = read_chunk(b"error", &Bytes::from_static(b"{}"), &mut seen);
         assert!(matches!(chunk, Chunk::Error(_)));

@@ -1,7 +1,6 @@
 //! Connections of callers and to upstreams: kept, used again, ended.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -14,16 +13,22 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::gateway::{Gateway, chat_request, request, test_settings};
-use super::run;
 use super::upstream::{Step, Upstream, json, stream, stream_head};
+use super::{run, until};
 use crate::server::connection::LocalExecutor;
+use crate::server::is_exhausted;
 
 const DONE: &str = "data: [DONE]\n\n";
 
 #[test]
 fn connections_are_used_again_after_answers_and_after_streams() {
     run(async {
-        let answers = [json("200 OK", "{}"), stream(&[DONE]), json("400 Bad Request", "no"), json("200 OK", "{}")];
+        let answers = [
+            json("200 OK", "{}"),
+            stream(&[DONE]),
+            json("400 Bad Request", "no"),
+            json("200 OK", "{}"),
+        ];
         let upstream = Upstream::start(answers).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let mut caller = gateway.caller().await;
@@ -31,7 +36,7 @@ fn connections_are_used_again_after_answers_and_after_streams() {
             let told = caller.chat(value!({"stream": is_stream})).await;
             assert_eq!(told.status.as_u16(), status);
             // The upstream's last byte may come after ours.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            until(|| gateway.proxy.upstreams.idle_connections() == 1).await;
         }
         assert_eq!(upstream.connections(), 1);
     });
@@ -75,20 +80,28 @@ fn a_caller_s_idle_connection_is_closed_after_its_time() {
 }
 
 #[test]
-fn http_2_is_spoken_by_prior_knowledge() {
+fn http_2_is_spoken_by_prior_knowledge_and_a_reset_stream_ends_the_upstream_s() {
     run(async {
-        let upstream = Upstream::start([stream(&[DONE])]).await;
+        let endless = vec![stream_head(), Step::Chunk(": begun\n\n".to_owned()), Step::AwaitEnd];
+        let upstream = Upstream::start([stream(&[DONE]), endless]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let stream = TcpStream::connect(gateway.address).await.unwrap();
         let (mut sender, connection) =
-            http2::handshake::<_, _, Full<Bytes>>(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+            http2::handshake::<_, _, Full<Bytes>>(LocalExecutor, TokioIo::new(stream))
+                .await
+                .unwrap();
         tokio::task::spawn_local(connection);
         let mut request = chat_request(value!({"stream": true}));
         *request.uri_mut() = "http://gateway/v1/chat/completions".parse().unwrap();
         request.headers_mut().remove("host");
-        let response = sender.send_request(request).await.unwrap();
+        let response = sender.send_request(request.clone()).await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), DONE);
+        let mut response = sender.send_request(request).await.unwrap();
+        assert!(response.body_mut().frame().await.unwrap().unwrap().is_data());
+        drop(response);
+        upstream.gone.notified().await;
+        assert_eq!(gateway.usage()[1].status_code, 499);
     });
 }
 
@@ -97,7 +110,12 @@ fn when_the_server_stops_answers_are_finished_and_idle_connections_closed() {
     run(async {
         let go = Rc::new(Notify::new());
         let first = "data: {\"choices\":[{\"delta\":{}}]}\n\n".to_owned();
-        let steps = vec![stream_head(), Step::Chunk(first), Step::Wait(go.clone()), Step::Chunk(DONE.to_owned())];
+        let steps = vec![
+            stream_head(),
+            Step::Chunk(first),
+            Step::Wait(go.clone()),
+            Step::Chunk(DONE.to_owned()),
+        ];
         let upstream = Upstream::start([json("200 OK", "{}"), steps]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let (mut idle, mut busy) = (gateway.caller().await, gateway.caller().await);
@@ -121,14 +139,21 @@ fn a_connection_that_was_accepted_before_the_stop_is_still_served_once() {
     run(async {
         let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-        // Accepted, and nothing sent yet.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Accepted, when its task holds the proxy beside the server and this test; nothing is sent yet.
+        until(|| Rc::strong_count(&gateway.proxy) > 2).await;
         gateway.stop.notify_one();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        while TcpStream::connect(gateway.address).await.is_ok() {}
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost: g\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok"), "{answer}");
         gateway.serving.await.unwrap();
     });
+}
+
+#[test]
+fn only_want_of_descriptors_or_memory_pauses_accepting() {
+    let error = |code| std::io::Error::from_raw_os_error(code);
+    assert!([libc::EMFILE, libc::ENFILE, libc::ENOMEM].map(error).iter().all(is_exhausted));
+    assert!(![libc::ECONNABORTED, libc::EAGAIN, libc::EINTR].map(error).iter().any(is_exhausted));
 }

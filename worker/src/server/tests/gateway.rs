@@ -220,7 +220,12 @@ pub(super) fn chat_request(extra: Value) -> Request<Full<Bytes>> {
     for (name, value) in extra.as_object().into_iter().flatten() {
         body[name] = value.clone();
     }
-    request("POST", "/v1/chat/completions", &[("authorization", "Bearer sk-demo")], &body.to_string())
+    request(
+        "POST",
+        "/v1/chat/completions",
+        &[("authorization", "Bearer sk-demo")],
+        &body.to_string(),
+    )
 }
 
 pub(super) fn request(

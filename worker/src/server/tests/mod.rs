@@ -11,13 +11,19 @@ mod upstream;
 use std::future::Future;
 use std::time::Duration;
 
-
 pub(crate) use gateway::test_settings;
 
 /// Runs a test on one thread, as the worker runs; a test that hangs fails.
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
-    let limited = tokio::time::timeout(Duration::from_secs(30), test);
+    let limited = async { tokio::time::timeout(Duration::from_secs(30), test).await };
     local.block_on(&runtime, limited).expect("the test hangs");
+}
+
+/// Lets everything else go on until `is_so`.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
 }

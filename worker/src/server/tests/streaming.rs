@@ -1,6 +1,7 @@
 //! Streams.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -13,7 +14,8 @@ use super::upstream::{Step, Upstream, json, stream, stream_head};
 
 const FIRST: &str = "data: {\"id\":\"c-1\",\"model\":\"up\",\"usage\":null,\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n";
 const LAST: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n";
+const USAGE: &str =
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
 async fn next(body: &mut Incoming) -> String {
@@ -48,7 +50,10 @@ fn a_stream_is_relayed_as_it_came_without_the_usage_that_only_we_asked_for() {
         let [event] = &usage[..] else { panic!("{usage:?}") };
         assert_eq!((event.prompt_tokens, event.completion_tokens), (5, 2));
         assert_eq!((event.status_code, event.usage_estimated), (200, false));
-        assert_eq!((event.provider_request_id.as_str(), event.finish_reason.as_str()), ("c-1", "stop"));
+        assert_eq!(
+            (event.provider_request_id.as_str(), event.finish_reason.as_str()),
+            ("c-1", "stop")
+        );
     });
 }
 
@@ -66,7 +71,16 @@ fn usage_that_the_caller_asked_for_is_relayed() {
 fn an_event_does_not_wait_for_the_next_and_usage_is_recorded_before_the_last_byte() {
     run(async {
         let (one, two) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
-        let steps = vec![stream_head(), chunk(FIRST), wait(&one), chunk(LAST), wait(&two), chunk(USAGE), chunk(DONE), Step::AwaitEnd];
+        let steps = vec![
+            stream_head(),
+            chunk(FIRST),
+            wait(&one),
+            chunk(LAST),
+            wait(&two),
+            chunk(USAGE),
+            chunk(DONE),
+            Step::AwaitEnd,
+        ];
         let upstream = Upstream::start([steps]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let mut caller = gateway.caller().await;
@@ -116,7 +130,10 @@ fn a_stream_that_ends_after_its_finish_reason_is_complete_without_done() {
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let told = gateway.chat(value!({"stream": true})).await;
         assert_eq!(told.body, [FIRST, LAST.trim_end()].concat());
-        assert_eq!((gateway.usage()[0].status_code, gateway.usage()[0].error_class.as_str()), (200, ""));
+        assert_eq!(
+            (gateway.usage()[0].status_code, gateway.usage()[0].error_class.as_str()),
+            (200, "")
+        );
     });
 }
 
@@ -127,7 +144,10 @@ fn an_error_before_the_first_event_still_has_a_status_and_a_later_one_is_an_even
         let upstream = Upstream::start([stream(&[error])]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let told = gateway.chat(value!({"stream": true})).await;
-        assert_eq!((told.status.as_u16(), &told.json()["error"]["message"]), (429, &value!("too many")));
+        assert_eq!(
+            (told.status.as_u16(), &told.json()["error"]["message"]),
+            (429, &value!("too many"))
+        );
         assert_eq!(gateway.usage()[0].error_class, "upstream_in_band");
     });
     run(async {
@@ -148,11 +168,16 @@ fn an_error_before_the_first_event_still_has_a_status_and_a_later_one_is_an_even
 #[test]
 fn errors_before_the_stream_are_told_as_for_any_request() {
     run(async {
-        let upstream = Upstream::start([json("400 Bad Request", "no"), vec![stream_head(), Step::Close]]).await;
+        let upstream =
+            Upstream::start([json("400 Bad Request", "no"), vec![stream_head(), Step::Close]])
+                .await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         assert_eq!(gateway.chat(value!({"stream": true})).await.status, 400);
         let told = gateway.chat(value!({"stream": true})).await;
-        assert_eq!((told.status.as_u16(), &told.json()["error"]["type"]), (502, &value!("stream_aborted")));
+        assert_eq!(
+            (told.status.as_u16(), &told.json()["error"]["type"]),
+            (502, &value!("stream_aborted"))
+        );
     });
 }
 
@@ -165,18 +190,24 @@ fn silence_beyond_the_limit_is_a_timeout_before_and_within_a_stream() {
             settings.upstream.stream_timeout_ms = 60;
             let gateway = Gateway::start(settings, upstream.address).await;
             let told = gateway.chat(value!({"stream": true})).await;
-            assert_eq!((told.status.as_u16(), &told.json()["error"]["type"]), (504, &value!("timeout")));
+            assert_eq!(
+                (told.status.as_u16(), &told.json()["error"]["type"]),
+                (504, &value!("timeout"))
+            );
             upstream.gone.notified().await;
         });
     }
     run(async {
         let upstream = Upstream::start([vec![stream_head(), chunk(FIRST), Step::AwaitEnd]]).await;
         let mut settings = test_settings();
-        settings.upstream.stream_timeout_ms = 60;
+        settings.upstream.stream_timeout_ms = 500;
         let gateway = Gateway::start(settings, upstream.address).await;
         let told = gateway.chat(value!({"stream": true})).await;
         let rest = told.body.strip_prefix(FIRST).unwrap();
-        assert!(rest.starts_with("event: error\n") && rest.contains("timed out after 60ms"), "{rest}");
+        assert!(
+            rest.starts_with("event: error\n") && rest.contains("timed out after 500ms"),
+            "{rest}"
+        );
         assert_eq!((told.status.as_u16(), gateway.usage()[0].status_code), (200, 504));
         upstream.gone.notified().await;
     });
@@ -186,9 +217,11 @@ fn silence_beyond_the_limit_is_a_timeout_before_and_within_a_stream() {
 fn a_silent_stream_carries_comments_also_before_its_first_event() {
     run(async {
         let go = Rc::new(Notify::new());
-        let steps = vec![stream_head(), wait(&go), chunk(FIRST), wait(&go), chunk(LAST), chunk(DONE)];
+        let steps =
+            vec![stream_head(), wait(&go), chunk(FIRST), wait(&go), chunk(LAST), chunk(DONE)];
         let upstream = Upstream::start([steps]).await;
-        let settings = shared::worker_settings::ProxySettings { sse_keepalive_ms: 30, ..test_settings() };
+        let settings =
+            shared::worker_settings::ProxySettings { sse_keepalive_ms: 30, ..test_settings() };
         let gateway = Gateway::start(settings, upstream.address).await;
         let mut caller = gateway.caller().await;
         let mut body = caller.send(chat_request(value!({"stream": true}))).await.into_body();
@@ -226,20 +259,19 @@ fn a_caller_that_leaves_ends_the_upstream_s_stream_and_pays_for_what_was_deliver
 #[test]
 fn an_upstream_is_not_read_faster_than_the_caller_takes() {
     run(async {
-        let big = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n", "x".repeat(60_000));
+        let big = format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n",
+            "x".repeat(60_000)
+        );
         let mut steps = vec![stream_head()];
         steps.extend(std::iter::repeat_n(chunk(&big), 2_000));
-        let sent = Rc::new(Notify::new());
         let upstream = Upstream::start([steps]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let mut caller = gateway.caller().await;
         let mut body = caller.send(chat_request(value!({"stream": true}))).await.into_body();
         let _ = next(&mut body).await;
         // 120 MB are offered; nobody takes them. What is under way is what sockets and buffers hold.
-        tokio::select! {
-            () = sent.notified() => unreachable!(),
-            () = tokio::time::sleep(std::time::Duration::from_millis(300)) => {}
-        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
         caller.leave();
         upstream.gone.notified().await;
         let event = &gateway.usage()[0];

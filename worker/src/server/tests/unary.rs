@@ -7,8 +7,8 @@ use shared::resource::Resource;
 use tokio::sync::Notify;
 
 use super::gateway::{Gateway, chat_request, model, request, test_settings};
-use super::run;
 use super::upstream::{Step, Upstream, json, with_headers};
+use super::{run, until};
 
 const ANSWER: &str = r#"{ "id":"chatcmpl-1","model":"gpt-up-2024", "choices":[{"index":0,"message":
     {"role":"assistant","content":"hello"},"finish_reason":"stop"}],"x":1e2,
@@ -20,7 +20,9 @@ fn an_answer_is_relayed_as_it_came_and_accounted_with_the_provider_s_tokens() {
         let upstream = Upstream::start([json("200 OK", ANSWER)]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let mut request = chat_request(value!({"temperature": 0.5}));
-        for (name, value) in [("user-agent", "tests"), ("x-aisix-request-id", "id-1"), ("cookie", "c=1")] {
+        for (name, value) in
+            [("user-agent", "tests"), ("x-aisix-request-id", "id-1"), ("cookie", "c=1")]
+        {
             request.headers_mut().insert(name, value.parse().unwrap());
         }
         let told = gateway.caller().await.ask(request).await;
@@ -55,7 +57,9 @@ fn an_answer_is_relayed_as_it_came_and_accounted_with_the_provider_s_tokens() {
 #[test]
 fn what_a_wildcard_stands_for_is_the_upstream_s_name_and_missing_usage_is_estimated() {
     run(async {
-        let upstream = Upstream::start([json("200 OK", r#"{"choices":[{"message":{"content":"12345"}}]}"#)]).await;
+        let upstream =
+            Upstream::start([json("200 OK", r#"{"choices":[{"message":{"content":"12345"}}]}"#)])
+                .await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let mut wildcard = model("m-2", "open-*", "pk-1");
         if let shared::resource::ModelKind::Direct(direct) = &mut wildcard.kind {
@@ -76,15 +80,67 @@ fn errors_of_an_upstream_are_told_as_far_as_they_concern_the_caller() {
     let full = r#"{"error":{"message":"too long","type":"t","code":"context_length_exceeded","param":"messages"}}"#;
     let long = "x".repeat(3_000);
     let cases = [
-        (json("400 Bad Request", full), 400, "upstream_error", "too long", "context_length_exceeded", "upstream_status"),
-        (json("404 Not Found", "plain text"), 404, "upstream_error", "plain text", "", "upstream_status"),
+        (
+            json("400 Bad Request", full),
+            400,
+            "upstream_error",
+            "too long",
+            "context_length_exceeded",
+            "upstream_status",
+        ),
+        (
+            json("404 Not Found", "plain text"),
+            404,
+            "upstream_error",
+            "plain text",
+            "",
+            "upstream_status",
+        ),
         (json("403 Forbidden", &long), 403, "upstream_error", &long[..1024], "", "upstream_status"),
-        (json("401 Unauthorized", ""), 401, "upstream_error", "upstream returned 401", "", "upstream_status"),
-        (json("503 Service Unavailable", full), 502, "upstream_error", "upstream returned 503", "", "upstream_status"),
-        (with_headers("302 Found", "location: http://elsewhere/\r\n", ""), 502, "upstream_error", "upstream returned 302", "", "upstream_status"),
-        (json("200 OK", "<html>"), 502, "upstream_decode_error", "upstream returned a response that cannot be decoded", "", "upstream_decode"),
+        (
+            json("401 Unauthorized", ""),
+            401,
+            "upstream_error",
+            "upstream returned 401",
+            "",
+            "upstream_status",
+        ),
+        (
+            json("503 Service Unavailable", full),
+            502,
+            "upstream_error",
+            "upstream returned 503",
+            "",
+            "upstream_status",
+        ),
+        (
+            with_headers("302 Found", "location: http://elsewhere/\r\n", ""),
+            502,
+            "upstream_error",
+            "upstream returned 302",
+            "",
+            "upstream_status",
+        ),
+        (
+            json("200 OK", "<html>"),
+            502,
+            "upstream_decode_error",
+            "upstream returned a response that cannot be decoded",
+            "",
+            "upstream_decode",
+        ),
         (vec![Step::Close], 502, "transport_error", "cannot reach the upstream", "", "transport"),
-        (vec![Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_owned()), Step::Close], 502, "transport_error", "cannot reach the upstream", "", "transport"),
+        (
+            vec![
+                Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_owned()),
+                Step::Close,
+            ],
+            502,
+            "transport_error",
+            "cannot reach the upstream",
+            "",
+            "transport",
+        ),
     ];
     for (script, status, kind, message, code, class) in cases {
         run(async {
@@ -98,7 +154,10 @@ fn errors_of_an_upstream_are_told_as_far_as_they_concern_the_caller() {
             assert_eq!(told.header("x-aisix-call-id"), "");
             let event = &gateway.usage()[0];
             assert_eq!((event.status_code, event.error_class.as_str()), (status, class));
-            assert_eq!((event.prompt_tokens > 0, event.completion_tokens), (event.usage_estimated, 0));
+            assert_eq!(
+                (event.prompt_tokens > 0, event.completion_tokens),
+                (event.usage_estimated, 0)
+            );
         });
     }
 }
@@ -134,7 +193,10 @@ fn a_port_where_nobody_listens_is_a_transport_error() {
     run(async {
         let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
         let told = gateway.chat(value!({})).await;
-        assert_eq!((told.status.as_u16(), &told.json()["error"]["type"]), (502, &value!("transport_error")));
+        assert_eq!(
+            (told.status.as_u16(), &told.json()["error"]["type"]),
+            (502, &value!("transport_error"))
+        );
         assert!(!told.body.contains("127.0.0.1"));
         assert!(gateway.usage()[0].error_message.contains("cannot connect to 127.0.0.1:1"));
     });
@@ -154,9 +216,7 @@ fn a_caller_that_leaves_while_waiting_ends_the_upstream_s_work() {
                 () = told.notified() => caller.leave(),
             }
         });
-        while upstream.heard().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        until(|| !upstream.heard().is_empty()).await;
         arrived.notify_one();
         asking.await.unwrap();
         upstream.gone.notified().await;
@@ -179,9 +239,13 @@ fn models_are_listed_as_far_as_the_key_allows_them() {
         let request = request("GET", "/v1/models", &[("x-api-key", "sk-other")], "");
         let told = gateway.caller().await.ask(request).await;
         let list = told.json();
-        let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|entry| &entry["id"]).collect();
+        let ids: Vec<_> =
+            list["data"].as_array().unwrap().iter().map(|entry| &entry["id"]).collect();
         assert_eq!(ids, ["a-chat", "chat"]);
-        assert_eq!((&list["object"], &list["data"][0]["owned_by"]), (&value!("list"), &value!("openai")));
+        assert_eq!(
+            (&list["object"], &list["data"][0]["owned_by"]),
+            (&value!("list"), &value!("openai"))
+        );
         assert!(gateway.usage().is_empty());
     });
 }

@@ -58,6 +58,7 @@ impl Upstream {
         tokio::task::spawn_local(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 state.connections.set(state.connections.get() + 1);
                 tokio::task::spawn_local(answer(stream, state.clone(), gone.clone()));
             }
@@ -80,7 +81,11 @@ impl Upstream {
     }
 }
 
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: Rc<State>, gone: Rc<Notify>) {
+async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: Rc<State>,
+    gone: Rc<Notify>,
+) {
     while let Some(heard) = read_request(&mut stream).await {
         state.requests.borrow_mut().push(heard);
         let script = state.scripts.borrow_mut().pop_front().expect("a request without a script");
@@ -136,12 +141,15 @@ pub(super) fn json(status: &str, body: &str) -> Vec<Step> {
 /// An answer with these header lines beside its length.
 pub(super) fn with_headers(status: &str, headers: &str, body: &str) -> Vec<Step> {
     let length = body.len();
-    vec![Step::Send(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}"))]
+    vec![Step::Send(format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    ))]
 }
 
 /// The head of a stream.
 pub(super) fn stream_head() -> Step {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     Step::Send(head.to_owned())
 }
 

@@ -114,6 +114,6 @@ fn the_heartbeat_gets_the_newest_rejections() {
         state.observe(Observed::Changed { revision: n + 2, events }, n);
     }
     let rejected = state.report(Revision(1), 400).rejected_resources;
-    assert_eq!(rejected.len(), REJECTED_MAX);
+    assert_eq!(rejected.len(), 256);
     assert_eq!(rejected[0].timestamp_unix_secs, 299);
 }

@@ -3,17 +3,16 @@
 //! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
 //! with status 499 and what was delivered until that moment.
 
+mod usage;
+
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use shared::resource::{ApiKey, Model, TelemetryTags};
-use shared::usage::UsageEvent;
+use shared::resource::{ApiKey, Model};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
 use super::resolve::Target;
 use super::route::Endpoint;
@@ -156,7 +155,9 @@ impl Account {
             return;
         }
         let tokens = self.tokens(status);
-        self.emit_usage(status, error, tokens);
+        if let Some(event) = usage::event(self, status, error, tokens) {
+            self.proxy.usage.record(event);
+        }
         self.count(status, tokens.usage);
         self.log(status, error, tokens.usage);
     }
@@ -178,55 +179,6 @@ impl Account {
         Tokens { usage, is_estimated: true }
     }
 
-    fn emit_usage(&self, status: u16, error: Option<&RequestError>, tokens: Tokens) {
-        let Some(requested_model) = &self.requested_model else { return };
-        let attempt = self.attempt.as_ref();
-        let seen = attempt.map(|attempt| attempt.seen.clone()).unwrap_or_default();
-        let since = |start: Instant, end: Instant| millis(end.saturating_duration_since(start));
-        let now = Instant::now();
-        let first_event = attempt.and_then(|attempt| attempt.first_event);
-        let tags = self.target.as_ref().map(|target| target.provider_key.telemetry_tags.clone());
-        let tags: TelemetryTags = tags.unwrap_or_default();
-        let tag = |text: Option<String>| cut(&text.unwrap_or_default(), CALLER_TEXT_CHARS_MAX);
-        self.proxy.usage.record(UsageEvent {
-            event_id: Uuid::new_v4().to_string(),
-            request_id: self.id().to_owned(),
-            trace_id: self.trace_id.clone(),
-            occurred_at: whole_seconds(self.occurred_at),
-            model_id: self.model.as_ref().map(|model| model.id.clone()).unwrap_or_default(),
-            api_key_id: self.caller.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
-            requested_model: cut(requested_model, CALLER_TEXT_CHARS_MAX),
-            prompt_tokens: tokens.usage.prompt,
-            completion_tokens: tokens.usage.completion,
-            cached_prompt_tokens: tokens.usage.cached_prompt,
-            reasoning_tokens: tokens.usage.reasoning,
-            usage_estimated: tokens.is_estimated,
-            upstream_latency_ms: attempt.map_or(0, |attempt| since(attempt.started, now)),
-            upstream_ttft_ms: attempt
-                .and_then(|attempt| Some(since(attempt.started, attempt.first_event?)))
-                .unwrap_or(0),
-            downstream_latency_ms: since(self.started, first_event.unwrap_or(now)),
-            status_code: status,
-            provider_request_id: seen.id,
-            provider_model_version: seen.model,
-            finish_reason: seen.finish_reason,
-            inbound_protocol: self.endpoint.dialect.name().to_owned(),
-            attempt_kind: if attempt.is_some() { "initial".to_owned() } else { String::new() },
-            error_class: error.map(|error| error.class().to_owned()).unwrap_or_default(),
-            error_message: error
-                .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX))
-                .unwrap_or_default(),
-            provider_kind: tag(tags.kind),
-            provider_featured: tags.featured,
-            branded_provider: tag(tags.branded_provider),
-            pk_label: tag(tags.pk_label),
-            byo_label: tag(tags.byo_label),
-            client_source_ip: self.client_ip.to_string(),
-            client_user_agent: self.user_agent.clone(),
-            ..UsageEvent::default()
-        });
-    }
-
     fn count(&self, status: u16, tokens: TokenUsage) {
         let metrics = &self.proxy.metrics;
         let labels = self.labels();
@@ -235,8 +187,12 @@ impl Account {
         let of_caller = |field: fn(&ApiKey) -> Option<&String>| {
             caller.and_then(field).map_or("", String::as_str)
         };
-        if self.attempt.is_some() {
-            let success = (200..400).contains(&status);
+        if let Some(attempt) = &self.attempt {
+            // A caller that leaves says nothing of the upstream.
+            let success = match status {
+                CALLER_GONE => attempt.is_accepted,
+                status => (200..400).contains(&status),
+            };
             let Labels { provider, model, upstream_model, key_id, .. } = labels;
             metrics.attempt(provider, model, upstream_model, key_id, success);
         }
@@ -356,12 +312,6 @@ fn estimate(bytes: usize) -> u32 {
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
-fn whole_seconds(moment: OffsetDateTime) -> String {
-    let whole = moment.replace_nanosecond(0).unwrap_or(moment);
-    // Every year of this era can be written.
-    whole.format(&Rfc3339).unwrap_or_default()
 }
 
 /// The text without control characters and line separators, at most so many characters of it.

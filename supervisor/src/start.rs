@@ -1,0 +1,358 @@
+//! From the command line to a running supervisor: what can be wrong is found here, before anything is served.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use shared::dial::Dial;
+use shared::id::{Revision, Role};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+use tracing::{debug, info, warn};
+
+use crate::bundle::{Bundle, BundleError};
+use crate::cli::{self, Invocation};
+use crate::cloud::heartbeat::{self, Facts, OutcomeCell};
+use crate::cloud::manager::{Manager, Session};
+use crate::cloud::telemetry;
+use crate::cloud::tls::{Credentials, CredentialsInForce, Identity, IdentityError};
+use crate::dial::DirectDial;
+use crate::fleet::{Fleet, Post};
+use crate::listener::{self, ListenError};
+use crate::log::{self, FilterError};
+use crate::metrics::Collector;
+use crate::pages::Sources;
+use crate::process::identity::Users;
+use crate::process::launch::{Program, ProgramError};
+use crate::process::reserve_descriptors;
+use crate::projection::{self, SourceTls};
+use crate::settings::source::scope;
+use crate::settings::{Etcd, Managed, Settings, SettingsError, Source};
+use crate::shutdown::Limits;
+use crate::spool::{EVENTS_MAX, Spool};
+use crate::state::{StateError, StateLock};
+use crate::supervisor::{self, Parts, RunError};
+use crate::worker_settings;
+
+/// Events of workers that wait for the loop; their tasks wait then.
+const EVENTS_QUEUED_MAX: usize = 1024;
+
+/// Why the gateway does not run.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("resources_file is not served by this build; use managed.enabled or etcd.endpoints")]
+    ResourcesFile,
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error("cannot start: {attempted}: {source}")]
+    System { attempted: &'static str, source: io::Error },
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// Runs the program and turns what came of it into an exit status: 0 in order, 1 for any error, 2 for a wrong command line.
+pub fn main() -> ExitCode {
+    let done: Result<(), Box<dyn Error>> =
+        match Invocation::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+            Ok(Invocation::Run(config)) => run(&config).map_err(Into::into),
+            Ok(Invocation::Validate(config)) => {
+                cli::validate(&config, std::env::vars_os(), SystemTime::now())
+                    .map(|told| println!("{told}"))
+            }
+            Err(usage) => usage.exit(),
+        };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Path) -> Result<(), StartError> {
+    // Before anything else opens a descriptor; kept until the end.
+    let _reserved = reserve_descriptors().map_err(system("reserving descriptors"))?;
+    let loaded = Settings::load(config, std::env::vars_os())?;
+    let settings = loaded.settings;
+    let log_filter = log::start(&settings.observability.log_level)?;
+    info!(version = shared::version::VERSION, config = %config.display(),
+        service = settings.observability.service_name, "starting");
+    if !loaded.not_yet_in_effect.is_empty() {
+        warn!("accepted, not yet in effect: {}", loaded.not_yet_in_effect.join(", "));
+    }
+    for variable in &loaded.ignored_variables {
+        debug!("{variable} is not configuration and is ignored");
+    }
+    protect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("starting the runtime"))?;
+    match settings.source.clone() {
+        Source::Managed(managed) => {
+            let _lock = lock(managed.state_dir())?;
+            let cloud = Cloud::open(&managed)?;
+            LocalSet::new().block_on(&runtime, serve(&settings, Origin::Cloud(cloud), &log_filter))
+        }
+        Source::Etcd(etcd) => {
+            LocalSet::new().block_on(&runtime, serve(&settings, Origin::Etcd(etcd), &log_filter))
+        }
+        Source::File(_) => Err(StartError::ResourcesFile),
+    }
+}
+
+/// Without a directory to write to, nothing is kept for the next start; this one goes on.
+fn lock(directory: &Path) -> Result<Option<StateLock>, StateError> {
+    match StateLock::take(directory) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ StateError::InUse { .. }) => Err(error),
+        Err(error @ StateError::Use { .. }) => {
+            warn!("{error}");
+            Ok(None)
+        }
+    }
+}
+
+fn system(attempted: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::System { attempted, source }
+}
+
+/// No core dump and no debugger sees our secrets; workers inherit as many descriptors as we may have.
+fn protect() {
+    let undumpable = nix::sys::prctl::set_dumpable(false);
+    let no_core = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let files = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    for (what, result) in [("dumps", undumpable), ("core files", no_core), ("open files", files)] {
+        if let Err(error) = result {
+            warn!(%error, "cannot set the limit of {what}");
+        }
+    }
+}
+
+/// Where resources come from, and whom to report to.
+enum Origin {
+    Cloud(Cloud),
+    Etcd(Etcd),
+}
+
+/// The Cloud side of a managed gateway.
+struct Cloud {
+    managed: Managed,
+    bundle: Bundle,
+    credentials: CredentialsInForce,
+    /// Keeps the credentials in force; a rotation will put new ones here.
+    _credentials_source: watch::Sender<Arc<Credentials>>,
+}
+
+impl Cloud {
+    fn open(managed: &Managed) -> Result<Self, StartError> {
+        let bundle = Bundle::open(managed, SystemTime::now())?;
+        for finding in &bundle.findings {
+            warn!("certificate bundle: {finding}");
+        }
+        info!(env_id = bundle.env_id, dp_id = bundle.dp_id,
+            origin = ?bundle.origin, "certificate bundle in force");
+        let credentials = Credentials::new(&Identity {
+            chain_pem: bundle.chain_pem.clone(),
+            key_pem: bundle.key_pem.clone(),
+            roots_pem: bundle.roots_pem.clone(),
+            extra_roots_pem: bundle.extra_roots_pem.clone(),
+        })?;
+        let (source, credentials) = watch::channel(Arc::new(credentials));
+        Ok(Self { managed: managed.clone(), bundle, credentials, _credentials_source: source })
+    }
+
+    fn session(&self, dial: &Arc<dyn Dial>) -> Session {
+        Session::new(Manager {
+            url: self.managed.manager.clone(),
+            dial: Arc::clone(dial),
+            credentials: self.credentials.clone(),
+        })
+    }
+}
+
+impl Origin {
+    fn env_id(&self) -> &str {
+        match self {
+            Self::Cloud(cloud) => &cloud.bundle.env_id,
+            Self::Etcd(etcd) => &etcd.env_id,
+        }
+    }
+
+    fn source(&self) -> Result<projection::Source, StartError> {
+        Ok(match self {
+            Self::Cloud(cloud) => projection::Source {
+                endpoints: vec![cloud.managed.etcd.to_string()],
+                prefix: scope(&cloud.managed.prefix, &cloud.bundle.env_id),
+                tls: Some(SourceTls { credentials: cloud.credentials.clone(), server_name: None }),
+                user: None,
+            },
+            Self::Etcd(etcd) => projection::Source {
+                endpoints: etcd.endpoints.iter().map(ToString::to_string).collect(),
+                prefix: etcd.prefix.clone(),
+                tls: etcd.tls.as_ref().map(etcd_tls).transpose()?,
+                user: etcd.user.clone(),
+            },
+        })
+    }
+}
+
+fn etcd_tls(tls: &crate::settings::EtcdTls) -> Result<SourceTls, IdentityError> {
+    let credentials = Credentials::new(&Identity {
+        chain_pem: tls.chain_pem.clone(),
+        key_pem: tls.key_pem.clone(),
+        roots_pem: tls.roots_pem.clone(),
+        extra_roots_pem: None,
+    })?;
+    // A receiver keeps the last value when its sender is gone: these credentials never change.
+    let (_, credentials) = watch::channel(Arc::new(credentials));
+    Ok(SourceTls { credentials, server_name: tls.server_name.clone() })
+}
+
+async fn serve(settings: &Settings, origin: Origin, log_filter: &str) -> Result<(), StartError> {
+    let now = Instant::now();
+    // First what is refused at once; nothing runs yet.
+    let posts = posts(settings, origin.env_id(), log_filter)?;
+    let program = Program::open(settings.workers.program.as_deref())?;
+    debug!(path = %program.path.display(), "worker program");
+
+    let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
+    let dial: Arc<dyn Dial> = Arc::new(DirectDial::new(limit));
+    let (projection, updates) = projection::start(origin.source()?, Arc::clone(&dial))
+        .map_err(system("starting the projection"))?;
+
+    let session = match &origin {
+        Origin::Cloud(cloud) => Some(cloud.session(&dial)),
+        Origin::Etcd(_) => None,
+    };
+    let (telemetry, upload) = telemetry::new(Spool::with_capacity(EVENTS_MAX), session);
+    tokio::task::spawn_local(upload.run());
+
+    let applied = Rc::new(Cell::new(None));
+    let nudge = Arc::new(Notify::new());
+    let heartbeat = OutcomeCell::default();
+    let mut expires = None;
+    if let Origin::Cloud(cloud) = &origin {
+        expires = unix_seconds(cloud.bundle.not_after);
+        beat(cloud, &dial, &applied, &nudge, &heartbeat, &projection);
+    }
+
+    let observability = &settings.observability;
+    let collector = Collector::new(&observability.e2e_buckets, &observability.ttft_buckets);
+    let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
+    let users = Users::choose(settings.workers.uid_base);
+    let fleet = Fleet::new(program, users, settings.workers.sandbox, posts, events_in, now);
+    let parts = Parts {
+        fleet,
+        events,
+        updates,
+        sources: Sources {
+            collector: Rc::new(RefCell::new(collector)),
+            projection,
+            telemetry,
+            heartbeat,
+            certificate_expires_at_unix: expires,
+            started: now,
+        },
+        applied,
+        nudge,
+        limits: Limits {
+            min_drain: settings.shutdown.drain_min,
+            max_drain: settings.shutdown.drain_max,
+        },
+    };
+    Ok(supervisor::run(parts).await?)
+}
+
+/// The listeners, open, and who serves them.
+fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post>, ListenError> {
+    let address = settings.proxy.address;
+    let mut posts = vec![Post {
+        role: Role::Proxy,
+        workers: settings.proxy.workers.get(),
+        listener: listener::bind(address, "proxy.addr")?,
+        settings: worker_settings::proxy(settings, env_id, log_filter),
+    }];
+    info!(%address, workers = settings.proxy.workers, "proxy listener open");
+    if let Some(metrics) = &settings.observability.metrics {
+        let address = metrics.address;
+        posts.push(Post {
+            role: Role::Status,
+            workers: 1,
+            listener: listener::bind(address, "observability.metrics.prometheus.addr")?,
+            settings: worker_settings::status(settings, metrics, log_filter),
+        });
+        info!(%address, path = metrics.path, "metrics listener open");
+    }
+    Ok(posts)
+}
+
+/// Starts the heartbeat.
+fn beat(
+    cloud: &Cloud,
+    dial: &Arc<dyn Dial>,
+    applied: &Rc<Cell<Option<Revision>>>,
+    nudge: &Arc<Notify>,
+    outcome: &OutcomeCell,
+    projection: &projection::Handle,
+) {
+    let sender = heartbeat::Sender {
+        dp_id: cloud.bundle.dp_id.clone(),
+        instance_id: uuid::Uuid::new_v4(),
+        hostname: nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        started: tokio::time::Instant::now(),
+    };
+    let (projection, applied) = (projection.clone(), Rc::clone(applied));
+    let facts = move || {
+        let (projection, applied) = (projection.clone(), applied.get());
+        async move {
+            let revision = applied.unwrap_or_default();
+            let report = projection.report(revision).await.ok();
+            Facts {
+                applied_revision: revision.0,
+                config_hash: report
+                    .as_ref()
+                    .and_then(|report| report.status.applied.as_ref())
+                    .map(|applied| applied.config_hash.clone()),
+                rejected_resources: report
+                    .as_ref()
+                    .map(|report| report.rejected_resources.clone())
+                    .unwrap_or_default(),
+                partially_compatible_resources: report
+                    .map(|report| report.partially_compatible_resources)
+                    .unwrap_or_default(),
+            }
+        }
+    };
+    let session = cloud.session(dial);
+    let interval = cloud.managed.heartbeat_interval;
+    let (nudge, outcome) = (Arc::clone(nudge), outcome.clone());
+    tokio::task::spawn_local(heartbeat::run(sender, session, interval, nudge, outcome, facts));
+}
+
+fn unix_seconds(moment: SystemTime) -> Option<i64> {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
+}

@@ -1,0 +1,75 @@
+//! What each role is told of the settings.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use shared::worker_settings::{
+    ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
+};
+
+use crate::settings::{MetricsListener, Settings, Upstream};
+
+/// Settings of the proxy role. `env_id` labels metrics.
+pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSettings {
+    let proxy = &settings.proxy;
+    let role = ProxySettings {
+        request_body_bytes_max: proxy.request_body_bytes_max.unwrap_or(0),
+        trusted_proxies: proxy.real_ip.trusted_proxies.clone(),
+        real_ip_recursive: proxy.real_ip.recursive,
+        real_ip_header: proxy.real_ip.header.to_string(),
+        request_id_headers: proxy.request_id_headers.iter().map(ToString::to_string).collect(),
+        upstream: upstream(&settings.upstream),
+        downstream_idle_ms: millis(settings.downstream.idle_timeout),
+        sse_keepalive_ms: millis(settings.downstream.sse_keepalive),
+        env_id: env_id.to_owned(),
+        access_log: settings.observability.access_log,
+    };
+    common(settings, RoleSettings::Proxy(Box::new(role)), proxy.address, log_filter)
+}
+
+/// Settings of the status role.
+pub fn status(
+    settings: &Settings,
+    listener: &MetricsListener,
+    log_filter: &str,
+) -> WorkerSettings {
+    let role = StatusSettings { metrics_path: listener.path.clone() };
+    common(settings, RoleSettings::Status(role), listener.address, log_filter)
+}
+
+fn common(
+    settings: &Settings,
+    role: RoleSettings,
+    listen: SocketAddr,
+    log_filter: &str,
+) -> WorkerSettings {
+    WorkerSettings {
+        role,
+        listen,
+        log_filter: log_filter.to_owned(),
+        e2e_buckets: settings.observability.e2e_buckets.clone(),
+        ttft_buckets: settings.observability.ttft_buckets.clone(),
+    }
+}
+
+fn upstream(upstream: &Upstream) -> UpstreamSettings {
+    let identity = upstream.tls.identity.as_ref();
+    UpstreamSettings {
+        timeout_ms: millis(upstream.timeout),
+        stream_timeout_ms: millis(upstream.stream_timeout),
+        connect_timeout_ms: millis(upstream.connect_timeout),
+        keepalive_ms: millis(upstream.keepalive),
+        keepalive_interval_ms: millis(upstream.keepalive_interval),
+        keepalive_retries: upstream.keepalive_retries,
+        pool_idle_ms: millis(upstream.pool_idle_timeout),
+        pool_idle_max: upstream.pool_idle_max,
+        ca_pem: upstream.tls.roots_pem.clone(),
+        client_identity_pem: identity.map(|i| (i.chain_pem.clone(), i.key_pem.clone())),
+        verify: upstream.tls.verify,
+    }
+}
+
+/// 0 where there is no limit.
+fn millis(limit: Option<Duration>) -> u64 {
+    limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,75 @@
+//! SIGTERM: nothing that runs is cut off, nothing that was used is forgotten, and the status is 0.
+
+use std::time::Instant;
+
+use harness::{World, client, wait};
+
+#[tokio::test]
+async fn with_nothing_in_flight_the_end_comes_at_once_with_status_0() {
+    let mut world = World::start().await;
+    let workers = world.gateway.workers();
+    let start = Instant::now();
+    world.gateway.terminate();
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    println!("ended within {:?}", start.elapsed());
+    assert!(workers.len() > 2);
+    assert!(workers.iter().all(|worker| !worker.runs()), "no worker is left behind");
+}
+
+#[tokio::test]
+async fn a_stream_in_flight_is_finished_before_the_end() {
+    let mut world =
+        World::start_with(|builder| builder.set("/shutdown/min_drain_secs", 2.into())).await;
+    let mut stream = world.caller().ask_stream("hold", "one two three").await;
+    stream.next_event().await.unwrap();
+    world.gateway.terminate();
+    for path in ["/livez", "/readyz"] {
+        let proxy = world.gateway.proxy();
+        wait::until(&format!("{path} tells the drain"), async || {
+            let answer = client::fetch(proxy, path).await.map_err(|error| error.to_string())?;
+            let status = answer.status;
+            if status == 503 { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+    }
+    world.upstream.release();
+    let events = stream.events().await.unwrap();
+    assert_eq!(events.last().unwrap().data, "[DONE]");
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    let usage = world.cloud.usage_of(1).await;
+    assert_eq!(
+        (&usage[0]["status_code"], &usage[0]["completion_tokens"]),
+        (&200.into(), &5.into())
+    );
+}
+
+#[tokio::test]
+async fn a_second_sigterm_changes_nothing() {
+    let mut world = World::start().await;
+    let mut stream = world.caller().ask_stream("hold", "one two three").await;
+    stream.next_event().await.unwrap();
+    world.gateway.terminate();
+    world.gateway.terminate();
+    world.upstream.release();
+    assert_eq!(stream.events().await.unwrap().last().unwrap().data, "[DONE]");
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_usage_of_the_last_request_is_told_before_the_end() {
+    let mut world = World::start().await;
+    world.caller().ask("small-1", "hello").await.bytes().await.unwrap();
+    world.gateway.terminate();
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    assert_eq!(world.cloud.usage().await.len(), 1);
+}
+
+#[tokio::test]
+async fn without_the_cloud_the_end_still_comes() {
+    let mut world = World::start().await;
+    world.cloud.stop();
+    world.caller().ask("small-1", "hello").await.bytes().await.unwrap();
+    world.gateway.terminate();
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    assert!(world.gateway.log().contains("usage"), "what was not told is at least logged");
+}

@@ -1,0 +1,85 @@
+//! The usage event of a request.
+
+use std::time::Instant;
+
+use shared::resource::TelemetryTags;
+use shared::usage::UsageEvent;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::{Account, CALLER_TEXT_CHARS_MAX, MESSAGE_CHARS_MAX, Tokens, cut, millis};
+use crate::request::RequestError;
+
+/// What the Cloud is told; nothing of a request that was never understood.
+pub(super) fn event(
+    account: &Account,
+    status: u16,
+    error: Option<&RequestError>,
+    tokens: Tokens,
+) -> Option<UsageEvent> {
+    let requested_model = account.requested_model.as_ref()?;
+    let now = Instant::now();
+    let since = |start: Instant, end: Instant| millis(end.saturating_duration_since(start));
+    let attempt = account.attempt.as_ref();
+    let first_event = attempt.and_then(|attempt| attempt.first_event);
+    let seen = attempt.map(|attempt| attempt.seen.clone()).unwrap_or_default();
+    let tags = account.target.as_ref().map(|target| target.provider_key.telemetry_tags.clone());
+    let tags: TelemetryTags = tags.unwrap_or_default();
+    let tag = |text: Option<String>| cut(&text.unwrap_or_default(), CALLER_TEXT_CHARS_MAX);
+    Some(UsageEvent {
+        event_id: Uuid::new_v4().to_string(),
+        request_id: account.id().to_owned(),
+        trace_id: account.trace_id.clone(),
+        occurred_at: whole_seconds(account.occurred_at),
+        model_id: account.model.as_ref().map(|model| model.id.clone()).unwrap_or_default(),
+        api_key_id: account.caller.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
+        requested_model: cut(requested_model, CALLER_TEXT_CHARS_MAX),
+        prompt_tokens: tokens.usage.prompt,
+        completion_tokens: tokens.usage.completion,
+        cached_prompt_tokens: tokens.usage.cached_prompt,
+        reasoning_tokens: tokens.usage.reasoning,
+        usage_estimated: tokens.is_estimated,
+        upstream_latency_ms: attempt.map_or(0, |attempt| since(attempt.started, now)),
+        upstream_ttft_ms: attempt
+            .zip(first_event)
+            .map_or(0, |(attempt, first)| since(attempt.started, first)),
+        downstream_latency_ms: since(account.started, first_event.unwrap_or(now)),
+        status_code: status,
+        provider_request_id: seen.id,
+        provider_model_version: seen.model,
+        finish_reason: seen.finish_reason,
+        inbound_protocol: account.endpoint.dialect.name().to_owned(),
+        attempt_kind: if attempt.is_some() { "initial".to_owned() } else { String::new() },
+        error_class: error.map(|error| error.class().to_owned()).unwrap_or_default(),
+        error_message: error
+            .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX))
+            .unwrap_or_default(),
+        provider_kind: tag(tags.kind),
+        provider_featured: tags.featured,
+        branded_provider: tag(tags.branded_provider),
+        pk_label: tag(tags.pk_label),
+        byo_label: tag(tags.byo_label),
+        client_source_ip: account.client_ip.to_string(),
+        client_user_agent: account.user_agent.clone(),
+        ..UsageEvent::default()
+    })
+}
+
+/// RFC 3339, in UTC.
+fn whole_seconds(moment: OffsetDateTime) -> String {
+    let whole = moment.replace_nanosecond(0).unwrap_or(moment);
+    // Every year of this era can be written.
+    whole.format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_told_in_whole_seconds() {
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(1_788_257_730_987_654_321).unwrap();
+        assert_eq!(whole_seconds(moment), "2026-09-01T10:15:30Z");
+    }
+}
