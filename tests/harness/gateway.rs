@@ -173,30 +173,36 @@ impl Builder {
     /// Starts it, and waits until its health route answers.
     pub async fn start_alive(self) -> Gateway {
         let mut gateway = self.spawn();
-        gateway.wait_for("/livez").await;
+        gateway.wait_for(gateway.proxy, "/livez").await;
         gateway
     }
 
-    /// Starts it, and waits until it serves configuration.
+    /// Starts it, and waits until every worker serves configuration.
     pub async fn start(self) -> Gateway {
         let mut gateway = self.spawn();
-        gateway.wait_for("/readyz").await;
+        gateway.wait_until_ready().await;
         gateway
     }
 }
 
 impl Gateway {
-    /// Waits until a route of the proxy listener answers with 200.
+    /// Waits until every worker serves configuration.
     ///
     /// # Panics
     /// If the gateway ends before.
-    pub async fn wait_for(&mut self, path: &str) {
-        let (proxy, process) = (self.proxy, &mut self.process);
+    pub async fn wait_until_ready(&mut self) {
+        self.wait_for(self.proxy, "/readyz").await;
+        // One worker may be ahead of the others; this route waits for all of them.
+        self.wait_for(self.status, "/status/ready").await;
+    }
+
+    async fn wait_for(&mut self, address: SocketAddr, path: &str) {
+        let process = &mut self.process;
         wait::until(&format!("{path} answers with 200"), async || {
             if let Some(status) = process.ended() {
                 panic!("aisix ended ({status}):\n{}", process.log_tail());
             }
-            let answer = client::fetch(proxy, path).await.map_err(|error| error.to_string())?;
+            let answer = client::fetch(address, path).await.map_err(|error| error.to_string())?;
             let status = answer.status;
             if status == 200 { Ok(()) } else { Err(status.to_string()) }
         })
@@ -258,7 +264,10 @@ impl Gateway {
     /// `/status/config` as it is now.
     pub async fn status_config(&self) -> Value {
         let answer = client::fetch(self.status, "/status/config").await.expect("status is served");
-        answer.json().await.expect("status is served")
+        let status = answer.status;
+        let text = answer.text().await.expect("status is served");
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// Sends SIGTERM.

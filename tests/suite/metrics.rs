@@ -89,7 +89,7 @@ async fn before_the_first_projection_nothing_is_ready_and_the_status_says_so() {
     assert_eq!(status["source"]["connected"], false);
     assert!(status.get("applied").is_none(), "{status}");
     cloud.resume().await;
-    gateway.wait_for("/readyz").await;
+    gateway.wait_until_ready().await;
     let ready = client::fetch(gateway.status(), "/status/ready").await.unwrap();
     assert_eq!((ready.status.as_u16(), ready.text().await.unwrap().as_str()), (200, "ok"));
 }

@@ -137,7 +137,7 @@ async fn without_the_cloud_the_gateway_comes_up_and_serves_once_it_is_there() {
     assert_eq!(refused.json().await.unwrap()["error"]["type"], "invalid_api_key");
 
     cloud.resume().await;
-    gateway.wait_for("/readyz").await;
+    gateway.wait_until_ready().await;
     assert_eq!(gateway.caller().ask("small-1", "hello").await.status, 200);
     cloud.heartbeat("that the gateway is there", |_| true).await;
 }

@@ -139,6 +139,11 @@ impl Member {
         Ok(missing)
     }
 
+    /// Whether it has been welcomed: before, it understands nothing else.
+    pub fn is_welcome(&self) -> bool {
+        !matches!(self.life, Life::Starting { .. } | Life::Doomed)
+    }
+
     /// Queues a message.
     pub fn tell(&mut self, message: ToWorker) {
         self.send(Outgoing::Message(message));

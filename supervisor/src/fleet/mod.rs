@@ -182,9 +182,10 @@ impl Fleet {
         }
     }
 
-    /// Asks every worker for a sign of life, with which it tells how many requests it has in flight.
-    pub fn ping(&mut self) {
-        for member in self.slots.iter_mut().filter_map(|slot| slot.member.as_mut()) {
+    /// Asks every worker for a sign of life, with which it tells how many requests it has in flight. Who has not said
+    /// hello is waiting for the welcome and nothing else.
+    fn ping(&mut self) {
+        for member in self.members_mut().filter(|member| member.is_welcome()) {
             member.tell(ToWorker::Ping(0));
         }
     }
@@ -216,10 +217,9 @@ impl Fleet {
 
     /// Sends a change of configuration to every worker that has been told the one before.
     pub fn deliver(&mut self, delivery: &Delivery) {
-        for member in self.members_mut().filter(|member| member.role == Role::Proxy) {
-            if !matches!(member.life, life::Life::Starting { .. }) {
-                member.deliver(delivery.clone());
-            }
+        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
+        for member in self.members_mut().filter(told) {
+            member.deliver(delivery.clone());
         }
     }
 
@@ -243,7 +243,9 @@ impl Fleet {
             slot.start_at = None;
             if let Some(member) = slot.member.as_mut() {
                 member.retiring = true;
-                member.tell(ToWorker::Retire);
+                if member.is_welcome() {
+                    member.tell(ToWorker::Retire);
+                }
             }
         }
     }

@@ -57,6 +57,8 @@ pub struct Step {
     pub change: Option<Change>,
     /// Why the document was not taken.
     pub refused: Option<Refusal>,
+    /// The key's document was refused for the same reason before.
+    pub known: bool,
 }
 
 /// All documents by full key.
@@ -136,7 +138,7 @@ impl LastGood {
         let resource = document.resource.filter(|_| !unchanged);
         let change = resource.map(|resource| Change::Put(Box::new(resource)));
         let entry = Entry { observed, served: Some(served), rejection: None };
-        (entry, Step { change, refused: None })
+        (entry, Step { change, ..Step::default() })
     }
 
     /// There is no document at `key` any more.
@@ -149,7 +151,7 @@ impl LastGood {
         self.uncount(&served);
         let id = key::parse(&self.prefix, key).map_or("", |(_, id)| id);
         let change = served.kind.served.map(|kind| Change::Delete(kind, id.to_owned()));
-        Step { change, refused: None }
+        Step { change, ..Step::default() }
     }
 
     /// Keys that are there and not in `present`, as after a load that may have missed deletions.
@@ -293,10 +295,11 @@ fn refuse(
     let stale_since = served
         .as_ref()
         .map(|_| earlier.as_ref().and_then(|earlier| earlier.stale_since).unwrap_or(now));
+    let known = earlier.as_ref().is_some_and(|earlier| earlier.refusal == refusal);
     let first_seen = earlier.map_or(now, |earlier| earlier.first_seen);
     let rejection = Rejection { refusal: refusal.clone(), first_seen, last_seen: now, stale_since };
     let entry = Entry { observed, served, rejection: Some(rejection) };
-    (entry, Step { change: None, refused: Some(refusal) })
+    (entry, Step { change: None, refused: Some(refusal), known })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::key::{self, KeyError};
 use super::last_good::{LastGood, UnixSeconds};
-use crate::cloud::heartbeat::{PartiallyCompatible, RejectedResource};
+use crate::cloud::heartbeat::{Facts, PartiallyCompatible, RejectedResource};
 
 /// At most so many rejections go into a heartbeat. As published.
 const REJECTED_MAX: usize = 256;
@@ -25,6 +25,20 @@ pub struct Report {
     pub partially_compatible_resources: Vec<PartiallyCompatible>,
     /// For `/metrics`.
     pub gauges: Gauges,
+}
+
+impl Report {
+    /// The part of it that a heartbeat tells. Revision and hash are those of one moment, which may be a little older than
+    /// what the workers have confirmed since.
+    pub fn into_facts(self) -> Facts {
+        let applied = self.status.applied;
+        Facts {
+            applied_revision: applied.as_ref().map_or(0, |applied| applied.applied_revision),
+            config_hash: applied.map(|applied| applied.config_hash),
+            rejected_resources: self.rejected_resources,
+            partially_compatible_resources: self.partially_compatible_resources,
+        }
+    }
 }
 
 /// The `aisix_config_*` metrics.

@@ -141,11 +141,11 @@ impl State {
                 Event::Delete(key) => (Vec::new(), self.documents.delete(&key)),
                 Event::Put(key, value) => (key.clone(), self.documents.put(key, value, now)),
             };
-            let Step { change, refused } = step;
+            let Step { change, refused, known } = step;
             changes.extend(change);
             match refused {
                 None => accepted = true,
-                Some(refusal) => self.note(&key, &refusal, now),
+                Some(refusal) => self.note(&key, &refusal, known, now),
             }
         }
         self.observed = Some((revision, now));
@@ -163,11 +163,13 @@ impl State {
         Some(Update { revision: Revision(revision), whole, changes })
     }
 
-    fn note(&mut self, key: &[u8], refusal: &Refusal, now: UnixSeconds) {
-        let key = String::from_utf8_lossy(key);
-        warn!(
-            "{key:?} is not taken: {refusal}; an older good document stays in use where there is one"
-        );
+    fn note(&mut self, key: &[u8], refusal: &Refusal, known: bool, now: UnixSeconds) {
+        if !known {
+            let key = String::from_utf8_lossy(key);
+            warn!(
+                "{key:?} is not taken: {refusal}; an older good document stays in use where there is one"
+            );
+        }
         *self.reload_failures.entry(refusal.kind.reason()).or_default() += 1;
         self.last_failure = Some((now, refusal.kind.name(), refusal.error.clone()));
     }

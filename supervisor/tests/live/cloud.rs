@@ -40,6 +40,7 @@ type Answer = Box<dyn Fn(&str, &Value) -> Response<Full<Bytes>> + Send + Sync>;
 struct FakeManager {
     port: u16,
     connections: Arc<Mutex<usize>>,
+    closed: watch::Receiver<usize>,
 }
 
 impl FakeManager {
@@ -49,10 +50,12 @@ impl FakeManager {
         let acceptor = acceptor(authority);
         let (answer, connections) = (Arc::new(answer), Arc::new(Mutex::new(0)));
         let counted = Arc::clone(&connections);
+        let (close, closed) = watch::channel(0);
+        let close = Arc::new(close);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, answer) = (acceptor.clone(), Arc::clone(&answer));
-                let counted = Arc::clone(&counted);
+                let (counted, close) = (Arc::clone(&counted), Arc::clone(&close));
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     *counted.lock().unwrap() += 1;
@@ -76,10 +79,11 @@ impl FakeManager {
                     } else {
                         let _ = timeout(Duration::from_millis(100), served).await;
                     }
+                    close.send_modify(|closed| *closed += 1);
                 });
             }
         });
-        Self { port, connections }
+        Self { port, connections, closed }
     }
 
     fn connections(&self) -> usize {
@@ -137,12 +141,16 @@ async fn one_connection_serves_many_requests_and_is_replaced_when_it_dies() {
     }
     assert_eq!(manager.connections(), 1);
 
-    let forgetful = FakeManager::start(&authority, false, Box::new(|_, _| status(200, "{}"))).await;
+    let mut forgetful =
+        FakeManager::start(&authority, false, Box::new(|_, _| status(200, "{}"))).await;
     let mut session = forgetful.session(&authority, &authority);
     for expected in 1..4 {
         session.post("/dp/heartbeat", Bytes::from_static(b"{}")).await.unwrap();
         assert_eq!(forgetful.connections(), expected);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        timeout(HANG, forgetful.closed.wait_for(|closed| *closed == expected))
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 

@@ -100,6 +100,9 @@ fn hash_and_revision_belong_together_while_workers_are_catching_up() {
     let behind = status(&mut state, 3);
     assert_eq!(behind["applied"], first["applied"]);
     assert_ne!(behind["source"]["source_hash"], first["source"]["source_hash"]);
+    let facts = state.report(Revision(3), 3).into_facts();
+    assert_eq!(facts.applied_revision, 3);
+    assert_eq!(facts.config_hash.unwrap(), first["applied"]["config_hash"]);
     let caught_up = status(&mut state, 4);
     assert_eq!(caught_up["applied"]["config_hash"], behind["source"]["source_hash"]);
     assert_eq!(caught_up["applied"]["resource_counts"], json!({"models": 2}));
