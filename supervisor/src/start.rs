@@ -30,7 +30,7 @@ use crate::pages::Sources;
 use crate::process::identity::Users;
 use crate::process::launch::{Program, ProgramError};
 use crate::process::reserve_descriptors;
-use crate::projection::{self, SourceTls};
+use crate::projection::{self, Report, SourceTls};
 use crate::settings::source::scope;
 use crate::settings::{Etcd, Managed, Settings, SettingsError, Source};
 use crate::shutdown::Limits;
@@ -349,22 +349,8 @@ fn beat(
     let facts = move || {
         let (projection, applied) = (projection.clone(), applied.get());
         async move {
-            let revision = applied.unwrap_or_default();
-            let report = projection.report(revision).await.ok();
-            Facts {
-                applied_revision: revision.0,
-                config_hash: report
-                    .as_ref()
-                    .and_then(|report| report.status.applied.as_ref())
-                    .map(|applied| applied.config_hash.clone()),
-                rejected_resources: report
-                    .as_ref()
-                    .map(|report| report.rejected_resources.clone())
-                    .unwrap_or_default(),
-                partially_compatible_resources: report
-                    .map(|report| report.partially_compatible_resources)
-                    .unwrap_or_default(),
-            }
+            let report = projection.report(applied.unwrap_or_default()).await;
+            report.map_or_else(|_| Facts::default(), Report::into_facts)
         }
     };
     let session = cloud.session(dial);

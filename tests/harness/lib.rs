@@ -4,14 +4,6 @@
 //! - Nothing waits for time: [`wait::until`] asks until a fact holds, and says what was seen last if it never does.
 //! - Every test has its own folders and its own ports ([`port`]), so that tests run side by side.
 //! - What a test has started ends with it, and its log is printed if the test has failed ([`process`]).
-//!
-//! ```no_run
-//! # async fn example() {
-//! let world = harness::World::start().await;
-//! let answer = world.caller().ask("small-1", "hello").await;
-//! assert_eq!(answer.status, 200);
-//! # }
-//! ```
 
 // A harness ends a test by a panic with a sentence: there is nobody to hand an error to.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]

@@ -166,15 +166,34 @@ fn a_leaf_may_come_with_its_issuers_and_with_one_name_for_both_ids() {
     assert!(told(&without).contains("not issued by the CA"));
 }
 
+/// One key of no use to anybody, in both forms.
+const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIF04yKpVRYcVVIrDxaP1JmqCYlu/3aENeGQNyRn9fQ8soAoGCCqGSM49
+AwEHoUQDQgAE0l2jkQF3nwwkclGt2VaFURgboldhZarBbROZu0P2n0aGqKRk5yqK
+16KIcnJakrBkxU3QRj2yyQq9fgfJ/p+xJQ==
+-----END EC PRIVATE KEY-----
+";
+const PKCS8: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgXTjIqlVFhxVUisPF
+o/UmaoJiW7/doQ14ZA3JGf19DyyhRANCAATSXaORAXefDCRyUa3ZVoVRGBuiV2Fl
+qsFtE5m7Q/afRoaopGTnKorXoohyclqSsGTFTdBGPbLJCr1+B8n+n7El
+-----END PRIVATE KEY-----
+";
+
 #[test]
-fn a_key_may_be_in_the_sec1_form() {
-    let key = "-----BEGIN EC PRIVATE KEY-----\n\
-        MHcCAQEEIO1jtMzy1AeYlMvuyVXzHBw6cj1OLdEhu5PRHtuJJR48oAoGCCqGSM49\n\
-        AwEHoUQDQgAEexample\n-----END EC PRIVATE KEY-----\n";
-    // Not this certificate's, and not whole: read as SEC1 and refused for what it is, rather than for its form.
-    let parts = Parts { key: Secret::new(key.to_owned()), ..Ca::new().good() };
-    let told = told(&parts);
-    assert!(told.contains("private key"), "{told}");
+fn a_key_may_be_in_the_sec1_or_the_pkcs8_form() {
+    let ca = Ca::new();
+    let signer = KeyPair::from_pem(PKCS8).unwrap();
+    let chain = params(&NAMES).signed_by(&signer, &ca.issuer).unwrap().pem();
+    for key in [SEC1, PKCS8] {
+        let key = Secret::new(key.to_owned());
+        let mut gateway = Gateway::new();
+        gateway.supply(&Parts { chain: chain.clone(), key, roots: ca.pem.clone() });
+        gateway.open().unwrap();
+    }
+    let encrypted = PKCS8.replace("PRIVATE", "ENCRYPTED PRIVATE");
+    let parts = Parts { chain, key: Secret::new(encrypted), roots: ca.pem };
+    assert!(told(&parts).contains("supply it decrypted"));
 }
 
 #[test]

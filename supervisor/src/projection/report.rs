@@ -143,7 +143,7 @@ pub struct Applied {
     pub applied_revision: i64,
     /// Hash over what is served at that revision.
     pub config_hash: String,
-    /// Grows with every change of what is served.
+    /// Grows by one with every other hash that is told.
     pub apply_seq: u64,
     /// When the revision was handed out.
     pub applied_at: String,

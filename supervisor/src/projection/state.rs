@@ -69,6 +69,8 @@ pub struct State {
     handed_out: Option<(i64, UnixSeconds)>,
     /// What was last told as applied: hash and revision belong together, also while workers are catching up.
     applied: Option<Applied>,
+    /// How often what is served had changed when that was told.
+    applied_changes: u64,
     source_hash: Option<Hashed>,
     last_reload: Option<(bool, UnixSeconds)>,
     last_reload_success: Option<UnixSeconds>,
@@ -87,6 +89,7 @@ impl State {
             observed: None,
             handed_out: None,
             applied: None,
+            applied_changes: 0,
             source_hash: None,
             last_reload: None,
             last_reload_success: None,
@@ -214,13 +217,20 @@ impl State {
     fn refresh_applied(&mut self, confirmed: Revision, source_hash: Option<&str>) {
         let told = self.handed_out.filter(|(revision, _)| confirmed.0 >= *revision);
         let Some((revision, at)) = told else { return };
-        let apply_seq = self.documents.served_changes();
+        let changes = self.documents.served_changes();
         let counts = self.documents.counts().iter().filter(|(_, count)| **count > 0);
-        let config_hash = match (self.applied.take(), source_hash) {
-            (Some(applied), _) if applied.apply_seq == apply_seq => applied.config_hash,
+        let before = self.applied.take();
+        let config_hash = match (&before, source_hash) {
+            (Some(applied), _) if self.applied_changes == changes => applied.config_hash.clone(),
             // Everything in the store is served.
             (_, Some(hash)) if self.documents.rejected().next().is_none() => hash.to_owned(),
             _ => self.documents.config_hash(),
+        };
+        self.applied_changes = changes;
+        let apply_seq = match &before {
+            Some(applied) if applied.config_hash == config_hash => applied.apply_seq,
+            Some(applied) => applied.apply_seq + 1,
+            None => 1,
         };
         self.applied = Some(Applied {
             applied_revision: revision,

@@ -123,9 +123,9 @@ mod tests {
     #[test]
     fn every_key_but_the_lists_of_nodes_can_be_set_by_its_variable() {
         for key in KEYS {
-            let (raw, findings) = read_all(&[(&Key::variable(key.name), "")]);
+            let (_, findings) = read_all(&[(&Key::variable(key.name), "")]);
             assert!(findings.problems.is_empty(), "{}: {:?}", key.name, findings.problems);
-            assert!(findings.ignored.is_empty() && raw.problem(key.name, "").to_string().len() > 3);
+            assert!(findings.ignored.is_empty(), "{}", key.name);
         }
         let (_, findings) = read_all(&[("AISIX_CACHE__REDIS__NODES", "a:1")]);
         assert!(findings.problems[0].to_string().contains("no form as a variable"));
@@ -185,7 +185,7 @@ mod tests {
         let (_, findings) = read_all(&[password]);
         assert_eq!(
             findings.problems[0].to_string(),
-            "unknown key etcd_password (AISIX_ETCD_PASSWORD)"
+            "unknown key etcd_password (AISIX_ETCD_PASSWORD); did you mean AISIX_ETCD__PASSWORD_ENV?"
         );
     }
 

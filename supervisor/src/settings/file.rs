@@ -104,6 +104,11 @@ impl<'de> Visitor<'de> for Level<'_, '_> {
         formatter.write_str("keys with values")
     }
 
+    /// Not a group. The text is not shown: it may be a secret in the wrong place.
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        Err(E::custom("expected keys with values, found a text"))
+    }
+
     /// A group of which nothing is written.
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
@@ -139,21 +144,28 @@ impl<'de> DeserializeSeed<'de> for Leaf {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let kind = self.0;
+        // The format's own words would show what was written, which may be a secret in the wrong place.
+        let expected = |what| move |_| D::Error::custom(format_args!("expected {what}"));
         Ok(match kind {
+            // Asked for as text, so that no format takes it for a number first.
             Kind::Text | Kind::Secret | Kind::Choice(_) => {
-                // Asked for as text, so that a format never takes it for a number first.
-                Option::<String>::deserialize(deserializer)?.map(|text| Value::scalar(kind, &text))
+                Option::<String>::deserialize(deserializer)
+                    .map_err(expected("a text"))?
+                    .map(|text| Value::scalar(kind, &text))
             }
             Kind::Bool | Kind::Integer | Kind::Number => {
                 Option::<Scalar>::deserialize(deserializer)
-                    .map_err(|_| D::Error::custom("expected a single value"))?
+                    .map_err(expected("a single value"))?
                     .map(|scalar| Value::scalar(kind, &scalar.into_text()))
             }
-            Kind::Texts | Kind::TextsInFile => Option::<Vec<String>>::deserialize(deserializer)?
+            Kind::Texts | Kind::TextsInFile => Option::<Vec<String>>::deserialize(deserializer)
+                .map_err(expected("a list of texts"))?
                 .map(|texts| Ok(Value::Texts(texts))),
-            Kind::Numbers => Option::<Vec<f64>>::deserialize(deserializer)?
+            Kind::Numbers => Option::<Vec<f64>>::deserialize(deserializer)
+                .map_err(expected("a list of numbers"))?
                 .map(|numbers| Ok(Value::Numbers(numbers))),
-            Kind::Objects(fields) => Option::<Vec<RawObject>>::deserialize(deserializer)?
+            Kind::Objects(fields) => Option::<Vec<RawObject>>::deserialize(deserializer)
+                .map_err(expected("a list of objects with text fields"))?
                 .map(|objects| Value::objects(fields, objects)),
         })
     }

@@ -114,22 +114,17 @@ impl Managed {
             key: URL,
             reason: "managed.enabled needs the URL of the Cloud manager",
         })?;
-        let url = secure(url).map_err(|reason| raw.problem(URL, reason))?;
+        let base = secure(url).map_err(|reason| raw.problem(URL, reason))?;
         let etcd = match raw.text(ETCD) {
-            Some(endpoint) => secure(endpoint)
-                .and_then(|url| at_root(&url))
-                .map_err(|reason| raw.problem(ETCD, reason))?,
-            // The same port serves both; a path belongs to the REST interface only.
-            None => {
-                let endpoint = url
-                    .parse::<Endpoint>()
-                    .map_err(|error| raw.problem(URL, invalid(&url, error)))?;
-                Endpoint { path: String::new(), ..endpoint }
+            Some(endpoint) => {
+                secure(endpoint).and_then(at_root).map_err(|reason| raw.problem(ETCD, reason))?
             }
+            // The same port serves both; a path belongs to the REST interface only.
+            None => Endpoint { path: String::new(), ..base.clone() },
         };
         let interval = raw.integer("managed.heartbeat_interval_secs").unwrap_or_default();
         Ok(Self {
-            manager: url.parse().map_err(|error| raw.problem(URL, error))?,
+            manager: base.to_string().parse().map_err(|error| raw.problem(URL, error))?,
             etcd,
             prefix: raw.text("etcd.prefix").unwrap_or_default().to_owned(),
             bundle: bundle(raw)?,
@@ -149,30 +144,33 @@ impl Managed {
 }
 
 /// `url` with `https`, which is what a bare `host:port` means.
-fn secure(url: &str) -> Result<String, String> {
-    match url.split_once("://") {
-        None => Ok(format!("https://{url}")),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
-            Ok(format!("https://{rest}"))
+fn secure(url: &str) -> Result<Endpoint, String> {
+    let rest = match url.split_once("://") {
+        None => url,
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => rest,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {
+            return Err("http is refused: the gateway shows its certificate to the Cloud, and only https can do that"
+                .to_owned());
         }
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Err(format!(
-            "{url:?} is refused: the gateway shows its certificate to the Cloud, and only https can do that"
-        )),
-        Some(_) => Err(format!("expected https://HOST:PORT, found {url:?}")),
-    }
+        Some(_) => return Err("must begin with https://".to_owned()),
+    };
+    endpoint(&format!("https://{rest}"))
 }
 
-fn at_root(url: &str) -> Result<Endpoint, String> {
-    let endpoint: Endpoint = url.parse().map_err(|error| invalid(url, error))?;
+/// The URL taken apart. The error does not show it where it holds credentials.
+fn endpoint(url: &str) -> Result<Endpoint, String> {
+    url.parse().map_err(|error| match error {
+        EndpointError::Extra => format!("the URL {error}"),
+        error => format!("{url:?} {error}"),
+    })
+}
+
+fn at_root(endpoint: Endpoint) -> Result<Endpoint, String> {
     if endpoint.path.is_empty() {
         Ok(endpoint)
     } else {
-        Err(format!("{url:?} must not have a path"))
+        Err(format!("{endpoint} must not have a path"))
     }
-}
-
-fn invalid(url: &str, error: EndpointError) -> String {
-    format!("{url:?} {error}")
 }
 
 fn bundle(raw: &Raw) -> Result<BundleSource, Problem> {
@@ -192,17 +190,19 @@ impl Etcd {
     fn new(raw: &Raw, environment: &Environment) -> Result<Self, Problem> {
         const ENDPOINTS: &str = "etcd.endpoints";
         let tls = EtcdTls::new(raw)?;
-        let endpoint = |text: &String| {
+        let checked = |text: &String| {
             let url = if text.contains("://") { text.clone() } else { format!("http://{text}") };
-            let endpoint = at_root(&url).map_err(|reason| raw.problem(ENDPOINTS, reason))?;
+            let endpoint = endpoint(&url)
+                .and_then(at_root)
+                .map_err(|reason| raw.problem(ENDPOINTS, reason))?;
             if endpoint.tls && tls.is_none() {
-                return Err(raw.problem(ENDPOINTS, format!("{url:?} needs etcd.tls")));
+                return Err(raw.problem(ENDPOINTS, format!("{endpoint} needs etcd.tls")));
             }
             Ok(endpoint)
         };
         let env_id = raw.text("etcd.env_id").unwrap_or_default().to_owned();
         Ok(Self {
-            endpoints: raw.texts(ENDPOINTS).iter().map(endpoint).collect::<Result<_, _>>()?,
+            endpoints: raw.texts(ENDPOINTS).iter().map(checked).collect::<Result<_, _>>()?,
             prefix: scope(raw.text("etcd.prefix").unwrap_or_default(), &env_id),
             env_id,
             tls,

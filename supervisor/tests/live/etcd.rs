@@ -65,7 +65,6 @@ impl Etcd {
             .args(&self.arguments)
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
-            .env("ETCD_UNSUPPORTED_ARCH", "arm64")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();

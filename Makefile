@@ -1,0 +1,55 @@
+# Two commands do everything, from a fresh clone: `make demo` and `make test`.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build programs format lint check tools test-tools
+
+# $(call need,TEST,NAME,PACKAGES): what is missing is installed if we are root, else named in one line.
+define need
+@$(1) || { \
+  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+    echo "installing $(3)" && apt-get update -qq && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(3); \
+  else \
+    echo "$(2) is missing; install it and try again: sudo apt-get install $(3)" >&2; exit 1; \
+  fi; }
+endef
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: programs ## run everything on this machine and walk the managed guide; ONCE=1 leaves after the checks
+	@target/debug/aisix-demo
+
+test: test-tools programs format lint check ## everything that a change must pass
+
+build: tools ## release programs, in target/release
+	cargo build --release --locked -p supervisor
+	cargo build --release --locked -p worker
+
+programs: tools ## development programs, in target/debug: those of the demo and the tests
+	@cargo build --workspace --locked || { \
+	  echo "the build failed; if that is for want of a network: cargo needs its crates once, run 'cargo fetch --locked' where there is one" >&2; \
+	  exit 1; }
+
+format: ## formatting
+	cargo fmt --all --check
+
+lint: tools ## clippy, warnings denied
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+check: programs test-tools ## unit, property and end-to-end tests
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --workspace --locked; \
+	else \
+	  cargo test --workspace --locked --lib --bins --tests --no-fail-fast; \
+	fi
+
+# What the build needs beyond a Rust toolchain.
+tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
+	$(call need,command -v cc >/dev/null,a C compiler,gcc libc6-dev)
+	$(call need,test -e "$$(dirname "$$(command -v protoc)")/../include/google/protobuf/any.proto",protoc,protobuf-compiler libprotobuf-dev)
+
+# What the tests need beyond that.
+test-tools: tools
+	$(call need,command -v etcd >/dev/null,etcd,etcd-server)
