@@ -2,25 +2,27 @@
 //! and the worker processes, and parses nothing that an unauthenticated peer sent.
 //!
 //! A library, so that its parts can be tested; the binary is `main.rs`.
+
+pub mod backoff;
 pub mod broker;
+pub mod bundle;
+pub mod cli;
+pub mod cloud;
 pub mod configuration;
+pub mod dial;
 pub mod fleet;
 pub mod listener;
-pub mod metrics;
-pub mod process;
-pub mod worker_log;
-pub mod backoff;
-pub mod cloud;
-pub mod dial;
-pub mod projection;
-pub mod spool;
-pub mod shutdown;
-pub mod state;
 pub mod log;
+pub mod metrics;
+pub mod origin;
 pub mod pages;
-pub mod supervisor;
-pub mod start;
-pub mod worker_settings;
-pub mod cli;
+pub mod process;
+pub mod projection;
 pub mod settings;
-pub mod bundle;
+pub mod shutdown;
+pub mod spool;
+pub mod start;
+pub mod state;
+pub mod supervisor;
+pub mod worker_log;
+pub mod worker_settings;

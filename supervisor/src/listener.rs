@@ -23,8 +23,7 @@ pub fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, Liste
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Without it the port stays taken for a minute after the connections of a former process.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

@@ -42,9 +42,7 @@ pub async fn make(
 ) -> io::Result<(ToWorker, OwnedFd)> {
     let (status, content_type, body) = match page {
         Page::Ready if applied.is_some() => (200, "text/plain; charset=utf-8", "ok".to_owned()),
-        Page::Ready => {
-            (503, "text/plain; charset=utf-8", "no configuration available".to_owned())
-        }
+        Page::Ready => (503, "text/plain; charset=utf-8", "no configuration available".to_owned()),
         Page::Config => {
             let report = report(sources, applied).await?;
             let json = serde_json::to_string(&report.status).map_err(io::Error::other)?;

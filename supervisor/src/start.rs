@@ -10,29 +10,28 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::dial::Dial;
-use shared::id::{Revision, Role};
-use tokio::sync::{Notify, mpsc, watch};
+use shared::id::Role;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
 use crate::bundle::{Bundle, BundleError};
 use crate::cli::{self, Command};
-use crate::cloud::heartbeat::{self, Facts, OutcomeCell};
-use crate::cloud::manager::{Manager, Session};
+use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::telemetry;
-use crate::cloud::tls::{Credentials, CredentialsInForce, Identity, IdentityError};
+use crate::cloud::tls::IdentityError;
 use crate::dial::DirectDial;
 use crate::fleet::{Fleet, Post};
 use crate::listener::{self, ListenError};
 use crate::log::{self, FilterError};
 use crate::metrics::Collector;
+use crate::origin::{Cloud, OpenError, Origin, Told};
 use crate::pages::Sources;
 use crate::process::identity::Users;
 use crate::process::launch::{Program, ProgramError};
 use crate::process::reserve_descriptors;
-use crate::projection::{self, Report, SourceTls};
-use crate::settings::source::scope;
-use crate::settings::{Etcd, Managed, Settings, SettingsError, Source};
+use crate::projection;
+use crate::settings::{Settings, SettingsError, Source};
 use crate::shutdown::Limits;
 use crate::spool::{EVENTS_MAX, Spool};
 use crate::state::{StateError, StateLock};
@@ -56,6 +55,8 @@ enum StartError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -68,8 +69,6 @@ enum StartError {
 }
 
 /// Runs the program and turns what came of it into an exit status: 0 in order, 1 for any error, 2 for a wrong command line.
-// LEAD TO HELPER: `cli::{parse, Command}` and `Bundle { dp_id: Option, not_after_unix, .. }` as used here are FINAL now;
-// keep cli.rs and bundle/ like this and do not adapt them again, whatever you see in start.rs.
 pub fn main() -> ExitCode {
     let done = match cli::parse() {
         Command::Run { config } => run(&config),
@@ -87,17 +86,17 @@ pub fn main() -> ExitCode {
 /// Checks the configuration and, in managed mode, the bundle. Starts nothing and writes nothing.
 fn validate(config: &Path) -> Result<(), StartError> {
     let loaded = Settings::load(config, std::env::vars_os())?;
-    println!("OK: {} is a valid configuration", config.display());
-    match &loaded.settings.source {
-        Source::Managed(managed) => {
-            let bundle = Bundle::examine(managed, SystemTime::now())?;
-            println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
-            for finding in &bundle.findings {
-                println!("note: {finding}");
-            }
-        }
-        Source::Etcd(_) => {}
+    let bundle = match &loaded.settings.source {
+        Source::Managed(managed) => Some(Bundle::examine(managed, SystemTime::now())?),
+        Source::Etcd(_) => None,
         Source::File(_) => return Err(StartError::ResourcesFile),
+    };
+    println!("OK: {} is a valid configuration", config.display());
+    if let Some(bundle) = bundle {
+        println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
+        for finding in &bundle.findings {
+            println!("note: {finding}");
+        }
     }
     if !loaded.not_yet_in_effect.is_empty() {
         println!("note: accepted, not yet in effect: {}", loaded.not_yet_in_effect.join(", "));
@@ -116,6 +115,11 @@ fn run(config: &Path) -> Result<(), StartError> {
     if !loaded.not_yet_in_effect.is_empty() {
         warn!("accepted, not yet in effect: {}", loaded.not_yet_in_effect.join(", "));
     }
+    if loaded.not_yet_in_effect.iter().any(|key| key.starts_with("proxy.tls.")) {
+        warn!(
+            "proxy.tls is not in effect: the proxy listener speaks plain HTTP; end TLS in front of it"
+        );
+    }
     for variable in &loaded.ignored_variables {
         debug!("{variable} is not configuration and is ignored");
     }
@@ -128,11 +132,11 @@ fn run(config: &Path) -> Result<(), StartError> {
         Source::Managed(managed) => {
             let _lock = lock(managed.state_dir())?;
             let cloud = Cloud::open(&managed)?;
-            LocalSet::new().block_on(&runtime, serve(&settings, Origin::Cloud(cloud), &log_filter))
+            LocalSet::new()
+                .block_on(&runtime, serve(&settings, Origin::Cloud(Box::new(cloud)), &log_filter))
         }
-        Source::Etcd(etcd) => {
-            LocalSet::new().block_on(&runtime, serve(&settings, Origin::Etcd(etcd), &log_filter))
-        }
+        Source::Etcd(etcd) => LocalSet::new()
+            .block_on(&runtime, serve(&settings, Origin::Etcd(Box::new(etcd)), &log_filter)),
         Source::File(_) => Err(StartError::ResourcesFile),
     }
 }
@@ -166,86 +170,6 @@ fn protect() {
     }
 }
 
-/// Where resources come from, and whom to report to.
-enum Origin {
-    Cloud(Cloud),
-    Etcd(Etcd),
-}
-
-/// The Cloud side of a managed gateway.
-struct Cloud {
-    managed: Managed,
-    bundle: Bundle,
-    credentials: CredentialsInForce,
-    /// Keeps the credentials in force; a rotation will put new ones here.
-    _credentials_source: watch::Sender<Arc<Credentials>>,
-}
-
-impl Cloud {
-    fn open(managed: &Managed) -> Result<Self, StartError> {
-        let bundle = Bundle::open(managed, SystemTime::now())?;
-        for finding in &bundle.findings {
-            warn!("certificate bundle: {finding}");
-        }
-        info!(env_id = bundle.env_id, dp_id = bundle.dp_id.as_deref().unwrap_or("(none)"),
-            origin = %bundle.origin, "certificate bundle in force");
-        let credentials = Credentials::new(&Identity {
-            chain_pem: bundle.chain_pem.clone(),
-            key_pem: bundle.key_pem.clone(),
-            roots_pem: bundle.roots_pem.clone(),
-            extra_roots_pem: bundle.extra_roots_pem.clone(),
-        })?;
-        let (source, credentials) = watch::channel(Arc::new(credentials));
-        Ok(Self { managed: managed.clone(), bundle, credentials, _credentials_source: source })
-    }
-
-    fn session(&self, dial: &Arc<dyn Dial>) -> Session {
-        Session::new(Manager {
-            url: self.managed.manager.clone(),
-            dial: Arc::clone(dial),
-            credentials: self.credentials.clone(),
-        })
-    }
-}
-
-impl Origin {
-    fn env_id(&self) -> &str {
-        match self {
-            Self::Cloud(cloud) => &cloud.bundle.env_id,
-            Self::Etcd(etcd) => &etcd.env_id,
-        }
-    }
-
-    fn source(&self) -> Result<projection::Source, StartError> {
-        Ok(match self {
-            Self::Cloud(cloud) => projection::Source {
-                endpoints: vec![cloud.managed.etcd.to_string()],
-                prefix: scope(&cloud.managed.prefix, &cloud.bundle.env_id),
-                tls: Some(SourceTls { credentials: cloud.credentials.clone(), server_name: None }),
-                user: None,
-            },
-            Self::Etcd(etcd) => projection::Source {
-                endpoints: etcd.endpoints.iter().map(ToString::to_string).collect(),
-                prefix: etcd.prefix.clone(),
-                tls: etcd.tls.as_ref().map(etcd_tls).transpose()?,
-                user: etcd.user.clone(),
-            },
-        })
-    }
-}
-
-fn etcd_tls(tls: &crate::settings::EtcdTls) -> Result<SourceTls, IdentityError> {
-    let credentials = Credentials::new(&Identity {
-        chain_pem: tls.chain_pem.clone(),
-        key_pem: tls.key_pem.clone(),
-        roots_pem: tls.roots_pem.clone(),
-        extra_roots_pem: None,
-    })?;
-    // A receiver keeps the last value when its sender is gone: these credentials never change.
-    let (_, credentials) = watch::channel(Arc::new(credentials));
-    Ok(SourceTls { credentials, server_name: tls.server_name.clone() })
-}
-
 async fn serve(settings: &Settings, origin: Origin, log_filter: &str) -> Result<(), StartError> {
     let now = Instant::now();
     // First what is refused at once; nothing runs yet.
@@ -271,7 +195,13 @@ async fn serve(settings: &Settings, origin: Origin, log_filter: &str) -> Result<
     let mut expires = None;
     if let Origin::Cloud(cloud) = &origin {
         expires = Some(cloud.bundle.not_after_unix);
-        beat(cloud, &dial, &applied, &nudge, &heartbeat, &projection);
+        let told = Told {
+            projection: projection.clone(),
+            applied: Rc::clone(&applied),
+            nudge: Arc::clone(&nudge),
+            outcome: heartbeat.clone(),
+        };
+        cloud.beat(&dial, told);
     }
 
     let observability = &settings.observability;
@@ -322,39 +252,4 @@ fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post
         info!(%address, path = metrics.path, "metrics listener open");
     }
     Ok(posts)
-}
-
-/// Starts the heartbeat, unless the identity lacks the id that it is sent under.
-fn beat(
-    cloud: &Cloud,
-    dial: &Arc<dyn Dial>,
-    applied: &Rc<Cell<Option<Revision>>>,
-    nudge: &Arc<Notify>,
-    outcome: &OutcomeCell,
-    projection: &projection::Handle,
-) {
-    let Some(dp_id) = cloud.bundle.dp_id.clone() else {
-        warn!("no heartbeat is sent: the persisted identity has no data plane id; supply the bundle again");
-        return;
-    };
-    let sender = heartbeat::Sender {
-        dp_id,
-        instance_id: uuid::Uuid::new_v4(),
-        hostname: nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default(),
-        started: tokio::time::Instant::now(),
-    };
-    let (projection, applied) = (projection.clone(), Rc::clone(applied));
-    let facts = move || {
-        let (projection, applied) = (projection.clone(), applied.get());
-        async move {
-            let report = projection.report(applied.unwrap_or_default()).await;
-            report.map_or_else(|_| Facts::default(), Report::into_facts)
-        }
-    };
-    let session = cloud.session(dial);
-    let interval = cloud.managed.heartbeat_interval;
-    let (nudge, outcome) = (Arc::clone(nudge), outcome.clone());
-    tokio::task::spawn_local(heartbeat::run(sender, session, interval, nudge, outcome, facts));
 }

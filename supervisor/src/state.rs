@@ -45,7 +45,11 @@ impl StateLock {
             let path = path.to_owned();
             move |source: io::Error| StateError::Use { path, source }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed(directory))?;
         let path = directory.join(LOCK);
         let file = OpenOptions::new()
             .read(true)
@@ -58,9 +62,9 @@ impl StateLock {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 // The number is for people; the lock itself does not depend on it.
-                let written = lock.set_len(0).and_then(|()| {
-                    lock.write_all(format!("{}\n", std::process::id()).as_bytes())
-                });
+                let written = lock
+                    .set_len(0)
+                    .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
                 written.map_err(failed(&path))?;
                 Ok(Self { _lock: lock })
             }

@@ -28,11 +28,7 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
 }
 
 /// Settings of the status role.
-pub fn status(
-    settings: &Settings,
-    listener: &MetricsListener,
-    log_filter: &str,
-) -> WorkerSettings {
+pub fn status(settings: &Settings, listener: &MetricsListener, log_filter: &str) -> WorkerSettings {
     let role = StatusSettings { metrics_path: listener.path.clone() };
     common(settings, RoleSettings::Status(role), listener.address, log_filter)
 }

@@ -19,7 +19,9 @@ static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 /// # Panics
 /// If there is none.
 pub fn reserve() -> SocketAddr {
-    let folder = std::env::temp_dir().join("gateway-test-ports");
+    // A folder per user: one's files are closed to another.
+    let name = format!("gateway-test-ports-{}", nix::unistd::geteuid());
+    let folder = std::env::temp_dir().join(name);
     fs::create_dir_all(&folder).expect("a folder for the reserved ports");
     let offset = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or_default();
     for step in 0..COUNT {

@@ -4,18 +4,18 @@
 
 pub mod dial;
 pub mod dialect;
-pub mod provider;
-pub mod request;
-pub mod server;
-pub mod sse;
-pub mod tables;
-pub mod upstream;
-pub mod metrics;
 pub mod inherit;
 pub mod link;
 pub mod log;
+pub mod metrics;
+pub mod provider;
 pub mod proxy;
+pub mod request;
 pub mod role;
 pub mod sandbox;
+pub mod server;
+pub mod sse;
 pub mod status;
 mod sys;
+pub mod tables;
+pub mod upstream;

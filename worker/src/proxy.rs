@@ -117,7 +117,9 @@ pub async fn run(
             (ToWorker::Drain, _) => stop.notify_one(),
             (ToWorker::Configuration { .. } | ToWorker::Welcome(_) | ToWorker::Page(..), _) => {
                 warn!("the supervisor sent a message that is not for the proxy role");
-                return Err(LinkError::Unexpected { expected: "a message for the proxy role" }.into());
+                return Err(
+                    LinkError::Unexpected { expected: "a message for the proxy role" }.into()
+                );
             }
         }
     }

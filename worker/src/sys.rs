@@ -33,7 +33,8 @@ pub fn inherited(number: RawFd) -> Option<OwnedFd> {
 /// From now on a forbidden system call writes its number to the log and ends the process.
 pub fn report_forbidden_calls() {
     let handler = SigHandler::SigAction(forbidden_call);
-    let action = SigAction::new(handler, SaFlags::SA_SIGINFO | SaFlags::SA_NODEFER, SigSet::empty());
+    let action =
+        SigAction::new(handler, SaFlags::SA_SIGINFO | SaFlags::SA_NODEFER, SigSet::empty());
     // SAFETY: the handler calls only `write` and `_exit`, which are async-signal-safe, and touches no shared state.
     // Where it cannot be installed the signal's own action ends the process all the same.
     let _ = unsafe { sigaction(Signal::SIGSYS, &action) };

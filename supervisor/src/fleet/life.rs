@@ -117,10 +117,7 @@ impl Life {
                 Self::Starting { .. } | Self::Serving { .. } | Self::Draining { .. },
                 Input::Ready,
             )
-            | (
-                Self::Joining { .. } | Self::Serving { .. } | Self::Draining { .. },
-                Input::Hello,
-            )
+            | (Self::Joining { .. } | Self::Serving { .. } | Self::Draining { .. }, Input::Hello)
             | (Self::Starting { .. }, Input::Heard)
             | (
                 Self::Starting { .. }

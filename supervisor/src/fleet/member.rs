@@ -219,10 +219,8 @@ async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Re
         let sent = match &outgoing {
             Outgoing::Message(message) => channel.send(message, 0, None).await,
             Outgoing::Configuration(delivery) => {
-                let message = ToWorker::Configuration {
-                    revision: delivery.revision,
-                    whole: delivery.whole,
-                };
+                let message =
+                    ToWorker::Configuration { revision: delivery.revision, whole: delivery.whole };
                 channel.send(&message, 0, Some(delivery.memory())).await
             }
             Outgoing::Answer(message, request, body) => {

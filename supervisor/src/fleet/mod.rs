@@ -100,7 +100,9 @@ impl Sandbox {
 
 /// A confinement that `supervisor.sandbox: required` does not accept.
 #[derive(Debug, thiserror::Error)]
-#[error("supervisor.sandbox is required, but a {role} worker is not fully confined: {missing}; fix the host, or set best-effort")]
+#[error(
+    "supervisor.sandbox is required, but a {role} worker is not fully confined: {missing}; fix the host, or set best-effort"
+)]
 pub struct Unconfined {
     role: Role,
     missing: String,
@@ -198,7 +200,8 @@ impl Fleet {
         let launched = metrics::new_memory()
             .map_err(|error| format!("cannot make metric slots: {error}"))
             .and_then(|metrics| {
-                let launched = launch(&self.program, &self.users, self.sandbox, post, id, &metrics)?;
+                let launched =
+                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics)?;
                 Ok((launched, metrics))
             });
         match launched {

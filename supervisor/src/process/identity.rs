@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn the_named_user_of_a_role_is_preferred() {
-        let named = |role| (role == Role::Proxy).then_some((Uid::from_raw(998), Gid::from_raw(997)));
+        let named =
+            |role| (role == Role::Proxy).then_some((Uid::from_raw(998), Gid::from_raw(997)));
         let users = assign(61_000, named, |_| true);
         assert_eq!(users[&Role::Proxy], (Uid::from_raw(998), Gid::from_raw(997)));
         assert_eq!(users[&Role::Status], (Uid::from_raw(61_000), Gid::from_raw(61_000)));

@@ -28,7 +28,9 @@ const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Why there is no program to start workers from.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open the worker program; tried {tried}; install aisix-worker beside aisix or set supervisor.worker_path: {source}")]
+#[error(
+    "cannot open the worker program; tried {tried}; install aisix-worker beside aisix or set supervisor.worker_path: {source}"
+)]
 pub struct ProgramError {
     tried: String,
     source: io::Error,

@@ -75,9 +75,8 @@ pub fn confine(command: &mut Command, child: Child) {
 /// Not closed at once: the library's own pipe, on which a failed exec is reported, must last until the exec.
 fn close_on_exec(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: changes a flag of descriptors of this (child) process only.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

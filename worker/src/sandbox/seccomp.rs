@@ -101,7 +101,11 @@ mod tests {
     #[test]
     fn only_the_proxy_role_can_make_a_socket() {
         let makes_sockets = |role| {
-            permitted(role).iter().copied().flatten().any(|Call(number, _)| *number == libc::SYS_socket)
+            permitted(role)
+                .iter()
+                .copied()
+                .flatten()
+                .any(|Call(number, _)| *number == libc::SYS_socket)
         };
         assert!(makes_sockets(Role::Proxy));
         assert!(!makes_sockets(Role::Status));

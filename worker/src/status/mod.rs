@@ -88,7 +88,8 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 let (Some(listener), Some(finished)) = (listener.take(), finished.take()) else {
                     return Err(LinkError::Unexpected { expected: "one activation" }.into());
                 };
-                let server = server::serve(listener, role.clone(), Rc::clone(&pages), Rc::clone(&stop));
+                let server =
+                    server::serve(listener, role.clone(), Rc::clone(&pages), Rc::clone(&stop));
                 tokio::task::spawn_local(async move {
                     server.await;
                     let _ = finished.send(());
@@ -109,7 +110,9 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
             (ToWorker::Drain, _) => stop.notify_one(),
             (ToWorker::Retire, _) => {}
             (ToWorker::Welcome(_) | ToWorker::Configuration { .. } | ToWorker::Page(..), _) => {
-                return Err(LinkError::Unexpected { expected: "a message for the status role" }.into());
+                return Err(
+                    LinkError::Unexpected { expected: "a message for the status role" }.into()
+                );
             }
         }
     }
