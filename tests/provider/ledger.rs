@@ -39,6 +39,8 @@ pub struct Served {
     pub authorized: bool,
     /// Names of the headers that came, sorted.
     pub headers: Vec<String>,
+    /// Names of the fields of its body, sorted.
+    pub fields: Vec<String>,
     /// How it ended.
     pub outcome: Outcome,
 }

@@ -68,6 +68,8 @@ async fn complete(
         header(headers, AUTHORIZATION.as_str()) == Some(format!("Bearer {}", shared.key));
     let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
     names.sort_unstable();
+    // A map of JSON is sorted already.
+    let fields = request.as_object().into_iter().flat_map(|body| body.keys().cloned()).collect();
     let mut entry = shared.ledger.enter(Served {
         request_id: header(headers, "x-aisix-request-id"),
         model: model.to_owned(),
@@ -78,6 +80,7 @@ async fn complete(
         connection,
         authorized,
         headers: names,
+        fields,
         outcome: Outcome::Running,
     });
     if !authorized {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod cloud_outage;
 mod confinement;
 mod metrics;
 mod projection;

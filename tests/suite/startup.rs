@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use harness::cloud::{Bundle, ENVIRONMENT};
 use harness::gateway::Builder;
-use harness::{Cloud, Gateway, Projection, World, client, upstream, wait};
+use harness::{Cloud, Gateway, Projection, World, upstream, wait};
 
 #[tokio::test]
 async fn the_five_checks_of_the_guide_hold_with_a_bundle_as_files() {
@@ -126,32 +126,6 @@ async fn the_bundle_and_the_identity_are_kept_in_the_state_directory_and_serve_t
 }
 
 #[tokio::test]
-async fn without_the_cloud_the_gateway_comes_up_and_serves_once_it_is_there() {
-    let upstream = upstream().await;
-    let mut cloud = Cloud::stopped(&Projection::of(&upstream));
-    let mut gateway = Builder::managed(&cloud).start_alive().await;
-    let ready = client::fetch(gateway.proxy(), "/readyz").await.unwrap();
-    assert_eq!(ready.status, 503);
-    let refused = gateway.caller().ask("small-1", "hello").await;
-    assert_eq!(refused.status, 401, "no key is known before the first projection");
-    assert_eq!(refused.json().await.unwrap()["error"]["type"], "invalid_api_key");
-
-    cloud.resume().await;
-    gateway.wait_until_ready().await;
-    assert_eq!(gateway.caller().ask("small-1", "hello").await.status, 200);
-    cloud.heartbeat("that the gateway is there", |_| true).await;
-}
-
-#[tokio::test]
-async fn while_the_cloud_is_away_the_gateway_serves_what_it_has() {
-    let mut world = World::start().await;
-    world.cloud.stop();
-    assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
-    world.cloud.resume().await;
-    assert_eq!(world.cloud.usage_of(1).await.len(), 1);
-}
-
-#[tokio::test]
 async fn a_taken_port_ends_the_start_at_once_with_the_address() {
     let cloud = Cloud::stopped(&Projection::default());
     let builder = Builder::managed(&cloud);
@@ -175,6 +149,19 @@ async fn a_second_gateway_on_the_same_state_directory_is_refused() {
     assert_eq!(second.end().await.code(), Some(1));
     let log = second.log();
     assert!(log.contains(&world.gateway.pid().to_string()), "the other's pid is told: {log}");
+}
+
+#[tokio::test]
+async fn a_state_directory_that_cannot_be_written_is_told_with_its_path() {
+    let cloud = Cloud::stopped(&Projection::default());
+    let builder = Builder::managed(&cloud);
+    let file = builder.state().join("a-file");
+    fs::write(&file, "").unwrap();
+    let mut gateway =
+        builder.set("/managed/mtls_dir", serde_json::json!(file.join("mtls"))).spawn();
+    assert_eq!(gateway.end().await.code(), Some(1));
+    let log = gateway.log();
+    assert!(log.contains(&*file.to_string_lossy()), "{log}");
 }
 
 #[tokio::test]

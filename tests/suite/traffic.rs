@@ -160,6 +160,20 @@ async fn a_key_may_come_as_x_api_key_when_there_is_no_authorization() {
     request.headers_mut().insert("x-api-key", projection::CALLER_KEY.parse().unwrap());
     let answer = harness::client::send(world.gateway.proxy(), request).await.unwrap();
     assert_eq!(answer.status, 200);
+    let [served] = world.upstream.ledger().try_into().unwrap();
+    assert!(!served.headers.contains(&"x-api-key".to_owned()), "the upstream never sees it");
+}
+
+#[tokio::test]
+async fn fields_that_the_gateway_does_not_know_reach_the_upstream() {
+    let world = World::start().await;
+    let mut body = chat("small-1", "hello");
+    body["temperature"] = json!(0.5);
+    body["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
+    body["x_vendor"] = json!({"a": [1, null]});
+    assert_eq!(world.caller().try_chat(&body).await.unwrap().status, 200);
+    let [served] = world.upstream.ledger().try_into().unwrap();
+    assert_eq!(served.fields, ["messages", "model", "temperature", "tools", "x_vendor"]);
 }
 
 #[tokio::test]

@@ -147,6 +147,9 @@ async fn the_health_routes_say_what_they_look_at() {
     };
     assert_eq!(fetch("/livez").await.trim(), "ok");
     assert_eq!(fetch("/readyz").await.trim(), "ok");
+    let head = client::send(world.gateway.proxy(), plain(Method::HEAD, "/livez")).await.unwrap();
+    assert_eq!(head.status, 200);
+    assert!(head.bytes().await.unwrap().is_empty());
     let verbose = fetch("/readyz?verbose").await;
     assert!(
         verbose.contains("[+]config ok") && verbose.contains("readyz check passed"),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use harness::worker::Worker;
 use harness::{Answer, Caller, ClientError, Connection, World, client, wait};
+use nix::sys::signal::{Signal, kill};
 use tokio::task::LocalSet;
 
 /// Callers that ask at the same time.
@@ -175,6 +176,25 @@ async fn counters_do_not_fall_when_a_worker_dies() {
             assert!(now.is_some_and(|now| *now >= sample.value), "{sample:?} became {now:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_replaced_while_the_others_serve() {
+    let world = World::start().await;
+    let proxies = world.gateway.proxies();
+    kill(proxies[0].pid, Signal::SIGSTOP).unwrap();
+    let mut answered = 0;
+    wait::until("the hanging worker is replaced", async || {
+        world.caller().ask("small-1", "hello").await.bytes().await.unwrap();
+        answered += 1;
+        if world.gateway.proxies().contains(&proxies[0]) {
+            Err(format!("{answered} answered"))
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    replaced(&world, &proxies[0], proxies.len()).await;
 }
 
 #[tokio::test]
