@@ -1,8 +1,9 @@
 //! The socket between the supervisor and one worker: whole messages, each with at most one descriptor.
 //!
-//! `SOCK_SEQPACKET`: the kernel keeps message borders and tells when the other side has died. Nothing here waits for a
-//! lock or copies a message twice. What arrives is checked before it is believed: length, header, kind, body, descriptors.
+//! `SOCK_SEQPACKET`: the kernel keeps message borders and tells when the other side has died. What arrives is checked before
+//! it is believed: length, header, kind, body, descriptors.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, setsockopt, socketpair, sockopt,
+    send, sendmsg, setsockopt, socketpair, sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -65,6 +66,8 @@ pub struct Received<M> {
 #[derive(Debug)]
 pub struct Channel<Out, In> {
     socket: AsyncFd<OwnedFd>,
+    /// One byte more than any frame: a longer datagram shows as such instead of being cut.
+    buffer: RefCell<Box<[u8]>>,
     messages: PhantomData<fn(Out) -> In>,
 }
 
@@ -81,7 +84,9 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 impl<Out: Message, In: Message> Channel<Out, In> {
     /// An end of the socket, within a runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: sys::watched(socket)?, messages: PhantomData })
+        let buffer = vec![0; FRAME_BYTES_MAX.saturating_add(1)].into_boxed_slice();
+        let buffer = RefCell::new(buffer);
+        Ok(Self { socket: sys::watched(socket)?, buffer, messages: PhantomData })
     }
 
     /// Sends when there is room.
@@ -91,7 +96,7 @@ impl<Out: Message, In: Message> Channel<Out, In> {
         request_id: u64,
         descriptor: Option<BorrowedFd<'_>>,
     ) -> Result<(), ChannelError> {
-        let frame = frame::encode(Header::new(message.kind(), request_id), &message.encode()?)?;
+        let frame = frame_of(message, request_id)?;
         let sent = self
             .socket
             .async_io(Interest::WRITABLE, |socket| send_frame(socket.as_fd(), &frame, descriptor))
@@ -106,22 +111,30 @@ impl<Out: Message, In: Message> Channel<Out, In> {
         request_id: u64,
         descriptor: Option<BorrowedFd<'_>>,
     ) -> Result<(), ChannelError> {
-        let frame = frame::encode(Header::new(message.kind(), request_id), &message.encode()?)?;
+        let frame = frame_of(message, request_id)?;
         send_frame(self.socket.get_ref().as_fd(), &frame, descriptor).map_err(closed)
     }
 
-    /// The next message. Any error is final: the other side broke the protocol or is gone.
+    /// The next message; one call at a time. Any error is final: the other side broke the protocol or is gone.
     pub async fn receive(&self) -> Result<Received<In>, ChannelError> {
         loop {
-            let (datagram, mut descriptors) = self
+            let received = self
                 .socket
-                .async_io(Interest::READABLE, |socket| receive_frame(socket.as_fd()))
-                .await
-                .map_err(closed)?;
+                .async_io(Interest::READABLE, |socket| {
+                    receive_frame(socket.as_fd(), &mut self.buffer.borrow_mut())
+                })
+                .await;
+            let (bytes, mut descriptors) = match received {
+                // Told once, if the other side died with something unread; what it said before still waits here.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
+                received => received.map_err(closed)?,
+            };
+            let buffer = self.buffer.borrow();
+            let datagram = buffer.get(..bytes).unwrap_or_default();
             if datagram.is_empty() {
                 return Err(ChannelError::Closed);
             }
-            let (header, body) = frame::decode(&datagram)?;
+            let (header, body) = frame::decode(datagram)?;
             if !(PROTOCOLS.oldest..=PROTOCOLS.newest).contains(&header.major) {
                 return Err(ChannelError::Version(header.major));
             }
@@ -140,6 +153,10 @@ impl<Out: Message, In: Message> Channel<Out, In> {
     }
 }
 
+fn frame_of<M: Message>(message: &M, request_id: u64) -> Result<Vec<u8>, ChannelError> {
+    Ok(frame::encode(Header::new(message.kind(), request_id), &message.encode()?)?)
+}
+
 /// A peer that has gone shows as one of these, depending on what it had not read.
 fn closed(error: io::Error) -> ChannelError {
     match error.kind() {
@@ -155,36 +172,34 @@ fn send_frame(
     frame: &[u8],
     descriptor: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let numbers: Vec<_> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let control: &[ControlMessage<'_>] = if numbers.is_empty() { &[] } else { &rights };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(frame)], control, flags, None)?;
+    let Some(descriptor) = descriptor else {
+        // Not `sendmsg`: a worker may not make that call.
+        send(socket.as_raw_fd(), frame, flags)?;
+        return Ok(());
+    };
+    let numbers = [descriptor.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(frame)], &rights, flags, None)?;
     Ok(())
 }
 
-fn receive_frame(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    // One byte more than any frame: a longer datagram shows as such instead of being cut.
-    let mut buffer = vec![0; FRAME_BYTES_MAX.saturating_add(1)];
+/// Reads one datagram; says how long it is and what came along.
+fn receive_frame(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-    let (bytes, truncated, descriptors) = {
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
-        let mut descriptors = Vec::new();
-        for message in received.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(numbers) = message {
-                descriptors.extend(sys::received(&numbers));
-            }
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let mut descriptors = Vec::new();
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = message {
+            descriptors.extend(sys::received(&numbers));
         }
-        let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
-        (received.bytes, received.flags.intersects(cut), descriptors)
-    };
-    if truncated {
+    }
+    if received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
         return Err(Errno::EMSGSIZE.into());
     }
-    buffer.truncate(bytes);
-    Ok((buffer, descriptors))
+    Ok((received.bytes, descriptors))
 }
 
 #[cfg(test)]
@@ -225,9 +240,11 @@ mod tests {
     fn what_was_sent_before_the_end_is_still_received() {
         in_runtime(async |one, other| {
             let (worker, supervisor) = (Worker::new(one).unwrap(), Supervisor::new(other).unwrap());
-            worker.send(&ToSupervisor::Drained, 0, None).await.unwrap();
+            worker.send(&ToSupervisor::Pong(7, 0), 0, None).await.unwrap();
+            // Unread by the worker: the kernel then tells of a reset before it tells of the message.
+            supervisor.send(&ToWorker::Ping(7), 0, None).await.unwrap();
             drop(worker);
-            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Drained);
+            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Pong(7, 0));
             assert!(matches!(supervisor.receive().await, Err(ChannelError::Closed)));
         });
     }

@@ -3,8 +3,9 @@
 //! A worker speaks first: `Hello`, once. The supervisor checks the version, looks at the process from outside and answers
 //! `Welcome` with the role's settings, then, if there is one, the whole configuration, then `Activate`: only now does the
 //! worker accept connections, and says `Ready`. After that it is sent each change of configuration as it comes. It confirms
-//! every revision it serves (`Applied`), reports usage, names the metric slots it takes into use, and answers pings. `Retire` tells it that the node is going away (health routes answer
-//! 503, connections are told to close), `Drain` that it should stop accepting, finish what is in flight and leave.
+//! every revision it serves (`Applied`), reports usage, names the metric slots it takes into use, and answers pings.
+//! `Retire` tells it that the node is going away (health routes answer 503, connections are told to close), `Drain` that it
+//! should stop accepting, finish what is in flight and leave. What a worker says never carries a descriptor.
 //!
 //! | from → to | kind | body | descriptor | allowed in |
 //! |---|---|---|---|---|
@@ -15,9 +16,8 @@
 //! | | 5 `Usage` | events | | serving, draining |
 //! | | 6 `Series` | metric series and its slots | | after welcome |
 //! | | 7 `Pong` | number, requests in flight | | after welcome |
-//! | | 8 `Drained` | | | draining |
-//! | | 9 `Fetch` | which page | | status role |
-//! | supervisor → worker | 1 `Welcome` | settings | | |
+//! | | 8 `Fetch` | which page | | status role |
+//! | supervisor → worker | 1 `Welcome` | | settings, as sealed memory | |
 //! | | 2 `Configuration` | revision, whole or change | sealed memory | |
 //! | | 3 `Ping` | number | | |
 //! | | 4 `Retire` | | | |
@@ -27,11 +27,15 @@
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use bincode::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
 use crate::frame::BODY_BYTES_MAX;
 use crate::id::{Revision, Role, WorkerId};
+use crate::memory::{self, MemoryReader};
 use crate::usage::UsageEvent;
 use crate::version::Protocols;
 use crate::worker_settings::WorkerSettings;
@@ -127,8 +131,6 @@ pub enum ToSupervisor {
     Series(Series),
     /// Answer to a ping, with the number of requests in flight.
     Pong(u64, u32),
-    /// Nothing is in flight any more; it leaves.
-    Drained,
     /// The status role asks for a page; the answer carries the same request id.
     Fetch(Page),
 }
@@ -136,8 +138,8 @@ pub enum ToSupervisor {
 /// What the supervisor says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToWorker {
-    /// The hello was accepted; these are the settings.
-    Welcome(Box<WorkerSettings>),
+    /// The hello was accepted. The settings come along as sealed memory, see [`welcome`].
+    Welcome,
     /// Configuration in the sealed memory that comes along: all of it, or the change since the revision before.
     Configuration {
         /// The revision in force once it is applied.
@@ -157,6 +159,17 @@ pub enum ToWorker {
     Activate,
 }
 
+/// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
+pub fn welcome(settings: &WorkerSettings) -> io::Result<OwnedFd> {
+    let bytes = codec::encode(settings).map_err(io::Error::other)?;
+    memory::sealed("aisix-settings", |writer| writer.write_all(&bytes))
+}
+
+/// The settings that went with a welcome.
+pub fn welcomed(memory: OwnedFd) -> Result<WorkerSettings, CodecError> {
+    codec::decode_next(&mut MemoryReader::new(memory))
+}
+
 fn body<T: Decode<()>>(kind: u16, bytes: &[u8]) -> Result<T, MessageError> {
     codec::decode::<T, { BODY_BYTES_MAX * 4 }>(bytes)
         .map_err(|source| MessageError::Body { kind, source })
@@ -172,8 +185,7 @@ impl Message for ToSupervisor {
             Self::Usage(_) => 5,
             Self::Series(_) => 6,
             Self::Pong(..) => 7,
-            Self::Drained => 8,
-            Self::Fetch(_) => 9,
+            Self::Fetch(_) => 8,
         }
     }
 
@@ -186,7 +198,7 @@ impl Message for ToSupervisor {
             Self::Series(series) => codec::encode(series),
             Self::Pong(number, in_flight) => codec::encode(&(number, in_flight)),
             Self::Fetch(page) => codec::encode(page),
-            Self::Ready | Self::Drained => codec::encode(&()),
+            Self::Ready => codec::encode(&()),
         }
     }
 
@@ -199,8 +211,7 @@ impl Message for ToSupervisor {
             5 => Self::Usage(body(kind, bytes)?),
             6 => Self::Series(body(kind, bytes)?),
             7 => body(kind, bytes).map(|(number, in_flight)| Self::Pong(number, in_flight))?,
-            8 => body(kind, bytes).map(|()| Self::Drained)?,
-            9 => Self::Fetch(body(kind, bytes)?),
+            8 => Self::Fetch(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -209,7 +220,7 @@ impl Message for ToSupervisor {
 impl Message for ToWorker {
     fn kind(&self) -> u16 {
         match self {
-            Self::Welcome(_) => 1,
+            Self::Welcome => 1,
             Self::Configuration { .. } => 2,
             Self::Ping(_) => 3,
             Self::Retire => 4,
@@ -221,17 +232,16 @@ impl Message for ToWorker {
 
     fn encode(&self) -> Result<Vec<u8>, CodecError> {
         match self {
-            Self::Welcome(settings) => codec::encode(settings.as_ref()),
             Self::Configuration { revision, whole } => codec::encode(&(revision, whole)),
             Self::Ping(number) => codec::encode(number),
             Self::Page(status, content_type) => codec::encode(&(status, content_type)),
-            Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
+            Self::Welcome | Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
         }
     }
 
     fn decode(kind: u16, bytes: &[u8]) -> Result<Self, MessageError> {
         Ok(match kind {
-            1 => Self::Welcome(body(kind, bytes)?),
+            1 => body(kind, bytes).map(|()| Self::Welcome)?,
             2 => body(kind, bytes)
                 .map(|(revision, whole)| Self::Configuration { revision, whole })?,
             3 => Self::Ping(body(kind, bytes)?),
@@ -274,13 +284,13 @@ mod tests {
             }]),
             ToSupervisor::Series(Series { family: 2, first_slot: 9, labels: vec!["a".to_owned()] }),
             ToSupervisor::Pong(1, 2),
-            ToSupervisor::Drained,
             ToSupervisor::Fetch(Page::Config),
         ]
     }
 
     fn from_supervisor() -> Vec<ToWorker> {
         vec![
+            ToWorker::Welcome,
             ToWorker::Configuration { revision: Revision(5), whole: true },
             ToWorker::Ping(3),
             ToWorker::Retire,
@@ -316,13 +326,12 @@ mod tests {
                 usage,
                 "6 0209010161".to_owned(),
                 "7 0102".to_owned(),
-                "8 ".to_owned(),
-                "9 01".to_owned(),
+                "8 01".to_owned(),
             ]
         );
         assert_eq!(
             golden(from_supervisor()),
-            ["2 0a01", "3 03", "4 ", "5 ", "6 fbf7010a746578742f706c61696e", "7 "]
+            ["1 ", "2 0a01", "3 03", "4 ", "5 ", "6 fbf7010a746578742f706c61696e", "7 "]
         );
     }
 
@@ -346,7 +355,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused() {
-        for kind in [0, 10, u16::MAX] {
+        for kind in [0, 9, u16::MAX] {
             assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
         }
         for kind in [0, 8, u16::MAX] {

@@ -36,14 +36,15 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Takes in a change and returns what to send to workers that have the revision before.
+    /// Takes in a change and returns what to send to workers that have the revision before. On an error it is taken in all
+    /// the same, and the workers have to be sent the whole.
     pub fn apply(
         &mut self,
         revision: Revision,
         whole: bool,
         changes: Vec<Change>,
     ) -> io::Result<Delivery> {
-        let memory = Rc::new(update::write(changes.len(), changes.iter())?);
+        let memory = update::write(changes.len(), changes.iter());
         if whole {
             self.resources.clear();
         }
@@ -59,9 +60,8 @@ impl Configuration {
             }
         }
         self.revision = Some(revision);
-        let delivery = Delivery { revision, whole, memory };
-        self.whole = whole.then(|| delivery.clone());
-        Ok(delivery)
+        self.whole = None;
+        Ok(Delivery { revision, whole, memory: Rc::new(memory?) })
     }
 
     /// All of it, for a worker that has nothing. `None` before the first load.

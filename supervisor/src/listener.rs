@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait while no worker takes them.
 const BACKLOG: i32 = 4096;
@@ -32,6 +32,16 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Makes a socket listen again if somebody who holds it too has ended that. Says whether it was necessary.
+pub fn heal(listener: &TcpListener) -> io::Result<bool> {
+    let socket = SockRef::from(listener);
+    let ended = !socket.is_listener()?;
+    if ended {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(ended)
+}
+
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -48,6 +58,19 @@ fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_that_was_shut_down_listens_again_with_the_same_address() {
+        // A port that the kernel chose would be given back at the shutdown, one that was asked for is kept.
+        let chosen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = bind(chosen, "proxy.addr").unwrap();
+        assert!(!heal(&listener).unwrap());
+        SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(std::net::TcpStream::connect(address).is_err());
+        assert!(heal(&listener).unwrap());
+        std::net::TcpStream::connect(address).unwrap();
+    }
 
     #[test]
     fn a_taken_port_is_told_with_its_address_and_its_key() {

@@ -1,7 +1,7 @@
 //! The spool: usage events between the worker that counted them and the Cloud that has accepted them.
 //!
 //! Held in memory and bounded: what has not been accepted when the process ends is lost, and past
-//! [`EVENTS_MAX`] the oldest events are shed, counted, to make room for new ones.
+//! [`EVENTS_MAX`] or [`BYTES_MAX`] the oldest events are shed, counted, to make room for new ones.
 //!
 //! Invariants, each with a test of that name:
 //! 1. an event stays until it is acknowledged or shed;
@@ -11,10 +11,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use shared::codec;
 use shared::usage::UsageEvent;
 
 /// The most events that wait. At some 600 bytes each, 60 MB.
 pub const EVENTS_MAX: usize = 100_000;
+
+/// The most memory that waiting events take, in bytes as they are encoded: whatever a worker sends.
+pub const BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Place of an event in the spool; grows, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,10 +35,18 @@ pub struct Counters {
     pub shed: u64,
 }
 
+/// An event, and how large it is.
+#[derive(Debug)]
+struct Waiting {
+    event: Arc<UsageEvent>,
+    bytes: usize,
+}
+
 /// Events that wait for the Cloud. No clock, no I/O.
 #[derive(Debug)]
 pub struct Spool {
-    waiting: BTreeMap<Sequence, Arc<UsageEvent>>,
+    waiting: BTreeMap<Sequence, Waiting>,
+    bytes: usize,
     next: u64,
     events_max: usize,
     counters: Counters,
@@ -49,18 +61,28 @@ impl Default for Spool {
 impl Spool {
     /// A spool that holds at most `events_max` events.
     pub fn with_capacity(events_max: usize) -> Self {
-        Self { waiting: BTreeMap::new(), next: 0, events_max, counters: Counters::default() }
+        Self {
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            next: 0,
+            events_max,
+            counters: Counters::default(),
+        }
     }
 
     /// Takes `events` into keeping and says how many old ones had to go for them.
     pub fn append(&mut self, events: Vec<UsageEvent>) -> u64 {
         let shed_before = self.counters.shed;
         for event in events {
-            self.waiting.insert(Sequence(self.next), Arc::new(event));
+            let bytes = codec::encode(&event).map_or(0, |encoded| encoded.len());
+            let event = Arc::new(event);
+            self.waiting.insert(Sequence(self.next), Waiting { event, bytes });
+            self.bytes += bytes;
             self.next += 1;
             self.counters.appended += 1;
-            if self.waiting.len() > self.events_max {
-                self.waiting.pop_first();
+            while self.waiting.len() > self.events_max || self.bytes > BYTES_MAX {
+                let Some((_, oldest)) = self.waiting.pop_first() else { break };
+                self.bytes -= oldest.bytes;
                 self.counters.shed += 1;
             }
         }
@@ -70,13 +92,14 @@ impl Spool {
     /// The oldest events, at most `max`. They stay until they are acknowledged.
     pub fn next_batch(&self, max: usize) -> Vec<(Sequence, Arc<UsageEvent>)> {
         let batch = self.waiting.iter().take(max);
-        batch.map(|(sequence, event)| (*sequence, Arc::clone(event))).collect()
+        batch.map(|(sequence, waiting)| (*sequence, Arc::clone(&waiting.event))).collect()
     }
 
     /// Lets events go. Those that were shed meanwhile are passed over.
     pub fn acknowledge(&mut self, sequences: impl IntoIterator<Item = Sequence>) {
         for sequence in sequences {
-            if self.waiting.remove(&sequence).is_some() {
+            if let Some(waiting) = self.waiting.remove(&sequence) {
+                self.bytes -= waiting.bytes;
                 self.counters.acknowledged += 1;
             }
         }
@@ -103,6 +126,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn large_events_cannot_take_more_memory_than_there_is_for_all() {
+        let mut spool = Spool::default();
+        let large = UsageEvent { error_message: "x".repeat(1024 * 1024), ..UsageEvent::default() };
+        for _ in 0..BYTES_MAX / (1024 * 1024) + 10 {
+            spool.append(vec![large.clone()]);
+        }
+        assert!(spool.bytes <= BYTES_MAX && spool.counters().shed >= 10);
+        let all: Vec<_> = spool.next_batch(usize::MAX).into_iter().map(|(n, _)| n).collect();
+        spool.acknowledge(all);
+        assert_eq!((spool.bytes, spool.len()), (0, 0));
+    }
 
     fn events(range: std::ops::Range<usize>) -> Vec<UsageEvent> {
         range.map(|n| UsageEvent { event_id: n.to_string(), ..UsageEvent::default() }).collect()

@@ -128,7 +128,7 @@ fn run(config: &Path) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(system("starting the runtime"))?;
-    match settings.source.clone() {
+    let ended = match settings.source.clone() {
         Source::Managed(managed) => {
             let _lock = lock(managed.state_dir())?;
             let cloud = Cloud::open(&managed)?;
@@ -138,7 +138,10 @@ fn run(config: &Path) -> Result<(), StartError> {
         Source::Etcd(etcd) => LocalSet::new()
             .block_on(&runtime, serve(&settings, Origin::Etcd(Box::new(etcd)), &log_filter)),
         Source::File(_) => Err(StartError::ResourcesFile),
-    }
+    };
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Without a directory to write to, nothing is kept for the next start; this one goes on.

@@ -61,11 +61,10 @@ impl StateLock {
             .map_err(failed(&path))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
-                // The number is for people; the lock itself does not depend on it.
-                let written = lock
+                // The number is for people; the lock holds without it, on a full disk too.
+                let _ = lock
                     .set_len(0)
                     .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
-                written.map_err(failed(&path))?;
                 Ok(Self { _lock: lock })
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, ToWorker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
@@ -28,8 +28,11 @@ use crate::shutdown::{Limits, Order, Running, Stage};
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last usage events may take to reach the Cloud.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
-/// Pages that may be on their way to the status worker.
-const PAGES_MAX: usize = 64;
+/// Pages that may be in the making: as many as the status worker has connections. It asks for more only if it was taken
+/// over.
+const PAGES_MAX: usize = 256;
+/// Pages made at a time.
+const PAGES_AT_ONCE: usize = 1;
 
 /// What the supervisor is made of.
 pub struct Parts {
@@ -68,8 +71,12 @@ struct Supervisor {
     configuration: Configuration,
     stage: Stage,
     was_ready: bool,
+    /// The workers are behind and have to be sent the whole configuration.
+    owed: bool,
     progress_at: Instant,
     pages: mpsc::Sender<MadePage>,
+    page_turns: Rc<Semaphore>,
+    pages_in_making: Rc<Cell<usize>>,
 }
 
 /// Runs until a signal has ended everything in order.
@@ -83,8 +90,11 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         configuration: Configuration::default(),
         stage: Stage::Running,
         was_ready: false,
+        owed: false,
         progress_at: Instant::now(),
         pages,
+        page_turns: Rc::new(Semaphore::new(PAGES_AT_ONCE)),
+        pages_in_making: Rc::default(),
     };
     while supervisor.stage != Stage::Done {
         supervisor.tick(Instant::now());
@@ -104,10 +114,9 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
     }
     let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
     match supervisor.parts.sources.telemetry.flush(deadline).await {
-        0 => {}
-        left => warn!("{left} usage events did not reach the Cloud and are lost"),
+        0 => info!("ended in order"),
+        left => warn!("ended; {left} usage events did not reach the Cloud and are lost"),
     }
-    info!("ended in order");
     Ok(())
 }
 
@@ -122,6 +131,12 @@ impl Supervisor {
     }
 
     fn tick(&mut self, now: Instant) {
+        if self.owed
+            && let Ok(Some(whole)) = self.configuration.whole()
+        {
+            self.owed = false;
+            self.parts.fleet.deliver(&whole);
+        }
         let mut happenings = Vec::new();
         self.parts.fleet.tick(now, &mut happenings);
         self.act(happenings, now);
@@ -135,6 +150,7 @@ impl Supervisor {
     }
 
     fn act(&mut self, happenings: Vec<Happening>, now: Instant) {
+        self.note_applied();
         for happening in happenings {
             match happening {
                 Happening::Usage(events) => self.parts.sources.telemetry.append(events),
@@ -147,16 +163,15 @@ impl Supervisor {
                         self.parts.fleet.misbehaved(id, now);
                     }
                 }
+                Happening::Fetch(id, ..) if self.pages_in_making.get() >= PAGES_MAX => {
+                    warn!(worker = %id, "too many pages asked for at once");
+                    self.parts.fleet.misbehaved(id, now);
+                }
                 Happening::Fetch(id, page, request) => self.make_page(id, page, request),
                 Happening::Serving => self.tell_if_ready(),
-                Happening::Applied => {}
-                Happening::Refused(revision, reason) => {
-                    error!(%revision, "a worker could not apply a revision: {reason}");
-                    self.parts.nudge.notify_one();
-                }
+                Happening::Refused => self.parts.nudge.notify_one(),
             }
         }
-        self.note_applied();
     }
 
     fn collector(&self, change: impl FnOnce(&mut Collector)) {
@@ -181,7 +196,7 @@ impl Supervisor {
             for worker in self.parts.fleet.summaries() {
                 if !worker.missing.is_empty() {
                     warn!(worker = %worker.id, role = %worker.role,
-                        "not fully confined: {}", worker.missing.join("; "));
+                        "not fully confined: {:?}", worker.missing);
                 }
             }
             let state = match self.parts.applied.get() {
@@ -196,7 +211,10 @@ impl Supervisor {
         let revision = update.revision;
         match self.configuration.apply(revision, update.whole, update.changes) {
             Ok(delivery) => self.parts.fleet.deliver(&delivery),
-            Err(error) => error!(%revision, %error, "cannot hand a change to the workers"),
+            Err(error) => {
+                error!(%revision, %error, "cannot hand a change to the workers; trying again");
+                self.owed = true;
+            }
         }
     }
 
@@ -212,12 +230,16 @@ impl Supervisor {
                 restarts: fleet.restarts(role),
             })
             .collect();
+        let (turns, in_making) = (Rc::clone(&self.page_turns), Rc::clone(&self.pages_in_making));
+        in_making.set(in_making.get() + 1);
         tokio::task::spawn_local(async move {
+            let _turn = turns.acquire().await;
             match pages::make(page, &sources, applied, workers).await {
                 // The loop has ended if nobody takes it.
                 Ok((answer, body)) => drop(pages.send((id, request, answer, body)).await),
                 Err(error) => warn!(?page, %error, "cannot make a status page"),
             }
+            in_making.set(in_making.get().saturating_sub(1));
         });
     }
 

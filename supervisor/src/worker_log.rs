@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use shared::descriptor;
 use shared::id::{Role, WorkerId};
@@ -13,6 +14,8 @@ use shared::id::{Role, WorkerId};
 const LINE_BYTES_MAX: usize = 4096;
 /// Read at a time, in bytes: what a pipe holds by default.
 const READ_BYTES: usize = 64 * 1024;
+/// Passed on per second and worker, in bytes: an access log at its busiest. More is dropped, and the drop is told.
+const BYTES_PER_SECOND_MAX: usize = 16 * 1024 * 1024;
 
 /// Passes lines on until the worker's end of the pipe is closed.
 pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
@@ -20,6 +23,7 @@ pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
     let Ok(file) = pipe.get_ref().try_clone().map(File::from) else { return };
     let name = format!("{role}[{id}]");
     let mut lines = Lines::default();
+    let mut budget = Budget::new(Instant::now());
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let Ok(mut ready) = pipe.readable().await else { return };
@@ -27,9 +31,19 @@ pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
             Ok(0) => break,
             Ok(bytes) => {
                 let read = buffer.get(..bytes).unwrap_or_default();
-                let text = lines.push(&name, read);
+                let text = match budget.take(bytes, Instant::now()) {
+                    Taken::All => lines.push(&name, read),
+                    Taken::After { dropped } => {
+                        let note =
+                            format!("{name} {dropped} bytes of log dropped: too many at once\n");
+                        note + &lines.push(&name, read)
+                    }
+                    Taken::Nothing => String::new(),
+                };
                 // One write for all: lines of the supervisor itself do not come in between.
                 let _ = io::stderr().write_all(text.as_bytes());
+                // A worker that never stops writing is not the only one there is.
+                tokio::task::yield_now().await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -37,6 +51,52 @@ pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
         }
     }
     let _ = io::stderr().write_all(lines.finish(&name).as_bytes());
+}
+
+/// How much of one worker's log is passed on. Pure.
+struct Budget {
+    second: Instant,
+    left: usize,
+    dropped: usize,
+}
+
+/// What becomes of bytes that were read.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    /// They are passed on.
+    All,
+    /// They are passed on; so many before them were not.
+    After {
+        /// In bytes.
+        dropped: usize,
+    },
+    /// They are dropped.
+    Nothing,
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self { second: now, left: BYTES_PER_SECOND_MAX, dropped: 0 }
+    }
+
+    fn take(&mut self, bytes: usize, now: Instant) -> Taken {
+        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
+            *self = Self { dropped: self.dropped, ..Self::new(now) };
+        }
+        match self.left.checked_sub(bytes) {
+            None => {
+                self.dropped = self.dropped.saturating_add(bytes);
+                Taken::Nothing
+            }
+            Some(left) => {
+                self.left = left;
+                match std::mem::take(&mut self.dropped) {
+                    0 => Taken::All,
+                    dropped => Taken::After { dropped },
+                }
+            }
+        }
+    }
 }
 
 /// Cuts a stream of bytes into lines.
@@ -97,6 +157,18 @@ mod tests {
         let text = lines.push("proxy[1]", b"hello\x1b[2J\rsupervisor says\nnext");
         assert_eq!(text, "proxy[1] hello\\u{1b}[2J\\rsupervisor says\n");
         assert_eq!(lines.finish("proxy[1]"), "proxy[1] next\n");
+    }
+
+    #[test]
+    fn a_flood_is_dropped_until_the_next_second_and_then_told() {
+        let now = Instant::now();
+        let mut budget = Budget::new(now);
+        assert_eq!(budget.take(BYTES_PER_SECOND_MAX, now), Taken::All);
+        assert_eq!(budget.take(100, now), Taken::Nothing);
+        assert_eq!(budget.take(200, now), Taken::Nothing);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(budget.take(1, later), Taken::After { dropped: 300 });
+        assert_eq!(budget.take(1, later), Taken::All);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! looks: started, heartbeat, resources, a live request, its usage. Then it stays up until Ctrl-C, or leaves with `ONCE=1`.
 
 mod checks;
+mod parts;
 mod screen;
 mod settings;
 mod site;

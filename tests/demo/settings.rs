@@ -31,12 +31,12 @@ pub struct Settings {
     pub upstream: Port,
 }
 
-/// A real provider.
+/// A real provider. Its key stays in the environment until it is written to the resources file.
 #[derive(Debug)]
 pub struct Provider {
     /// Base URL of its API.
     pub url: String,
-    /// Variable that holds its key; the key itself is only read where it is written to the resources.
+    /// A model of it.
     pub model: String,
 }
 

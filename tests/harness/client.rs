@@ -63,6 +63,11 @@ impl Connection {
         Ok(Self { address, local, sender })
     }
 
+    /// The other end of it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Our end of it.
     pub fn local(&self) -> SocketAddr {
         self.local

@@ -168,6 +168,15 @@ impl Cloud {
         assert!(answer.status.is_success(), "the fault is taken: {}", answer.status);
     }
 
+    /// Waits until the faults that were set so many times have all happened.
+    pub async fn faults_have_happened(&self) {
+        wait::until("every fault has happened", async || {
+            let left = self.view("/faults").await;
+            if left.is_empty() { Ok(()) } else { Err(json!(left)) }
+        })
+        .await;
+    }
+
     /// Takes all faults away.
     pub async fn heal(&self) {
         let mut request = client::post("/faults", &json!({}));

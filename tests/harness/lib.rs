@@ -8,13 +8,16 @@
 // A harness ends a test by a panic with a sentence: there is nobody to hand an error to.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+pub mod authority;
 pub mod binaries;
+mod builder;
 pub mod caller;
 pub mod client;
 pub mod cloud;
 pub mod etcd;
 pub mod exposition;
 pub mod gateway;
+pub mod manager;
 pub mod port;
 pub mod process;
 pub mod projection;
@@ -25,6 +28,7 @@ pub mod wait;
 pub mod worker;
 mod world;
 
+pub use builder::{Builder, WORKERS};
 pub use caller::Caller;
 pub use client::{Answer, ClientError, Connection};
 pub use cloud::Cloud;

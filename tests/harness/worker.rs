@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::Connection;
+
 /// One worker process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worker {
@@ -66,9 +68,9 @@ impl Worker {
             .collect()
     }
 
-    /// Whether it holds the connection that the client at `client` has made. Never, unless we are root.
-    pub fn holds(&self, client: SocketAddr) -> bool {
-        let Some(inode) = inode_of_connection_from(client) else { return false };
+    /// Whether it holds the other end of a loopback connection. Never, unless we are root.
+    pub fn holds(&self, connection: &Connection) -> bool {
+        let Some(inode) = inode(connection.address(), connection.local()) else { return false };
         let socket = format!("socket:[{inode}]");
         self.descriptors().into_values().any(|target| target == socket)
     }
@@ -81,12 +83,14 @@ impl Worker {
     }
 }
 
-/// The server's socket of a loopback connection, by the client's port, in `/proc/net/tcp`.
-fn inode_of_connection_from(client: SocketAddr) -> Option<u64> {
-    let remote = format!("0100007F:{:04X}", client.port());
+/// The socket at `own` of its connection with `peer`, in `/proc/net/tcp`.
+fn inode(own: SocketAddr, peer: SocketAddr) -> Option<u64> {
+    let loopback = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let (own, peer) = (loopback(own), loopback(peer));
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     table.lines().find_map(|line| {
         let columns: Vec<_> = line.split_whitespace().collect();
-        (columns.get(2)? == &remote).then(|| columns.get(9)?.parse().ok())?
+        let is_it = columns.get(1)? == &own && columns.get(2)? == &peer;
+        is_it.then(|| columns.get(9)?.parse().ok())?
     })
 }

@@ -2,9 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::gateway::Builder;
 use crate::provider::KEY;
-use crate::{Caller, Cloud, Gateway, Projection, Upstream};
+use crate::{Builder, Caller, Cloud, Gateway, Projection, Upstream};
 
 /// What most tests need.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! The Cloud is away: at the start, for a moment, or while everything changes.
 
 use harness::cloud::ENVIRONMENT;
-use harness::gateway::Builder;
-use harness::{Cloud, Etcd, Gateway, Projection, World, client, projection, upstream, wait};
+use harness::{
+    Builder, Cloud, Etcd, Gateway, Projection, World, client, projection, upstream, wait,
+};
 
 #[tokio::test]
 async fn without_the_cloud_the_gateway_comes_up_and_serves_once_it_is_there() {

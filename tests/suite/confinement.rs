@@ -121,11 +121,12 @@ async fn a_status_worker_knows_no_key_of_a_provider() {
 }
 
 #[tokio::test]
-async fn no_key_of_a_caller_is_kept_anywhere_but_hashed() {
+async fn the_supervisor_never_sees_the_key_of_a_caller() {
     if !is_root() {
         return;
     }
     let world = World::start().await;
+    world.caller().ask("small-1", "hello").await.bytes().await.unwrap();
     assert!(!memory_holds(world.gateway.pid(), harness::projection::CALLER_KEY.as_bytes()));
 }
 

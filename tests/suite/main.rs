@@ -7,6 +7,7 @@
 mod cloud_outage;
 mod confinement;
 mod metrics;
+mod other_cloud;
 mod projection;
 mod shutdown;
 mod startup;

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use harness::gateway::Builder;
-use harness::{Cloud, Projection, World, client, upstream};
+use harness::{Builder, Cloud, Projection, World, client, upstream};
 
 #[tokio::test]
 async fn metrics_are_merged_over_the_workers_and_explained() {

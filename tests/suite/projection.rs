@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use harness::cloud::ENVIRONMENT;
-use harness::gateway::Builder;
-use harness::{Cloud, Connection, Etcd, Gateway, Projection, Upstream, projection, upstream, wait};
+use harness::{
+    Builder, Cloud, Connection, Etcd, Gateway, Projection, Upstream, projection, upstream, wait,
+};
 use serde_json::{Value, json};
 
 /// A Cloud over a real etcd, and a gateway with two workers that it manages.
@@ -35,9 +36,9 @@ impl Managed {
             let answer = caller.models_over(&mut connection).await.expect("it answers");
             answer.bytes().await.expect("it answers");
             connections.push(connection);
-            let covered = proxies.iter().filter(|worker| {
-                connections.iter().any(|connection| worker.holds(connection.local()))
-            });
+            let covered = proxies
+                .iter()
+                .filter(|worker| connections.iter().any(|connection| worker.holds(connection)));
             let covered = covered.count();
             let may_look = nix::unistd::geteuid().is_root();
             if covered == proxies.len() || (!may_look && connections.len() == 16) {

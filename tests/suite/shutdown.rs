@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use harness::{World, client, wait};
+use nix::sys::signal::Signal;
 
 #[tokio::test]
 async fn with_nothing_in_flight_the_end_comes_at_once_with_status_0() {
@@ -41,6 +42,13 @@ async fn a_stream_in_flight_is_finished_before_the_end() {
         (&usage[0]["status_code"], &usage[0]["completion_tokens"]),
         (&200.into(), &5.into())
     );
+}
+
+#[tokio::test]
+async fn sigint_ends_it_in_order_too() {
+    let mut world = World::start().await;
+    world.gateway.signal(Signal::SIGINT);
+    assert_eq!(world.gateway.end().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -80,6 +80,7 @@ async fn while_the_cloud_refuses_usage_it_is_kept_and_then_arrives_once() {
     let mut world = World::start().await;
     world.cloud.fail("/dp/telemetry", 503, Some(3)).await;
     let ids = forty_requests(&world).await;
+    world.cloud.faults_have_happened().await;
     is_exact(&mut world, ids).await;
 }
 

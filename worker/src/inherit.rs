@@ -22,6 +22,8 @@ pub struct Inheritance {
     pub control: OwnedFd,
     /// The memory to count in.
     pub metrics: OwnedFd,
+    /// Where log lines go.
+    pub log: OwnedFd,
     /// The listening socket of the role, shared with other processes: nobody may change its flags.
     pub listener: TcpListener,
 }
@@ -49,10 +51,11 @@ impl Inheritance {
         let role = Role::from_name(&next()?).ok_or(InheritError::Arguments)?;
         let id = WorkerId(next()?.parse().map_err(|_| InheritError::Arguments)?);
         let policy = Policy::from_name(&next()?).ok_or(InheritError::Arguments)?;
+        let log = take(descriptor::LOG, "log pipe")?;
         let control = take(descriptor::CONTROL, "control socket")?;
         let metrics = take(descriptor::METRICS, "metric slots")?;
         let listener = take(descriptor::LISTENER, "listener")?.into();
-        Ok(Self { role, id, policy, control, metrics, listener })
+        Ok(Self { role, id, policy, control, metrics, log, listener })
     }
 }
 

@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use shared::channel::{Channel, ChannelError, Received};
+use shared::codec::CodecError;
 use shared::id::{Role, WorkerId};
-use shared::message::{Confinement, Hello, ToSupervisor, ToWorker};
+use shared::message::{self, Confinement, Hello, ToSupervisor, ToWorker};
 use shared::version::{PROTOCOLS, VERSION};
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::Notify;
@@ -22,6 +23,9 @@ pub enum LinkError {
     /// The socket failed or is closed.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// The settings cannot be read.
+    #[error("cannot read the settings: {0}")]
+    Settings(#[source] CodecError),
     /// The supervisor said something that does not belong here.
     #[error("expected {expected}, the supervisor sent something else")]
     Unexpected {
@@ -56,9 +60,11 @@ impl Link {
         let version = VERSION.to_owned();
         let hello = Hello { worker, role, protocols: PROTOCOLS, version, confinement };
         channel.send(&ToSupervisor::Hello(hello), 0, None).await?;
-        let ToWorker::Welcome(settings) = channel.receive().await?.message else {
+        let answer = channel.receive().await?;
+        let (ToWorker::Welcome, Some(memory)) = (answer.message, answer.descriptor) else {
             return Err(LinkError::Unexpected { expected: "welcome" });
         };
+        let settings = message::welcomed(memory).map_err(LinkError::Settings)?;
         let link = Rc::new(Self {
             channel,
             waiting: RefCell::default(),
@@ -67,7 +73,7 @@ impl Link {
             broken: Cell::new(false),
         });
         tokio::task::spawn_local(Rc::clone(&link).send_waiting());
-        Ok((link, *settings))
+        Ok((link, settings))
     }
 
     /// The next message of the supervisor.

@@ -2,21 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use shared::descriptor;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
-
-use crate::sys;
 
 /// What a pipe takes in one piece (`PIPE_BUF`), in bytes. A longer line is cut.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// Starts logging with the given filter directives. Lines go nowhere if there is no pipe.
-pub fn start(filter: &str) {
-    let Some(pipe) = sys::inherited(descriptor::LOG) else { return };
+/// Starts logging into `pipe` with the given filter directives.
+pub fn start(pipe: OwnedFd, filter: &str) {
     let pipe = Pipe { file: Arc::new(pipe.into()), dropped: Arc::default() };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber =

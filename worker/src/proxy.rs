@@ -61,7 +61,7 @@ pub async fn run(
 ) -> Result<(), RoleError> {
     let (link, settings) =
         Link::open(inheritance.control, inheritance.id, inheritance.role, confinement).await?;
-    crate::log::start(&settings.log_filter);
+    crate::log::start(inheritance.log, &settings.log_filter);
     let RoleSettings::Proxy(role) = settings.role else {
         return Err(LinkError::Unexpected { expected: "settings of the proxy role" }.into());
     };
@@ -115,7 +115,7 @@ pub async fn run(
             // Not activated yet: there is nothing to finish.
             (ToWorker::Drain, _) if finished.is_some() => break,
             (ToWorker::Drain, _) => stop.notify_one(),
-            (ToWorker::Configuration { .. } | ToWorker::Welcome(_) | ToWorker::Page(..), _) => {
+            (ToWorker::Configuration { .. } | ToWorker::Welcome | ToWorker::Page(..), _) => {
                 warn!("the supervisor sent a message that is not for the proxy role");
                 return Err(
                     LinkError::Unexpected { expected: "a message for the proxy role" }.into()
@@ -123,7 +123,6 @@ pub async fn run(
             }
         }
     }
-    let _ = link.tell(ToSupervisor::Drained);
     link.flushed().await;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use shared::channel::{ChannelError, Received};
 use shared::id::{Role, WorkerId};
-use shared::message::{Hello, Message, ToSupervisor, ToWorker};
+use shared::message::{self, Hello, Message, ToSupervisor, ToWorker};
 use tracing::{error, info, warn};
 
 use super::life::{Action, Input, Life};
@@ -13,6 +13,9 @@ use super::{Event, Fleet, Happening, Sandbox, Unconfined};
 use crate::backoff::chance;
 use crate::broker;
 use crate::configuration::Configuration;
+
+/// How much of a worker's own words goes into the log, in characters.
+const REASON_CHARS_MAX: usize = 500;
 
 impl Fleet {
     /// Takes in what a worker's tasks report. `configuration` is what a worker that says hello is told.
@@ -39,6 +42,7 @@ impl Fleet {
                 self.said(index, id, received, configuration, now, &mut happenings)?;
             }
         }
+        self.end_overflowed(now);
         self.finish(index, now, &mut happenings);
         Ok(happenings)
     }
@@ -80,17 +84,23 @@ impl Fleet {
                 happenings.push(Happening::Serving);
                 return Ok(());
             }
-            ToSupervisor::Applied(revision) => {
-                member.applied = Some(revision);
-                happenings.push(Happening::Applied);
+            // It cannot serve what it was never sent.
+            ToSupervisor::Applied(revision) if member.told.is_none_or(|told| revision > told) => {
+                self.input(index, Input::Misbehaved, now);
+                return Ok(());
             }
+            ToSupervisor::Applied(revision) => member.applied = Some(revision),
             ToSupervisor::Refused(revision, reason) => {
-                happenings.push(Happening::Refused(revision, reason));
+                // With a gap in its configuration it must not go on; the next one starts from the whole.
+                let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+                error!(worker = %id, %revision, ?reason, "a worker could not apply a revision");
+                happenings.push(Happening::Refused);
+                self.input(index, Input::Misbehaved, now);
+                return Ok(());
             }
             ToSupervisor::Usage(events) => happenings.push(Happening::Usage(events)),
             ToSupervisor::Series(series) => happenings.push(Happening::Series(id, series)),
             ToSupervisor::Pong(_, in_flight) => member.in_flight = in_flight,
-            ToSupervisor::Drained => {}
             ToSupervisor::Fetch(page) => {
                 happenings.push(Happening::Fetch(id, page, received.request_id));
             }
@@ -112,10 +122,16 @@ impl Fleet {
                 return Ok(false);
             }
         };
-        if sandbox == Sandbox::Required && !missing.is_empty() {
-            return Err(Unconfined { role: member.role, missing: missing.join("; ") });
+        if sandbox != Sandbox::Required || missing.is_empty() {
+            return Ok(true);
         }
-        Ok(true)
+        let unconfined = Unconfined { role: member.role, missing: missing.join("; ") };
+        if self.has_served {
+            // Those that serve go on; this one is tried again.
+            error!(worker = %member.id, "{unconfined}");
+            return Ok(false);
+        }
+        Err(unconfined)
     }
 
     /// Settings first, then the configuration if there is one, then the leave to serve.
@@ -124,16 +140,26 @@ impl Fleet {
         let (Some(post), Some(member)) = (self.posts.get(slot.post), slot.member.as_mut()) else {
             return;
         };
-        member.tell(ToWorker::Welcome(Box::new(post.settings.clone())));
-        if post.role == Role::Proxy {
-            match configuration.whole() {
-                Ok(Some(delivery)) => member.deliver(delivery),
-                Ok(None) => {}
-                // It starts without; the next change will find it behind, and end it.
-                Err(error) => error!(worker = %member.id, %error, "cannot hand over configuration"),
+        let handed_over = message::welcome(&post.settings).and_then(|settings| {
+            member.welcome(settings);
+            match post.role {
+                Role::Proxy => configuration.whole(),
+                Role::Status => Ok(None),
+            }
+        });
+        match handed_over {
+            Ok(delivery) => {
+                delivery.into_iter().for_each(|delivery| member.deliver(delivery));
+                if self.retired {
+                    member.tell(ToWorker::Retire);
+                }
+                member.tell(ToWorker::Activate);
+            }
+            Err(error) => {
+                error!(worker = %member.id, %error, "cannot hand over settings and configuration");
+                self.input(index, Input::Misbehaved, Instant::now());
             }
         }
-        member.tell(ToWorker::Activate);
     }
 
     /// One step of a worker's life. What can be done about it here is done; the action is returned all the same.
@@ -145,7 +171,10 @@ impl Fleet {
             // Needs the configuration, which the caller has.
             None | Some(Action::Welcome) => {}
             Some(Action::Announce) => {
-                info!(worker = %member.id, role = %member.role, pid = %member.pid, "worker serves");
+                self.has_served = true;
+                let summary = member.summary();
+                info!(worker = %summary.id, role = %summary.role, pid = summary.pid,
+                    uid = summary.uid, landlock = summary.landlock_abi, "worker serves");
             }
             Some(Action::AskToDrain) => member.tell(ToWorker::Drain),
             Some(Action::Kill(reason)) => {
@@ -178,7 +207,7 @@ impl Fleet {
             warn!(worker = %member.id, role = %member.role, pid = %member.pid,
                 "worker ended: {exit}");
         }
-        if !draining && !member.retiring {
+        if !self.leaving.contains(&member.role) {
             *self.restarts.entry(member.role).or_default() += 1;
             slot.start_at = Some(slot.restart.ended(member.started, now, chance()));
         }

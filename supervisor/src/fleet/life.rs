@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 const HELLO_LIMIT: Duration = Duration::from_secs(20);
 /// From the welcome to ready: the whole configuration is read meanwhile.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// A serving worker that has said nothing for so long hangs. It is pinged every [`PING_INTERVAL`].
-const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 /// How often a worker is asked for a sign of life.
 pub const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// A worker that has left so many of them unanswered hangs. Counted in questions rather than in time, so that a supervisor
+/// that was itself stopped for a while (a paused container or machine) does not take everybody for dead.
+const UNANSWERED_MAX: u32 = 8;
 
 /// Where in its life a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +33,15 @@ pub enum Life {
     },
     /// It accepts connections.
     Serving {
-        /// When it last said anything.
-        heard: Instant,
+        /// Pings since it last said anything.
+        unanswered: u32,
     },
     /// It finishes what is in flight.
     Draining {
-        /// It is killed then; `None` waits for ever.
+        /// It is killed then; `None` waits for as long as it answers.
         deadline: Option<Instant>,
+        /// Pings since it last said anything.
+        unanswered: u32,
     },
     /// It was killed; the kernel has not told its end yet.
     Doomed,
@@ -55,7 +58,9 @@ pub enum Input {
     Heard,
     /// It should leave by the given time, if any.
     Drain(Option<Instant>),
-    /// It broke the protocol.
+    /// It was asked for a sign of life.
+    Pinged,
+    /// It broke the protocol, or left it to us to notice that it cannot go on.
     Misbehaved,
     /// Time has passed.
     Tick,
@@ -93,30 +98,41 @@ impl Life {
                 (Self::Joining { deadline: now + READY_LIMIT }, Some(Action::Welcome))
             }
             (Self::Joining { .. }, Input::Ready) => {
-                (Self::Serving { heard: now }, Some(Action::Announce))
+                (Self::Serving { unanswered: 0 }, Some(Action::Announce))
             }
-            (Self::Serving { .. }, Input::Heard) => (Self::Serving { heard: now }, None),
+            // Said just before it was told to leave.
+            (Self::Draining { deadline, .. }, Input::Ready | Input::Heard) => {
+                (Self::Draining { deadline, unanswered: 0 }, None)
+            }
+            (Self::Serving { .. }, Input::Heard) => (Self::Serving { unanswered: 0 }, None),
             (Self::Joining { .. } | Self::Serving { .. }, Input::Drain(deadline)) => {
-                (Self::Draining { deadline }, Some(Action::AskToDrain))
+                (Self::Draining { deadline, unanswered: 0 }, Some(Action::AskToDrain))
             }
             // It has no connection that could be finished.
             (Self::Starting { .. }, Input::Drain(_)) => kill("not needed any more"),
-            (Self::Draining { .. }, Input::Drain(deadline)) => (Self::Draining { deadline }, None),
+            (Self::Draining { unanswered, .. }, Input::Drain(deadline)) => {
+                (Self::Draining { deadline, unanswered }, None)
+            }
+            (Self::Serving { unanswered } | Self::Draining { unanswered, .. }, Input::Pinged)
+                if unanswered >= UNANSWERED_MAX =>
+            {
+                kill("does not answer")
+            }
+            (Self::Serving { unanswered }, Input::Pinged) => {
+                (Self::Serving { unanswered: unanswered + 1 }, None)
+            }
+            (Self::Draining { deadline, unanswered }, Input::Pinged) => {
+                (Self::Draining { deadline, unanswered: unanswered + 1 }, None)
+            }
             (Self::Starting { deadline }, Input::Tick) if now >= deadline => kill("said no hello"),
             (Self::Joining { deadline }, Input::Tick) if now >= deadline => {
                 kill("did not become ready")
             }
-            (Self::Serving { heard }, Input::Tick) if now >= heard + SILENCE_LIMIT => {
-                kill("does not answer")
-            }
-            (Self::Draining { deadline: Some(deadline) }, Input::Tick) if now >= deadline => {
+            (Self::Draining { deadline: Some(deadline), .. }, Input::Tick) if now >= deadline => {
                 kill("did not finish in time")
             }
             // Said out of turn: this worker can no longer be trusted.
-            (
-                Self::Starting { .. } | Self::Serving { .. } | Self::Draining { .. },
-                Input::Ready,
-            )
+            (Self::Starting { .. } | Self::Serving { .. }, Input::Ready)
             | (Self::Joining { .. } | Self::Serving { .. } | Self::Draining { .. }, Input::Hello)
             | (Self::Starting { .. }, Input::Heard)
             | (
@@ -126,14 +142,11 @@ impl Life {
                 | Self::Draining { .. },
                 Input::Misbehaved,
             ) => kill("broke the protocol"),
-            (state @ (Self::Joining { .. } | Self::Draining { .. }), Input::Heard)
-            | (
-                state @ (Self::Starting { .. }
-                | Self::Joining { .. }
-                | Self::Serving { .. }
-                | Self::Draining { .. }),
-                Input::Tick,
-            ) => (state, None),
+            (state @ Self::Joining { .. }, Input::Heard | Input::Pinged | Input::Tick)
+            | (state @ Self::Starting { .. }, Input::Pinged | Input::Tick)
+            | (state @ (Self::Serving { .. } | Self::Draining { .. }), Input::Tick) => {
+                (state, None)
+            }
             (Self::Doomed, _) => (Self::Doomed, None),
         }
     }
@@ -168,20 +181,43 @@ mod tests {
         assert!(killed(starting.step(Input::Tick, now + HELLO_LIMIT)));
         let (joining, _) = starting.step(Input::Hello, now);
         assert!(killed(joining.step(Input::Tick, now + READY_LIMIT)));
-        assert!(killed(serving(now).step(Input::Tick, now + SILENCE_LIMIT)));
         let deadline = now + Duration::from_secs(600);
         let (draining, action) = serving(now).step(Input::Drain(Some(deadline)), now);
         assert_eq!(action, Some(Action::AskToDrain));
-        assert!(!killed(draining.step(Input::Tick, now + SILENCE_LIMIT)));
+        assert!(!killed(draining.step(Input::Tick, now)));
         assert!(killed(draining.step(Input::Tick, deadline)));
     }
 
+    fn pinged(mut life: Life, times: u32) -> (Life, Option<Action>) {
+        let mut action = None;
+        for _ in 0..times {
+            (life, action) = life.step(Input::Pinged, Instant::now());
+        }
+        (life, action)
+    }
+
     #[test]
-    fn a_worker_that_is_heard_is_not_killed() {
+    fn a_worker_that_leaves_too_many_pings_unanswered_is_killed_while_it_drains_too() {
         let now = Instant::now();
-        let later = now + SILENCE_LIMIT / 2;
-        let (life, _) = serving(now).step(Input::Heard, later);
-        assert!(!killed(life.step(Input::Tick, now + SILENCE_LIMIT)));
+        assert!(killed(pinged(serving(now), UNANSWERED_MAX + 1)));
+        let (draining, _) = serving(now).step(Input::Drain(None), now);
+        assert!(killed(pinged(draining, UNANSWERED_MAX + 1)));
+    }
+
+    #[test]
+    fn one_answer_makes_up_for_all_pings_before_however_late_it_comes() {
+        let now = Instant::now();
+        let (life, _) = pinged(serving(now), UNANSWERED_MAX);
+        let (life, _) = life.step(Input::Heard, now + Duration::from_secs(3600));
+        assert!(!killed(pinged(life, UNANSWERED_MAX)));
+    }
+
+    #[test]
+    fn a_worker_that_became_ready_while_it_was_told_to_leave_may_finish() {
+        let now = Instant::now();
+        let (joining, _) = Life::started(now).step(Input::Hello, now);
+        let (draining, _) = joining.step(Input::Drain(None), now);
+        assert!(!killed(draining.step(Input::Ready, now)));
     }
 
     #[test]

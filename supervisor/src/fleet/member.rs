@@ -7,21 +7,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use shared::channel::Channel;
+use shared::channel::{Channel, ChannelError};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Confinement, Hello, ToSupervisor, ToWorker};
 use shared::version::{PROTOCOLS, VERSION};
 use tokio::sync::mpsc;
-use tracing::warn;
+use tokio::sync::mpsc::error::TrySendError;
+use tracing::{error, warn};
 
 use super::Event;
 use super::life::Life;
 use crate::configuration::Delivery;
-use crate::process::exit::{self, Exit};
 use crate::process::inspect;
 use crate::process::launch::Launched;
+use crate::process::{
+    self,
+    exit::{self, Exit},
+};
 use crate::worker_log;
 
 /// Messages that wait for a worker that does not read.
@@ -45,12 +48,15 @@ pub struct Member {
     pub applied: Option<Revision>,
     /// Requests it last told to have in flight.
     pub in_flight: u32,
-    /// It was told that the node goes away.
-    pub retiring: bool,
+    /// The latest revision it was sent.
+    pub told: Option<Revision>,
+    /// More was to be told than it reads.
+    pub overflowed: bool,
     /// How its process ended.
     pub exit: Option<Exit>,
     /// Nothing more will be heard of it.
     pub closed: bool,
+    process: Rc<OwnedFd>,
     confinement: Confinement,
     missing: Vec<String>,
     uid: u32,
@@ -88,16 +94,21 @@ impl Member {
         now: Instant,
     ) -> Self {
         let (outgoing, queue) = mpsc::channel(QUEUE_MAX);
+        let process = Rc::new(launched.process);
         tokio::task::spawn_local(worker_log::forward(id, role, launched.log));
-        tokio::task::spawn_local(watch(id, launched.process, events.clone()));
+        tokio::task::spawn_local(watch(id, Rc::clone(&process), events.clone()));
+        let mut closed = false;
         match Channel::new(launched.control) {
             Ok(channel) => {
                 let channel = Rc::new(channel);
                 tokio::task::spawn_local(listen(id, Rc::clone(&channel), events));
                 tokio::task::spawn_local(speak(channel, queue));
             }
-            // Without a channel it will not say hello, and is ended by that.
-            Err(error) => warn!(worker = %id, %error, "cannot watch a control socket"),
+            // Without a channel it cannot say hello, and is ended by that.
+            Err(error) => {
+                warn!(worker = %id, %error, "cannot watch a control socket");
+                closed = true;
+            }
         }
         Self {
             id,
@@ -107,9 +118,11 @@ impl Member {
             started: now,
             applied: None,
             in_flight: 0,
-            retiring: false,
+            told: None,
+            overflowed: false,
             exit: None,
-            closed: false,
+            closed,
+            process,
             confinement: Confinement::default(),
             missing: Vec::new(),
             uid: 0,
@@ -149,8 +162,14 @@ impl Member {
         self.send(Outgoing::Message(message));
     }
 
+    /// Queues the welcome, with settings in sealed memory.
+    pub fn welcome(&mut self, settings: OwnedFd) {
+        self.send(Outgoing::Answer(ToWorker::Welcome, 0, settings));
+    }
+
     /// Queues configuration.
     pub fn deliver(&mut self, delivery: Delivery) {
+        self.told = Some(delivery.revision);
         self.send(Outgoing::Configuration(delivery));
     }
 
@@ -160,18 +179,20 @@ impl Member {
     }
 
     fn send(&mut self, outgoing: Outgoing) {
-        if self.outgoing.try_send(outgoing).is_err() && self.life != Life::Doomed {
-            // A change of configuration that is lost would leave it behind for ever.
-            warn!(worker = %self.id, "a worker does not read what it is told; it is ended");
-            self.kill();
-            self.life = Life::Doomed;
+        match self.outgoing.try_send(outgoing) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                warn!(worker = %self.id, "a worker does not read what it is told");
+                self.overflowed = true;
+            }
+            // Its channel has failed, as its reading side reports.
+            Err(TrySendError::Closed(_)) => {}
         }
     }
 
     /// Ends the process. Its end is reported as an event.
     pub fn kill(&self) {
-        // The process is our child and not yet waited for, so the number cannot belong to another.
-        if let Err(error) = kill(self.pid, Signal::SIGKILL) {
+        if let Err(error) = process::kill(&self.process) {
             warn!(worker = %self.id, %error, "cannot kill a worker");
         }
     }
@@ -191,8 +212,8 @@ impl Member {
     }
 }
 
-async fn watch(id: WorkerId, process: OwnedFd, events: mpsc::Sender<Event>) {
-    let exit = exit::wait(process).await.unwrap_or_else(|error| {
+async fn watch(id: WorkerId, process: Rc<OwnedFd>, events: mpsc::Sender<Event>) {
+    let exit = exit::wait(&process).await.unwrap_or_else(|error| {
         warn!(worker = %id, %error, "cannot wait for a worker");
         Exit::Unknown
     });
@@ -227,10 +248,14 @@ async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Re
                 channel.send(message, *request, Some(body.as_fd())).await
             }
         };
-        if let Err(error) = sent {
+        match sent {
+            Ok(()) => {}
             // The reading side reports what happened to the channel.
-            tracing::debug!(%error, "a message did not reach its worker");
-            return;
+            Err(ChannelError::Closed) => return,
+            Err(error) => {
+                error!(%error, "a message cannot be sent to a worker");
+                return;
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod life;
 mod member;
 mod restart;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -26,6 +26,7 @@ use self::member::Member;
 use self::restart::Restart;
 use crate::backoff::chance;
 use crate::configuration::Delivery;
+use crate::listener;
 use crate::metrics;
 use crate::process::exit::Exit;
 use crate::process::identity::Users;
@@ -55,10 +56,8 @@ pub enum Happening {
     Fetch(WorkerId, Page, u64),
     /// A worker accepts connections.
     Serving,
-    /// A worker serves another revision.
-    Applied,
-    /// A worker could not apply a revision.
-    Refused(Revision, String),
+    /// A worker could not apply a revision, and is replaced.
+    Refused,
     /// A worker's process ended.
     Gone(WorkerId),
 }
@@ -127,6 +126,12 @@ pub struct Fleet {
     next_id: u32,
     next_ping: Instant,
     restarts: BTreeMap<Role, u64>,
+    /// A worker has served: what is needed for it was there.
+    has_served: bool,
+    /// The node goes away, as every worker is told.
+    retired: bool,
+    /// Roles whose workers are not replaced any more.
+    leaving: BTreeSet<Role>,
 }
 
 impl Fleet {
@@ -160,6 +165,9 @@ impl Fleet {
             next_id: 1,
             next_ping: now,
             restarts: BTreeMap::new(),
+            has_served: false,
+            retired: false,
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -180,15 +188,43 @@ impl Fleet {
         }
         if now >= self.next_ping {
             self.next_ping = now + PING_INTERVAL;
-            self.ping();
+            self.ping(now);
+            self.heal_listeners();
         }
+        self.end_overflowed(now);
     }
 
     /// Asks every worker for a sign of life, with which it tells how many requests it has in flight. Who has not said
     /// hello is waiting for the welcome and nothing else.
-    fn ping(&mut self) {
+    fn ping(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
+            self.input(index, Input::Pinged, now);
+        }
         for member in self.members_mut().filter(|member| member.is_welcome()) {
             member.tell(ToWorker::Ping(0));
+        }
+    }
+
+    /// A worker that was taken over may have found a way to end a listener for everybody: it listens again.
+    fn heal_listeners(&self) {
+        for post in &self.posts {
+            match listener::heal(&post.listener) {
+                Ok(false) => {}
+                Ok(true) => {
+                    error!(role = %post.role, "the listener had been ended; it listens again")
+                }
+                Err(error) => error!(role = %post.role, %error, "the listener cannot be used"),
+            }
+        }
+    }
+
+    /// A worker that does not read would miss a change of configuration and be behind for ever.
+    fn end_overflowed(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
+            let member = self.slots.get(index).and_then(|slot| slot.member.as_ref());
+            if member.is_some_and(|member| member.overflowed) {
+                self.input(index, Input::Misbehaved, now);
+            }
         }
     }
 
@@ -240,21 +276,22 @@ impl Fleet {
         }
     }
 
-    /// Nothing is started any more; workers tell their callers that the node goes away.
+    /// Workers tell their callers that the node goes away. They still serve, and are replaced if they die.
     pub fn retire(&mut self) {
-        for slot in &mut self.slots {
-            slot.start_at = None;
-            if let Some(member) = slot.member.as_mut() {
-                member.retiring = true;
-                if member.is_welcome() {
-                    member.tell(ToWorker::Retire);
-                }
-            }
+        self.retired = true;
+        for member in self.members_mut().filter(|member| member.is_welcome()) {
+            member.tell(ToWorker::Retire);
         }
     }
 
-    /// Asks the workers of a role to finish and leave.
+    /// Asks the workers of a role to finish and leave. None is started any more.
     pub fn drain(&mut self, role: Role, deadline: Option<Instant>, now: Instant) {
+        self.leaving.insert(role);
+        for slot in &mut self.slots {
+            if self.posts.get(slot.post).is_some_and(|post| post.role == role) {
+                slot.start_at = None;
+            }
+        }
         for index in 0..self.slots.len() {
             let member = self.slots.get(index).and_then(|slot| slot.member.as_ref());
             if member.is_some_and(|member| member.role == role) {

@@ -36,8 +36,8 @@ impl fmt::Display for Exit {
 }
 
 /// Waits for the process behind `process` to end, and collects its status.
-pub async fn wait(process: OwnedFd) -> io::Result<Exit> {
-    let process = descriptor::watched(process)?;
+pub async fn wait(process: &OwnedFd) -> io::Result<Exit> {
+    let process = descriptor::watched(process.try_clone()?)?;
     loop {
         let mut ready = process.readable().await?;
         let id = Id::PIDFd(process.get_ref().as_fd());

@@ -130,10 +130,16 @@ impl Program {
             (launch.listener.as_raw_fd(), descriptor::LISTENER),
         ];
         confine(&mut command, Child { descriptors, user: launch.user });
-        let child = command.spawn().map_err(failed("executing aisix-worker"))?;
+        let mut child = command.spawn().map_err(failed("executing aisix-worker"))?;
         let number = i32::try_from(child.id()).unwrap_or(i32::MAX);
         let pid = Pid::from_raw(number);
-        let process = process_descriptor(pid).map_err(failed("watching the new process"))?;
+        let process = process_descriptor(pid).or_else(|error| {
+            // Nobody would ever notice its end.
+            child.kill()?;
+            child.wait()?;
+            Err(error)
+        });
+        let process = process.map_err(failed("watching the new process"))?;
         Ok(Launched { pid, process, control, log })
     }
 }

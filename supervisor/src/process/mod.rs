@@ -6,4 +6,4 @@ pub mod inspect;
 pub mod launch;
 mod sys;
 
-pub use sys::reserve_descriptors;
+pub use sys::{kill, reserve_descriptors};

@@ -52,7 +52,18 @@ pub fn enter(policy: Policy, role: Role) -> Confinement {
         report.missing.push(format!("cannot be made undumpable: {error}"));
     }
     match filesystem::deny_all() {
-        Ok(abi) => report.landlock_abi = abi,
+        Ok(abi) => {
+            report.landlock_abi = abi;
+            if abi < 4 {
+                report
+                    .missing
+                    .push(format!("Landlock: version {abi} of this kernel has no TCP rules"));
+            }
+            if abi < 6 {
+                let scopes = "has no scopes for signals and abstract sockets";
+                report.missing.push(format!("Landlock: version {abi} of this kernel {scopes}"));
+            }
+        }
         Err(reason) => report.missing.push(format!("Landlock: {reason}")),
     }
     sys::report_forbidden_calls();

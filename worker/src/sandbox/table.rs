@@ -23,6 +23,8 @@ pub enum Argument {
     Without(u8, u64),
     /// The argument, apart from these bits, is this value.
     IsApartFrom(u8, u64, u64),
+    /// The argument is the id of this process.
+    OwnProcess(u8),
 }
 
 /// One call, permitted if every condition holds.
@@ -33,9 +35,10 @@ const fn any(number: c_long) -> Call {
     Call(number, &[])
 }
 
-use Argument::{Is, IsApartFrom, IsNot, Without};
+use Argument::{Is, IsApartFrom, IsNot, OwnProcess, Without};
 
-/// Bytes in and out of what is already open, and being told when there are some.
+/// Bytes in and out of what is already open, and being told when there are some. No `sendmsg`: it could hand descriptors
+/// to the supervisor.
 const STREAMS: &[Call] = &[
     any(libc::SYS_read),
     any(libc::SYS_write),
@@ -45,7 +48,6 @@ const STREAMS: &[Call] = &[
     any(libc::SYS_recvmsg),
     // Fast open would be a connect in disguise.
     Call(libc::SYS_sendto, &[Without(3, libc::MSG_FASTOPEN as u64)]),
-    Call(libc::SYS_sendmsg, &[Without(2, libc::MSG_FASTOPEN as u64)]),
     any(libc::SYS_close),
     #[cfg(target_arch = "x86_64")]
     any(libc::SYS_epoll_wait),
@@ -100,7 +102,7 @@ const END: &[Call] = &[
     any(libc::SYS_rt_sigprocmask),
     any(libc::SYS_rt_sigreturn),
     any(libc::SYS_sigaltstack),
-    any(libc::SYS_tgkill),
+    Call(libc::SYS_tgkill, &[OwnProcess(0)]),
 ];
 
 /// Making upstream connections and asking resolvers, over TCP and UDP and nothing else. `bind` is the resolver's, for the
@@ -114,7 +116,8 @@ const DIAL: &[Call] = &[
     Call(libc::SYS_socket, &[Is(0, AF_INET6 as u64), STREAM, DEFAULT]),
     Call(libc::SYS_socket, &[Is(0, AF_INET as u64), DATAGRAM, DEFAULT]),
     Call(libc::SYS_socket, &[Is(0, AF_INET6 as u64), DATAGRAM, DEFAULT]),
-    any(libc::SYS_connect),
+    // Connecting the listener would end it for everybody.
+    Call(libc::SYS_connect, &[IsNot(0, LISTENER as u64)]),
     Call(libc::SYS_bind, &[IsNot(0, LISTENER as u64)]),
 ];
 const STREAM: Argument = IsApartFrom(1, SOCKET_FLAGS as u64, SOCK_STREAM as u64);

@@ -109,14 +109,22 @@ pub async fn serve(listener: TcpListener, proxy: Rc<Proxy>, stop: impl Future) {
                     () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                 }
             }
-            // That one connection is gone again, or another worker was faster: the next one is not concerned.
-            Err(error) => {
+            // That one connection is gone again: the next one is not concerned.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
                 tracing::debug!(%error, "a connection was not accepted");
-                tokio::task::yield_now().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the listener does not accept connections");
+                tokio::select! {
+                    _ = &mut stop => break,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
             }
         }
     }
-    drop(listener);
+    // Deregistered, so that this process is not woken for connections that others take, but kept open: its number must not
+    // go to a socket to an upstream, since the system call filter knows it as the listener's.
+    let _kept = listener.into_std();
     drop(stopped);
     stopping.send_replace(true);
     // Each connection holds a receiver for as long as it lives.

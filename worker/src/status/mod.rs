@@ -65,7 +65,7 @@ impl Pages {
 pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(), RoleError> {
     let (link, settings) =
         Link::open(inheritance.control, inheritance.id, inheritance.role, confinement).await?;
-    crate::log::start(&settings.log_filter);
+    crate::log::start(inheritance.log, &settings.log_filter);
     let RoleSettings::Status(role) = settings.role else {
         return Err(LinkError::Unexpected { expected: "settings of the status role" }.into());
     };
@@ -109,14 +109,13 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
             (ToWorker::Drain, _) if finished.is_some() => break,
             (ToWorker::Drain, _) => stop.notify_one(),
             (ToWorker::Retire, _) => {}
-            (ToWorker::Welcome(_) | ToWorker::Configuration { .. } | ToWorker::Page(..), _) => {
+            (ToWorker::Welcome | ToWorker::Configuration { .. } | ToWorker::Page(..), _) => {
                 return Err(
                     LinkError::Unexpected { expected: "a message for the status role" }.into()
                 );
             }
         }
     }
-    let _ = link.tell(ToSupervisor::Drained);
     link.flushed().await;
     Ok(())
 }

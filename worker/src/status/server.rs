@@ -58,6 +58,8 @@ pub async fn serve(
             drop(permit);
         });
     }
+    // Its number stays taken: the system call filter knows it as the listener's.
+    let _kept = listener.into_std();
     drop(stopped);
     // Kept-alive connections are told to close; each ends after the answer it is writing.
     let _ = stopping.send(true);

@@ -1,0 +1,97 @@
+//! A certificate authority that is not the local Cloud's: certificates as another tool would make them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType,
+};
+use tempfile::TempDir;
+
+use crate::cloud::Bundle;
+
+/// An authority with a folder for what it issues.
+#[derive(Debug)]
+pub struct Authority {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+    certificate: PathBuf,
+}
+
+/// A server's certificate and key, as files.
+#[derive(Debug)]
+pub struct ServerFiles {
+    /// Its certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the authority");
+        let key = KeyPair::generate().expect("a key");
+        let mut params = named("another authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a root certificate");
+        let path = write(folder.path(), "ca.crt", &certificate.pem());
+        Self { folder, issuer: Issuer::new(params, key), certificate: path }
+    }
+}
+
+impl Authority {
+    /// Its own certificate.
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// A certificate for servers on loopback.
+    pub fn server(&self) -> ServerFiles {
+        let mut params = named("a server");
+        let address = "127.0.0.1".parse().expect("an address");
+        params.subject_alt_names.push(SanType::IpAddress(address));
+        let [certificate, key] =
+            self.issue("server", &mut params, ExtendedKeyUsagePurpose::ServerAuth);
+        ServerFiles { certificate, key }
+    }
+
+    /// A bundle for a gateway, with the ids where the Cloud puts them.
+    pub fn bundle(&self, environment: &str, data_plane: &str) -> Bundle {
+        let mut params = named("a gateway");
+        for uri in [format!("x-aisix://dp/{data_plane}"), format!("x-aisix://env/{environment}")] {
+            params.subject_alt_names.push(SanType::URI(uri.try_into().expect("an ASCII name")));
+        }
+        let [certificate, key] =
+            self.issue("client", &mut params, ExtendedKeyUsagePurpose::ClientAuth);
+        Bundle { certificate, key, issuers: self.certificate.clone() }
+    }
+
+    fn issue(
+        &self,
+        name: &str,
+        params: &mut CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> [PathBuf; 2] {
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let folder = self.folder.path();
+        [
+            write(folder, &format!("{name}.crt"), &certificate.pem()),
+            write(folder, &format!("{name}.key"), &key.serialize_pem()),
+        ]
+    }
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("a file for the certificate");
+    path
+}

@@ -1,0 +1,183 @@
+//! How a gateway is started: its configuration file, its variables, its folders and ports.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cloud::{Bundle, ENVIRONMENT};
+use crate::process::Process;
+use crate::{Cloud, Etcd, Gateway, binaries, port};
+
+/// Proxy workers of a gateway under test, unless it says otherwise: two, so that they can differ.
+pub const WORKERS: usize = 2;
+
+/// How a gateway is to be started.
+#[derive(Debug)]
+pub struct Builder {
+    folder: TempDir,
+    proxy: SocketAddr,
+    status: SocketAddr,
+    configuration: Value,
+    environment: Vec<(String, String)>,
+    arguments: Option<Vec<String>>,
+}
+
+impl Builder {
+    /// A gateway managed by that Cloud, with a bundle as files, as the guide says.
+    pub fn managed(cloud: &Cloud) -> Self {
+        Self::managed_with(cloud, &cloud.issue(ENVIRONMENT))
+    }
+
+    /// The same with a bundle of one's own.
+    pub fn managed_with(cloud: &Cloud, bundle: &Bundle) -> Self {
+        Self::managed_at(&cloud.url(), bundle)
+    }
+
+    /// A gateway managed by whatever is at that URL.
+    pub fn managed_at(url: &str, bundle: &Bundle) -> Self {
+        Self::unprovisioned_at(url)
+            .env("AISIX_MANAGED__CP_CERT_FILE", &bundle.certificate.to_string_lossy())
+            .env("AISIX_MANAGED__CP_KEY_FILE", &bundle.key.to_string_lossy())
+            .env("AISIX_MANAGED__CP_CA_FILE", &bundle.issuers.to_string_lossy())
+    }
+
+    /// A gateway managed by that Cloud, without any bundle.
+    pub fn unprovisioned(cloud: &Cloud) -> Self {
+        Self::unprovisioned_at(&cloud.url())
+    }
+
+    fn unprovisioned_at(url: &str) -> Self {
+        let mut builder = Self::new();
+        let state = builder.state();
+        // What the published configuration file for managed gateways says, with paths and ports of our own.
+        builder.configuration["etcd"] =
+            json!({"endpoints": ["http://127.0.0.1:2379"], "prefix": "/aisix"});
+        builder.configuration["managed"] = json!({
+            "enabled": true,
+            "mtls_dir": state.join("mtls"),
+            "dp_id_file": state.join("dp_id"),
+            "snapshot_cache_path": state.join("config_cache.json"),
+            "heartbeat_interval_secs": 5,
+        });
+        builder.env("AISIX_MANAGED__CP_BASE_URL", url)
+    }
+
+    /// A gateway that reads a plain etcd below `prefix`, without a Cloud.
+    pub fn standalone(etcd: &Etcd, prefix: &str) -> Self {
+        let mut builder = Self::new();
+        builder.configuration["etcd"] = json!({"endpoints": [etcd.url()], "prefix": prefix});
+        builder.configuration["managed"] = json!({"enabled": false});
+        builder
+    }
+
+    fn new() -> Self {
+        let (proxy, status) = (port::reserve(), port::reserve());
+        let configuration = json!({
+            "proxy": {"addr": proxy, "workers": WORKERS},
+            "observability": {"metrics": {"prometheus": {"addr": status}}},
+            "shutdown": {"min_drain_secs": 0},
+        });
+        let folder = tempfile::tempdir().expect("a folder for the gateway");
+        fs::create_dir(folder.path().join("state")).expect("a state directory");
+        Self { folder, proxy, status, configuration, environment: Vec::new(), arguments: None }
+    }
+
+    /// With a setting, named by its JSON pointer, in the configuration file.
+    #[must_use]
+    pub fn set(mut self, pointer: &str, value: Value) -> Self {
+        let mut at = &mut self.configuration;
+        for key in pointer.split('/').skip(1) {
+            at = &mut at[key];
+        }
+        *at = value;
+        self
+    }
+
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With these arguments instead of `--config FILE`.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
+        self
+    }
+
+    /// With a configuration file that is there already: what is our own comes by variables.
+    #[must_use]
+    pub fn with_file(mut self, path: &str) -> Self {
+        let state = self.state();
+        let path_of = |name: &str| state.join(name).display().to_string();
+        let variables = [
+            ("AISIX_PROXY__ADDR", self.proxy.to_string()),
+            ("AISIX_PROXY__WORKERS", WORKERS.to_string()),
+            ("AISIX_OBSERVABILITY__METRICS__PROMETHEUS__ADDR", self.status.to_string()),
+            ("AISIX_MANAGED__MTLS_DIR", path_of("mtls")),
+            ("AISIX_MANAGED__DP_ID_FILE", path_of("dp_id")),
+            ("AISIX_MANAGED__SNAPSHOT_CACHE_PATH", path_of("config_cache.json")),
+            ("AISIX_MANAGED__HEARTBEAT_INTERVAL_SECS", "5".to_owned()),
+        ];
+        self.environment.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+        self.arguments(&["--config", path])
+    }
+
+    /// Where the configuration file will be.
+    pub fn configuration_path(&self) -> PathBuf {
+        self.folder.path().join("config.managed.yaml")
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// The proxy listener that it will have.
+    pub fn proxy(&self) -> SocketAddr {
+        self.proxy
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(self) -> Gateway {
+        // JSON is YAML.
+        let configuration = self.configuration.to_string();
+        fs::write(self.configuration_path(), configuration).expect("the configuration is written");
+        let program = binaries::find("aisix").unwrap_or_else(|error| panic!("{error}"));
+        let mut command = Command::new(program);
+        match &self.arguments {
+            Some(arguments) => command.args(arguments),
+            None => command.arg("--config").arg(self.configuration_path()),
+        };
+        // A variable of the caller's shell must not decide a test.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("AISIX_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(self.environment);
+        let log = self.folder.path().join("gateway.log");
+        let process = Process::spawn("aisix", command, &log).expect("aisix starts");
+        Gateway { process, proxy: self.proxy, status: self.status, folder: self.folder }
+    }
+
+    /// Starts it, and waits until its health route answers.
+    pub async fn start_alive(self) -> Gateway {
+        let mut gateway = self.spawn();
+        gateway.wait_until_alive().await;
+        gateway
+    }
+
+    /// Starts it, and waits until every worker serves configuration.
+    pub async fn start(self) -> Gateway {
+        let mut gateway = self.spawn();
+        gateway.wait_until_ready().await;
+        gateway
+    }
+}
