@@ -51,9 +51,9 @@ async fn run(screen: &Screen) -> Result<bool, SiteError> {
         return Ok(all_hold);
     }
     site.invite(screen);
-    stay(&mut site, screen).await;
+    let was_asked = stay(&mut site, screen).await;
     site.leave().await;
-    Ok(true)
+    Ok(was_asked)
 }
 
 /// The five checks; the first that fails is the last that is tried, since each builds on those before it.
@@ -84,16 +84,19 @@ async fn walk(site: &mut Site, screen: &Screen) -> bool {
     true
 }
 
-/// Until Ctrl-C, SIGTERM, or the end of a process that should not end.
-async fn stay(site: &mut Site, screen: &Screen) {
+/// Until Ctrl-C, SIGTERM, or the end of a process that should not end; `false` for the last.
+async fn stay(site: &mut Site, screen: &Screen) -> bool {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
-        return;
+        return false;
     };
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        ended = site.first_end() => screen.trouble(&ended.to_string()),
+        _ = interrupt.recv() => true,
+        _ = terminate.recv() => true,
+        ended = site.first_end() => {
+            screen.trouble(&ended.to_string());
+            false
+        }
     }
 }

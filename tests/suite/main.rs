@@ -6,9 +6,11 @@
 
 mod cloud_outage;
 mod confinement;
+mod logs;
 mod metrics;
 mod other_cloud;
 mod projection;
+mod settings;
 mod shutdown;
 mod startup;
 mod traffic;
