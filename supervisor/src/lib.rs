@@ -16,6 +16,7 @@ pub mod log;
 pub mod metrics;
 pub mod origin;
 pub mod pages;
+pub mod pem;
 pub mod process;
 pub mod projection;
 pub mod settings;

@@ -1,10 +1,11 @@
 //! The order in which the gateway ends. Pure: facts and time go in, the next order comes out.
 //!
 //! ```text
-//! Running --signal--> Announced --min_drain--> DrainingProxies --none left--> DrainingStatus --none left--> Done
+//! Running --signal--> Announced --min_drain--> Finishing --idle or max_drain--> DrainingProxies --none left-->
+//! DrainingStatus --none left--> Done
 //! ```
-//! Once announced, health routes answer 503 and load balancers look elsewhere, while connections are still accepted; the
-//! metrics listener stays until the last request is answered.
+//! Once announced, health routes answer 503 and load balancers look elsewhere. Connections are accepted until nothing is in
+//! flight any more: whoever asks meanwhile is answered. The metrics listener stays until the last request is answered.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use shared::id::Role;
 
 /// The status worker has nothing worth waiting for.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
+/// How often workers are asked whether anything is still in flight.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the stages may take.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +35,14 @@ pub enum Stage {
         /// Until then.
         until: Instant,
     },
-    /// Proxy workers finish what is in flight.
+    /// Requests in flight are waited for; others are still taken.
+    Finishing {
+        /// No longer than until then.
+        deadline: Option<Instant>,
+        /// When the workers are asked again.
+        ask_at: Instant,
+    },
+    /// Proxy workers accept nothing any more and leave.
     DrainingProxies,
     /// The status worker finishes.
     DrainingStatus,
@@ -45,6 +55,8 @@ pub enum Stage {
 pub enum Order {
     /// Tell everybody that the node goes away.
     Retire,
+    /// Ask every worker what it has in flight.
+    Ask,
     /// Let the workers of a role finish, and kill them at the deadline.
     Drain(Role, Option<Instant>),
 }
@@ -56,6 +68,8 @@ pub struct Running {
     pub proxies: usize,
     /// Status workers.
     pub statuses: usize,
+    /// Every proxy worker has answered the latest question, and none has anything in flight.
+    pub idle: bool,
 }
 
 impl Stage {
@@ -74,7 +88,17 @@ impl Stage {
         match self {
             Self::Announced { until } if now >= until => {
                 let deadline = limits.max_drain.map(|limit| now + limit);
+                let ask_at = now + POLL_INTERVAL;
+                (Self::Finishing { deadline, ask_at }, Some(Order::Ask))
+            }
+            Self::Finishing { deadline, .. }
+                if running.idle || deadline.is_some_and(|deadline| now >= deadline) =>
+            {
                 (Self::DrainingProxies, Some(Order::Drain(Role::Proxy, deadline)))
+            }
+            Self::Finishing { deadline, ask_at } if now >= ask_at => {
+                let ask_at = now + POLL_INTERVAL;
+                (Self::Finishing { deadline, ask_at }, Some(Order::Ask))
             }
             Self::DrainingProxies if running.proxies == 0 => {
                 let deadline = Some(now + STATUS_LIMIT);
@@ -89,6 +113,7 @@ impl Stage {
     pub fn wake_at(self) -> Option<Instant> {
         match self {
             Self::Announced { until } => Some(until),
+            Self::Finishing { ask_at, .. } => Some(ask_at),
             Self::Running | Self::DrainingProxies | Self::DrainingStatus | Self::Done => None,
         }
     }
@@ -101,22 +126,41 @@ mod tests {
     const LIMITS: Limits =
         Limits { min_drain: Duration::from_secs(30), max_drain: Some(Duration::from_secs(5)) };
 
+    const BUSY: Running = Running { proxies: 2, statuses: 1, idle: false };
+    const IDLE: Running = Running { idle: true, ..BUSY };
+
     #[test]
     fn proxies_finish_before_the_status_worker_and_both_before_the_end() {
         let now = Instant::now();
-        let both = Running { proxies: 2, statuses: 1 };
         let (stage, order) = Stage::Running.signalled(LIMITS, now);
         assert_eq!(order, Some(Order::Retire));
-        assert_eq!(stage.step(both, LIMITS, now + LIMITS.min_drain / 2), (stage, None));
+        assert_eq!(stage.step(IDLE, LIMITS, now + LIMITS.min_drain / 2), (stage, None));
         let later = now + LIMITS.min_drain;
-        let (stage, order) = stage.step(both, LIMITS, later);
+        let (stage, order) = stage.step(BUSY, LIMITS, later);
+        assert_eq!(order, Some(Order::Ask));
+        assert_eq!(stage.step(BUSY, LIMITS, later), (stage, None));
+        let (stage, order) = stage.step(IDLE, LIMITS, later);
         let deadline = Some(later + Duration::from_secs(5));
         assert_eq!(order, Some(Order::Drain(Role::Proxy, deadline)));
-        assert_eq!(stage.step(both, LIMITS, later), (stage, None));
-        let (stage, order) = stage.step(Running { proxies: 0, statuses: 1 }, LIMITS, later);
+        assert_eq!(stage.step(IDLE, LIMITS, later), (stage, None));
+        let (stage, order) = stage.step(Running { proxies: 0, ..IDLE }, LIMITS, later);
         assert!(matches!(order, Some(Order::Drain(Role::Status, Some(_)))));
-        let none = Running { proxies: 0, statuses: 0 };
+        let none = Running { proxies: 0, statuses: 0, idle: true };
         assert_eq!(stage.step(none, LIMITS, later), (Stage::Done, None));
+    }
+
+    #[test]
+    fn while_something_is_in_flight_workers_are_asked_again_until_the_limit() {
+        let now = Instant::now();
+        let limits = Limits { min_drain: Duration::ZERO, ..LIMITS };
+        let (stage, _) = Stage::Running.signalled(limits, now);
+        let (stage, _) = stage.step(BUSY, limits, now);
+        assert_eq!(stage.wake_at(), Some(now + POLL_INTERVAL));
+        let (stage, order) = stage.step(BUSY, limits, now + POLL_INTERVAL);
+        assert_eq!(order, Some(Order::Ask));
+        let (stage, order) = stage.step(BUSY, limits, now + Duration::from_secs(5));
+        assert_eq!(stage, Stage::DrainingProxies);
+        assert!(matches!(order, Some(Order::Drain(Role::Proxy, Some(_)))));
     }
 
     #[test]
@@ -131,7 +175,9 @@ mod tests {
         let now = Instant::now();
         let limits = Limits { min_drain: Duration::ZERO, max_drain: None };
         let (stage, _) = Stage::Running.signalled(limits, now);
-        let (_, order) = stage.step(Running { proxies: 1, statuses: 1 }, limits, now);
-        assert_eq!(order, Some(Order::Drain(Role::Proxy, None)));
+        let (stage, _) = stage.step(BUSY, limits, now);
+        let (stage, order) = stage.step(BUSY, limits, now + Duration::from_secs(1_000_000));
+        assert!(matches!(stage, Stage::Finishing { .. }));
+        assert_eq!(order, Some(Order::Ask));
     }
 }

@@ -261,16 +261,20 @@ impl Supervisor {
             let running = Running {
                 proxies: self.parts.fleet.running(Role::Proxy),
                 statuses: self.parts.fleet.running(Role::Status),
+                idle: self.parts.fleet.is_idle(),
             };
             let (stage, order) = self.stage.step(running, self.parts.limits, now);
             let moved = stage != self.stage;
+            if matches!((self.stage, stage), (Stage::Announced { .. }, Stage::Finishing { .. })) {
+                self.progress_at = now + PROGRESS_INTERVAL;
+            }
             self.stage = stage;
             self.carry_out(order);
             if !moved {
                 break;
             }
         }
-        if self.stage == Stage::DrainingProxies && now >= self.progress_at {
+        if matches!(self.stage, Stage::Finishing { .. }) && now >= self.progress_at {
             self.progress_at = now + PROGRESS_INTERVAL;
             let in_flight = self.parts.fleet.in_flight();
             info!("waiting for {in_flight} requests in flight");
@@ -281,6 +285,7 @@ impl Supervisor {
         match order {
             None => {}
             Some(Order::Retire) => self.parts.fleet.retire(),
+            Some(Order::Ask) => self.parts.fleet.ask(),
             Some(Order::Drain(role, deadline)) => {
                 self.parts.fleet.drain(role, deadline, Instant::now());
             }

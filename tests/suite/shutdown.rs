@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use harness::{World, client, wait};
 use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn with_nothing_in_flight_the_end_comes_at_once_with_status_0() {
@@ -80,4 +82,48 @@ async fn without_the_cloud_the_end_still_comes() {
     world.gateway.terminate();
     assert_eq!(world.gateway.end().await.code(), Some(0));
     assert!(world.gateway.log().contains("usage"), "what was not told is at least logged");
+}
+
+#[tokio::test]
+async fn who_connects_while_requests_are_finished_is_answered() {
+    let mut world = World::start().await;
+    let caller = world.caller();
+    let mut stream = caller.ask_stream("hold", "one two three").await;
+    stream.next_event().await.unwrap();
+    world.gateway.terminate();
+    let proxy = world.gateway.proxy();
+    wait::until("/livez tells the end", async || {
+        let answer = client::fetch(proxy, "/livez").await.map_err(|error| error.to_string())?;
+        let status = answer.status;
+        if status == 503 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    // Several, so that every worker has one.
+    for _ in 0..8 {
+        assert_eq!(caller.ask("small-1", "one two three").await.status, 200);
+    }
+    world.upstream.release();
+    assert_eq!(stream.events().await.unwrap().last().unwrap().data, "[DONE]");
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    world.cloud.usage_of(9).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_sends_half_a_request_or_nothing_does_not_hold_the_end() {
+    let mut world = World::start().await;
+    let proxy = world.gateway.proxy();
+    let mut connections = Vec::new();
+    for begun in ["", "GET /liv", "GET /livez HTTP/1.1\r\nhost: g\r\n", "PRI * HTTP/2.0\r\n"] {
+        let mut stream = TcpStream::connect(proxy).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        connections.push(stream);
+    }
+    let start = Instant::now();
+    world.gateway.terminate();
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    println!("ended within {:?}", start.elapsed());
+    for stream in &mut connections {
+        // Closed, with or without an answer before.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
 }

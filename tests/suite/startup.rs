@@ -188,6 +188,40 @@ async fn a_key_that_does_not_belong_to_the_certificate_is_refused_before_it_is_k
 }
 
 #[tokio::test]
+async fn a_key_that_cannot_be_read_is_refused_without_a_word_of_it() {
+    let cloud = Cloud::stopped(&Projection::default());
+    let bundle = cloud.issue(ENVIRONMENT);
+    let key = Bundle::text(&bundle.key);
+    let body = key.lines().nth(1).unwrap();
+    let as_numbers = format!("{:?}", body.get(..12).unwrap().as_bytes());
+    for broken in [key.replace('\n', " "), key.replace('\n', ""), key.replace("-----END", "--END")]
+    {
+        fs::write(&bundle.key, broken).unwrap();
+        let mut gateway = Builder::managed_with(&cloud, &bundle).spawn();
+        assert_eq!(gateway.end().await.code(), Some(1));
+        let log = gateway.log();
+        assert!(log.contains("private key"), "{log}");
+        let quoted = body.get(..12).is_some_and(|start| log.contains(start));
+        assert!(!quoted && !log.contains(as_numbers.trim_matches(['[', ']'])), "the key is quoted");
+    }
+}
+
+#[tokio::test]
+async fn inline_pem_with_line_breaks_written_as_two_characters_is_understood() {
+    let upstream = upstream().await;
+    let cloud = Cloud::start(&Projection::of(&upstream)).await;
+    let bundle = cloud.issue(ENVIRONMENT);
+    let escaped = |path: &std::path::Path| Bundle::text(path).replace('\n', "\\n");
+    let gateway = Builder::unprovisioned(&cloud)
+        .env("AISIX_MANAGED__CP_CERT_PEM", &escaped(&bundle.certificate))
+        .env("AISIX_MANAGED__CP_KEY_PEM", &escaped(&bundle.key))
+        .env("AISIX_MANAGED__CP_CA_PEM", &escaped(&bundle.issuers))
+        .start()
+        .await;
+    assert_eq!(gateway.caller().ask("small-1", "one two three").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_ends_the_start_with_its_status_and_its_reason() {
     let cloud = Cloud::stopped(&Projection::default());
     let unknown_key = Builder::managed(&cloud).set("/proxy/adress", "x".into());

@@ -18,6 +18,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::identity::Identity;
+use crate::pem;
 
 /// The three parts of a bundle, as PEM text.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,8 +140,7 @@ impl Parts {
             let reason = if self.key.expose().contains("ENCRYPTED PRIVATE KEY") {
                 "it is encrypted; supply it decrypted".to_owned()
             } else {
-                // The parser's words, which never quote the key.
-                error.to_string()
+                pem::fault(&error).to_owned()
             };
             Fault::Pem { part: "private key", reason }
         })
@@ -156,12 +156,12 @@ fn nothing(part: &'static str) -> Fault {
 }
 
 /// All certificates of a PEM text; at least one.
-fn certificates(part: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+fn certificates(part: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match read {
         Ok(certificates) if certificates.is_empty() => Err(nothing(part)),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(Fault::Pem { part, reason: error.to_string() }),
+        Err(error) => Err(Fault::Pem { part, reason: pem::fault(&error).to_owned() }),
     }
 }
 

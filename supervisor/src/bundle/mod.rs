@@ -16,8 +16,8 @@ pub mod source;
 pub mod store;
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -122,6 +122,9 @@ pub enum BundleError {
         named: String,
     },
 }
+
+/// No part of a bundle is larger, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Every way to supply a bundle.
 const VARIABLES: &str = "AISIX_MANAGED__CP_CERT_FILE, AISIX_MANAGED__CP_KEY_FILE and AISIX_MANAGED__CP_CA_FILE, \
@@ -266,11 +269,15 @@ fn store(managed: &Managed) -> Store<'_> {
 }
 
 fn read(key: &'static str, path: &Path) -> Result<String, BundleError> {
-    fs::read_to_string(path).map_err(|source| BundleError::Read {
-        key,
-        path: path.to_owned(),
-        source,
-    })
+    let failed = |source| BundleError::Read { key, path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if bytes as u64 > FILE_BYTES_MAX {
+        let reason = format!("it is larger than {FILE_BYTES_MAX} bytes");
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

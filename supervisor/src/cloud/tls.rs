@@ -18,6 +18,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::pem;
+
 /// A certificate bundle, as PEM text.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -80,7 +82,7 @@ impl Credentials {
     pub fn new(identity: &Identity) -> Result<Self, IdentityError> {
         let chain = certificates("certificate", &identity.chain_pem)?;
         let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose().as_bytes())
-            .map_err(|error| part("private key", error))?;
+            .map_err(|error| part("private key", pem::fault(&error)))?;
         let mut roots = RootCertStore::empty();
         let extra = identity.extra_roots_pem.as_deref();
         for (name, pem) in [("CA certificates", Some(identity.roots_pem.as_str()))]
@@ -136,13 +138,13 @@ fn part(part: &'static str, error: impl ToString) -> IdentityError {
 
 fn certificates(
     name: &'static str,
-    pem: &str,
+    text: &str,
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match read {
         Ok(certificates) if certificates.is_empty() => Err(part(name, "no certificate in it")),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(part(name, error)),
+        Err(error) => Err(part(name, pem::fault(&error))),
     }
 }
 

@@ -100,7 +100,10 @@ impl Fleet {
             }
             ToSupervisor::Usage(events) => happenings.push(Happening::Usage(events)),
             ToSupervisor::Series(series) => happenings.push(Happening::Series(id, series)),
-            ToSupervisor::Pong(_, in_flight) => member.in_flight = in_flight,
+            ToSupervisor::Pong(round, in_flight) => {
+                member.answered = round;
+                member.in_flight = in_flight;
+            }
             ToSupervisor::Fetch(page) => {
                 happenings.push(Happening::Fetch(id, page, received.request_id));
             }

@@ -46,7 +46,9 @@ pub struct Member {
     pub started: Instant,
     /// The revision it serves.
     pub applied: Option<Revision>,
-    /// Requests it last told to have in flight.
+    /// The latest question that it answered.
+    pub answered: u64,
+    /// Requests it told to have in flight then.
     pub in_flight: u32,
     /// The latest revision it was sent.
     pub told: Option<Revision>,
@@ -117,6 +119,7 @@ impl Member {
             life: Life::started(now),
             started: now,
             applied: None,
+            answered: 0,
             in_flight: 0,
             told: None,
             overflowed: false,

@@ -125,6 +125,8 @@ pub struct Fleet {
     events: mpsc::Sender<Event>,
     next_id: u32,
     next_ping: Instant,
+    /// Number of the latest round of pings.
+    round: u64,
     restarts: BTreeMap<Role, u64>,
     /// A worker has served: what is needed for it was there.
     has_served: bool,
@@ -164,6 +166,7 @@ impl Fleet {
             events,
             next_id: 1,
             next_ping: now,
+            round: 0,
             restarts: BTreeMap::new(),
             has_served: false,
             retired: false,
@@ -194,15 +197,29 @@ impl Fleet {
         self.end_overflowed(now);
     }
 
-    /// Asks every worker for a sign of life, with which it tells how many requests it has in flight. Who has not said
-    /// hello is waiting for the welcome and nothing else.
+    /// Asks every worker for a sign of life. Who has not said hello waits for the welcome and nothing else.
     fn ping(&mut self, now: Instant) {
         for index in 0..self.slots.len() {
             self.input(index, Input::Pinged, now);
         }
+        self.ask();
+    }
+
+    /// Asks every worker how many requests it has in flight.
+    pub fn ask(&mut self) {
+        self.round += 1;
+        let round = self.round;
         for member in self.members_mut().filter(|member| member.is_welcome()) {
-            member.tell(ToWorker::Ping(0));
+            member.tell(ToWorker::Ping(round));
         }
+    }
+
+    /// Whether every proxy worker has answered the latest question, and none has anything in flight.
+    pub fn is_idle(&self) -> bool {
+        let mut proxies = self.members().filter(|member| member.role == Role::Proxy);
+        proxies.all(|member| {
+            !member.is_welcome() || (member.answered == self.round && member.in_flight == 0)
+        })
     }
 
     /// A worker that was taken over may have found a way to end a listener for everybody: it listens again.

@@ -14,8 +14,10 @@ pub struct Observed {
     pub no_new_privs: bool,
     /// Mode 2: a system call filter is in force.
     pub seccomp_filter: bool,
-    /// Capabilities in any of the five sets, as a mask.
+    /// Capabilities that it has or could make its own, as a mask.
     pub capabilities: u64,
+    /// Capabilities that an executed program could gain, as a mask; without effect under `no_new_privs`.
+    pub bounding: u64,
 }
 
 /// Looks at a process.
@@ -36,7 +38,8 @@ fn parse(status: &str) -> Observed {
             }
             "NoNewPrivs" => observed.no_new_privs = value == "1",
             "Seccomp" => observed.seccomp_filter = value == "2",
-            "CapInh" | "CapPrm" | "CapEff" | "CapBnd" | "CapAmb" => {
+            "CapBnd" => observed.bounding = u64::from_str_radix(value, 16).unwrap_or(u64::MAX),
+            "CapInh" | "CapPrm" | "CapEff" | "CapAmb" => {
                 observed.capabilities |= u64::from_str_radix(value, 16).unwrap_or(u64::MAX);
             }
             _ => {}
@@ -46,7 +49,8 @@ fn parse(status: &str) -> Observed {
 }
 
 impl Observed {
-    /// What a fully confined worker would have and this one lacks, in words. `ours` is our own user.
+    /// What a fully confined worker would have and this one lacks, in words. `ours` is our own user. Without root nobody can
+    /// empty the bounding set; `no_new_privs` makes it void, so it is not told beside the shared user.
     pub fn missing(&self, ours: u32) -> Vec<String> {
         let mut missing = Vec::new();
         if !self.seccomp_filter {
@@ -57,6 +61,9 @@ impl Observed {
         }
         if self.capabilities != 0 {
             missing.push(format!("capabilities left: {:#x}", self.capabilities));
+        }
+        if self.bounding != 0 && !(self.uid == ours && self.no_new_privs) {
+            missing.push(format!("capabilities left in the bounding set: {:#x}", self.bounding));
         }
         if self.uid == ours {
             missing.push(format!("runs as the supervisor's own user {ours}"));
@@ -81,7 +88,10 @@ mod tests {
     #[test]
     fn whatever_is_not_as_it_should_be_is_named() {
         let bounded = CONFINED.replace("CapBnd:\t0000000000000000", "CapBnd:\t000001ffffffffff");
-        assert_eq!(parse(&bounded).missing(0), ["capabilities left: 0x1ffffffffff"]);
+        let left = ["capabilities left in the bounding set: 0x1ffffffffff"];
+        assert_eq!(parse(&bounded).missing(0), left);
+        let held = CONFINED.replace("CapEff:\t0000000000000000", "CapEff:\t0000000000000001");
+        assert_eq!(parse(&held).missing(0), ["capabilities left: 0x1"]);
         assert_eq!(parse(CONFINED).missing(61_000).len(), 1);
         assert_eq!(parse("").missing(7).len(), 2);
     }

@@ -209,6 +209,12 @@ impl LastGood {
         })
     }
 
+    /// Whether an older document is served in place of the one at `key`.
+    pub fn is_stale(&self, key: &[u8]) -> bool {
+        let rejection = self.entries.get(key).and_then(|entry| entry.rejection.as_ref());
+        rejection.is_some_and(|rejection| rejection.stale_since.is_some())
+    }
+
     /// Grows by one whenever what is served changes.
     pub fn served_changes(&self) -> u64 {
         self.served_changes

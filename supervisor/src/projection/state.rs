@@ -168,9 +168,11 @@ impl State {
 
     fn note(&mut self, key: &[u8], refusal: &Refusal, known: bool, now: UnixSeconds) {
         if !known {
+            let stale = self.documents.is_stale(key);
             let key = String::from_utf8_lossy(key);
             warn!(
-                "{key:?} is not taken: {refusal}; an older good document stays in use where there is one"
+                "{key:?} is not taken: {refusal}; {}",
+                if stale { "its older good form stays in use" } else { "nothing is served for it" }
             );
         }
         *self.reload_failures.entry(refusal.kind.reason()).or_default() += 1;

@@ -110,7 +110,7 @@ impl Follower {
             };
             if self.trouble.as_ref() != Some(&error) {
                 warn!(
-                    "the projection is not followed: {error}; what was loaded stays in use, trying again"
+                    "the projection is not followed: {error}; trying again, and serving what was loaded before, if anything was"
                 );
                 self.trouble = Some(error.clone());
             }

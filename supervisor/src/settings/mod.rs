@@ -115,12 +115,22 @@ impl Settings {
 
     fn new(raw: &Raw, environment: &Environment) -> Result<Self, Problem> {
         pending::check(raw)?;
+        let source = Source::new(raw, environment)?;
+        let proxy = Proxy::new(raw)?;
+        let observability = Observability::new(raw)?;
+        let metrics = observability.metrics.as_ref().map(|metrics| metrics.address);
+        if metrics == Some(proxy.address) && proxy.address.port() != 0 {
+            return Err(Problem::Together(format!(
+                "proxy.addr and observability.metrics.prometheus.addr are both {}: each listener needs its own",
+                proxy.address
+            )));
+        }
         Ok(Self {
-            source: Source::new(raw, environment)?,
-            proxy: Proxy::new(raw)?,
+            source,
+            proxy,
             upstream: Upstream::new(raw)?,
             downstream: Downstream::new(raw),
-            observability: Observability::new(raw)?,
+            observability,
             shutdown: Shutdown {
                 drain_min: raw.seconds("shutdown.min_drain_secs"),
                 drain_max: raw.limit_secs("shutdown.max_drain_secs"),

@@ -11,6 +11,7 @@ use super::error::Problem;
 use super::raw::Raw;
 use crate::bundle::source::{BundleSource, Written};
 use crate::cloud::manager::ManagerUrl;
+use crate::pem;
 
 /// Shortest and longest time between heartbeats; others are clamped. As published.
 const HEARTBEAT_SECS: (u64, u64) = (5, 300);
@@ -174,10 +175,15 @@ fn at_root(endpoint: Endpoint) -> Result<Endpoint, String> {
 }
 
 fn bundle(raw: &Raw) -> Result<BundleSource, Problem> {
-    let text = |key| raw.text(key).map(str::to_owned);
+    let text = |key| {
+        raw.text(key).map(|text| pem::with_line_breaks(text).unwrap_or_else(|| text.to_owned()))
+    };
+    let secret = |text: &Secret<String>| {
+        pem::with_line_breaks(text.expose()).map_or_else(|| text.clone(), Secret::new)
+    };
     let written = Written {
         cert_pem: text("managed.cp_cert_pem"),
-        key_pem: raw.secret("managed.cp_key_pem").cloned(),
+        key_pem: raw.secret("managed.cp_key_pem").map(secret),
         ca_pem: text("managed.cp_ca_pem"),
         cert_file: raw.path("managed.cp_cert_file"),
         key_file: raw.path("managed.cp_key_file"),

@@ -271,6 +271,8 @@ fn values_that_cannot_be_used_are_told_with_their_key() {
     for (variable, value, told) in [
         ("AISIX_PROXY__ADDR", "localhost:3000", "IP:PORT"),
         ("AISIX_PROXY__WORKERS", "0", "at least 1"),
+        ("AISIX_PROXY__WORKERS", "100000", "at most 1024"),
+        ("AISIX_PROXY__ADDR", "0.0.0.0:9090", "each listener needs its own"),
         ("AISIX_PROXY__REAL_IP__TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.0/33", "10.0.0.0/33"),
         ("AISIX_PROXY__REAL_IP__HEADER", "a b", "not the name of a header"),
         ("AISIX_PROXY__REQUEST_ID__ACCEPT_HEADERS", "x-id,Cookie", "never a request id"),

@@ -54,6 +54,9 @@ pub struct RealIp {
     pub header: HeaderName,
 }
 
+/// Most worker processes: more than any machine has cores.
+const WORKERS_MAX: u64 = 1024;
+
 impl Proxy {
     pub(super) fn new(raw: &Raw) -> Result<Self, Problem> {
         let address = raw.address("proxy.addr")?.ok_or(Problem::Missing {
@@ -61,8 +64,15 @@ impl Proxy {
             reason: "the address callers connect to, such as 0.0.0.0:3000",
         })?;
         let workers = match raw.integer("proxy.workers") {
-            Some(_) => NonZeroUsize::new(raw.bounded("proxy.workers")?)
-                .ok_or_else(|| raw.problem("proxy.workers", "must be at least 1"))?,
+            Some(number @ 1..=WORKERS_MAX) => usize::try_from(number)
+                .ok()
+                .and_then(NonZeroUsize::new)
+                .unwrap_or(NonZeroUsize::MIN),
+            Some(_) => {
+                let reason =
+                    format!("must be at least 1 and at most {WORKERS_MAX}: each is a process");
+                return Err(raw.problem("proxy.workers", reason));
+            }
             None => available_parallelism().unwrap_or(NonZeroUsize::MIN),
         };
         Ok(Self {

@@ -110,6 +110,16 @@ impl Activity {
         }
     }
 
+    /// Returns when no request has been in progress for `grace`.
+    pub(super) async fn quiet(&self, grace: Duration) {
+        loop {
+            tokio::time::sleep(grace).await;
+            if !matches!(self.state.get(), State::Busy { .. }) {
+                return;
+            }
+        }
+    }
+
     /// Returns when the connection should end.
     pub(super) async fn verdict(&self) -> Verdict {
         loop {

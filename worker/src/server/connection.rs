@@ -25,7 +25,9 @@ use super::activity::{Activity, Verdict};
 use crate::request;
 
 /// A new connection gets this long for its first request when the server stops: the caller was told that it is served.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
+/// A connection without a request in progress gets this long to close when the server stops.
+const CLOSE_GRACE: Duration = Duration::from_millis(250);
 /// Fields of a head.
 const HEADERS_MAX: usize = 128;
 /// Bytes of a head.
@@ -76,6 +78,8 @@ pub(super) async fn serve(
                 is_ending = true;
                 connection.as_mut().graceful_shutdown();
             }
+            // Half a head, or an HTTP/2 peer that does not answer, is nothing to wait for.
+            () = activity.quiet(CLOSE_GRACE), if is_ending => return,
             verdict = activity.verdict() => match verdict {
                 Verdict::Stalled => return,
                 Verdict::Idle if is_ending => return,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use shared::secret::Secret;
@@ -19,9 +19,9 @@ pub struct TrustRoots {
 /// TLS settings that cannot be put in force.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// Not a PEM certificate.
-    #[error("the certificates to trust are not valid PEM: {0}")]
-    Pem(pem::Error),
+    /// Not a PEM certificate. The parser's own words are left out: they quote the text.
+    #[error("the certificates to trust are not valid PEM")]
+    Pem,
     /// A certificate that cannot be an issuer.
     #[error("a certificate to trust is not usable: {0}")]
     Certificate(rustls::Error),
@@ -77,7 +77,7 @@ impl TrustRoots {
         let mut config = match options.identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let identity = |error: pem::Error| TrustError::Identity(error.to_string());
+                let identity = |_| TrustError::Identity("it is not valid PEM".to_owned());
                 let chain: Result<Vec<_>, _> =
                     CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
                 let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes());
@@ -99,7 +99,7 @@ impl TrustRoots {
         for pem in options.ca_pem.into_iter().flatten() {
             let before = roots.len();
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate.map_err(TrustError::Pem)?;
+                let certificate = certificate.map_err(|_| TrustError::Pem)?;
                 roots.add(certificate).map_err(TrustError::Certificate)?;
             }
             if roots.len() == before {
