@@ -36,6 +36,7 @@ format: ## formatting
 
 lint: tools ## clippy, warnings denied
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@test -z "$$(cargo tree --locked -e normal -i ring 2>/dev/null)" || { echo "ring has come in: there is one crypto provider, aws-lc-rs" >&2; exit 1; }
 
 check: programs test-tools ## unit, property and end-to-end tests
 	@if cargo nextest --version >/dev/null 2>&1; then \

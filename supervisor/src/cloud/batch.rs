@@ -140,15 +140,16 @@ impl Batches {
         }
         self.backoff.succeeded();
         self.not_before = None;
-        self.gathering_since = None;
         match answer {
             Answer::Accepted => {
+                self.gathering_since = None;
                 self.size_max = (self.size_max + 1).min(EVENTS_MAX);
                 let left = self.suspects.map(|suspects| suspects.saturating_sub(sent));
                 self.suspects = left.filter(|left| *left > 0);
                 Verdict::Delivered
             }
             Answer::Refused | Answer::TooLarge if sent <= 1 => {
+                // The others have waited long enough: they do not gather again.
                 self.suspects = None;
                 Verdict::GiveUp
             }
@@ -205,6 +206,19 @@ mod tests {
         assert_eq!(batches.next(1, start), Step::Wait(start + GATHERING));
         assert_eq!(batches.next(250, start), Step::Send(EVENTS_MAX));
         assert_eq!(batches.next(7, start + GATHERING), Step::Send(7));
+    }
+
+    #[test]
+    fn after_a_bad_event_the_others_do_not_gather_again() {
+        let mut batches = Batches::default();
+        let start = Instant::now();
+        assert_eq!(batches.next(2, start), Step::Wait(start + GATHERING));
+        let now = start + GATHERING;
+        assert_eq!(batches.next(2, now), Step::Send(2));
+        assert_eq!(batches.answered(2, Answer::Refused, 1.0, now), Verdict::Keep);
+        assert_eq!(batches.next(2, now), Step::Send(1));
+        assert_eq!(batches.answered(1, Answer::Refused, 1.0, now), Verdict::GiveUp);
+        assert_eq!(batches.next(1, now), Step::Send(1));
     }
 
     #[test]
