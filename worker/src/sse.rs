@@ -10,7 +10,7 @@
 use bytes::{Bytes, BytesMut};
 
 /// The largest event taken from an upstream, line ends included. A whole image in base64 fits.
-pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+pub const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// UTF-8 byte order mark; a stream may begin with one.
 const BOM: &[u8] = b"\xef\xbb\xbf";

@@ -64,7 +64,8 @@ impl From<&Reason> for Answer {
     fn from(reason: &Reason) -> Self {
         match reason {
             Reason::Status { status: 400, .. } => Self::Refused,
-            Reason::Status { status: 413, .. } => Self::TooLarge,
+            // A load balancer in between may say it with a page of its own.
+            Reason::Status { status: 413, .. } | Reason::WebPage { status: 413 } => Self::TooLarge,
             Reason::Status { retry_after, .. } => Self::Later(*retry_after),
             Reason::Connection(_) | Reason::Timeout | Reason::TooLong | Reason::WebPage { .. } => {
                 Self::Later(None)
@@ -112,7 +113,8 @@ impl Batches {
             return Step::Wait(not_before);
         }
         // Half of the suspects: an accepted half leaves the other one, a refused one is halved again.
-        let size = self.suspects.map_or(self.size_max, |suspects| suspects.div_ceil(2));
+        let half = self.suspects.map_or(self.size_max, |suspects| suspects.div_ceil(2));
+        let size = half.min(self.size_max);
         let gathering = self.suspects.is_none() && waiting < size && !self.hurried;
         if gathering && now < gathered {
             Step::Wait(gathered)

@@ -176,6 +176,8 @@ impl Session {
         let (head, body) = answer.into_parts();
         let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
+            // It has done what it was asked; only its words are lost, and the connection with them.
+            Err(_) if head.status.is_success() => return judge(&head, Bytes::new()),
             Err(error) if error.is::<LengthLimitError>() => return Err(Reason::TooLong),
             Err(error) => return Err(connection_reason(&*error)),
         };

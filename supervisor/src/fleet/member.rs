@@ -50,7 +50,7 @@ pub struct Member {
     pub answered: u64,
     /// Requests it told to have in flight then.
     pub in_flight: u32,
-    /// The latest revision it was sent.
+    /// The highest revision it was sent.
     pub told: Option<Revision>,
     /// More was to be told than it reads.
     pub overflowed: bool,
@@ -172,7 +172,8 @@ impl Member {
 
     /// Queues configuration.
     pub fn deliver(&mut self, delivery: Delivery) {
-        self.told = Some(delivery.revision);
+        // A store that was set back sends lower revisions again, while a higher one may still be confirmed.
+        self.told = self.told.max(Some(delivery.revision));
         self.send(Outgoing::Configuration(delivery));
     }
 

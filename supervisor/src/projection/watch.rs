@@ -146,7 +146,10 @@ impl Follower {
                 revision
             }
         };
-        let (mut stream, now_at) = open(&client, &self.source.prefix, seen + 1).await?;
+        let (mut stream, now_at) = match open(&client, &self.source.prefix, seen + 1).await {
+            Err(FollowError::Watch(reason)) if is_compacted(&reason) => return Ok(Left::Reload),
+            opened => opened?,
+        };
         // A store that was set back would not send a thing until it has overtaken what we have seen.
         if now_at.is_some_and(|now_at| now_at < seen) {
             return Ok(Left::Reload);
@@ -163,10 +166,12 @@ impl Follower {
                 response = stream.message() => response,
                 () = changed(&mut identity) => return Ok(Left::NewIdentity),
             };
-            let WatchResponse(response) = response
-                .map_err(|error| FollowError::Watch(in_words(&error)))?
-                .ok_or(FollowError::Ended)?;
-            if response.compact_revision > 0 {
+            let WatchResponse(response) = match response {
+                Ok(response) => response.ok_or(FollowError::Ended)?,
+                Err(error) if is_compacted(&in_words(&error)) => return Ok(Left::Reload),
+                Err(error) => return Err(FollowError::Watch(in_words(&error))),
+            };
+            if response.compact_revision > 0 || is_compacted(&response.cancel_reason) {
                 return Ok(Left::Reload);
             }
             if response.canceled {
@@ -218,14 +223,20 @@ async fn open(
         .map_err(|_| FollowError::Silent("watch", WATCH_LIMIT))?
         .map_err(|error| FollowError::Watch(in_words(&error)))?;
     let WatchResponse(created) = created.ok_or(FollowError::Ended)?;
-    if created.canceled && created.compact_revision == 0 {
+    let compacted = created.compact_revision > 0 || is_compacted(&created.cancel_reason);
+    if created.canceled && !compacted {
         return Err(FollowError::Watch(created.cancel_reason));
     }
-    if created.compact_revision > 0 {
+    if compacted {
         // As good as a store that was set back: what was seen is of no use.
         return Ok((stream, Some(0)));
     }
     Ok((stream, created.header.map(|header| header.revision).filter(|revision| *revision > 0)))
+}
+
+/// Whether the store says that it no longer has the revision. Stores that only resemble etcd may say so in words alone.
+fn is_compacted(reason: &str) -> bool {
+    reason.contains("required revision has been compacted")
 }
 
 /// Waits for new credentials; for ever where there are none.

@@ -95,7 +95,7 @@ impl ChatRequest {
             model,
             is_stream,
             wants_usage,
-            prompt_bytes: messages.len(),
+            prompt_bytes: text_bytes(messages),
             model_at: place(text, fields.model.get()),
             usage_at,
             body,
@@ -179,8 +179,28 @@ fn is_empty_after(json: &str, open: char, close: char) -> bool {
     json.strip_prefix(open).is_some_and(|rest| rest.trim_start().starts_with(close))
 }
 
+/// Size of the messages without images and sounds in them, which are no text: `"data:…"` URLs.
+fn text_bytes(messages: &str) -> usize {
+    const DATA: &str = "\"data:";
+    let media = messages.match_indices(DATA).map(|(start, _)| {
+        let rest = messages.get(start + DATA.len()..).unwrap_or_default();
+        rest.find('"').unwrap_or(rest.len())
+    });
+    messages.len().saturating_sub(media.sum())
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn an_image_in_a_message_is_no_text() {
+        let text = r#"[{"role":"user","content":[{"type":"text","text":"what is this?"}]}]"#;
+        let url = format!(r#"{{"url":"data:image/png;base64,{}"}}"#, "A".repeat(100_000));
+        let with_image =
+            text.replace("]}]", &format!(r#",{{"type":"image_url","image_url":{url}}}]}}]"#));
+        assert!(text_bytes(&with_image) < text.len() + 100);
+        assert_eq!(text_bytes(text), text.len());
+    }
+
     use proptest::prelude::*;
 
     use super::*;

@@ -56,6 +56,7 @@ impl Limits {
         let limit = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
         let positive = |ms: &u64| *ms > 0;
         let silence = model.stream_timeout_ms.filter(positive);
+        let silence = silence.or(model.timeout_ms.filter(positive));
         let silence = silence.or(Some(settings.stream_timeout_ms).filter(positive));
         Self {
             whole: limit(model.timeout_ms.unwrap_or(settings.timeout_ms)),
@@ -204,7 +205,8 @@ mod tests {
         assert_eq!(limits(None, None, (10, 20)), [Some(10), Some(20)]);
         assert_eq!(limits(Some(1), Some(2), (10, 20)), [Some(1), Some(2)]);
         assert_eq!(limits(Some(0), Some(0), (10, 20)), [None, Some(20)]);
-        assert_eq!(limits(Some(5), None, (10, 0)), [Some(5), Some(10)]);
+        assert_eq!(limits(Some(5), None, (10, 0)), [Some(5), Some(5)]);
+        assert_eq!(limits(Some(5), None, (10, 20)), [Some(5), Some(5)]);
         assert_eq!(limits(None, None, (0, 0)), [None, None]);
     }
 }

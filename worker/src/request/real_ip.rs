@@ -17,7 +17,9 @@ pub fn find(settings: &ProxySettings, peer: IpAddr, headers: &HeaderMap) -> IpAd
         return peer;
     }
     let values = headers.get_all(settings.real_ip_header.as_str());
-    let values: Vec<_> = values.iter().filter_map(|value| value.to_str().ok()).collect();
+    // Bytes that are no text are part of an entry, which is then no address.
+    let values = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let values: Vec<_> = values.collect();
     let mut found = peer;
     for entry in values.iter().rev().flat_map(|value| value.rsplit(',')) {
         let Some(address) = parse(entry.trim()) else { break };

@@ -175,7 +175,17 @@ impl Relay {
     /// The upstream has ended its answer without `[DONE]`. Some do; then the finish reason tells whether it was complete.
     fn ended(&mut self) -> Result<(), UpstreamError> {
         if let Some(event) = self.decoder.finish() {
+            let before = self.ready.len();
             self.relay(&event)?;
+            let is_complete =
+                self.upstream.is_none() || self.account.see(|seen| !seen.finish_reason.is_empty());
+            if is_complete && self.ready.len() > before {
+                // What the upstream left out, without which the event is none.
+                self.ready.extend_from_slice(b"\n\n");
+            } else {
+                // A fragment: what follows must not become part of it.
+                self.ready.truncate(before);
+            }
         }
         if self.upstream.is_none() {
             return Ok(());

@@ -19,6 +19,11 @@ use tokio::time::Instant;
 
 use super::connect::{ConnectError, Connection, Connector};
 
+/// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
+const DEAD_WITHIN: Duration = Duration::from_millis(500);
+/// How long a connection may take to be ready for another request after the answer to the last one.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -86,8 +91,9 @@ impl Upstreams {
 
     /// Sends a request to the endpoint of a provider key and waits for the head of the answer.
     ///
-    /// A connection that was idle may have been closed by the provider in this very moment. If it ends before a byte of
-    /// an answer, the request goes out once more, over a new connection.
+    /// A connection that was idle may have been closed by the provider in this very moment. If it ends at once, the
+    /// request goes out once more, over a new connection. If it ends later the provider may have worked on it: sending it
+    /// again could be charged twice.
     pub async fn send(
         self: &Rc<Self>,
         provider_key: &Rc<ProviderKey>,
@@ -96,8 +102,9 @@ impl Upstreams {
     ) -> Result<Answer, SendError> {
         if let Some(connection) = self.take_idle(provider_key, endpoint) {
             let lease = self.lease(provider_key, endpoint, connection);
+            let sent = Instant::now();
             match lease.send(request.clone()).await {
-                Err(error) if has_died(&error) => {
+                Err(error) if has_died(&error) && sent.elapsed() < DEAD_WITHIN => {
                     tracing::debug!(%error, "an idle connection had died; trying a new one");
                 }
                 result => return Ok(result?),
@@ -268,14 +275,16 @@ impl AnswerBody {
             return pool.put_idle(&lease.provider_key, &lease.endpoint, connection);
         }
         tokio::task::spawn_local(async move {
-            if connection.sender.ready().await.is_ok() {
-                pool.put_idle(&lease.provider_key, &lease.endpoint, connection);
+            match tokio::time::timeout(READY_LIMIT, connection.sender.ready()).await {
+                Ok(Ok(())) => pool.put_idle(&lease.provider_key, &lease.endpoint, connection),
+                // An upstream that has answered without reading the whole request, for example.
+                Ok(Err(_)) | Err(_) => connection.task.abort(),
             }
         });
     }
 }
 
-/// Whether the connection ended without a byte of an answer.
+/// Whether the connection ended without an answer.
 fn has_died(error: &hyper::Error) -> bool {
     use std::error::Error;
     use std::io;

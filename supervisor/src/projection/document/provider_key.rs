@@ -154,7 +154,7 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         secret,
         endpoint,
         tls: raw.tls.map_or_else(UpstreamTls::default, |Object(tls)| UpstreamTls {
-            ca_pem: tls.ca_cert,
+            ca_pem: tls.ca_cert.filter(|pem| !pem.trim().is_empty()),
             verify: tls.verify,
         }),
         telemetry_tags: raw.telemetry_tags.0.into(),

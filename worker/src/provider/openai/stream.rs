@@ -56,6 +56,8 @@ pub fn read_chunk(name: &[u8], data: &Bytes, seen: &mut Seen) -> Chunk {
     seen.usage = usage.or(seen.usage);
     let choices: Option<Vec<Choice<'_>>> = fields.choices.and_then(lenient);
     match choices {
+        // No choices at all, or `null`, says as little as an empty list.
+        None if usage.is_some() => Chunk::UsageOnly,
         Some(choices) if choices.is_empty() && usage.is_some() => Chunk::UsageOnly,
         choices => {
             choices.iter().flatten().for_each(|choice| choice.add_to(seen));

@@ -124,12 +124,24 @@ fn a_stream_that_is_cut_ends_with_an_error_and_without_done() {
 }
 
 #[test]
+fn a_fragment_at_the_cut_does_not_swallow_the_error() {
+    run(async {
+        let upstream = Upstream::start([stream(&[FIRST, "data: {\"choi"])]).await;
+        let gateway = Gateway::start(test_settings(), upstream.address).await;
+        let told = gateway.chat(value!({"stream": true})).await;
+        let rest = told.body.strip_prefix(FIRST).unwrap();
+        assert!(rest.starts_with("event: error\ndata: {"), "{rest}");
+    });
+}
+
+#[test]
 fn a_stream_that_ends_after_its_finish_reason_is_complete_without_done() {
     run(async {
         let upstream = Upstream::start([stream(&[FIRST, LAST.trim_end()])]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         let told = gateway.chat(value!({"stream": true})).await;
-        assert_eq!(told.body, [FIRST, LAST.trim_end()].concat());
+        // With the end of its last event, which the upstream left out.
+        assert_eq!(told.body, [FIRST, LAST].concat());
         assert_eq!(
             (gateway.usage()[0].status_code, gateway.usage()[0].error_class.as_str()),
             (200, "")
