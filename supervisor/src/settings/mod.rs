@@ -149,4 +149,6 @@ impl Settings {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

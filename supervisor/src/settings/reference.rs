@@ -1,0 +1,58 @@
+//! The page of all keys, `CONFIGURATION.md`: made from the table, so that it names what there is.
+
+use std::fmt::Write;
+
+use super::key::{Effect, KEYS, Key, Kind};
+
+const HEAD: &str = "# Configuration reference
+
+Every key, from the table that the program reads (`supervisor/src/settings/key.rs`). Values come from the defaults, then the
+file (`--config`, `AISIX_CONFIG`, `AISIX_CONFIG_PATH`, `/etc/aisix/config.managed.yaml`; YAML, TOML or JSON by its ending),
+then the environment: `proxy.addr` is `AISIX_PROXY__ADDR`. An unknown key is an error that names the place and the nearest
+known key. Lists are separated by commas in a variable, lists of objects are JSON. `AISIX_DP_BUDGET_STALE_MAX_SECONDS` is
+another name of `managed.budget_stale_max_secs`. `RUST_LOG` goes before `observability.log_level`.
+
+A key that is *not yet* in effect is checked and accepted; those that are set are listed once at start.
+
+| key | value | default | in effect |
+|---|---|---|---|
+";
+
+/// The page.
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for Key { name, kind, default, effect } in KEYS {
+        let value = match kind {
+            Kind::Bool => "true or false".to_owned(),
+            Kind::Integer => "whole number".to_owned(),
+            Kind::Number => "number".to_owned(),
+            Kind::Text => "text".to_owned(),
+            Kind::Secret => "text, never shown".to_owned(),
+            Kind::Choice(words) => words.join(", "),
+            Kind::Texts => "list of texts".to_owned(),
+            Kind::TextsInFile => "list of texts, in a file only".to_owned(),
+            Kind::Numbers => "list of numbers".to_owned(),
+            Kind::Objects(fields) => format!("list of objects: {}", fields.join(", ")),
+        };
+        let default = default.filter(|text| !text.is_empty()).map(|text| format!("`{text}`"));
+        let effect = match effect {
+            Effect::InEffect => "yes",
+            Effect::NotYet => "not yet",
+            Effect::ByDesign => "accepted; nothing to change here",
+        };
+        let default = default.unwrap_or_default();
+        writeln!(page, "| `{name}` | {value} | {default} | {effect} |").unwrap();
+    }
+    page
+}
+
+/// Written anew with `UPDATE_REFERENCE=1 cargo test -p supervisor reference`.
+#[test]
+fn the_configuration_reference_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../CONFIGURATION.md");
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(path, page()).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(written == page(), "CONFIGURATION.md does not fit the table of keys any more");
+}
