@@ -16,5 +16,6 @@ mod startup;
 mod traffic;
 mod traffic_refused;
 mod upstream_failures;
+mod upstream_tls;
 mod usage;
 mod worker_crash;
