@@ -76,14 +76,10 @@ pub struct Summary {
     pub pid: i32,
     /// The user it runs as.
     pub uid: u32,
-    /// Whether it accepts connections.
-    pub serving: bool,
     /// What its confinement lacks, in words.
     pub missing: Vec<String>,
     /// Landlock ABI in force.
     pub landlock_abi: u16,
-    /// Requests in flight.
-    pub in_flight: u32,
 }
 
 impl Member {
@@ -208,10 +204,8 @@ impl Member {
             role: self.role,
             pid: self.pid.as_raw(),
             uid: self.uid,
-            serving: self.life.is_serving(),
             missing: self.missing.clone(),
             landlock_abi: self.confinement.landlock_abi,
-            in_flight: self.in_flight,
         }
     }
 }
