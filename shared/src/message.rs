@@ -112,6 +112,8 @@ pub enum Page {
     Config,
     /// Whether there is a configuration.
     Ready,
+    /// State of the connection to the Cloud, as JSON.
+    Managed,
 }
 
 /// What a worker may say.

@@ -15,9 +15,11 @@ use crate::bundle::{Bundle, BundleError};
 use crate::cloud::heartbeat::{self, Facts, OutcomeCell};
 use crate::cloud::manager::{Manager, Session};
 use crate::cloud::tls::{Credentials, CredentialsInForce, Identity, IdentityError};
+use crate::findings::{Findings, Topic};
 use crate::projection::{self, Report, SourceTls};
 use crate::settings::source::scope;
 use crate::settings::{Etcd, EtcdTls, Managed};
+use crate::state::seal::DataKey;
 
 /// Why a certificate bundle cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,8 @@ pub struct Cloud {
     managed: Managed,
     /// The bundle in force.
     pub bundle: Bundle,
+    /// What the state directory is sealed with.
+    pub data_key: DataKey,
     credentials: CredentialsInForce,
     /// Keeps the credentials in force; a rotation will put new ones here.
     _credentials_source: watch::Sender<Arc<Credentials>>,
@@ -62,10 +66,10 @@ pub struct Cloud {
 
 impl Cloud {
     /// Finds the bundle, checks it and puts it in force.
-    pub fn open(managed: &Managed) -> Result<Self, OpenError> {
-        let bundle = Bundle::open(managed, SystemTime::now())?;
-        for finding in &bundle.findings {
-            warn!("certificate bundle: {finding}");
+    pub fn open(managed: &Managed, findings: &Findings) -> Result<Self, OpenError> {
+        let (bundle, data_key) = Bundle::open(managed, SystemTime::now())?;
+        if !bundle.findings.is_empty() {
+            findings.found(Topic::Certificate, bundle.findings.join("; "));
         }
         info!(env_id = bundle.env_id, dp_id = bundle.dp_id.as_deref().unwrap_or("(none)"),
             origin = %bundle.origin, "certificate bundle in force");
@@ -76,7 +80,13 @@ impl Cloud {
             extra_roots_pem: bundle.extra_roots_pem.clone(),
         })?;
         let (source, credentials) = watch::channel(Arc::new(credentials));
-        Ok(Self { managed: managed.clone(), bundle, credentials, _credentials_source: source })
+        Ok(Self {
+            managed: managed.clone(),
+            bundle,
+            data_key,
+            credentials,
+            _credentials_source: source,
+        })
     }
 
     /// A connection to the manager, made when it is first used.

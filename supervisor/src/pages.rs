@@ -4,17 +4,19 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use serde::Serialize;
 use shared::id::Revision;
 use shared::memory;
 use shared::message::{Page, ToWorker};
 
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::telemetry::Telemetry;
+use crate::findings::Findings;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
-use crate::projection::report::{Gauges, Report};
+use crate::projection::report::{Gauges, Report, rfc3339};
 
 /// Where pages take their content from.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ pub struct Sources {
     pub telemetry: Telemetry,
     /// State of the heartbeat.
     pub heartbeat: OutcomeCell,
+    /// What is not as it should be.
+    pub findings: Findings,
     /// When the certificate in force expires, in seconds since 1970 UTC.
     pub certificate_expires_at_unix: Option<i64>,
     /// Start of this process.
@@ -48,6 +52,10 @@ pub async fn make(
             let json = serde_json::to_string(&report.status).map_err(io::Error::other)?;
             (200, "application/json", json)
         }
+        Page::Managed => {
+            let json = serde_json::to_string(&sources.managed()).map_err(io::Error::other)?;
+            (200, "application/json", json)
+        }
         Page::Metrics => {
             let report = report(sources, applied).await?;
             let node = NodeFacts {
@@ -55,6 +63,7 @@ pub async fn make(
                 workers,
                 spooled_events: sources.telemetry.report().waiting as u64,
                 heartbeat_failures: sources.heartbeat.get().failures,
+                findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
                 certificate_expires_at_unix: sources.certificate_expires_at_unix,
                 uptime_seconds: sources.started.elapsed().as_secs(),
             };
@@ -64,6 +73,70 @@ pub async fn make(
     };
     let memory = memory::sealed("aisix-page", |writer| writer.write_all(body.as_bytes()))?;
     Ok((ToWorker::Page(status, content_type.to_owned()), memory))
+}
+
+/// The body of `/status/managed`: the connection to the Cloud, and what is not as it should be. Times are RFC 3339, UTC.
+#[derive(Serialize)]
+struct ManagedStatus {
+    certificate_expires_at: Option<String>,
+    heartbeat: HeartbeatStatus,
+    usage: UsageStatus,
+    findings: Vec<FindingStatus>,
+}
+
+#[derive(Serialize)]
+struct HeartbeatStatus {
+    last_success_at: Option<String>,
+    failures: u64,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct UsageStatus {
+    waiting: u64,
+    accepted: u64,
+    rejected: u64,
+    last_success_at: Option<String>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct FindingStatus {
+    topic: &'static str,
+    since: String,
+    text: String,
+}
+
+impl Sources {
+    fn managed(&self) -> ManagedStatus {
+        let (heartbeat, usage) = (self.heartbeat.get(), self.telemetry.report());
+        let findings = self.findings.list().into_iter().map(|(topic, finding)| FindingStatus {
+            topic: topic.name(),
+            since: moment(finding.since),
+            text: finding.text,
+        });
+        ManagedStatus {
+            certificate_expires_at: self.certificate_expires_at_unix.map(rfc3339),
+            heartbeat: HeartbeatStatus {
+                last_success_at: heartbeat.last_success.map(moment),
+                failures: heartbeat.failures,
+                error: heartbeat.error,
+            },
+            usage: UsageStatus {
+                waiting: usage.waiting as u64,
+                accepted: usage.accepted,
+                rejected: usage.rejected,
+                last_success_at: usage.last_success.map(moment),
+                error: usage.error,
+            },
+            findings: findings.collect(),
+        }
+    }
+}
+
+fn moment(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    rfc3339(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 async fn report(sources: &Sources, applied: Option<Revision>) -> io::Result<Report> {

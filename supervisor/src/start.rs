@@ -21,6 +21,7 @@ use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::telemetry;
 use crate::cloud::tls::IdentityError;
 use crate::dial::DirectDial;
+use crate::findings::{Findings, Topic};
 use crate::fleet::{Fleet, Post};
 use crate::listener::{self, ListenError};
 use crate::log::{self, FilterError};
@@ -34,7 +35,7 @@ use crate::projection;
 use crate::settings::{Settings, SettingsError, Source};
 use crate::shutdown::Limits;
 use crate::spool::{EVENTS_MAX, Spool};
-use crate::state::{StateError, StateLock};
+use crate::state::lock::{StateError, StateLock};
 use crate::supervisor::{self, Parts, RunError};
 use crate::worker_settings;
 
@@ -128,15 +129,17 @@ fn run(config: &Path) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(system("starting the runtime"))?;
+    let findings = Findings::default();
     let ended = match settings.source.clone() {
         Source::Managed(managed) => {
-            let _lock = lock(managed.state_dir())?;
-            let cloud = Cloud::open(&managed)?;
-            LocalSet::new()
-                .block_on(&runtime, serve(&settings, Origin::Cloud(Box::new(cloud)), &log_filter))
+            let _lock = lock(managed.state_dir(), &findings)?;
+            let cloud = Origin::Cloud(Box::new(Cloud::open(&managed, &findings)?));
+            LocalSet::new().block_on(&runtime, serve(&settings, cloud, &log_filter, findings))
         }
-        Source::Etcd(etcd) => LocalSet::new()
-            .block_on(&runtime, serve(&settings, Origin::Etcd(Box::new(etcd)), &log_filter)),
+        Source::Etcd(etcd) => {
+            let etcd = Origin::Etcd(Box::new(etcd));
+            LocalSet::new().block_on(&runtime, serve(&settings, etcd, &log_filter, findings))
+        }
         Source::File(_) => Err(StartError::ResourcesFile),
     };
     // A name that is still being looked up is not waited for.
@@ -145,12 +148,12 @@ fn run(config: &Path) -> Result<(), StartError> {
 }
 
 /// Without a directory to write to, nothing is kept for the next start; this one goes on.
-fn lock(directory: &Path) -> Result<Option<StateLock>, StateError> {
+fn lock(directory: &Path, findings: &Findings) -> Result<Option<StateLock>, StateError> {
     match StateLock::take(directory) {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ StateError::InUse { .. }) => Err(error),
         Err(error @ StateError::Use { .. }) => {
-            warn!("{error}");
+            findings.found(Topic::StateDirectory, error.to_string());
             Ok(None)
         }
     }
@@ -173,7 +176,12 @@ fn protect() {
     }
 }
 
-async fn serve(settings: &Settings, origin: Origin, log_filter: &str) -> Result<(), StartError> {
+async fn serve(
+    settings: &Settings,
+    origin: Origin,
+    log_filter: &str,
+    findings: Findings,
+) -> Result<(), StartError> {
     let now = Instant::now();
     // First what is refused at once; nothing runs yet.
     let posts = posts(settings, origin.env_id(), log_filter)?;
@@ -221,6 +229,7 @@ async fn serve(settings: &Settings, origin: Origin, log_filter: &str) -> Result<
             projection,
             telemetry,
             heartbeat,
+            findings,
             certificate_expires_at_unix: expires,
             started: now,
         },

@@ -29,6 +29,7 @@ use self::check::{Fault, Leaf, Parts};
 use self::source::BundleSource;
 use self::store::{Kept, Store, StoreError};
 use crate::settings::Managed;
+use crate::state::seal::{DataKey, SealError, WrappingKey};
 
 /// Where a bundle came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,9 @@ pub enum BundleError {
     /// The state directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key under which the state directory is sealed.
+    #[error("the state directory cannot be sealed: {0}")]
+    Seal(#[from] SealError),
     /// Neither supplied nor kept.
     #[error("there is no certificate bundle: supply one by {VARIABLES}; none is kept in {} either", folder.display())]
     Absent {
@@ -131,26 +135,46 @@ const VARIABLES: &str = "AISIX_MANAGED__CP_CERT_FILE, AISIX_MANAGED__CP_KEY_FILE
     or AISIX_MANAGED__CP_CERT_PEM, AISIX_MANAGED__CP_KEY_PEM and AISIX_MANAGED__CP_CA_PEM";
 
 impl Bundle {
-    /// The bundle to start with: the supplied one, checked and then kept on disk, or else the one kept there.
-    pub fn open(managed: &Managed, now: SystemTime) -> Result<Self, BundleError> {
+    /// The bundle to start with: the supplied one, checked and then kept on disk, or else the one kept there. With it the
+    /// data key of the state directory, which from then on is wrapped under the key of this bundle.
+    pub fn open(managed: &Managed, now: SystemTime) -> Result<(Self, DataKey), BundleError> {
         let store = store(managed);
         if managed.bundle == BundleSource::Persisted {
             store.recover()?;
-            let mut bundle = Self::examine(managed, now)?;
-            bundle.findings.extend(store.tighten());
-            return Ok(bundle);
         }
         let mut bundle = Self::examine(managed, now)?;
-        let dp_id = bundle.dp_id.as_deref().unwrap_or_default();
-        // The supplied bundle works without being kept: traffic first.
-        if let Err(error) = store.keep(&bundle.parts(), &bundle.env_id, dp_id) {
+        let (data_key, lost) = data_key(&store)?;
+        bundle.findings.extend(lost);
+        let kept = bundle.sealed(&data_key, store.read().ok().flatten().as_ref())?;
+        // The bundle works without being kept: traffic first.
+        if let Err(error) = store.keep(&kept) {
             bundle.findings.push(format!(
-                "the supplied bundle is not kept, a start without it will fail: {error}; make {} writable",
+                "the bundle is not kept as it is, a later start may fail: {error}; make {} writable",
                 managed.state_dir().display()
             ));
         }
         bundle.findings.extend(store.tighten());
-        Ok(bundle)
+        Ok((bundle, data_key))
+    }
+
+    /// The bundle as it is kept, with the data key wrapped under its key; the wrap that is there stays if it fits.
+    fn sealed(&self, data_key: &DataKey, there: Option<&Kept>) -> Result<Kept, SealError> {
+        let under = wrapping_keys(&self.key_pem)?;
+        let fits = |seal: &String| {
+            let first = under.first();
+            first
+                .is_some_and(|under| DataKey::unwrap(seal, under).is_ok_and(|key| key == *data_key))
+        };
+        let seal = match there.and_then(|there| there.seal.clone()).filter(fits) {
+            Some(seal) => Some(seal),
+            None => under.first().map(|under| data_key.wrap(under)).transpose()?,
+        };
+        Ok(Kept {
+            parts: self.parts(),
+            env_id: Some(self.env_id.clone()),
+            dp_id: self.dp_id.clone(),
+            seal: seal.map(|seal| seal.trim().to_owned()),
+        })
     }
 
     /// As [`Bundle::open`], but writes nothing.
@@ -198,7 +222,7 @@ impl Bundle {
 
     fn persisted(managed: &Managed, now: SystemTime) -> Result<Self, BundleError> {
         let folder = managed.mtls_dir.clone();
-        let Some(Kept { parts, env_id, dp_id }) = store(managed).read()? else {
+        let Some(Kept { parts, env_id, dp_id, .. }) = store(managed).read()? else {
             return Err(BundleError::Absent { folder });
         };
         let leaf = match parts.read() {
@@ -262,6 +286,31 @@ impl Bundle {
             roots: self.roots_pem.clone(),
         }
     }
+}
+
+/// The data key that is kept, or a new one; and what is lost, if one was kept and cannot be opened.
+fn data_key(store: &Store<'_>) -> Result<(DataKey, Option<String>), SealError> {
+    let Some(Kept { parts, seal: Some(seal), .. }) = store.read().ok().flatten() else {
+        return Ok((DataKey::generate()?, None));
+    };
+    let keys = wrapping_keys(&parts.key)?;
+    match keys.iter().find_map(|under| DataKey::unwrap(&seal, under).ok()) {
+        Some(key) => Ok((key, None)),
+        None => {
+            let lost = format!(
+                "{}/seal does not open under the key beside it; what was sealed before (snapshot, unsent usage) cannot be read",
+                store.mtls_dir.display()
+            );
+            Ok((DataKey::generate()?, Some(lost)))
+        }
+    }
+}
+
+/// What the data key may be wrapped under, the preferred one first.
+fn wrapping_keys(client_key: &Secret<String>) -> Result<Vec<WrappingKey>, SealError> {
+    let mut keys = Vec::from_iter(WrappingKey::of_credential()?);
+    keys.push(WrappingKey::of_client_key(client_key)?);
+    Ok(keys)
 }
 
 fn store(managed: &Managed) -> Store<'_> {

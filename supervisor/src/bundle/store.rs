@@ -3,6 +3,7 @@
 //! ```text
 //! <mtls_dir>/ca.crt, client.crt    0644
 //! <mtls_dir>/client.key, env_id    0600
+//! <mtls_dir>/seal                  0600   the data key, wrapped under client.key: see state/seal.rs
 //! <dp_id_file>                     0600
 //! <mtls_dir>/next/                 0700   a bundle on its way in
 //! <mtls_dir>/next/commit                  with this file it counts, without it never existed
@@ -25,6 +26,7 @@ const CHAIN: &str = "client.crt";
 const KEY: &str = "client.key";
 const ENV_ID: &str = "env_id";
 const DP_ID: &str = "dp_id";
+const SEAL: &str = "seal";
 const NEXT: &str = "next";
 const COMMIT: &str = "commit";
 
@@ -50,6 +52,8 @@ pub struct Kept {
     pub env_id: Option<String>,
     /// The data plane's id as noted; `None` = there is none, or an empty one.
     pub dp_id: Option<String>,
+    /// The data key, wrapped; `None` = there is none, or an empty one.
+    pub seal: Option<String>,
 }
 
 /// A file that cannot be read or written.
@@ -86,47 +90,47 @@ impl Store<'_> {
         }
         let read = |path: &Path| fs::read_to_string(path).map_err(failed("read", path));
         // Ids are only notes: the certificate carries both.
-        let id = |path: &Path| {
+        let note = |path: &Path| {
             let text = fs::read_to_string(path).unwrap_or_default();
-            Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let parts =
             Parts { chain: read(&chain)?, key: Secret::new(read(&key)?), roots: read(&roots)? };
         Ok(Some(Kept {
             parts,
-            env_id: id(&self.mtls_dir.join(ENV_ID)),
-            dp_id: id(self.dp_id_file),
+            env_id: note(&self.mtls_dir.join(ENV_ID)),
+            dp_id: note(self.dp_id_file),
+            seal: note(&self.mtls_dir.join(SEAL)),
         }))
     }
 
-    /// Makes `parts` the bundle that is kept. What is kept already is not written again.
-    pub fn keep(&self, parts: &Parts, env_id: &str, dp_id: &str) -> Result<(), StoreError> {
+    /// Makes `bundle` the one that is kept, in one transaction. What is kept already is not written again.
+    pub fn keep(&self, bundle: &Kept) -> Result<(), StoreError> {
         self.recover()?;
-        let kept = Kept {
-            parts: parts.clone(),
-            env_id: Some(env_id.to_owned()),
-            dp_id: Some(dp_id.to_owned()),
-        };
-        if self.read()? == Some(kept) {
+        if self.read()?.as_ref() == Some(bundle) {
             return Ok(());
         }
-        self.write(parts, env_id, dp_id)?;
+        self.write(bundle)?;
         self.roll_forward(&self.mtls_dir.join(NEXT))
     }
 
     /// Everything up to the marker.
-    fn write(&self, parts: &Parts, env_id: &str, dp_id: &str) -> Result<(), StoreError> {
+    fn write(&self, bundle: &Kept) -> Result<(), StoreError> {
         make_folder(self.mtls_dir)?;
         let next = self.mtls_dir.join(NEXT);
         make_folder(&next)?;
+        let Kept { parts, env_id, dp_id, seal } = bundle;
         for (name, content, mode) in [
-            (ROOTS, parts.roots.as_str(), PUBLIC),
-            (CHAIN, &parts.chain, PUBLIC),
-            (KEY, parts.key.expose(), PRIVATE),
-            (ENV_ID, env_id, PRIVATE),
-            (DP_ID, dp_id, PRIVATE),
+            (ROOTS, Some(&parts.roots), PUBLIC),
+            (CHAIN, Some(&parts.chain), PUBLIC),
+            (KEY, Some(parts.key.expose()), PRIVATE),
+            (ENV_ID, env_id.as_ref(), PRIVATE),
+            (DP_ID, dp_id.as_ref(), PRIVATE),
+            (SEAL, seal.as_ref(), PRIVATE),
         ] {
-            create(&next.join(name), content, mode)?;
+            if let Some(content) = content {
+                create(&next.join(name), content, mode)?;
+            }
         }
         sync(&next)?;
         create(&next.join(COMMIT), "", PRIVATE)?;
@@ -141,7 +145,7 @@ impl Store<'_> {
             // May be on another file system: cannot be moved there.
             replace(self.dp_id_file, &id, PRIVATE)?;
         }
-        for name in [ROOTS, CHAIN, KEY, ENV_ID] {
+        for name in [ROOTS, CHAIN, KEY, ENV_ID, SEAL] {
             let place = self.mtls_dir.join(name);
             match fs::rename(next.join(name), &place) {
                 // Moved before the interruption.
@@ -224,17 +228,22 @@ mod tests {
     }
 
     fn keep(store: Store<'_>, text: &str) -> Result<(), StoreError> {
-        store.keep(&parts(text), &format!("env-{text}"), &format!("dp-{text}"))
+        store.keep(&bundle(text))
     }
 
     /// As [`keep`], killed after the marker.
     fn write(store: Store<'_>, text: &str) {
-        store.write(&parts(text), &format!("env-{text}"), &format!("dp-{text}")).unwrap();
+        store.write(&bundle(text)).unwrap();
+    }
+
+    fn bundle(text: &str) -> Kept {
+        let [env_id, dp_id, seal] =
+            ["env", "dp", "seal"].map(|note| Some(format!("{note}-{text}")));
+        Kept { parts: parts(text), env_id, dp_id, seal }
     }
 
     fn kept(text: &str) -> Option<Kept> {
-        let (env_id, dp_id) = (Some(format!("env-{text}")), Some(format!("dp-{text}")));
-        Some(Kept { parts: parts(text), env_id, dp_id })
+        Some(bundle(text))
     }
 
     /// Runs `test` with a store in a folder of its own.
@@ -256,7 +265,8 @@ mod tests {
             assert_eq!(store.read().unwrap(), kept("1"));
             assert_eq!(mode(store.mtls_dir), 0o700);
             assert_eq!(mode(store.dp_id_file), 0o600);
-            for (name, expected) in [(ROOTS, 0o644), (CHAIN, 0o644), (KEY, 0o600), (ENV_ID, 0o600)]
+            for (name, expected) in
+                [(ROOTS, 0o644), (CHAIN, 0o644), (KEY, 0o600), (ENV_ID, 0o600), (SEAL, 0o600)]
             {
                 assert_eq!(mode(&store.mtls_dir.join(name)), expected, "{name}");
             }
@@ -279,11 +289,11 @@ mod tests {
 
     #[test]
     fn a_kill_at_any_step_after_the_marker_leaves_the_new_bundle() {
-        for moved in 0..=4 {
+        for moved in 0..=5 {
             with_store(|store| {
                 keep(store, "old").unwrap();
                 write(store, "new");
-                for name in [ROOTS, CHAIN, KEY, ENV_ID].iter().take(moved) {
+                for name in [ROOTS, CHAIN, KEY, ENV_ID, SEAL].iter().take(moved) {
                     let next = store.mtls_dir.join(NEXT).join(name);
                     fs::rename(next, store.mtls_dir.join(name)).unwrap();
                 }

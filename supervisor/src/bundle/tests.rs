@@ -94,7 +94,8 @@ impl Gateway {
     }
 
     fn open(&self) -> Result<Bundle, String> {
-        Bundle::open(&self.managed, now()).map_err(|error| error.to_string())
+        let opened = Bundle::open(&self.managed, now());
+        opened.map(|(bundle, _)| bundle).map_err(|error| error.to_string())
     }
 
     /// Starts with `parts`, then again without.
@@ -262,7 +263,7 @@ fn without_any_bundle_the_start_ends_with_what_to_set() {
 #[test]
 fn a_kept_bundle_that_has_expired_is_used_and_told() {
     let gateway = Gateway::after(&Ca::new().good());
-    let bundle = Bundle::open(&gateway.managed, now() + 30 * DAY).unwrap();
+    let (bundle, _) = Bundle::open(&gateway.managed, now() + 30 * DAY).unwrap();
     assert_eq!(bundle.env_id, "e-1");
     assert!(bundle.findings[0].contains("expired on"), "{:?}", bundle.findings);
 }

@@ -46,6 +46,8 @@ pub struct NodeFacts {
     pub spooled_events: u64,
     /// Heartbeats that the Cloud did not accept.
     pub heartbeat_failures: u64,
+    /// Topics of which something is not as it should be.
+    pub findings: Vec<&'static str>,
     /// When the certificate in force expires, in seconds since 1970 UTC.
     pub certificate_expires_at_unix: Option<i64>,
     /// Seconds since the supervisor's start.
@@ -120,6 +122,11 @@ impl NodeFacts {
                 "aisix_heartbeat_failures_total",
                 "Heartbeats that the control plane did not accept.",
                 number(self.heartbeat_failures),
+            ),
+            gauge(
+                "aisix_findings",
+                "Topics of which something is not as it should be; /status/managed says what.",
+                self.findings.iter().map(|topic| labelled("topic", topic, 1)).collect(),
             ),
             gauge(
                 "aisix_certificate_expiry_timestamp_seconds",

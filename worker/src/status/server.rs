@@ -101,6 +101,7 @@ async fn answer(
         path if path == settings.metrics_path => Page::Metrics,
         "/status/config" => Page::Config,
         "/status/ready" => Page::Ready,
+        "/status/managed" => Page::Managed,
         _ => return error(StatusCode::NOT_FOUND, "no such page"),
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -1,4 +1,4 @@
-//! The state directory belongs to one supervisor at a time.
+//! The lock: the state directory belongs to one supervisor at a time.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,0 +1,106 @@
+//! What is not as it should be right now, and what to do about it: one finding per topic, for the log, the metrics and the
+//! status page. Nothing here stops traffic.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tracing::{info, warn};
+
+/// What findings are about; at most one of each at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// The bundle that is in force: its dates, its files' modes.
+    Certificate,
+    /// A bundle that should have come into force, and did not.
+    Rotation,
+    /// The state directory as a whole.
+    StateDirectory,
+    /// The snapshot of resources on disk.
+    Snapshot,
+    /// The spool of usage events on disk.
+    Spool,
+    /// Usage events that the Cloud will never accept, or that were shed.
+    Usage,
+    /// Budget decisions that cannot be had.
+    Budgets,
+    /// Resources that guard traffic and that this build cannot enforce.
+    NotEnforced,
+}
+
+impl Topic {
+    /// Its name in metrics and on the status page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Rotation => "rotation",
+            Self::StateDirectory => "state_directory",
+            Self::Snapshot => "snapshot",
+            Self::Spool => "spool",
+            Self::Usage => "usage",
+            Self::Budgets => "budgets",
+            Self::NotEnforced => "not_enforced",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong, where, why, and what to do.
+    pub text: String,
+    /// Since when something is wrong with this topic.
+    pub since: SystemTime,
+}
+
+/// All findings of the node. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Findings(Arc<Mutex<BTreeMap<Topic, Finding>>>);
+
+impl Findings {
+    /// Notes what is wrong; logged when it is new or has changed.
+    pub fn found(&self, topic: Topic, text: impl Into<String>) {
+        let text = text.into();
+        let mut findings = self.lock();
+        let before = findings.get(&topic);
+        if before.is_some_and(|before| before.text == text) {
+            return;
+        }
+        warn!(topic = topic.name(), "{text}");
+        let since = before.map_or_else(SystemTime::now, |before| before.since);
+        findings.insert(topic, Finding { text, since });
+    }
+
+    /// Notes that a topic is well again; logged if it was not.
+    pub fn settled(&self, topic: Topic) {
+        if self.lock().remove(&topic).is_some() {
+            info!(topic = topic.name(), "settled: what was reported about it is over");
+        }
+    }
+
+    /// Every finding, by topic.
+    pub fn list(&self) -> Vec<(Topic, Finding)> {
+        self.lock().iter().map(|(topic, finding)| (*topic, finding.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Topic, Finding>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_has_one_finding_until_it_is_settled() {
+        let findings = Findings::default();
+        findings.found(Topic::Spool, "disk full");
+        let since = findings.list()[0].1.since;
+        findings.found(Topic::Spool, "disk still full");
+        let list = findings.list();
+        assert_eq!(list, [(Topic::Spool, Finding { text: "disk still full".to_owned(), since })]);
+        findings.settled(Topic::Spool);
+        assert!(findings.list().is_empty());
+    }
+}
