@@ -29,6 +29,30 @@ pub struct ProxySettings {
     pub env_id: String,
     /// Whether a line is logged for each request.
     pub access_log: bool,
+    /// Rules that give a request another path before it is routed; the first that matches counts.
+    pub url_rewrites: Vec<UrlRewrite>,
+    /// Rules that name client programs, before the built-in ones.
+    pub client_rules: Vec<ClientRule>,
+    /// How often an attempt that failed is repeated.
+    pub retries: u32,
+}
+
+/// A rule that gives a request another path. The supervisor has seen that the pattern compiles.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UrlRewrite {
+    /// Regular expression, looked for in the percent-encoded path.
+    pub pattern: String,
+    /// What takes the place of the match; `$1` and `${name}` are groups.
+    pub template: String,
+}
+
+/// A rule that names a client program. The supervisor has seen that the pattern compiles.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ClientRule {
+    /// Regular expression, looked for in the user agent in any case.
+    pub pattern: String,
+    /// The program's name in metrics.
+    pub client: String,
 }
 
 /// Settings of upstream calls. Durations are in milliseconds; 0 means none.

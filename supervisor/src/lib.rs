@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cloud;
 pub mod configuration;
 pub mod dial;
+pub mod dial_proxy;
 pub mod findings;
 pub mod fleet;
 pub mod listener;

@@ -21,6 +21,7 @@ use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::telemetry;
 use crate::cloud::tls::IdentityError;
 use crate::dial::DirectDial;
+use crate::dial_proxy::ProxyDial;
 use crate::findings::{Findings, Topic};
 use crate::fleet::{Fleet, Post};
 use crate::listener::{self, ListenError};
@@ -99,8 +100,8 @@ fn validate(config: &Path) -> Result<(), StartError> {
             println!("note: {finding}");
         }
     }
-    if !loaded.not_yet_in_effect.is_empty() {
-        println!("note: accepted, not yet in effect: {}", loaded.not_yet_in_effect.join(", "));
+    for (key, reason) in &loaded.without_effect {
+        println!("note: {key} has no effect: {reason}");
     }
     Ok(())
 }
@@ -113,13 +114,8 @@ fn run(config: &Path) -> Result<(), StartError> {
     let log_filter = log::start(&settings.observability.log_level)?;
     info!(version = shared::version::VERSION, config = %config.display(),
         service = settings.observability.service_name, "starting");
-    if !loaded.not_yet_in_effect.is_empty() {
-        warn!("accepted, not yet in effect: {}", loaded.not_yet_in_effect.join(", "));
-    }
-    if loaded.not_yet_in_effect.iter().any(|key| key.starts_with("proxy.tls.")) {
-        warn!(
-            "proxy.tls is not in effect: the proxy listener speaks plain HTTP; end TLS in front of it"
-        );
+    for (key, reason) in &loaded.without_effect {
+        debug!("{key} has no effect: {reason}");
     }
     for variable in &loaded.ignored_variables {
         debug!("{variable} is not configuration and is ignored");
@@ -189,7 +185,17 @@ async fn serve(
     debug!(path = %program.path.display(), "worker program");
 
     let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
-    let dial: Arc<dyn Dial> = Arc::new(DirectDial::new(limit));
+    let proxy = match &settings.source {
+        Source::Managed(managed) => managed.proxy.clone(),
+        Source::Etcd(_) | Source::File(_) => None,
+    };
+    let dial: Arc<dyn Dial> = match proxy {
+        Some(proxy) => {
+            info!(host = proxy.host, port = proxy.port, "the Cloud is reached through a proxy");
+            Arc::new(ProxyDial::new(proxy, limit))
+        }
+        None => Arc::new(DirectDial::new(limit)),
+    };
     let (projection, updates) = projection::start(origin.source()?, Arc::clone(&dial))
         .map_err(system("starting the projection"))?;
 

@@ -23,6 +23,9 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
         sse_keepalive_ms: millis(settings.downstream.sse_keepalive),
         env_id: env_id.to_owned(),
         access_log: settings.observability.access_log,
+        url_rewrites: proxy.url_rewrites.clone(),
+        client_rules: settings.observability.client_rules.clone(),
+        retries: settings.upstream.retries,
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), proxy.address, log_filter)
 }

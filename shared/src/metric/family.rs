@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 24] = [
+pub static FAMILIES: [&Family; 25] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -28,6 +28,7 @@ pub static FAMILIES: [&Family; 24] = [
     &USAGE_EVENT_DROPS,
     &AUTH_DECISIONS,
     &SAMPLES_DROPPED,
+    &TOKENS_BY_CLIENT,
 ];
 
 /// Labels of what is counted per request.
@@ -304,6 +305,15 @@ pub static SAMPLES_DROPPED: Family = family(
     Kind::Counter,
     &[],
     "Samples counted nowhere, because the memory of a worker's metrics is full.",
+);
+
+/// Tokens by the program that called.
+pub static TOKENS_BY_CLIENT: Family = family(
+    24,
+    "aisix_llm_tokens_by_client_total",
+    Kind::Counter,
+    &["client_type", "model", "token_type"],
+    "Tokens by the calling program, which its user agent names.",
 );
 
 #[cfg(test)]

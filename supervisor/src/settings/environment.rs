@@ -36,6 +36,7 @@ pub struct Findings {
 pub fn read(environment: &Environment, raw: &mut Raw) -> Findings {
     let mut findings = Findings::default();
     let mut unknown = Vec::new();
+    let mut set: BTreeMap<&str, (&str, &OsString)> = BTreeMap::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
         let upper = name.to_ascii_uppercase();
@@ -48,6 +49,14 @@ pub fn read(environment: &Environment, raw: &mut Raw) -> Findings {
         match Key::find(published.map_or(path.as_str(), |(_, key)| key)) {
             Some(key) => {
                 let origin = Origin::Variable(name.to_owned());
+                // Names count in any case, so two variables may mean one key.
+                if let Some((other, before)) = set.insert(key.name, (name, value))
+                    && before != value
+                {
+                    let text =
+                        format!("{other} and {name} both set {}, differently; keep one", key.name);
+                    findings.problems.push(Problem::Together(text));
+                }
                 let value = match value.to_str() {
                     Some(value) => Value::from_variable(key.kind, value),
                     None => Err("its value is not UTF-8".to_owned()),

@@ -39,7 +39,7 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// No such key.
-    #[error("unknown key {name} ({origin}){}", suggestion(name, origin))]
+    #[error("unknown key {} ({origin}){}", shown(name), suggestion(name, origin))]
     UnknownKey {
         /// Its path with dots.
         name: String,
@@ -67,6 +67,13 @@ pub enum Problem {
     /// Keys that contradict each other.
     #[error("{0}")]
     Together(String),
+}
+
+/// On one line, and not all of it where a text has slipped into the place of a key.
+fn shown(name: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    let escaped: String = name.escape_debug().take(CHARS_MAX).collect();
+    if name.chars().count() > CHARS_MAX { format!("{escaped}...") } else { escaped }
 }
 
 fn suggestion(name: &str, origin: &Origin) -> String {

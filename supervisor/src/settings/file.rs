@@ -2,7 +2,6 @@
 //! what its key wants and every unknown key is found at every level.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,21 +11,21 @@ use serde_saphyr::Spanned;
 use super::error::{Origin, Problem, SettingsError};
 use super::key::{Key, Kind};
 use super::raw::Raw;
+use super::text;
 use super::value::{RawObject, Scalar, Value};
 
 /// Reads the file at `path` into `raw` and returns what is wrong with its keys and values.
 pub fn read(path: &Path, raw: &mut Raw) -> Result<Vec<Problem>, SettingsError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-    let mut reading = Reading { path, raw, problems: Vec::new(), at: String::new() };
-    let level = Level { reading: &mut reading, prefix: "" };
-    let parsed = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("yaml" | "yml") => yaml(&text, level),
-        Some("json") => json(&text, level),
-        Some("toml") => toml(&text, level),
+    let parse = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("yaml" | "yml") => yaml,
+        Some("json") => json,
+        Some("toml") => toml,
         _ => return Err(SettingsError::Extension(path.to_owned())),
     };
-    match parsed {
+    let text =
+        text::read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+    let mut reading = Reading { path, raw, problems: Vec::new(), at: String::new() };
+    match parse(&text, Level { reading: &mut reading, prefix: "" }) {
         Ok(()) => Ok(reading.problems),
         Err(reason) => Err(SettingsError::parse(path, reading.at, reason)),
     }

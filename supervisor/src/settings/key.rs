@@ -1,9 +1,9 @@
 //! Every configuration key, once: its name, its type, its default, and whether this build acts on it.
 //!
-//! The table drives reading of files and variables, the detection of unknown keys, and the list of keys that are
-//! accepted but not yet in effect. Names and defaults are those of the published data plane, then our own.
+//! The table drives reading of files and variables, the detection of unknown keys, and the refusal of values that this
+//! build cannot act on. Names and defaults are those of the published data plane, then our own.
 
-use Effect::{ByDesign, InEffect, NotYet};
+use Effect::{ByDesign, InEffect, InEffect as NotYet, Refused};
 use Kind::{Bool, Choice, Integer, Number, Numbers, Objects, Secret, Text, Texts, TextsInFile};
 
 /// What a value must be.
@@ -34,12 +34,13 @@ pub enum Kind {
 /// What becomes of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// This build acts on it.
+    /// The gateway acts on it.
     InEffect,
-    /// Accepted and checked; a later build acts on it.
-    NotYet,
-    /// Accepted for compatibility; there is nothing here that it could change.
-    ByDesign,
+    /// Accepted for compatibility; there is nothing here that it could change, for this reason.
+    ByDesign(&'static str),
+    /// Any value but the default asks for something that this build does not do: the start is refused, with this reason
+    /// and remedy.
+    Refused(&'static str),
 }
 
 /// One configuration key.
@@ -93,6 +94,14 @@ const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, effe
     Key { name, kind, default, effect }
 }
 
+const NO_TLS: &str = "this build does not end TLS; remove it, and end TLS in front of the gateway";
+const NO_REDIS: &str = "this build does not use Redis; remove it, and leave the backend at memory";
+const NO_TRACES: &str = "this build sends no traces; set it to false or remove it";
+const NO_METRICS_PUSH: &str = "metrics are only pulled, as in the published data plane";
+const NO_ADMIN: &str =
+    "there is no admin interface: managed mode has none, and without it a listener is refused";
+const NO_SERIES: &str = "this build has no such series";
+
 const BACKENDS: Kind = Choice(&["memory", "redis"]);
 const REDIS_MODES: Kind = Choice(&["single", "cluster", "sentinel"]);
 const E2E_EDGES: &str = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2,5,10,30,60,120,300,420,600";
@@ -113,45 +122,44 @@ pub static KEYS: &[Key] = &[
     key("etcd.tls.client_cert_file", Text, None, InEffect),
     key("etcd.tls.client_key_file", Text, None, InEffect),
     key("etcd.tls.domain_name", Text, None, InEffect),
-    key("resources_file", Text, None, NotYet),
+    key("resources_file", Text, None, InEffect),
 
     key("proxy.addr", Text, None, InEffect),
     key("proxy.request_body_limit_bytes", Integer, Some("0"), InEffect),
-    key("proxy.tls.cert_file", Text, None, NotYet),
-    key("proxy.tls.key_file", Text, None, NotYet),
-    key("proxy.tls.min_version", Choice(&["1.2", "1.3"]), Some("1.3"), NotYet),
+    key("proxy.tls.cert_file", Text, None, Refused(NO_TLS)),
+    key("proxy.tls.key_file", Text, None, Refused(NO_TLS)),
+    key("proxy.tls.min_version", Choice(&["1.2", "1.3"]), Some("1.3"), Refused(NO_TLS)),
     key("proxy.real_ip.trusted_proxies", Texts, Some(""), InEffect),
     key("proxy.real_ip.recursive", Bool, Some("false"), InEffect),
     key("proxy.real_ip.header", Text, Some("x-forwarded-for"), InEffect),
     key("proxy.request_id.accept_headers", Texts, Some("x-aisix-request-id"), InEffect),
-    // One runtime thread per worker process, whatever it says.
-    key("proxy.thread_per_core", Bool, None, ByDesign),
+    key("proxy.thread_per_core", Bool, None, ByDesign("every worker process has one thread")),
     key("proxy.workers", Integer, None, InEffect),
-    key("proxy.url_rewrites", Objects(&["name", "match", "rewrite"]), Some(""), NotYet),
+    key("proxy.url_rewrites", Objects(&["name", "match", "rewrite"]), Some(""), InEffect),
 
-    key("admin.enabled", Bool, Some("true"), NotYet),
-    key("admin.addr", Text, Some("127.0.0.1:0"), NotYet),
-    key("admin.admin_keys", Texts, Some(""), NotYet),
-    key("admin.tls.cert_file", Text, None, NotYet),
-    key("admin.tls.key_file", Text, None, NotYet),
+    key("admin.enabled", Bool, Some("true"), ByDesign(NO_ADMIN)),
+    key("admin.addr", Text, Some("127.0.0.1:0"), ByDesign(NO_ADMIN)),
+    key("admin.admin_keys", Texts, Some(""), ByDesign(NO_ADMIN)),
+    key("admin.tls.cert_file", Text, None, ByDesign(NO_ADMIN)),
+    key("admin.tls.key_file", Text, None, ByDesign(NO_ADMIN)),
 
     key("observability.service_name", Text, Some("aisix"), InEffect),
     key("observability.log_level", Text, Some("info"), InEffect),
     key("observability.access_log", Bool, Some("true"), InEffect),
-    key("observability.status_page", Bool, Some("true"), NotYet),
+    key("observability.status_page", Bool, Some("false"), Refused("this build has no status page; use the routes below /status")),
     key("observability.metrics.prometheus.enabled", Bool, Some("true"), InEffect),
     key("observability.metrics.prometheus.path", Text, Some("/metrics"), InEffect),
     key("observability.metrics.prometheus.addr", Text, Some("0.0.0.0:9090"), InEffect),
-    key("observability.metrics.otlp.enabled", Bool, Some("false"), NotYet),
-    key("observability.metrics.otlp.endpoint", Text, None, NotYet),
-    key("observability.metrics.client_type_rules", Objects(&["pattern", "client"]), Some(""), NotYet),
+    key("observability.metrics.otlp.enabled", Bool, Some("false"), ByDesign(NO_METRICS_PUSH)),
+    key("observability.metrics.otlp.endpoint", Text, None, ByDesign(NO_METRICS_PUSH)),
+    key("observability.metrics.client_type_rules", Objects(&["pattern", "client"]), Some(""), InEffect),
     key("observability.metrics.buckets.request_e2e_latency", Numbers, Some(E2E_EDGES), InEffect),
     key("observability.metrics.buckets.request_ttft", Numbers, Some(TTFT_EDGES), InEffect),
-    key("observability.metrics.buckets.guardrail_latency", Numbers, Some(GUARDRAIL_EDGES), NotYet),
-    key("observability.metrics.buckets.a2a_ttfb", Numbers, Some(TTFT_EDGES), NotYet),
-    key("observability.tracing.otlp.enabled", Bool, Some("false"), NotYet),
-    key("observability.tracing.otlp.endpoint", Text, None, NotYet),
-    key("observability.tracing.otlp.sample_ratio", Number, Some("1.0"), NotYet),
+    key("observability.metrics.buckets.guardrail_latency", Numbers, Some(GUARDRAIL_EDGES), ByDesign(NO_SERIES)),
+    key("observability.metrics.buckets.a2a_ttfb", Numbers, Some(TTFT_EDGES), ByDesign(NO_SERIES)),
+    key("observability.tracing.otlp.enabled", Bool, Some("false"), Refused(NO_TRACES)),
+    key("observability.tracing.otlp.endpoint", Text, None, ByDesign("without traces there is nothing to send")),
+    key("observability.tracing.otlp.sample_ratio", Number, Some("1.0"), ByDesign("without traces there is nothing to send")),
 
     key("managed.enabled", Bool, Some("false"), InEffect),
     key("managed.cp_base_url", Text, None, InEffect),
@@ -167,39 +175,39 @@ pub static KEYS: &[Key] = &[
     key("managed.dp_id_file", Text, Some("/var/lib/aisix/dp_id"), InEffect),
     key("managed.snapshot_cache_path", Text, None, NotYet),
     key("managed.heartbeat_interval_secs", Integer, Some("15"), InEffect),
-    key("managed.proxy_url", Text, None, NotYet),
+    key("managed.proxy_url", Secret, None, InEffect),
     key("managed.spool_max_bytes", Integer, Some("1073741824"), NotYet),
     key("managed.cert_renewal", Choice(&["auto", "off"]), Some("auto"), NotYet),
     key("managed.budget_unknown", Choice(&["deny", "allow"]), Some("deny"), NotYet),
     key("managed.budget_stale_max_secs", Integer, Some("600"), NotYet),
 
-    key("cache.backend", BACKENDS, Some("memory"), NotYet),
-    key("cache.redis.mode", REDIS_MODES, Some("single"), NotYet),
-    key("cache.redis.url", Secret, None, NotYet),
-    key("cache.redis.nodes", TextsInFile, Some(""), NotYet),
-    key("cache.redis.sentinels", TextsInFile, Some(""), NotYet),
-    key("cache.redis.master_name", Text, None, NotYet),
-    key("cache.redis.username", Text, None, NotYet),
-    key("cache.redis.password", Secret, None, NotYet),
-    key("cache.redis.database", Integer, None, NotYet),
-    key("cache.redis.tls.ca_file", Text, None, NotYet),
-    key("cache.redis.tls.client_cert_file", Text, None, NotYet),
-    key("cache.redis.tls.client_key_file", Text, None, NotYet),
-    key("cache.redis.tls.verify", Bool, Some("true"), NotYet),
-    key("ratelimit.backend", BACKENDS, Some("memory"), NotYet),
-    key("ratelimit.concurrency_ttl_secs", Integer, Some("300"), NotYet),
-    key("ratelimit.redis.mode", REDIS_MODES, Some("single"), NotYet),
-    key("ratelimit.redis.url", Secret, None, NotYet),
-    key("ratelimit.redis.nodes", TextsInFile, Some(""), NotYet),
-    key("ratelimit.redis.sentinels", TextsInFile, Some(""), NotYet),
-    key("ratelimit.redis.master_name", Text, None, NotYet),
-    key("ratelimit.redis.username", Text, None, NotYet),
-    key("ratelimit.redis.password", Secret, None, NotYet),
-    key("ratelimit.redis.database", Integer, None, NotYet),
-    key("ratelimit.redis.tls.ca_file", Text, None, NotYet),
-    key("ratelimit.redis.tls.client_cert_file", Text, None, NotYet),
-    key("ratelimit.redis.tls.client_key_file", Text, None, NotYet),
-    key("ratelimit.redis.tls.verify", Bool, Some("true"), NotYet),
+    key("cache.backend", BACKENDS, Some("memory"), Refused(NO_REDIS)),
+    key("cache.redis.mode", REDIS_MODES, Some("single"), Refused(NO_REDIS)),
+    key("cache.redis.url", Secret, None, Refused(NO_REDIS)),
+    key("cache.redis.nodes", TextsInFile, Some(""), Refused(NO_REDIS)),
+    key("cache.redis.sentinels", TextsInFile, Some(""), Refused(NO_REDIS)),
+    key("cache.redis.master_name", Text, None, Refused(NO_REDIS)),
+    key("cache.redis.username", Text, None, Refused(NO_REDIS)),
+    key("cache.redis.password", Secret, None, Refused(NO_REDIS)),
+    key("cache.redis.database", Integer, None, Refused(NO_REDIS)),
+    key("cache.redis.tls.ca_file", Text, None, Refused(NO_REDIS)),
+    key("cache.redis.tls.client_cert_file", Text, None, Refused(NO_REDIS)),
+    key("cache.redis.tls.client_key_file", Text, None, Refused(NO_REDIS)),
+    key("cache.redis.tls.verify", Bool, Some("true"), Refused(NO_REDIS)),
+    key("ratelimit.backend", BACKENDS, Some("memory"), Refused(NO_REDIS)),
+    key("ratelimit.concurrency_ttl_secs", Integer, Some("300"), ByDesign("it is about counters in Redis")),
+    key("ratelimit.redis.mode", REDIS_MODES, Some("single"), Refused(NO_REDIS)),
+    key("ratelimit.redis.url", Secret, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.nodes", TextsInFile, Some(""), Refused(NO_REDIS)),
+    key("ratelimit.redis.sentinels", TextsInFile, Some(""), Refused(NO_REDIS)),
+    key("ratelimit.redis.master_name", Text, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.username", Text, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.password", Secret, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.database", Integer, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.tls.ca_file", Text, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.tls.client_cert_file", Text, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.tls.client_key_file", Text, None, Refused(NO_REDIS)),
+    key("ratelimit.redis.tls.verify", Bool, Some("true"), Refused(NO_REDIS)),
 
     key("upstream.timeout_ms", Integer, Some("6000000"), InEffect),
     key("upstream.stream_timeout_ms", Integer, Some("0"), InEffect),
@@ -209,7 +217,7 @@ pub static KEYS: &[Key] = &[
     key("upstream.tcp_keepalive_retries", Integer, Some("5"), InEffect),
     key("upstream.pool_idle_timeout_secs", Integer, Some("30"), InEffect),
     key("upstream.pool_max_idle_per_host", Integer, None, InEffect),
-    key("upstream.retries", Integer, Some("2"), NotYet),
+    key("upstream.retries", Integer, Some("2"), InEffect),
     key("upstream.tls.ca_file", Text, None, InEffect),
     key("upstream.tls.client_cert_file", Text, None, InEffect),
     key("upstream.tls.client_key_file", Text, None, InEffect),
@@ -219,13 +227,13 @@ pub static KEYS: &[Key] = &[
     key("downstream.sse_keepalive_interval_secs", Integer, Some("15"), InEffect),
     key("shutdown.min_drain_secs", Integer, Some("30"), InEffect),
     key("shutdown.max_drain_secs", Integer, Some("0"), InEffect),
-    key("bedrock_endpoint_url", Text, None, NotYet),
+    key("bedrock_endpoint_url", Text, None, Refused("this build does not speak to AWS Bedrock; remove it")),
 
     key("supervisor.sandbox", Choice(&["required", "best-effort", "off"]), Some("best-effort"), InEffect),
     key("supervisor.worker_uid_base", Integer, Some("61000"), InEffect),
     key("supervisor.worker_path", Text, None, InEffect),
-    key("supervisor.control_socket", Text, None, NotYet),
-    key("supervisor.replace_drain_secs", Integer, Some("600"), NotYet),
+    key("supervisor.control_socket", Text, None, Refused("this build has no control socket; remove it")),
+    key("supervisor.replace_drain_secs", Integer, Some("600"), Refused("this build replaces no worker that still serves; remove it")),
 ];
 
 #[cfg(test)]

@@ -3,23 +3,29 @@
 //! ```text
 //! key          the table of all keys
 //! file, environment ─► raw     what is written: later sources replace earlier ones, key by key
-//! raw ─► source, traffic, observability ─► Settings     what the program uses; past here nothing is checked again
-//!     └► pending      keys that this build accepts without acting on them, checked all the same
+//! raw ─► refused    values that ask for what this build does not do
+//!     └► source, traffic, rewrite, observability, client_type ─► Settings     what the program uses; past here nothing is
+//!                    checked again
 //! ```
 //!
 //! Promises:
 //! 1. an unknown key is an error that names the key, the place and the nearest known key, wherever it stands;
 //! 2. a text stays as it was written: its type is known before it is read;
-//! 3. no secret appears in an error.
+//! 3. no secret appears in an error;
+//! 4. what is written is acted on, or has nothing to act on, or is refused: nothing is silently ignored.
 
+mod client_type;
 mod environment;
 pub mod error;
 mod file;
 pub mod key;
 pub mod observability;
-mod pending;
+mod proxy_url;
 pub mod raw;
+mod refused;
+mod rewrite;
 pub mod source;
+mod text;
 pub mod traffic;
 pub mod value;
 
@@ -29,8 +35,8 @@ use std::time::Duration;
 
 use self::environment::Environment;
 pub use self::error::{Problem, SettingsError};
-use self::key::Effect;
 pub use self::observability::{MetricsListener, Observability};
+pub use self::proxy_url::ProxyUrl;
 use self::raw::Raw;
 pub use self::source::{Etcd, EtcdTls, Managed, Source};
 pub use self::traffic::{ClientIdentity, Downstream, Proxy, RealIp, Upstream, UpstreamTls};
@@ -80,8 +86,8 @@ pub struct Workers {
 pub struct Loaded {
     /// What the program uses.
     pub settings: Settings,
-    /// Keys that were written and that this build accepts without acting on them.
-    pub not_yet_in_effect: Vec<String>,
+    /// Keys that were written and that there is nothing here to act on for, with the reason.
+    pub without_effect: Vec<(&'static str, &'static str)>,
     /// Variables with our prefix that are nobody's configuration.
     pub ignored_variables: Vec<String>,
 }
@@ -103,18 +109,16 @@ impl Settings {
         if !problems.is_empty() {
             return Err(SettingsError::Invalid(problems));
         }
+        let refused = refused::find(&raw);
+        if !refused.is_empty() {
+            return Err(SettingsError::Invalid(refused));
+        }
         let settings = Self::new(&raw, &environment)?;
-        let managed = matches!(settings.source, Source::Managed(_));
-        let not_yet_in_effect = raw.written(|key| {
-            // The admin listener does not exist in managed mode, as published.
-            let absent = managed && key.name.starts_with("admin.");
-            key.effect == Effect::NotYet && !absent
-        });
-        Ok(Loaded { settings, not_yet_in_effect, ignored_variables: findings.ignored })
+        let without_effect = raw.without_effect();
+        Ok(Loaded { settings, without_effect, ignored_variables: findings.ignored })
     }
 
     fn new(raw: &Raw, environment: &Environment) -> Result<Self, Problem> {
-        pending::check(raw)?;
         let source = Source::new(raw, environment)?;
         let proxy = Proxy::new(raw)?;
         let observability = Observability::new(raw)?;

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use shared::worker_settings::ClientRule;
 use tracing_subscriber::EnvFilter;
 
+use super::client_type;
 use super::error::Problem;
 use super::raw::Raw;
 
@@ -25,6 +27,8 @@ pub struct Observability {
     pub e2e_buckets: Vec<f64>,
     /// Upper edges, in seconds, of the histogram of first tokens: finite, positive, ascending.
     pub ttft_buckets: Vec<f64>,
+    /// Rules that name client programs, in order.
+    pub client_rules: Vec<ClientRule>,
 }
 
 /// The listener of metrics and status.
@@ -57,6 +61,7 @@ impl Observability {
             metrics: listener.filter(|_| raw.flag("observability.metrics.prometheus.enabled")),
             e2e_buckets: edges(raw, "observability.metrics.buckets.request_e2e_latency")?,
             ttft_buckets: edges(raw, "observability.metrics.buckets.request_ttft")?,
+            client_rules: client_type::rules(raw)?,
         })
     }
 }

@@ -4,16 +4,16 @@
 //! uses; a problem they find names the key and the place.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use shared::secret::Secret;
 
 use super::error::{Origin, Problem};
-use super::key::{KEYS, Key, Kind};
+use super::key::{Effect, KEYS, Key, Kind};
+use super::text;
 use super::value::{Object, Value};
 
 /// Every key that has a value.
@@ -47,12 +47,22 @@ impl Raw {
         };
     }
 
-    /// Keys that were written and that `chosen` picks.
-    pub fn written(&self, chosen: impl Fn(&Key) -> bool) -> Vec<String> {
-        KEYS.iter()
-            .filter(|key| chosen(key) && self.is_written(key.name))
-            .map(|key| key.name.to_owned())
+    /// Keys that were written and that there is nothing here to act on for, with the reason.
+    pub fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        let written = KEYS.iter().filter(|key| self.is_written(key.name));
+        written
+            .filter_map(|key| match key.effect {
+                Effect::ByDesign(reason) => Some((key.name, reason)),
+                Effect::InEffect | Effect::Refused(_) => None,
+            })
             .collect()
+    }
+
+    /// Whether the key has another value than its default.
+    pub fn differs(&self, key: &'static Key) -> bool {
+        let default = Entry::default_of(key);
+        let value = self.0.get(key.name).map(|entry| &entry.value);
+        value != default.as_ref().map(|entry| &entry.value)
     }
 
     /// Whether the key was written, rather than left at its default.
@@ -95,7 +105,7 @@ impl Raw {
     /// The content of the file that the key names; `None` = absent.
     pub fn file(&self, key: &'static str) -> Result<Option<String>, Problem> {
         let read = |path: &str| {
-            fs::read_to_string(path)
+            text::read(Path::new(path))
                 .map_err(|error| self.problem(key, format!("cannot read {path}: {error}")))
         };
         self.text(key).map(read).transpose()

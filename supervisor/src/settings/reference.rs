@@ -12,7 +12,8 @@ then the environment: `proxy.addr` is `AISIX_PROXY__ADDR`. An unknown key is an 
 known key. Lists are separated by commas in a variable, lists of objects are JSON. `AISIX_DP_BUDGET_STALE_MAX_SECONDS` is
 another name of `managed.budget_stale_max_secs`. `RUST_LOG` goes before `observability.log_level`.
 
-A key that is *not yet* in effect is checked and accepted; those that are set are listed once at start.
+Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
+remedy: nothing is silently ignored. `aisix validate` tells the same without starting.
 
 | key | value | default | in effect |
 |---|---|---|---|
@@ -36,9 +37,9 @@ fn page() -> String {
         };
         let default = default.filter(|text| !text.is_empty()).map(|text| format!("`{text}`"));
         let effect = match effect {
-            Effect::InEffect => "yes",
-            Effect::NotYet => "not yet",
-            Effect::ByDesign => "accepted; nothing to change here",
+            Effect::InEffect => "yes".to_owned(),
+            Effect::ByDesign(reason) => format!("accepted without effect: {reason}"),
+            Effect::Refused(reason) => format!("refused: {reason}"),
         };
         let default = default.unwrap_or_default();
         writeln!(page, "| `{name}` | {value} | {default} | {effect} |").unwrap();

@@ -8,6 +8,7 @@ use shared::secret::Secret;
 
 use super::environment::Environment;
 use super::error::Problem;
+use super::proxy_url::ProxyUrl;
 use super::raw::Raw;
 use crate::bundle::source::{BundleSource, Written};
 use crate::cloud::manager::ManagerUrl;
@@ -46,6 +47,8 @@ pub struct Managed {
     pub dp_id_file: PathBuf,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// The forward proxy through which manager and etcd are reached; `None` = directly.
+    pub proxy: Option<ProxyUrl>,
 }
 
 /// An etcd without a Cloud.
@@ -135,6 +138,7 @@ impl Managed {
             heartbeat_interval: Duration::from_secs(
                 interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
             ),
+            proxy: proxy(raw)?,
         })
     }
 
@@ -164,6 +168,12 @@ fn endpoint(url: &str) -> Result<Endpoint, String> {
         EndpointError::Extra => format!("the URL {error}"),
         error => format!("{url:?} {error}"),
     })
+}
+
+fn proxy(raw: &Raw) -> Result<Option<ProxyUrl>, Problem> {
+    const KEY: &str = "managed.proxy_url";
+    let parse = |url: &Secret<String>| url.expose().parse().map_err(|told| raw.problem(KEY, told));
+    raw.secret(KEY).map(parse).transpose()
 }
 
 fn at_root(endpoint: Endpoint) -> Result<Endpoint, String> {
@@ -246,7 +256,10 @@ fn user(raw: &Raw, environment: &Environment) -> Result<Option<(String, Secret<S
         .find(|(name, _)| *name == variable)
         .and_then(|(_, value)| value.to_str())
         .ok_or_else(|| {
-            raw.problem(VARIABLE, format!("there is no environment variable {variable}"))
+            raw.problem(
+                VARIABLE,
+                format!("there is no environment variable {variable} with UTF-8 text"),
+            )
         })?;
     Ok(Some((user.to_owned(), Secret::new(password.to_owned()))))
 }

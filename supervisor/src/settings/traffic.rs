@@ -8,9 +8,11 @@ use std::time::Duration;
 use http::HeaderName;
 use shared::cidr::Cidr;
 use shared::secret::Secret;
+use shared::worker_settings::UrlRewrite;
 
 use super::error::Problem;
 use super::raw::Raw;
+use super::rewrite;
 
 /// Headers that carry credentials or have a meaning of their own: never a request id. As published.
 const NOT_REQUEST_IDS: [&str; 12] = [
@@ -41,6 +43,8 @@ pub struct Proxy {
     pub real_ip: RealIp,
     /// Headers a caller may name its request in, in order; empty = always ours.
     pub request_id_headers: Vec<HeaderName>,
+    /// Rules that give a request another path, in order.
+    pub url_rewrites: Vec<UrlRewrite>,
 }
 
 /// How the caller's address is found behind proxies.
@@ -53,6 +57,9 @@ pub struct RealIp {
     /// The header.
     pub header: HeaderName,
 }
+
+/// Most repetitions of an attempt: a provider that fails so often does not recover within a request.
+const RETRIES_MAX: u32 = 10;
 
 /// Most worker processes: more than any machine has cores.
 const WORKERS_MAX: u64 = 1024;
@@ -91,6 +98,7 @@ impl Proxy {
                 )?,
             },
             request_id_headers: request_id_headers(raw)?,
+            url_rewrites: rewrite::rules(raw)?,
         })
     }
 }
@@ -138,6 +146,8 @@ pub struct Upstream {
     pub pool_idle_timeout: Option<Duration>,
     /// Idle connections kept per upstream; `None` = no limit.
     pub pool_idle_max: Option<u64>,
+    /// How often an attempt that failed is repeated.
+    pub retries: u32,
     /// TLS towards providers.
     pub tls: UpstreamTls,
 }
@@ -173,12 +183,21 @@ impl Upstream {
             keepalive_retries: raw.bounded("upstream.tcp_keepalive_retries")?,
             pool_idle_timeout: raw.limit_secs("upstream.pool_idle_timeout_secs"),
             pool_idle_max: raw.integer("upstream.pool_max_idle_per_host"),
+            retries: retries(raw)?,
             tls: UpstreamTls {
                 roots_pem: raw.file("upstream.tls.ca_file")?,
                 identity: identity(raw)?,
                 verify: raw.flag("upstream.tls.verify"),
             },
         })
+    }
+}
+
+fn retries(raw: &Raw) -> Result<u32, Problem> {
+    const KEY: &str = "upstream.retries";
+    match raw.bounded(KEY)? {
+        retries @ 0..=RETRIES_MAX => Ok(retries),
+        retries => Err(raw.problem(KEY, format!("must be at most {RETRIES_MAX}, found {retries}"))),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Counting takes one look-up of the labels and a store; nothing is allocated for a series that exists, nothing waits and
 //! nothing fails: where there is no room for a new series, that is counted instead.
 
+mod client_type;
 mod request;
 mod slots;
 
@@ -25,6 +26,7 @@ use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 use crate::sys;
 use slots::Slots;
 
+pub use client_type::ClientTypes;
 pub use request::RequestFacts;
 
 /// The counters of this worker.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shared::metric::family::{
     E2E_LATENCY, LLM_FIRST_TOKEN, LLM_INPUT_TOKENS, LLM_OUTPUT_TOKENS, LLM_REQUEST_DURATION,
     LLM_REQUESTS, LLM_TOTAL_TOKENS, PROXY_FAILED_REQUESTS, PROXY_REQUEST_DURATION, PROXY_REQUESTS,
-    REQUEST_DURATION, REQUESTS, TOKENS_CONSUMED, TTFT,
+    REQUEST_DURATION, REQUESTS, TOKENS_BY_CLIENT, TOKENS_CONSUMED, TTFT,
 };
 
 use super::{Metrics, StatusText, status_class};
@@ -47,6 +47,8 @@ pub struct RequestFacts<'a> {
     pub prompt_tokens: u64,
     /// Tokens of the answer.
     pub completion_tokens: u64,
+    /// The program that calls, by its user agent.
+    pub client_type: &'a str,
     /// Whether an upstream was asked.
     pub reached_llm: bool,
 }
@@ -121,13 +123,15 @@ impl Metrics {
     fn tokens(&self, facts: &RequestFacts<'_>) {
         let of_use = facts.of_use();
         let total = facts.prompt_tokens.saturating_add(facts.completion_tokens);
-        for (family, tokens) in [
-            (&LLM_INPUT_TOKENS, facts.prompt_tokens),
-            (&LLM_OUTPUT_TOKENS, facts.completion_tokens),
-            (&LLM_TOTAL_TOKENS, total),
+        for (family, token_type, tokens) in [
+            (&LLM_INPUT_TOKENS, "input", facts.prompt_tokens),
+            (&LLM_OUTPUT_TOKENS, "output", facts.completion_tokens),
+            (&LLM_TOTAL_TOKENS, "total", total),
         ] {
             if tokens > 0 {
                 self.add(family, &of_use, tokens);
+                let by_client = [facts.client_type, facts.model, token_type];
+                self.add(&TOKENS_BY_CLIENT, &by_client, tokens);
             }
         }
         if total > 0 {

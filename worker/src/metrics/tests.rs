@@ -53,6 +53,7 @@ impl Seen {
 
 fn facts() -> RequestFacts<'static> {
     RequestFacts {
+        client_type: "curl",
         endpoint: "/v1/chat/completions",
         inbound_protocol: "openai",
         provider: "openai",

@@ -13,7 +13,7 @@ use super::resolve::Target;
 use super::{RequestError, UpstreamError};
 use crate::dialect::openai::ChatRequest;
 use crate::provider::{ProviderError, openai};
-use crate::upstream::{Answer, AnswerBody};
+use crate::upstream::{Answer, AnswerBody, SendError};
 
 /// The largest answer that is no stream, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -88,7 +88,10 @@ pub async fn run(
     account.attempt_begins();
     let answering = async {
         let sending = upstreams.send(&target.provider_key, &target.endpoint, outgoing);
-        let answer = sending.await.map_err(|error| UpstreamError::Transport(error.to_string()))?;
+        let answer = sending.await.map_err(|error| match error {
+            SendError::Connect(error) => UpstreamError::Unreached(error.to_string()),
+            SendError::Transport(_) => UpstreamError::Transport(error.to_string()),
+        })?;
         if !answer.head.status.is_success() {
             return Err(refusal(answer).await);
         }

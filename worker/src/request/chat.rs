@@ -17,6 +17,10 @@ use crate::server::Body;
 /// Names the call in a successful answer; the same id as the request's.
 const CALL_ID: HeaderName = HeaderName::from_static("x-aisix-call-id");
 
+/// A failed attempt is repeated after this pause, each further one after twice the last.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Serves a chat request of an authenticated caller.
 pub async fn serve(mut account: Account, head: &Parts, body: Incoming) -> Response<Body> {
     let request = match admitted(&mut account, head, body).await {
@@ -103,6 +107,18 @@ async fn attempted(
         (target, Limits::of(&found.model, &proxy.settings.upstream))
     };
     account.target = Some(target.clone());
-    let reply = attempt::run(account, &target, request, limits).await?;
-    Ok((reply, limits))
+    let retries = account.proxy.settings.retries;
+    let mut pause = RETRY_PAUSE;
+    loop {
+        match attempt::run(account, &target, request, limits).await {
+            Err(RequestError::Upstream(error))
+                if error.may_be_repeated() && account.failed_attempts() < retries =>
+            {
+                account.attempt_failed(&error.into());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            }
+            result => return Ok((result?, limits)),
+        }
+    }
 }

@@ -94,7 +94,10 @@ pub enum UpstreamError {
     /// What it answered cannot be read.
     #[error("upstream returned a response that cannot be decoded")]
     Decode(String),
-    /// No connection, or it broke before an answer.
+    /// The upstream was never reached: nothing was sent.
+    #[error("cannot reach the upstream")]
+    Unreached(String),
+    /// The connection broke before an answer.
     #[error("cannot reach the upstream")]
     Transport(String),
     /// It took too long.
@@ -185,17 +188,32 @@ impl RequestError {
 
     /// What the operator is told beside the caller's message.
     pub fn detail(&self) -> Cow<'_, str> {
-        use UpstreamError::{Cut, Decode, Transport};
+        use UpstreamError::{Cut, Decode, Transport, Unreached};
         match self {
-            Self::Upstream(error @ (Decode(detail) | Transport(detail) | Cut(detail))) => {
-                format!("{error}: {detail}").into()
-            }
+            Self::Upstream(
+                error @ (Decode(detail) | Unreached(detail) | Transport(detail) | Cut(detail)),
+            ) => format!("{error}: {detail}").into(),
             _ => self.to_string().into(),
         }
     }
 }
 
 impl UpstreamError {
+    /// Whether the same request may be sent again: the upstream has not had it, or has told that it failed. Where the
+    /// upstream had it and fell silent it may have worked on it, and a second one could be charged twice.
+    pub fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Unreached(_) => true,
+            Self::Failed { status } => status.is_server_error(),
+            Self::Refused { .. }
+            | Self::InBand(_)
+            | Self::Decode(_)
+            | Self::Transport(_)
+            | Self::Timeout(_)
+            | Self::Cut(_) => false,
+        }
+    }
+
     fn words(&self) -> Option<&ProviderError> {
         match self {
             Self::Refused { error, .. } | Self::InBand(error) => Some(error),
@@ -212,9 +230,11 @@ impl UpstreamError {
                 .filter(StatusCode::is_client_error)
                 .unwrap_or(StatusCode::BAD_GATEWAY),
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Failed { .. } | Self::Decode(_) | Self::Transport(_) | Self::Cut(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Failed { .. }
+            | Self::Decode(_)
+            | Self::Unreached(_)
+            | Self::Transport(_)
+            | Self::Cut(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -222,7 +242,7 @@ impl UpstreamError {
         match self {
             Self::Refused { .. } | Self::Failed { .. } | Self::InBand(_) => "upstream_error",
             Self::Decode(_) => "upstream_decode_error",
-            Self::Transport(_) => "transport_error",
+            Self::Unreached(_) | Self::Transport(_) => "transport_error",
             Self::Timeout(_) => "timeout",
             Self::Cut(_) => "stream_aborted",
         }
@@ -233,7 +253,7 @@ impl UpstreamError {
             Self::Refused { .. } | Self::Failed { .. } => "upstream_status",
             Self::InBand(_) => "upstream_in_band",
             Self::Decode(_) => "upstream_decode",
-            Self::Transport(_) => "transport",
+            Self::Unreached(_) | Self::Transport(_) => "transport",
             Self::Timeout(_) => "timeout",
             Self::Cut(_) => "stream_aborted",
         }

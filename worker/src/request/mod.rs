@@ -1,4 +1,4 @@
-//! The life of a request, told in order: route, authenticate, admit, resolve, attempt, relay, account.
+//! The life of a request, told in order: rewrite, route, authenticate, admit, resolve, attempt, relay, account.
 //!
 //! Every answer carries the gateway's name and the id of the request. Nothing of a caller's headers reaches an upstream but
 //! that id, and nothing of an upstream's but the content type and when to ask again.
@@ -15,6 +15,7 @@ mod real_ip;
 mod relay;
 mod request_id;
 mod resolve;
+mod rewrite;
 mod route;
 mod trace;
 
@@ -34,6 +35,7 @@ use route::{Action, Endpoint, Route};
 
 pub use error::{RequestError, UpstreamError};
 pub use request_id::REQUEST_ID;
+pub use rewrite::Rewrites;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -43,7 +45,8 @@ pub async fn serve(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    proxy.rewrites.apply(&mut head.uri);
     let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
     let mut response = match route::find(&head.method, head.uri.path()) {
         Route::Live => probe::live(&proxy.health, head.uri.query()),

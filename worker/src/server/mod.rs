@@ -25,7 +25,8 @@ use shared::worker_settings::ProxySettings;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::{ClientTypes, Metrics};
+use crate::request::Rewrites;
 use crate::tables::Tables;
 use crate::upstream::{Connector, TrustRoots, Upstreams};
 
@@ -55,6 +56,10 @@ pub struct Proxy {
     pub metrics: Rc<Metrics>,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
+    /// Other paths for requests.
+    pub rewrites: Rewrites,
+    /// Which program calls.
+    pub client_types: ClientTypes,
     /// What every answer calls the gateway.
     pub server_name: HeaderValue,
 }
@@ -75,6 +80,8 @@ impl Proxy {
         // A packager may set a version that no header can carry.
         let server_name = HeaderValue::try_from(format!("AISIX/{VERSION}"));
         Rc::new(Self {
+            rewrites: Rewrites::new(&settings.url_rewrites),
+            client_types: ClientTypes::new(&settings.client_rules),
             settings,
             tables: RefCell::default(),
             health: Health::new(),

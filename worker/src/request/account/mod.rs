@@ -51,6 +51,7 @@ pub struct Account {
     /// Size of the prompt, for an estimate.
     pub prompt_bytes: usize,
     attempt: Option<Attempt>,
+    failed_attempts: u32,
     started: Instant,
     occurred_at: OffsetDateTime,
     method: String,
@@ -90,6 +91,7 @@ impl Account {
             is_stream: false,
             prompt_bytes: 0,
             attempt: None,
+            failed_attempts: 0,
             started: Instant::now(),
             occurred_at: OffsetDateTime::now_utc(),
             method: cut(head.method.as_str(), CALLER_TEXT_CHARS_MAX),
@@ -116,6 +118,28 @@ impl Account {
             first_event: None,
             seen: Seen::default(),
         });
+    }
+
+    /// How many attempts have failed and were followed by another.
+    pub fn failed_attempts(&self) -> u32 {
+        self.failed_attempts
+    }
+
+    /// The attempt has failed, and another one follows. It leaves a usage event of its own.
+    pub fn attempt_failed(&mut self, error: &RequestError) {
+        let status = error.status().as_u16();
+        if let Some(event) = usage::event(self, status, Some(error), self.tokens(status)) {
+            self.proxy.usage.record(event);
+        }
+        self.count_attempt(status);
+        tracing::warn!(
+            request_id = self.id(),
+            attempt = self.failed_attempts,
+            error = cut(&error.detail(), MESSAGE_CHARS_MAX),
+            "an attempt at an upstream failed and is repeated"
+        );
+        self.attempt = None;
+        self.failed_attempts += 1;
     }
 
     /// The upstream has begun to answer, and not with an error.
@@ -179,14 +203,9 @@ impl Account {
         Tokens { usage, is_estimated: true }
     }
 
-    fn count(&self, status: u16, tokens: TokenUsage) {
+    fn count_attempt(&self, status: u16) {
         let metrics = &self.proxy.metrics;
         let labels = self.labels();
-        let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
-        let caller = self.caller.as_deref();
-        let of_caller = |field: fn(&ApiKey) -> Option<&String>| {
-            caller.and_then(field).map_or("", String::as_str)
-        };
         if let Some(attempt) = &self.attempt {
             // A caller that leaves says nothing of the upstream.
             let success = match status {
@@ -198,8 +217,20 @@ impl Account {
         }
         if self.requested_model.is_some() {
             let Labels { model, key_id, key_name, .. } = labels;
+            let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
             metrics.usage_emitted(endpoint, status, dialect, model, key_id, key_name);
         }
+    }
+
+    fn count(&self, status: u16, tokens: TokenUsage) {
+        self.count_attempt(status);
+        let metrics = &self.proxy.metrics;
+        let labels = self.labels();
+        let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
+        let caller = self.caller.as_deref();
+        let of_caller = |field: fn(&ApiKey) -> Option<&String>| {
+            caller.and_then(field).map_or("", String::as_str)
+        };
         if status == CALLER_GONE {
             metrics.client_cancelled(endpoint, labels.model, labels.key_id, labels.key_name);
         }
@@ -222,6 +253,7 @@ impl Account {
             ttft: first_event.map(|first| first.saturating_duration_since(self.started)),
             prompt_tokens: tokens.prompt.into(),
             completion_tokens: tokens.completion.into(),
+            client_type: self.proxy.client_types.of(&self.user_agent),
             reached_llm: self.attempt.is_some(),
         });
     }
@@ -258,7 +290,7 @@ impl Account {
             request_id = self.id(),
             provider_request_id,
             served_by_model = if self.attempt.is_some() { labels.model } else { "" },
-            routing_attempt_count = u32::from(self.attempt.is_some()),
+            routing_attempt_count = self.failed_attempts + u32::from(self.attempt.is_some()),
             routing_fallback_count = 0,
             error_kind = error.map_or("", RequestError::kind),
             error = error.map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX)).unwrap_or_default(),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Account, CALLER_TEXT_CHARS_MAX, MESSAGE_CHARS_MAX, Tokens, cut, millis};
 use crate::request::RequestError;
 
-/// What the Cloud is told; nothing of a request that was never understood.
+/// What the Cloud is told of an attempt, or of a request without one; nothing of a request that was never understood.
 pub(super) fn event(
     account: &Account,
     status: u16,
@@ -44,13 +44,24 @@ pub(super) fn event(
         upstream_ttft_ms: attempt
             .zip(first_event)
             .map_or(0, |(attempt, first)| since(attempt.started, first)),
-        downstream_latency_ms: since(account.started, first_event.unwrap_or(now)),
+        // Told once, by the attempt that ends the request.
+        downstream_latency_ms: if account.is_settled {
+            since(account.started, first_event.unwrap_or(now))
+        } else {
+            0
+        },
         status_code: status,
         provider_request_id: seen.id,
         provider_model_version: seen.model,
         finish_reason: seen.finish_reason,
         inbound_protocol: account.endpoint.dialect.name().to_owned(),
-        attempt_kind: if attempt.is_some() { "initial".to_owned() } else { String::new() },
+        attempt_index: account.failed_attempts,
+        attempt_kind: match (attempt, account.failed_attempts) {
+            (None, _) => "",
+            (Some(_), 0) => "initial",
+            (Some(_), _) => "retry",
+        }
+        .to_owned(),
         error_class: error.map(|error| error.class().to_owned()).unwrap_or_default(),
         error_message: error
             .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX))

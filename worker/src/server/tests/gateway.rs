@@ -53,6 +53,9 @@ pub(crate) fn test_settings() -> ProxySettings {
         sse_keepalive_ms: 0,
         env_id: "env-1".to_owned(),
         access_log: true,
+        url_rewrites: Vec::new(),
+        client_rules: Vec::new(),
+        retries: 0,
     }
 }
 

@@ -3,6 +3,7 @@
 mod connections;
 mod gateway;
 mod refusals;
+mod retries;
 mod streaming;
 mod tls;
 mod unary;
