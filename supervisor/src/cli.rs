@@ -8,6 +8,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use shared::version::VERSION;
 
+use crate::export;
+
 /// Variables that name the configuration file where no flag does, the first one first.
 const VARIABLES: [&str; 2] = ["AISIX_CONFIG", "AISIX_CONFIG_PATH"];
 /// The configuration that a package installs; used where nothing else is named.
@@ -21,11 +23,16 @@ pub enum Command {
         /// Configuration file; not known to exist.
         config: PathBuf,
     },
-    /// Check the configuration, and the certificate bundle it leads to, and leave.
+    /// Check what is named, and leave.
     Validate {
-        /// Configuration file; not known to exist.
-        config: PathBuf,
+        /// Configuration file, not known to exist, with the certificate bundle or the resources it leads to; `None` =
+        /// resources alone.
+        config: Option<PathBuf>,
+        /// Resources file, not known to exist.
+        resources: Option<PathBuf>,
     },
+    /// Write what an etcd holds as a resources file.
+    Export(export::Options),
 }
 
 /// A managed AI gateway: serves model traffic here, configured by AISIX Cloud
@@ -42,8 +49,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Name {
-    /// Check the configuration and the certificate bundle without starting
-    Validate,
+    /// Check the configuration and the certificate bundle, or a resources file, without starting
+    Validate {
+        /// Resources file; without --config nothing else is checked
+        #[arg(long, value_name = "FILE")]
+        resources: Option<PathBuf>,
+    },
+    /// Write what an etcd holds as a resources file
+    Export {
+        /// URLs of the etcd, separated by commas
+        #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
+        etcd: Vec<String>,
+        /// Prefix of the keys
+        #[arg(long, default_value = "/aisix")]
+        prefix: String,
+        /// Write secrets as they are, instead of ${VARIABLE}
+        #[arg(long)]
+        reveal_secrets: bool,
+        /// File to write, for its owner only; else standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 /// Reads the arguments of this process. Leaves it with status 0 for help and version, with 2 for a usage error.
@@ -59,10 +85,29 @@ fn read(
     installed: &Path,
 ) -> Result<Command, clap::Error> {
     let arguments = Arguments::try_parse_from(arguments)?;
+    match (arguments.subcommand, arguments.config) {
+        (Some(Name::Export { etcd, prefix, reveal_secrets, output }), _) => {
+            Ok(Command::Export(export::Options { etcd, prefix, reveal_secrets, output }))
+        }
+        (Some(Name::Validate { resources: resources @ Some(_) }), config) => {
+            Ok(Command::Validate { config, resources })
+        }
+        (Some(Name::Validate { resources }), config) => {
+            let config = Some(configuration(config, variable, installed)?);
+            Ok(Command::Validate { config, resources })
+        }
+        (None, config) => Ok(Command::Run { config: configuration(config, variable, installed)? }),
+    }
+}
+
+/// The configuration file: the flag's, else a variable's, else the installed one.
+fn configuration(
+    flag: Option<PathBuf>,
+    variable: impl Fn(&str) -> Option<OsString>,
+    installed: &Path,
+) -> Result<PathBuf, clap::Error> {
     let named = || VARIABLES.iter().find_map(|name| variable(name).filter(|path| !path.is_empty()));
-    let config = arguments
-        .config
-        .or_else(|| named().map(PathBuf::from))
+    flag.or_else(|| named().map(PathBuf::from))
         .or_else(|| installed.is_file().then(|| installed.to_owned()))
         .ok_or_else(|| {
             let told = format!(
@@ -70,11 +115,7 @@ fn read(
                 installed.display()
             );
             Arguments::command().error(ErrorKind::MissingRequiredArgument, told)
-        })?;
-    Ok(match arguments.subcommand {
-        None => Command::Run { config },
-        Some(Name::Validate) => Command::Validate { config },
-    })
+        })
 }
 
 #[cfg(test)]
@@ -113,10 +154,43 @@ mod tests {
 
     #[test]
     fn validate_takes_the_configuration_before_or_after() {
-        let expected = Command::Validate { config: "f".into() };
+        let expected = Command::Validate { config: Some("f".into()), resources: None };
         for arguments in [&["validate", "--config", "f"][..], &["-c", "f", "validate"]] {
             assert_eq!(parse(arguments, &[], NOWHERE).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn resources_are_validated_alone_unless_a_configuration_is_named_too() {
+        let variables = [("AISIX_CONFIG", "config")];
+        let resources = Some("r".into());
+        let alone = Command::Validate { config: None, resources: resources.clone() };
+        assert_eq!(parse(&["validate", "--resources", "r"], &variables, NOWHERE).unwrap(), alone);
+        let both = Command::Validate { config: Some("f".into()), resources };
+        let arguments = ["validate", "--resources", "r", "-c", "f"];
+        assert_eq!(parse(&arguments, &[], NOWHERE).unwrap(), both);
+    }
+
+    #[test]
+    fn an_export_names_its_etcd_once_or_several_times() {
+        let expected = |etcd: &[&str]| {
+            Command::Export(export::Options {
+                etcd: etcd.iter().map(|&url| url.to_owned()).collect(),
+                prefix: "/aisix".to_owned(),
+                reveal_secrets: false,
+                output: None,
+            })
+        };
+        for arguments in [
+            &["export", "--etcd", "http://a:1,http://b:1"][..],
+            &["export", "--etcd", "http://a:1", "--etcd", "http://b:1"],
+        ] {
+            let read = parse(arguments, &[], NOWHERE).unwrap();
+            assert_eq!(read, expected(&["http://a:1", "http://b:1"]));
+        }
+        let all = ["export", "--etcd", "a", "--prefix", "/x", "--reveal-secrets", "-o", "f"];
+        let Command::Export(options) = parse(&all, &[], NOWHERE).unwrap() else { panic!() };
+        assert!(options.reveal_secrets && options.prefix == "/x" && options.output.is_some());
     }
 
     #[test]

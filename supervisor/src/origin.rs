@@ -1,6 +1,7 @@
-//! Where resources come from and whom the gateway reports to: AISIX Cloud, or an etcd of one's own.
+//! Where resources come from and whom the gateway reports to: AISIX Cloud, an etcd of one's own, or a file.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -38,6 +39,16 @@ pub enum Origin {
     Cloud(Box<Cloud>),
     /// An etcd without a Cloud: nothing is reported.
     Etcd(Box<Etcd>),
+    /// A file: nothing is reported.
+    File(PathBuf),
+}
+
+/// Where the projection comes from.
+pub enum Feed<'a> {
+    /// A store that is followed.
+    Store(projection::Source),
+    /// A file that is read.
+    File(&'a PathBuf),
 }
 
 /// What the heartbeat tells, and what comes of it.
@@ -134,12 +145,14 @@ impl Origin {
         match self {
             Self::Cloud(cloud) => &cloud.bundle.env_id,
             Self::Etcd(etcd) => &etcd.env_id,
+            Self::File(_) => "",
         }
     }
 
     /// Where the projection comes from.
-    pub fn source(&self) -> Result<projection::Source, IdentityError> {
-        Ok(match self {
+    pub fn source(&self) -> Result<Feed<'_>, IdentityError> {
+        Ok(Feed::Store(match self {
+            Self::File(path) => return Ok(Feed::File(path)),
             Self::Cloud(cloud) => projection::Source {
                 endpoints: vec![cloud.managed.etcd.to_string()],
                 prefix: scope(&cloud.managed.prefix, &cloud.bundle.env_id),
@@ -152,7 +165,7 @@ impl Origin {
                 tls: etcd.tls.as_ref().map(etcd_tls).transpose()?,
                 user: etcd.user.clone(),
             },
-        })
+        }))
     }
 }
 

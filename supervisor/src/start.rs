@@ -22,17 +22,19 @@ use crate::cloud::telemetry;
 use crate::cloud::tls::IdentityError;
 use crate::dial::DirectDial;
 use crate::dial_proxy::ProxyDial;
+use crate::export;
 use crate::findings::{Findings, Topic};
 use crate::fleet::{Fleet, Post};
 use crate::listener::{self, ListenError};
 use crate::log::{self, FilterError};
 use crate::metrics::Collector;
-use crate::origin::{Cloud, OpenError, Origin, Told};
+use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
 use crate::pages::Sources;
 use crate::process::identity::Users;
 use crate::process::launch::{Program, ProgramError};
 use crate::process::reserve_descriptors;
 use crate::projection;
+use crate::resources::{self, ResourcesError};
 use crate::settings::{Settings, SettingsError, Source};
 use crate::shutdown::Limits;
 use crate::spool::{EVENTS_MAX, Spool};
@@ -48,8 +50,8 @@ const EVENTS_QUEUED_MAX: usize = 1024;
 enum StartError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("resources_file is not served by this build; use managed.enabled or etcd.endpoints")]
-    ResourcesFile,
+    #[error(transparent)]
+    Resources(#[from] ResourcesError),
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(transparent)]
@@ -73,8 +75,15 @@ enum StartError {
 /// Runs the program and turns what came of it into an exit status: 0 in order, 1 for any error, 2 for a wrong command line.
 pub fn main() -> ExitCode {
     let done = match cli::parse() {
-        Command::Run { config } => run(&config),
-        Command::Validate { config } => validate(&config),
+        Command::Run { config } => run(&config).map_err(|error| error.to_string()),
+        Command::Validate { config, resources } => {
+            validate(config.as_deref(), resources.as_deref()).map_err(|error| match error {
+                // Who asks whether a file is right wants all of it; who starts gets one line.
+                StartError::Resources(error) => error.report(),
+                error => error.to_string(),
+            })
+        }
+        Command::Export(options) => export::run(&options).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,13 +94,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Checks the configuration and, in managed mode, the bundle. Starts nothing and writes nothing.
-fn validate(config: &Path) -> Result<(), StartError> {
+/// Checks what is named. Starts nothing and writes nothing.
+fn validate(config: Option<&Path>, resources: Option<&Path>) -> Result<(), StartError> {
+    config.map_or(Ok(()), validate_configuration)?;
+    resources.map_or(Ok(()), validate_resources)
+}
+
+/// Checks the configuration and the bundle or the resources that it leads to.
+fn validate_configuration(config: &Path) -> Result<(), StartError> {
     let loaded = Settings::load(config, std::env::vars_os())?;
     let bundle = match &loaded.settings.source {
         Source::Managed(managed) => Some(Bundle::examine(managed, SystemTime::now())?),
         Source::Etcd(_) => None,
-        Source::File(_) => return Err(StartError::ResourcesFile),
+        Source::File(resources) => {
+            validate_resources(resources)?;
+            None
+        }
     };
     println!("OK: {} is a valid configuration", config.display());
     if let Some(bundle) = bundle {
@@ -102,6 +120,15 @@ fn validate(config: &Path) -> Result<(), StartError> {
     }
     for (key, reason) in &loaded.without_effect {
         println!("note: {key} has no effect: {reason}");
+    }
+    Ok(())
+}
+
+fn validate_resources(path: &Path) -> Result<(), StartError> {
+    let read = resources::load(path, &resources::variable)?;
+    println!("OK: {} loaded {} resource(s)", path.display(), read.documents.len());
+    for note in &read.notes {
+        println!("note: {note}");
     }
     Ok(())
 }
@@ -136,7 +163,10 @@ fn run(config: &Path) -> Result<(), StartError> {
             let etcd = Origin::Etcd(Box::new(etcd));
             LocalSet::new().block_on(&runtime, serve(&settings, etcd, &log_filter, findings))
         }
-        Source::File(_) => Err(StartError::ResourcesFile),
+        Source::File(path) => {
+            let file = Origin::File(path);
+            LocalSet::new().block_on(&runtime, serve(&settings, file, &log_filter, findings))
+        }
     };
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
@@ -172,6 +202,26 @@ fn protect() {
     }
 }
 
+/// The projection, its updates, and what has its file read again, if it is one.
+type Followed =
+    (projection::Handle, mpsc::Receiver<projection::Update>, Option<projection::Reload>);
+
+fn follow(origin: &Origin, dial: &Arc<dyn Dial>) -> Result<Followed, StartError> {
+    match origin.source()? {
+        Feed::Store(source) => {
+            let (projection, updates) = projection::start(source, Arc::clone(dial))
+                .map_err(system("starting the projection"))?;
+            Ok((projection, updates, None))
+        }
+        Feed::File(path) => {
+            let first = resources::load(path, &resources::variable)?;
+            let (projection, updates, reload) = projection::start_from_file(path.clone(), first)
+                .map_err(system("starting the projection"))?;
+            Ok((projection, updates, Some(reload)))
+        }
+    }
+}
+
 async fn serve(
     settings: &Settings,
     origin: Origin,
@@ -196,12 +246,11 @@ async fn serve(
         }
         None => Arc::new(DirectDial::new(limit)),
     };
-    let (projection, updates) = projection::start(origin.source()?, Arc::clone(&dial))
-        .map_err(system("starting the projection"))?;
+    let (projection, updates, reload) = follow(&origin, &dial)?;
 
     let session = match &origin {
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
-        Origin::Etcd(_) => None,
+        Origin::Etcd(_) | Origin::File(_) => None,
     };
     let (telemetry, upload) = telemetry::new(Spool::with_capacity(EVENTS_MAX), session);
     tokio::task::spawn_local(upload.run());
@@ -241,6 +290,7 @@ async fn serve(
         },
         applied,
         nudge,
+        reload,
         limits: Limits {
             min_drain: settings.shutdown.drain_min,
             max_drain: settings.shutdown.drain_max,

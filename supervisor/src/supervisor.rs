@@ -21,7 +21,7 @@ use crate::configuration::Configuration;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::metrics::{Collector, WorkerFacts};
 use crate::pages::{self, Sources};
-use crate::projection::Update;
+use crate::projection::{Reload, Update};
 use crate::shutdown::{Limits, Order, Running, Stage};
 
 /// How often the log tells what the end still waits for.
@@ -50,6 +50,8 @@ pub struct Parts {
     pub nudge: Arc<Notify>,
     /// How the gateway ends.
     pub limits: Limits,
+    /// Has the resources file read again; `None` where resources do not come from a file.
+    pub reload: Option<Reload>,
 }
 
 /// Why the supervisor ends before it is told to.
@@ -107,7 +109,10 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             }
             _ = terminate.recv() => supervisor.signalled("SIGTERM"),
             _ = interrupt.recv() => supervisor.signalled("SIGINT"),
-            _ = hangup.recv() => info!("SIGHUP has no effect in this build"),
+            _ = hangup.recv() => match &supervisor.parts.reload {
+                Some(reload) => reload.ask(),
+                None => info!("SIGHUP has no effect: resources do not come from a file"),
+            },
             () = sleep_until(wake_at.into()) => {}
         }
         supervisor.advance(Instant::now());

@@ -67,6 +67,18 @@ impl Authority {
         Bundle { certificate, key, issuers: self.certificate.clone() }
     }
 
+    /// A bundle whose certificate is as `change` makes it, for that use.
+    pub fn bundle_with(
+        &self,
+        usage: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Bundle {
+        let mut params = named("a gateway");
+        change(&mut params);
+        let [certificate, key] = self.issue("changed", &mut params, usage);
+        Bundle { certificate, key, issuers: self.certificate.clone() }
+    }
+
     fn issue(
         &self,
         name: &str,

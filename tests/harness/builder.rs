@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -14,6 +14,9 @@ use crate::{Cloud, Etcd, Gateway, binaries, port};
 
 /// Proxy workers of a gateway under test, unless it says otherwise: two, so that they can differ.
 pub const WORKERS: usize = 2;
+
+/// The configuration file.
+const FILE_NAME: &str = "config.managed.yaml";
 
 /// How a gateway is to be started.
 #[derive(Debug)]
@@ -74,6 +77,13 @@ impl Builder {
         builder
     }
 
+    /// A gateway that reads its resources from a file.
+    pub fn from_file(resources: &Path) -> Self {
+        let mut builder = Self::new();
+        builder.configuration["resources_file"] = json!(resources);
+        builder
+    }
+
     fn new() -> Self {
         let (proxy, status) = (port::reserve(), port::reserve());
         let configuration = json!({
@@ -111,6 +121,24 @@ impl Builder {
         self
     }
 
+    /// `aisix validate` of the same configuration, as it would be started with.
+    pub fn validating(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the check");
+        let path = folder.path().join(FILE_NAME);
+        let arguments = match self.arguments.as_deref() {
+            Some(arguments) => arguments.to_vec(),
+            None => vec!["--config".to_owned(), path.display().to_string()],
+        };
+        Self {
+            folder,
+            proxy: self.proxy,
+            status: self.status,
+            configuration: self.configuration.clone(),
+            environment: self.environment.clone(),
+            arguments: Some([vec!["validate".to_owned()], arguments].concat()),
+        }
+    }
+
     /// With a configuration file that is there already: what is our own comes by variables.
     #[must_use]
     pub fn with_file(mut self, path: &str) -> Self {
@@ -131,7 +159,7 @@ impl Builder {
 
     /// Where the configuration file will be.
     pub fn configuration_path(&self) -> PathBuf {
-        self.folder.path().join("config.managed.yaml")
+        self.folder.path().join(FILE_NAME)
     }
 
     /// The state directory.

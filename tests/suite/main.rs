@@ -4,12 +4,14 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod broken_starts;
 mod cloud_outage;
 mod confinement;
 mod logs;
 mod metrics;
 mod other_cloud;
 mod projection;
+mod resources_file;
 mod settings;
 mod shutdown;
 mod startup;

@@ -19,7 +19,9 @@ const BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// Keys and values, with the revision that they were read at.
 pub struct Loaded {
+    /// The revision.
     pub revision: i64,
+    /// In the order of their keys.
     pub entries: Vec<(Vec<u8>, Vec<u8>)>,
 }
 

@@ -18,6 +18,7 @@
 
 pub mod connect;
 pub mod document;
+mod file;
 mod hash;
 pub mod key;
 mod last_good;
@@ -37,6 +38,8 @@ use shared::update::Change;
 use tokio::sync::{mpsc, oneshot};
 
 pub use connect::{Source, SourceTls};
+pub use file::{Reload, start as start_from_file};
+pub use load::load;
 pub use report::Report;
 
 use state::State;

@@ -121,10 +121,11 @@ impl State {
 /// Where documents come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceStatus {
-    /// `etcd`.
+    /// `etcd` or `file`.
     pub r#type: &'static str,
-    /// Whether the store is followed right now.
-    pub connected: bool,
+    /// Whether the store is followed right now; a file is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connected: Option<bool>,
     /// The latest revision seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_revision: Option<i64>,
@@ -221,7 +222,7 @@ impl Gauges {
             observed_revision: status.source.observed_revision.unwrap_or(0),
             applied_revision: applied.map_or(0, |applied| applied.applied_revision),
             config_hash: applied.map(|applied| applied.config_hash.clone()),
-            source_connected: status.source.connected,
+            source_connected: status.source.connected.unwrap_or(true),
             ..Self::default()
         };
         for row in &status.rejected {

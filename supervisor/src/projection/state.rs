@@ -62,6 +62,7 @@ struct Hashed {
 /// The projection as this gateway knows it.
 pub struct State {
     prefix: String,
+    is_file: bool,
     documents: LastGood,
     connected: bool,
     observed: Option<(i64, UnixSeconds)>,
@@ -84,6 +85,7 @@ impl State {
     pub fn new(prefix: &str) -> Self {
         Self {
             prefix: prefix.to_owned(),
+            is_file: false,
             documents: LastGood::new(prefix),
             connected: false,
             observed: None,
@@ -97,6 +99,11 @@ impl State {
             reloads: 0,
             reload_failures: BTreeMap::new(),
         }
+    }
+
+    /// The same for documents of a file, of which there is nothing to be connected to.
+    pub fn of_file(prefix: &str) -> Self {
+        Self { is_file: true, ..Self::new(prefix) }
     }
 
     /// Takes in what was seen. An update is what the workers have to be told.
@@ -251,8 +258,8 @@ impl State {
         });
         self.source_hash = hash.clone().map(|hash| Hashed { changes, hash });
         SourceStatus {
-            r#type: "etcd",
-            connected: self.connected,
+            r#type: if self.is_file { "file" } else { "etcd" },
+            connected: (!self.is_file).then_some(self.connected),
             observed_revision: self.observed.map(|(revision, _)| revision),
             source_hash: hash,
             observed_at: self.observed.map(|(_, at)| rfc3339(at)),

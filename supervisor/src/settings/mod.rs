@@ -25,7 +25,7 @@ pub mod raw;
 mod refused;
 mod rewrite;
 pub mod source;
-mod text;
+pub mod text;
 pub mod traffic;
 pub mod value;
 
