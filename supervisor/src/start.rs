@@ -190,8 +190,12 @@ async fn serve(
 
     let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
     let dial: Arc<dyn Dial> = Arc::new(DirectDial::new(limit));
-    let (projection, updates) = projection::start(origin.source()?, Arc::clone(&dial))
-        .map_err(system("starting the projection"))?;
+    let nudge = Arc::new(Notify::new());
+    let store = origin.source()?;
+    let store_dial: Arc<dyn Dial> = Arc::new(DirectDial::new(store.dial_limit));
+    let told = projection::Told { findings: findings.clone(), nudge: Arc::clone(&nudge) };
+    let (projection, updates) =
+        projection::start(store, store_dial, told).map_err(system("starting the projection"))?;
 
     let session = match &origin {
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
@@ -201,7 +205,6 @@ async fn serve(
     tokio::task::spawn_local(upload.run());
 
     let applied = Rc::new(Cell::new(None));
-    let nudge = Arc::new(Notify::new());
     let heartbeat = OutcomeCell::default();
     let mut expires = None;
     if let Origin::Cloud(cloud) = &origin {

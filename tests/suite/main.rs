@@ -6,10 +6,12 @@
 
 mod cloud_outage;
 mod confinement;
+mod guards;
 mod logs;
 mod metrics;
 mod other_cloud;
 mod projection;
+mod projection_load;
 mod settings;
 mod shutdown;
 mod startup;

@@ -46,6 +46,17 @@ pub struct Managed {
     pub dp_id_file: PathBuf,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// How long the store may take.
+    pub store_limits: StoreLimits,
+}
+
+/// How long a store may take.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreLimits {
+    /// For a connection with its handshakes.
+    pub dial: Duration,
+    /// For an answer.
+    pub request: Duration,
 }
 
 /// An etcd without a Cloud.
@@ -61,6 +72,8 @@ pub struct Etcd {
     pub tls: Option<EtcdTls>,
     /// Name and password of an etcd user.
     pub user: Option<(String, Secret<String>)>,
+    /// How long it may take.
+    pub limits: StoreLimits,
 }
 
 /// What to show to an etcd, and whom to take for it.
@@ -135,6 +148,7 @@ impl Managed {
             heartbeat_interval: Duration::from_secs(
                 interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
             ),
+            store_limits: StoreLimits::new(raw),
         })
     }
 
@@ -213,7 +227,19 @@ impl Etcd {
             env_id,
             tls,
             user: user(raw, environment)?,
+            limits: StoreLimits::new(raw),
         })
+    }
+}
+
+impl StoreLimits {
+    /// 0 is as good as for ever: a day.
+    fn new(raw: &Raw) -> Self {
+        let limit = |key| match raw.integer(key) {
+            None | Some(0) => Duration::from_secs(24 * 60 * 60),
+            Some(ms) => Duration::from_millis(ms),
+        };
+        Self { dial: limit("etcd.dial_timeout_ms"), request: limit("etcd.request_timeout_ms") }
     }
 }
 
