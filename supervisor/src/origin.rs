@@ -158,12 +158,16 @@ impl Origin {
                 prefix: scope(&cloud.managed.prefix, &cloud.bundle.env_id),
                 tls: Some(SourceTls { credentials: cloud.credentials.clone(), server_name: None }),
                 user: None,
+                dial_limit: cloud.managed.store_limits.dial,
+                request_limit: cloud.managed.store_limits.request,
             },
             Self::Etcd(etcd) => projection::Source {
                 endpoints: etcd.endpoints.iter().map(ToString::to_string).collect(),
                 prefix: etcd.prefix.clone(),
                 tls: etcd.tls.as_ref().map(etcd_tls).transpose()?,
                 user: etcd.user.clone(),
+                dial_limit: etcd.limits.dial,
+                request_limit: etcd.limits.request,
             },
         }))
     }

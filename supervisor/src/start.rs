@@ -206,11 +206,16 @@ fn protect() {
 type Followed =
     (projection::Handle, mpsc::Receiver<projection::Update>, Option<projection::Reload>);
 
-fn follow(origin: &Origin, dial: &Arc<dyn Dial>) -> Result<Followed, StartError> {
+fn follow(
+    settings: &Settings,
+    origin: &Origin,
+    told: projection::Told,
+) -> Result<Followed, StartError> {
     match origin.source()? {
         Feed::Store(source) => {
-            let (projection, updates) = projection::start(source, Arc::clone(dial))
-                .map_err(system("starting the projection"))?;
+            let dial = dial_for(settings, source.dial_limit);
+            let (projection, updates) =
+                projection::start(source, dial, told).map_err(system("starting the projection"))?;
             Ok((projection, updates, None))
         }
         Feed::File(path) => {
@@ -219,6 +224,18 @@ fn follow(origin: &Origin, dial: &Arc<dyn Dial>) -> Result<Followed, StartError>
                 .map_err(system("starting the projection"))?;
             Ok((projection, updates, Some(reload)))
         }
+    }
+}
+
+/// Makes the connections to Cloud and store, each within `limit`.
+fn dial_for(settings: &Settings, limit: Duration) -> Arc<dyn Dial> {
+    let proxy = match &settings.source {
+        Source::Managed(managed) => managed.proxy.clone(),
+        Source::Etcd(_) | Source::File(_) => None,
+    };
+    match proxy {
+        Some(proxy) => Arc::new(ProxyDial::new(proxy, limit)),
+        None => Arc::new(DirectDial::new(limit)),
     }
 }
 
@@ -235,18 +252,10 @@ async fn serve(
     debug!(path = %program.path.display(), "worker program");
 
     let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
-    let proxy = match &settings.source {
-        Source::Managed(managed) => managed.proxy.clone(),
-        Source::Etcd(_) | Source::File(_) => None,
-    };
-    let dial: Arc<dyn Dial> = match proxy {
-        Some(proxy) => {
-            info!(host = proxy.host, port = proxy.port, "the Cloud is reached through a proxy");
-            Arc::new(ProxyDial::new(proxy, limit))
-        }
-        None => Arc::new(DirectDial::new(limit)),
-    };
-    let (projection, updates, reload) = follow(&origin, &dial)?;
+    let dial = dial_for(settings, limit);
+    let nudge = Arc::new(Notify::new());
+    let told = projection::Told { findings: findings.clone(), nudge: Arc::clone(&nudge) };
+    let (projection, updates, reload) = follow(settings, &origin, told)?;
 
     let session = match &origin {
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
@@ -256,7 +265,6 @@ async fn serve(
     tokio::task::spawn_local(upload.run());
 
     let applied = Rc::new(Cell::new(None));
-    let nudge = Arc::new(Notify::new());
     let heartbeat = OutcomeCell::default();
     let mut expires = None;
     if let Origin::Cloud(cloud) = &origin {

@@ -190,8 +190,9 @@ impl Supervisor {
             let first = self.parts.applied.replace(applied).is_none();
             if first {
                 info!(revision = %applied.unwrap_or_default(), "configuration in force");
+                // Later revisions wait for the next beat: one beat each would cost more than the change.
+                self.parts.nudge.notify_one();
             }
-            self.parts.nudge.notify_one();
         }
     }
 

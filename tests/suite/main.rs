@@ -7,10 +7,12 @@
 mod broken_starts;
 mod cloud_outage;
 mod confinement;
+mod guards;
 mod logs;
 mod metrics;
 mod other_cloud;
 mod projection;
+mod projection_load;
 mod resources_file;
 mod settings;
 mod shutdown;

@@ -4,6 +4,7 @@
 
 pub mod dial;
 pub mod dialect;
+pub mod guards;
 pub mod inherit;
 pub mod link;
 pub mod log;

@@ -12,6 +12,8 @@ use shared::codec::CodecError;
 use shared::resource::{ApiKey, KeyHash, Kind, Model, ModelKind, ProviderKey, Resource};
 use shared::update::Change;
 
+use crate::guards::Guards;
+
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
 pub struct Tables {
@@ -21,6 +23,7 @@ pub struct Tables {
     wildcards: BTreeMap<Wildcard, Rc<Model>>,
     api_keys: HashMap<String, Rc<ApiKey>>,
     api_keys_by_hash: Index<KeyHash, ApiKey>,
+    guards: Guards,
 }
 
 /// How many resources are in force after a change.
@@ -97,6 +100,11 @@ impl Tables {
         self.models_by_name.found()
     }
 
+    /// What guards traffic and cannot be enforced.
+    pub fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
     fn change(&mut self, change: Change) {
         match change {
             Change::Put(resource) => match *resource {
@@ -105,12 +113,17 @@ impl Tables {
                 }
                 Resource::Model(model) => self.put_model(Rc::new(model)),
                 Resource::ApiKey(api_key) => self.put_api_key(Rc::new(api_key)),
+                Resource::Guardrail(guardrail) => self.guards.put_guardrail(guardrail),
+                Resource::GuardrailAttachment(row) => self.guards.put_attachment(row),
+                Resource::RateLimitPolicy(policy) => self.guards.put_policy(policy),
+                Resource::OidcProvider(provider) => self.guards.put_provider(provider),
             },
             Change::Delete(Kind::ProviderKey, id) => {
                 self.provider_keys.remove(&id);
             }
             Change::Delete(Kind::Model, id) => self.delete_model(&id),
             Change::Delete(Kind::ApiKey, id) => self.delete_api_key(&id),
+            Change::Delete(guard, id) => self.guards.delete(guard, &id),
         }
     }
 

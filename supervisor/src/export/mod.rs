@@ -29,6 +29,8 @@ const TRIES: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A page of the etcd may take this long.
+const PAGE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What to export, and to where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +111,14 @@ fn fetch(urls: &[String], prefix: &str) -> Result<Entries, ExportError> {
         .enable_all()
         .build()
         .map_err(ExportError::System)?;
-    let source =
-        Source { endpoints: urls.to_vec(), prefix: prefix.to_owned(), tls: None, user: None };
+    let source = Source {
+        endpoints: urls.to_vec(),
+        prefix: prefix.to_owned(),
+        tls: None,
+        user: None,
+        dial_limit: CONNECT_LIMIT,
+        request_limit: PAGE_LIMIT,
+    };
     let dial = DirectDial::new(CONNECT_LIMIT);
     let mut reason = "no URL is given".to_owned();
     for attempt in 0..TRIES {
@@ -121,10 +129,15 @@ fn fetch(urls: &[String], prefix: &str) -> Result<Entries, ExportError> {
             let loaded = runtime.block_on(async {
                 let client = connect::connect(&source, url, &dial).await;
                 let client = client.map_err(|error| error.to_string())?;
-                projection::load(&client, prefix).await.map_err(|error| error.to_string())
+                projection::load(&client, prefix, PAGE_LIMIT)
+                    .await
+                    .map_err(|error| error.to_string())
             });
             match loaded {
-                Ok(loaded) => return Ok(loaded.entries),
+                Ok(loaded) => {
+                    let entries = loaded.entries.into_iter();
+                    return Ok(entries.map(|entry| (entry.key, entry.value)).collect());
+                }
                 Err(error) => reason = error,
             }
         }

@@ -52,6 +52,8 @@ pub struct Member {
     pub in_flight: u32,
     /// The highest revision it was sent.
     pub told: Option<Revision>,
+    /// The revision it was sent last: lower than others before where the store was set back.
+    pub latest: Option<Revision>,
     /// More was to be told than it reads.
     pub overflowed: bool,
     /// How its process ended.
@@ -118,6 +120,7 @@ impl Member {
             answered: 0,
             in_flight: 0,
             told: None,
+            latest: None,
             overflowed: false,
             exit: None,
             closed,
@@ -170,6 +173,7 @@ impl Member {
     pub fn deliver(&mut self, delivery: Delivery) {
         // A store that was set back sends lower revisions again, while a higher one may still be confirmed.
         self.told = self.told.max(Some(delivery.revision));
+        self.latest = Some(delivery.revision);
         self.send(Outgoing::Configuration(delivery));
     }
 

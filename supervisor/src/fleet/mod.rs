@@ -347,10 +347,14 @@ impl Fleet {
         self.members().filter(|member| member.role == role && member.life.is_serving()).count()
     }
 
-    /// The revision that every serving proxy worker serves: `None` if there is none, or one of them has none yet.
+    /// The revision that every serving proxy worker serves: `None` if there is none, or one of them has none yet, or
+    /// still one of the time before the store was set back.
     pub fn applied(&self) -> Option<Revision> {
-        let serving = self.members().filter(|m| m.role == Role::Proxy && m.life.is_serving());
-        serving.map(|member| member.applied).min().flatten()
+        let serving = || self.members().filter(|m| m.role == Role::Proxy && m.life.is_serving());
+        if serving().any(|member| member.applied > member.latest) {
+            return None;
+        }
+        serving().map(|member| member.applied).min().flatten()
     }
 
     fn members(&self) -> impl Iterator<Item = &Member> {

@@ -21,8 +21,6 @@ use tower_service::Service;
 
 use crate::cloud::tls::{self, CredentialsInForce, Protocol};
 
-/// The handshakes, of TLS and of etcd's user, may take this long each.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// A silent connection is asked whether it is alive this often, and given up after this long.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 /// Flow control window: a load is not held up by round trips.
@@ -39,6 +37,10 @@ pub struct Source {
     pub tls: Option<SourceTls>,
     /// Name and password of an etcd user.
     pub user: Option<(String, Secret<String>)>,
+    /// A connection with its handshakes may take this long.
+    pub dial_limit: Duration,
+    /// An answer may take this long: a page of a load, the beginning of a watch.
+    pub request_limit: Duration,
 }
 
 /// What to show to the store, and whom to take for it.
@@ -70,6 +72,14 @@ pub enum ConnectError {
     /// No TCP connection.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// Not in time.
+    #[error("no connection to etcd endpoint {endpoint} within {limit:?} (etcd.dial_timeout_ms)")]
+    Slow {
+        /// To whom.
+        endpoint: Endpoint,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// No TLS on it.
     #[error("no TLS with {endpoint}: {reason}")]
     Tls {
@@ -91,38 +101,44 @@ pub enum ConnectError {
 /// A client on a fresh connection to the endpoint `url`.
 pub async fn connect(source: &Source, url: &str, dial: &dyn Dial) -> Result<Client, ConnectError> {
     let endpoint = endpoint(source, url)?;
-    let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
-    let stream = dial.dial(&destination).await?;
-    let (stream, name): (Box<dyn Stream>, _) = match (&source.tls, endpoint.tls) {
-        (_, false) => (Box::new(stream), endpoint.host.clone()),
-        (None, true) => return Err(ConnectError::NoTls(endpoint)),
-        (Some(tls), true) => {
-            let name = tls.server_name.clone().unwrap_or_else(|| endpoint.host.clone());
-            let credentials = Arc::clone(&tls.credentials.borrow());
-            let handshake = credentials.connect(stream, &name, Protocol::H2);
-            let stream = match timeout(HANDSHAKE_LIMIT, handshake).await {
-                Ok(stream) => stream.map_err(|error| {
-                    let reason = tls::explain(&error).unwrap_or_else(|| error.to_string());
-                    ConnectError::Tls { endpoint: endpoint.clone(), reason }
-                })?,
-                Err(_) => {
-                    let reason = format!("no handshake within {HANDSHAKE_LIMIT:?}");
-                    return Err(ConnectError::Tls { endpoint, reason });
-                }
-            };
-            (Box::new(stream), name)
-        }
-    };
+    let slow = || ConnectError::Slow { endpoint: endpoint.clone(), limit: source.dial_limit };
+    let opened = timeout(source.dial_limit, open(source, &endpoint, dial)).await;
+    let (stream, name) = opened.map_err(|_| slow())??;
     let etcd = |reason: String| ConnectError::Etcd { endpoint: endpoint.clone(), reason };
     let channel = channel(&endpoint, &name, stream).map_err(etcd)?;
     let options = source
         .user
         .as_ref()
         .map(|(name, password)| ConnectOptions::new().with_user(name, password.expose()));
+    // With a user this asks the store for a token.
     let client = Client::from_channel(Channel::Tonic(channel), options);
-    match timeout(HANDSHAKE_LIMIT, client).await {
+    match timeout(source.request_limit, client).await {
         Ok(client) => client.map_err(|error| etcd(in_words(&error))),
-        Err(_) => Err(etcd(format!("no answer within {HANDSHAKE_LIMIT:?}"))),
+        Err(_) => Err(etcd(format!("no answer within {:?}", source.request_limit))),
+    }
+}
+
+/// A connection, in TLS where the endpoint asks for it, and the name that the store goes by on it.
+async fn open(
+    source: &Source,
+    endpoint: &Endpoint,
+    dial: &dyn Dial,
+) -> Result<(Box<dyn Stream>, String), ConnectError> {
+    let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
+    let stream = dial.dial(&destination).await?;
+    match (&source.tls, endpoint.tls) {
+        (_, false) => Ok((Box::new(stream), endpoint.host.clone())),
+        (None, true) => Err(ConnectError::NoTls(endpoint.clone())),
+        (Some(tls), true) => {
+            let name = tls.server_name.clone().unwrap_or_else(|| endpoint.host.clone());
+            let credentials = Arc::clone(&tls.credentials.borrow());
+            let stream = credentials.connect(stream, &name, Protocol::H2).await;
+            let stream = stream.map_err(|error| {
+                let reason = tls::explain(&error).unwrap_or_else(|| error.to_string());
+                ConnectError::Tls { endpoint: endpoint.clone(), reason }
+            })?;
+            Ok((Box::new(stream), name))
+        }
     }
 }
 

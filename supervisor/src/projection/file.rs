@@ -7,7 +7,7 @@ use std::{io, thread};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::state::{Observed, State};
+use super::state::{Entry, Observed, State};
 use super::{Handle, Question, UPDATES_MAX, Update, now};
 use crate::resources::{self, PREFIX, Resources};
 
@@ -82,7 +82,7 @@ fn loaded(revision: i64, resources: Resources) -> Observed {
     }
     let entries = resources.documents.into_iter().map(|document| {
         let key = format!("{PREFIX}{}/{}", document.kind, document.id);
-        (key.into_bytes(), document.json.expose().clone())
+        Entry { key: key.into_bytes(), value: document.json.expose().clone(), created: 0 }
     });
     Observed::Loaded { revision, entries: entries.collect() }
 }

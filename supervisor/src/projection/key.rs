@@ -24,16 +24,16 @@ static KINDS: [DocumentKind; 15] = [
     served("provider_keys", Kind::ProviderKey),
     served("models", Kind::Model),
     served("api_keys", Kind::ApiKey),
-    unserved("guardrails"),
-    unserved("guardrail_attachments"),
+    served("guardrails", Kind::Guardrail),
+    served("guardrail_attachments", Kind::GuardrailAttachment),
     unserved("cache_policies"),
     unserved("observability_exporters"),
-    unserved("rate_limit_policies"),
+    served("rate_limit_policies", Kind::RateLimitPolicy),
     unserved("mcp_servers"),
     unserved("mcp_policies"),
     unserved("passthrough_routes"),
     unserved("a2a_agents"),
-    unserved("oidc_providers"),
+    served("oidc_providers", Kind::OidcProvider),
     unserved("claim_mappings"),
     unserved("mcp_auth_settings"),
 ];
@@ -79,7 +79,7 @@ mod tests {
     fn a_key_names_a_kind_and_an_id_that_may_hold_slashes() {
         let (kind, id) = parse(PREFIX, b"/aisix/e/models/a/b").unwrap();
         assert_eq!((kind.name, kind.served, id), ("models", Some(Kind::Model), "a/b"));
-        assert_eq!(parse(PREFIX, b"/aisix/e/guardrails/g").unwrap().0.served, None);
+        assert_eq!(parse(PREFIX, b"/aisix/e/mcp_servers/s").unwrap().0.served, None);
     }
 
     #[test]

@@ -3,18 +3,22 @@
 //! A put that cannot be taken leaves the older good document served ("stale") until a good one comes or the key is
 //! deleted; it affects no other document. Pure: time is passed in. One put costs the same however large the set is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use serde_json::Value;
 use shared::codec::{self, VALUE_BYTES_MAX};
+use shared::resource::Kind;
 use shared::secret::Secret;
 use shared::update::Change;
-use tracing::warn;
 
+use super::canonical::canonical;
 use super::document::{self, Document, Refusal, RefusalKind};
-use super::hash;
+use super::hash::Chain;
 use super::key::{self, DocumentKind, KeyError};
-use super::partial::Partial;
+use super::names::Names;
+use super::partial::{Partial, ROWS_MAX};
+use crate::cloud::heartbeat::PartiallyCompatible;
 
 /// A document of more bytes is read back as a worker would read it before it is handed out.
 const READ_BACK_BYTES: usize = 512 * 1024;
@@ -46,6 +50,8 @@ struct Served {
     kind: DocumentKind,
     /// The document in force where it is not the latest one.
     older: Option<Secret<Vec<u8>>>,
+    /// Workers were told of it: it is not switched off.
+    in_force: bool,
     name: Option<String>,
     fields: Vec<String>,
 }
@@ -67,10 +73,15 @@ pub struct LastGood {
     entries: BTreeMap<Vec<u8>, Entry>,
     rejected: BTreeSet<Vec<u8>>,
     counts: BTreeMap<&'static str, u64>,
-    names: HashMap<(&'static str, String), u32>,
+    names: Names,
     partial: Partial,
+    /// Documents in force that guard traffic and cannot be enforced, by kind.
+    guards: BTreeMap<&'static str, u64>,
     served_changes: u64,
     observed_changes: u64,
+    rejection_changes: u64,
+    served_chain: Chain,
+    observed_chain: Chain,
 }
 
 impl LastGood {
@@ -81,10 +92,14 @@ impl LastGood {
             entries: BTreeMap::new(),
             rejected: BTreeSet::new(),
             counts: BTreeMap::new(),
-            names: HashMap::new(),
+            names: Names::default(),
             partial: Partial::default(),
+            guards: BTreeMap::new(),
             served_changes: 0,
             observed_changes: 0,
+            rejection_changes: 0,
+            served_chain: Chain::default(),
+            observed_chain: Chain::default(),
         }
     }
 
@@ -92,12 +107,13 @@ impl LastGood {
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>, now: UnixSeconds) -> Step {
         let parsed = serde_json::from_slice::<Value>(&value);
         let observed = match &parsed {
-            Ok(document) => Secret::new(hash::canonical(document)),
+            Ok(document) => Secret::new(canonical(document, &value)),
             Err(_) => Secret::new(value),
         };
         let before = self.entries.remove(&key);
         if before.as_ref().is_none_or(|before| before.observed != observed) {
             self.observed_changes += 1;
+            self.observed_chain.changed(&key);
         } else if let Some(before @ Entry { rejection: None, .. }) = before {
             // The same document again.
             self.entries.insert(key, before);
@@ -107,20 +123,22 @@ impl LastGood {
             .map_err(|error| not_json(&error))
             .and_then(|document| read(&self.prefix, &key, document, observed.expose().len()));
         let (entry, step) = match read {
-            Ok((kind, document)) => self.take(kind, document, observed, before),
+            Ok((kind, document)) => self.take(&key, kind, document, observed, before),
             Err(refusal) => refuse(refusal, observed, before, now),
         };
-        if entry.rejection.is_some() {
-            self.rejected.insert(key.clone());
+        let news = if entry.rejection.is_some() {
+            self.rejected.insert(key.clone()) || !step.known
         } else {
-            self.rejected.remove(&key);
-        }
+            self.rejected.remove(&key)
+        };
+        self.rejection_changes += u64::from(news);
         self.entries.insert(key, entry);
         step
     }
 
     fn take(
         &mut self,
+        key: &[u8],
         kind: DocumentKind,
         document: Document,
         observed: Secret<Vec<u8>>,
@@ -129,14 +147,21 @@ impl LastGood {
         let unchanged = before.as_ref().is_some_and(|before| before.in_force() == Some(&observed));
         if !unchanged {
             self.served_changes += 1;
+            self.served_chain.changed(key);
         }
-        if let Some(served) = before.and_then(|before| before.served) {
-            self.uncount(&served);
+        let before = before.and_then(|before| before.served);
+        if let Some(served) = &before {
+            self.uncount(served);
         }
-        let served = Served { kind, older: None, name: document.name, fields: document.fields };
+        let Document { resource, name, fields } = document;
+        let served = Served { kind, older: None, in_force: resource.is_some(), name, fields };
         self.count(&served);
-        let resource = document.resource.filter(|_| !unchanged);
-        let change = resource.map(|resource| Change::Put(Box::new(resource)));
+        let change = match resource {
+            _ if unchanged => None,
+            Some(resource) => Some(Change::Put(Box::new(resource))),
+            // Switched off.
+            None => before.filter(|before| before.in_force).and_then(|_| self.deleted(key, kind)),
+        };
         let entry = Entry { observed, served: Some(served), rejection: None };
         (entry, Step { change, ..Step::default() })
     }
@@ -145,13 +170,25 @@ impl LastGood {
     pub fn delete(&mut self, key: &[u8]) -> Step {
         let Some(entry) = self.entries.remove(key) else { return Step::default() };
         self.observed_changes += 1;
-        self.rejected.remove(key);
+        self.observed_chain.changed(key);
+        self.rejection_changes += u64::from(self.rejected.remove(key));
         let Some(served) = entry.served else { return Step::default() };
         self.served_changes += 1;
+        self.served_chain.changed(key);
         self.uncount(&served);
-        let id = key::parse(&self.prefix, key).map_or("", |(_, id)| id);
-        let change = served.kind.served.map(|kind| Change::Delete(kind, id.to_owned()));
+        let change = if served.in_force { self.deleted(key, served.kind) } else { None };
         Step { change, ..Step::default() }
+    }
+
+    /// What tells workers that the document of `key` is not in force any more.
+    fn deleted(&self, key: &[u8], kind: DocumentKind) -> Option<Change> {
+        let (_, id) = key::parse(&self.prefix, key).ok()?;
+        Some(Change::Delete(kind.served?, id.to_owned()))
+    }
+
+    /// Whether there is a document at `key`, good or bad.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.entries.contains_key(key)
     }
 
     /// Keys that are there and not in `present`, as after a load that may have missed deletions.
@@ -164,13 +201,10 @@ impl LastGood {
         *self.counts.entry(kind).or_default() += 1;
         self.partial.add(kind, &served.fields);
         if let Some(name) = &served.name {
-            let holders = self.names.entry((kind, name.clone())).or_default();
-            *holders += 1;
-            if *holders == 2 {
-                // A key hash is no secret, but nobody knows a key by it either.
-                let name = if kind == "api_keys" { "key_hash" } else { name };
-                warn!("{kind}: two documents share {name:?}; the one with the highest id is used");
-            }
+            self.names.add(kind, name);
+        }
+        if served.is_guard() {
+            *self.guards.entry(kind).or_default() += 1;
         }
     }
 
@@ -181,13 +215,12 @@ impl LastGood {
         }
         self.partial.remove(kind, &served.fields);
         if let Some(name) = &served.name {
-            let holder = (kind, name.clone());
-            if let Some(holders) = self.names.get_mut(&holder) {
-                *holders = holders.saturating_sub(1);
-                if *holders == 0 {
-                    self.names.remove(&holder);
-                }
-            }
+            self.names.remove(kind, name);
+        }
+        if served.is_guard()
+            && let Some(count) = self.guards.get_mut(kind)
+        {
+            *count = count.saturating_sub(1);
         }
     }
 
@@ -196,9 +229,23 @@ impl LastGood {
         &self.counts
     }
 
-    /// What documents ask for and this gateway does not honour.
-    pub fn partial(&self) -> &Partial {
-        &self.partial
+    /// What documents ask for and this gateway does not honour, and names that they share; by kind and field.
+    pub fn partial_rows(&self) -> Vec<PartiallyCompatible> {
+        let mut rows = self.partial.rows();
+        rows.extend(self.names.rows());
+        rows.sort_by(|one, other| (&one.kind, &one.field).cmp(&(&other.kind, &other.field)));
+        rows.truncate(ROWS_MAX);
+        rows
+    }
+
+    /// Documents in force that guard traffic and cannot be enforced, by kind; kinds without any may be there with 0.
+    pub fn guards(&self) -> &BTreeMap<&'static str, u64> {
+        &self.guards
+    }
+
+    /// Grows by one whenever a document begins or ceases to be rejected, or is rejected for another reason.
+    pub fn rejection_changes(&self) -> u64 {
+        self.rejection_changes
     }
 
     /// Full keys whose latest document is not served, with the reason, in ascending order.
@@ -226,16 +273,33 @@ impl LastGood {
     }
 
     /// Hash over what is served.
-    pub fn config_hash(&self) -> String {
-        hash::hash(self.entries.iter().filter_map(|(key, entry)| {
-            Some((key.as_slice(), entry.in_force()?.expose().as_slice()))
-        }))
+    pub fn config_hash(&mut self) -> String {
+        let entries = &self.entries;
+        self.served_chain.hash(|after| {
+            let entries = entries.range::<[u8], _>((from(after), Bound::Unbounded));
+            entries.filter_map(|(key, entry)| {
+                Some((key.as_slice(), entry.in_force()?.expose().as_slice()))
+            })
+        })
     }
 
     /// Hash over what is in the store.
-    pub fn source_hash(&self) -> String {
-        let entries = self.entries.iter();
-        hash::hash(entries.map(|(key, entry)| (key.as_slice(), entry.observed.expose().as_slice())))
+    pub fn source_hash(&mut self) -> String {
+        let entries = &self.entries;
+        self.observed_chain.hash(|after| {
+            let entries = entries.range::<[u8], _>((from(after), Bound::Unbounded));
+            entries.map(|(key, entry)| (key.as_slice(), entry.observed.expose().as_slice()))
+        })
+    }
+}
+
+fn from(after: Option<&[u8]>) -> Bound<&[u8]> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+impl Served {
+    fn is_guard(&self) -> bool {
+        self.in_force && self.kind.served.is_some_and(Kind::is_guard)
     }
 }
 

@@ -16,6 +16,7 @@
 //! 3. a document that cannot be taken affects no other, and its older good form stays served;
 //! 4. a change costs what the change is worth, not what the set is.
 
+mod canonical;
 pub mod connect;
 pub mod document;
 mod file;
@@ -23,25 +24,31 @@ mod hash;
 pub mod key;
 mod last_good;
 mod load;
+mod names;
 mod partial;
+mod pending;
 pub mod report;
 mod state;
 mod watch;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use shared::dial::Dial;
 use shared::id::Revision;
 use shared::update::Change;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::sleep_until;
 
 pub use connect::{Source, SourceTls};
 pub use file::{Reload, start as start_from_file};
 pub use load::load;
 pub use report::Report;
 
+use crate::findings::{Findings, Topic};
+
+use pending::Pending;
 use state::State;
 use watch::Follower;
 
@@ -86,41 +93,72 @@ impl Handle {
     }
 }
 
+/// Whom the projection tells about what happens in it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What is configured and cannot be enforced.
+    pub findings: Findings,
+    /// Wants a heartbeat when documents begin or cease to be rejected.
+    pub nudge: Arc<Notify>,
+}
+
 /// Starts to follow `source` on a thread of its own.
-pub fn start(source: Source, dial: Arc<dyn Dial>) -> io::Result<(Handle, mpsc::Receiver<Update>)> {
+pub fn start(
+    source: Source,
+    dial: Arc<dyn Dial>,
+    told: Told,
+) -> io::Result<(Handle, mpsc::Receiver<Update>)> {
     let (questions, asked) = mpsc::channel(8);
     let (updates, received) = mpsc::channel(UPDATES_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new()
         .name("projection".to_owned())
-        .spawn(move || runtime.block_on(run(source, dial, asked, updates)))?;
+        .spawn(move || runtime.block_on(run(source, dial, told, asked, updates)))?;
     Ok((Handle { questions }, received))
 }
 
 async fn run(
     source: Source,
     dial: Arc<dyn Dial>,
+    told: Told,
     mut asked: mpsc::Receiver<Question>,
     updates: mpsc::Sender<Update>,
 ) {
     let mut state = State::new(&source.prefix);
+    let mut pending = Pending::default();
     // One at a time: while a load is being decoded the next change waits in the connection.
     let (observed, mut seen) = mpsc::channel(1);
     let follower = tokio::spawn(Follower::new(source, dial, observed).run());
     loop {
+        let moment = Instant::now();
+        let due_at = pending.due_at(moment);
         tokio::select! {
             question = asked.recv() => match question {
                 // Who asked may have given up waiting.
                 Some(Question { applied, answer }) => drop(answer.send(state.report(applied, now()))),
                 None => break,
             },
-            Some(observed) = seen.recv() => {
-                if let Some(update) = state.observe(observed, now())
-                    && updates.send(update).await.is_err()
-                {
-                    break;
+            Some(observed) = seen.recv(), if pending.has_room() => {
+                let rejections = state.rejection_changes();
+                if let Some(update) = state.observe(observed, now()) {
+                    pending.add(update);
+                }
+                if state.rejection_changes() != rejections {
+                    told.nudge.notify_one();
                 }
             }
+            permit = updates.reserve(), if due_at.is_some_and(|due_at| due_at <= moment) => {
+                let Ok(permit) = permit else { break };
+                if let Some(update) = pending.take(Instant::now()) {
+                    permit.send(update);
+                }
+                match state.not_enforced() {
+                    Some(text) => told.findings.found(Topic::NotEnforced, text),
+                    None => told.findings.settled(Topic::NotEnforced),
+                }
+            }
+            () = sleep_until(due_at.unwrap_or(moment).into()),
+                if due_at.is_some_and(|due_at| due_at > moment) => {}
         }
     }
     follower.abort();

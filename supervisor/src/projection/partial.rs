@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::cloud::heartbeat::PartiallyCompatible;
 
 /// At most so many kinds and fields are reported.
-const ROWS_MAX: usize = 1024;
+pub const ROWS_MAX: usize = 1024;
 
 /// Counts documents per field that is not honoured.
 #[derive(Debug, Default)]

@@ -27,8 +27,8 @@ pub enum Observed {
     Loaded {
         /// At this revision.
         revision: i64,
-        /// Keys and values.
-        entries: Vec<(Vec<u8>, Vec<u8>)>,
+        /// What there is.
+        entries: Vec<Entry>,
     },
     /// Changes, all of them up to a revision.
     Changed {
@@ -44,6 +44,17 @@ pub enum Observed {
     },
 }
 
+/// One key of the store, with what it holds.
+#[derive(Debug)]
+pub struct Entry {
+    /// The full key.
+    pub key: Vec<u8>,
+    /// The document.
+    pub value: Vec<u8>,
+    /// The revision that the key has been there since; 0 if the store does not tell.
+    pub created: i64,
+}
+
 /// One change in the store.
 #[derive(Debug)]
 pub enum Event {
@@ -53,10 +64,18 @@ pub enum Event {
     Delete(Vec<u8>),
 }
 
-/// A hash, and which state of the set it belongs to.
-struct Hashed {
+/// What was last told about the store: hash and revision belong together.
+struct Told {
     changes: u64,
     hash: String,
+    revision: i64,
+    at: UnixSeconds,
+}
+
+/// What workers were handed and may not all have yet.
+struct Candidate {
+    changes: u64,
+    applied: Applied,
 }
 
 /// The projection as this gateway knows it.
@@ -72,7 +91,11 @@ pub struct State {
     applied: Option<Applied>,
     /// How often what is served had changed when that was told.
     applied_changes: u64,
-    source_hash: Option<Hashed>,
+    /// Kept while workers are behind what they were handed, so that something newer can be told even if they always are.
+    candidate: Option<Candidate>,
+    told: Option<Told>,
+    /// The second in which everything was last hashed: a large set takes a while.
+    hashed_at: Option<UnixSeconds>,
     last_reload: Option<(bool, UnixSeconds)>,
     last_reload_success: Option<UnixSeconds>,
     last_failure: Option<(UnixSeconds, &'static str, String)>,
@@ -92,7 +115,9 @@ impl State {
             handed_out: None,
             applied: None,
             applied_changes: 0,
-            source_hash: None,
+            candidate: None,
+            told: None,
+            hashed_at: None,
             last_reload: None,
             last_reload_success: None,
             last_failure: None,
@@ -127,10 +152,17 @@ impl State {
             }
             Observed::Loaded { revision, entries } => {
                 self.reloads += 1;
-                let keys = entries.iter().map(|(key, _)| key.clone()).collect();
+                let keys = entries.iter().map(|entry| entry.key.clone()).collect();
                 let mut events: Vec<_> =
                     self.documents.missing_from(&keys).into_iter().map(Event::Delete).collect();
-                events.extend(entries.into_iter().map(|(key, value)| Event::Put(key, value)));
+                let seen = self.observed.map_or(i64::MAX, |(revision, _)| revision);
+                for Entry { key, value, created } in entries {
+                    // Deleted and created again while nobody looked: its older good form ended with the delete.
+                    if created > seen && self.documents.contains(&key) {
+                        events.push(Event::Delete(key.clone()));
+                    }
+                    events.push(Event::Put(key, value));
+                }
                 self.take(revision, events, true, now)
             }
             Observed::Changed { revision, events } => self.take(revision, events, false, now),
@@ -169,6 +201,10 @@ impl State {
             return None;
         }
         let whole = self.handed_out.is_none();
+        // What workers confirm of a store that was set back since says nothing about it.
+        if self.handed_out.is_some_and(|(before, _)| revision < before) {
+            self.candidate = None;
+        }
         self.handed_out = Some((revision, now));
         Some(Update { revision: Revision(revision), whole, changes })
     }
@@ -186,12 +222,13 @@ impl State {
         self.last_failure = Some((now, refusal.kind.name(), refusal.error.clone()));
     }
 
-    /// Everything there is to tell, while `applied` is what every worker has confirmed.
-    pub fn report(&mut self, applied: Revision, now: UnixSeconds) -> Report {
-        let source = self.source();
-        self.refresh_applied(applied, source.source_hash.as_deref());
+    /// Everything there is to tell, while `confirmed` is what every worker has confirmed.
+    pub fn report(&mut self, confirmed: Revision, now: UnixSeconds) -> Report {
+        let may_hash = self.hashed_at != Some(now);
+        let source = self.source(may_hash, now);
+        self.refresh_applied(confirmed.0, may_hash, now);
         let rejected = report::rejected(&self.documents, &self.prefix, now);
-        let rows = self.documents.partial().rows();
+        let rows = self.documents.partial_rows();
         let served =
             self.applied.as_ref().is_some_and(|applied| !applied.resource_counts.is_empty());
         let status = ConfigStatus {
@@ -221,48 +258,101 @@ impl State {
         }
     }
 
-    /// Hashes what is served, if the workers have all of it and it has changed. While they are catching up, what was last
-    /// told stays true.
-    fn refresh_applied(&mut self, confirmed: Revision, source_hash: Option<&str>) {
-        let told = self.handed_out.filter(|(revision, _)| confirmed.0 >= *revision);
-        let Some((revision, at)) = told else { return };
-        let changes = self.documents.served_changes();
-        let counts = self.documents.counts().iter().filter(|(_, count)| **count > 0);
-        let before = self.applied.take();
-        let config_hash = match (&before, source_hash) {
-            (Some(applied), _) if self.applied_changes == changes => applied.config_hash.clone(),
-            // Everything in the store is served.
-            (_, Some(hash)) if self.documents.rejected().next().is_none() => hash.to_owned(),
-            _ => self.documents.config_hash(),
-        };
-        self.applied_changes = changes;
-        let apply_seq = match &before {
-            Some(applied) if applied.config_hash == config_hash => applied.apply_seq,
-            Some(applied) => applied.apply_seq + 1,
-            None => 1,
-        };
-        self.applied = Some(Applied {
-            applied_revision: revision,
-            config_hash,
-            apply_seq,
-            applied_at: rfc3339(at),
-            resource_counts: counts.map(|(kind, count)| (*kind, *count)).collect(),
-        });
+    /// What guards traffic and cannot be enforced, in words; `None` if there is nothing.
+    pub fn not_enforced(&self) -> Option<String> {
+        let counts = self.documents.guards().iter().filter(|(_, count)| **count > 0);
+        let counts: Vec<_> = counts.map(|(kind, count)| format!("{count} {kind}")).collect();
+        (!counts.is_empty()).then(|| {
+            format!(
+                "this build cannot enforce what is configured: {}; what they guard, and only that, is refused with status \
+                 501; disable or remove them, or serve that traffic from a gateway that enforces them",
+                counts.join(", ")
+            )
+        })
     }
 
-    fn source(&mut self) -> SourceStatus {
+    /// Grows whenever a document begins or ceases to be rejected.
+    pub fn rejection_changes(&self) -> u64 {
+        self.documents.rejection_changes()
+    }
+
+    /// Moves on to what the workers have by now. While they are catching up, what was last told stays true.
+    fn refresh_applied(&mut self, confirmed: i64, may_hash: bool, now: UnixSeconds) {
+        let Some((revision, at)) = self.handed_out else { return };
+        let changes = self.documents.served_changes();
+        let current = self.applied.is_some() && self.applied_changes == changes;
+        // More than was ever handed out of this store is from before it was set back.
+        let reached = |revision: i64| revision <= confirmed;
+        if confirmed == revision && (current || may_hash) {
+            let applied = self.applied_at(revision, at, now);
+            self.tell(Candidate { changes, applied });
+            self.candidate = None;
+        } else if confirmed < revision {
+            let reached = |waits: &mut Candidate| reached(waits.applied.applied_revision);
+            if let Some(candidate) = self.candidate.take_if(reached) {
+                self.tell(candidate);
+            }
+            if self.candidate.is_none() && !current && may_hash {
+                let applied = self.applied_at(revision, at, now);
+                self.candidate = Some(Candidate { changes, applied });
+            }
+        }
+    }
+
+    /// What there will be to tell once every worker has `revision`, which is the latest.
+    fn applied_at(&mut self, revision: i64, at: UnixSeconds, now: UnixSeconds) -> Applied {
+        let (served, observed) =
+            (self.documents.served_changes(), self.documents.observed_changes());
+        let all_served = self.documents.rejected().next().is_none();
+        let config_hash = match (&self.applied, &self.told) {
+            (Some(applied), _) if self.applied_changes == served => applied.config_hash.clone(),
+            (_, Some(told)) if all_served && told.changes == observed => told.hash.clone(),
+            _ => {
+                self.hashed_at = Some(now);
+                self.documents.config_hash()
+            }
+        };
+        let counts = self.documents.counts().iter().filter(|(_, count)| **count > 0);
+        Applied {
+            applied_revision: revision,
+            config_hash,
+            apply_seq: 0,
+            applied_at: rfc3339(at),
+            resource_counts: counts.map(|(kind, count)| (*kind, *count)).collect(),
+        }
+    }
+
+    fn tell(&mut self, Candidate { changes, mut applied }: Candidate) {
+        applied.apply_seq = match &self.applied {
+            Some(before) if before.config_hash == applied.config_hash => before.apply_seq,
+            Some(before) => before.apply_seq + 1,
+            None => 1,
+        };
+        self.applied_changes = changes;
+        self.applied = Some(applied);
+    }
+
+    fn source(&mut self, may_hash: bool, now: UnixSeconds) -> SourceStatus {
         let changes = self.documents.observed_changes();
-        let hash = self.observed.map(|_| match self.source_hash.take() {
-            Some(hashed) if hashed.changes == changes => hashed.hash,
-            _ => self.documents.source_hash(),
-        });
-        self.source_hash = hash.clone().map(|hash| Hashed { changes, hash });
+        if let Some((revision, at)) = self.observed {
+            let known = self.told.take_if(|told| told.changes == changes || !may_hash);
+            let hash = match known {
+                // Not yet again: what was told before is still true of its revision.
+                Some(told) if told.changes != changes => Some(told),
+                Some(told) => Some(Told { revision, at, ..told }),
+                None => {
+                    self.hashed_at = Some(now);
+                    Some(Told { changes, hash: self.documents.source_hash(), revision, at })
+                }
+            };
+            self.told = hash;
+        }
         SourceStatus {
             r#type: if self.is_file { "file" } else { "etcd" },
             connected: (!self.is_file).then_some(self.connected),
-            observed_revision: self.observed.map(|(revision, _)| revision),
-            source_hash: hash,
-            observed_at: self.observed.map(|(_, at)| rfc3339(at)),
+            observed_revision: self.told.as_ref().map(|told| told.revision),
+            source_hash: self.told.as_ref().map(|told| told.hash.clone()),
+            observed_at: self.told.as_ref().map(|told| rfc3339(told.at)),
         }
     }
 }

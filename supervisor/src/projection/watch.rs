@@ -17,8 +17,8 @@ use super::load::{MESSAGE_BYTES_MAX, load, range_end};
 use super::state::{Event, Observed};
 use crate::backoff::{Backoff, chance};
 
-/// The store may take this long to accept a watch.
-const WATCH_LIMIT: Duration = Duration::from_secs(10);
+/// A store that was too slow is given twice as long the next time, up to this.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// etcd's number of a delete; a put is 0, and anything else is not known.
 const DELETE: i32 = 1;
 
@@ -80,6 +80,8 @@ pub struct Follower {
     seen: Option<i64>,
     backoff: Backoff,
     attempts: usize,
+    /// How long the store may take to answer a request.
+    patience: Duration,
     /// What was last logged as wrong.
     trouble: Option<String>,
 }
@@ -87,8 +89,8 @@ pub struct Follower {
 impl Follower {
     /// Tells `observed` what it sees.
     pub fn new(source: Source, dial: Arc<dyn Dial>, observed: mpsc::Sender<Observed>) -> Self {
-        let backoff = Backoff::default();
-        Self { source, dial, observed, seen: None, backoff, attempts: 0, trouble: None }
+        let (backoff, patience) = (Backoff::default(), source.request_limit);
+        Self { source, dial, observed, seen: None, backoff, attempts: 0, patience, trouble: None }
     }
 
     /// Follows until nobody listens.
@@ -106,7 +108,13 @@ impl Follower {
                 }
                 Ok(Left::NewIdentity) => continue,
                 Err(FollowError::Unwanted) => return,
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    if let FollowError::Silent(..) = error {
+                        let longer = self.patience.saturating_mul(2).min(PATIENCE_MAX);
+                        self.patience = longer.max(self.source.request_limit);
+                    }
+                    error.to_string()
+                }
             };
             if self.trouble.as_ref() != Some(&error) {
                 warn!(
@@ -138,7 +146,7 @@ impl Follower {
         let mut seen = match self.seen {
             Some(seen) => seen,
             None => {
-                let loaded = load(&client, &self.source.prefix).await?;
+                let loaded = load(&client, &self.source.prefix, self.patience).await?;
                 self.seen = Some(loaded.revision);
                 let (revision, entries) = (loaded.revision, loaded.entries);
                 info!("projection loaded: {} documents at revision {revision}", entries.len());
@@ -146,7 +154,8 @@ impl Follower {
                 revision
             }
         };
-        let (mut stream, now_at) = match open(&client, &self.source.prefix, seen + 1).await {
+        let opened = open(&client, &self.source.prefix, seen + 1, self.patience).await;
+        let (mut stream, now_at) = match opened {
             Err(FollowError::Watch(reason)) if is_compacted(&reason) => return Ok(Left::Reload),
             opened => opened?,
         };
@@ -157,6 +166,7 @@ impl Follower {
         // Whoever follows successfully stays with this endpoint.
         self.attempts = self.attempts.wrapping_sub(1);
         self.backoff.succeeded();
+        self.patience = self.source.request_limit;
         self.trouble = None;
         info!("following the projection at {url} from revision {seen}");
         self.tell(Observed::Connected).await?;
@@ -206,6 +216,7 @@ async fn open(
     client: &Client,
     prefix: &str,
     revision: i64,
+    limit: Duration,
 ) -> Result<(WatchStream, Option<i64>), FollowError> {
     let options = WatchOptions::new()
         .with_range(range_end(prefix))
@@ -218,9 +229,9 @@ async fn open(
         let created = stream.message().await?;
         Ok::<_, etcd_client::Error>((stream, created))
     };
-    let (stream, created) = timeout(WATCH_LIMIT, opened)
+    let (stream, created) = timeout(limit, opened)
         .await
-        .map_err(|_| FollowError::Silent("watch", WATCH_LIMIT))?
+        .map_err(|_| FollowError::Silent("watch", limit))?
         .map_err(|error| FollowError::Watch(in_words(&error)))?;
     let WatchResponse(created) = created.ok_or(FollowError::Ended)?;
     let compacted = created.compact_revision > 0 || is_compacted(&created.cancel_reason);
@@ -235,7 +246,7 @@ async fn open(
 }
 
 /// Whether the store says that it no longer has the revision. Stores that only resemble etcd may say so in words alone.
-fn is_compacted(reason: &str) -> bool {
+pub fn is_compacted(reason: &str) -> bool {
     reason.contains("required revision has been compacted")
 }
 

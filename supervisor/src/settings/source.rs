@@ -49,6 +49,17 @@ pub struct Managed {
     pub heartbeat_interval: Duration,
     /// The forward proxy through which manager and etcd are reached; `None` = directly.
     pub proxy: Option<ProxyUrl>,
+    /// How long the store may take.
+    pub store_limits: StoreLimits,
+}
+
+/// How long a store may take.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreLimits {
+    /// For a connection with its handshakes.
+    pub dial: Duration,
+    /// For an answer.
+    pub request: Duration,
 }
 
 /// An etcd without a Cloud.
@@ -64,6 +75,8 @@ pub struct Etcd {
     pub tls: Option<EtcdTls>,
     /// Name and password of an etcd user.
     pub user: Option<(String, Secret<String>)>,
+    /// How long it may take.
+    pub limits: StoreLimits,
 }
 
 /// What to show to an etcd, and whom to take for it.
@@ -139,6 +152,7 @@ impl Managed {
                 interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
             ),
             proxy: proxy(raw)?,
+            store_limits: StoreLimits::new(raw),
         })
     }
 
@@ -223,7 +237,19 @@ impl Etcd {
             env_id,
             tls,
             user: user(raw, environment)?,
+            limits: StoreLimits::new(raw),
         })
+    }
+}
+
+impl StoreLimits {
+    /// 0 is as good as for ever: a day.
+    fn new(raw: &Raw) -> Self {
+        let limit = |key| match raw.integer(key) {
+            None | Some(0) => Duration::from_secs(24 * 60 * 60),
+            Some(ms) => Duration::from_millis(ms),
+        };
+        Self { dial: limit("etcd.dial_timeout_ms"), request: limit("etcd.request_timeout_ms") }
     }
 }
 

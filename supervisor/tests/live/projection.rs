@@ -8,7 +8,8 @@ use shared::id::Revision;
 use shared::update::Change;
 use supervisor::cloud::tls::{Credentials, CredentialsInForce};
 use supervisor::dial::DirectDial;
-use supervisor::projection::{self, Handle, Report, Source, SourceTls, Update};
+use supervisor::findings::Findings;
+use supervisor::projection::{self, Handle, Report, Source, SourceTls, Told, Update};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
@@ -31,10 +32,17 @@ impl Followed {
     }
 
     fn of(endpoint: String, tls: Option<SourceTls>) -> Self {
-        let source =
-            Source { endpoints: vec![endpoint], prefix: PREFIX.to_owned(), tls, user: None };
+        let source = Source {
+            endpoints: vec![endpoint],
+            prefix: PREFIX.to_owned(),
+            tls,
+            user: None,
+            dial_limit: Duration::from_secs(5),
+            request_limit: HANG,
+        };
         let dial = Arc::new(DirectDial::new(Duration::from_secs(5)));
-        let (handle, updates) = projection::start(source, dial).unwrap();
+        let told = Told { findings: Findings::default(), nudge: Arc::default() };
+        let (handle, updates) = projection::start(source, dial, told).unwrap();
         Self { handle, updates }
     }
 
@@ -304,4 +312,122 @@ async fn mutual_tls_is_followed_and_a_strange_certificate_is_named_on_either_sid
 
     let (_identity, credentials) = in_force(&ours, &strange);
     follow(credentials).report_when(0, says("not issued by the bundle's CA")).await;
+}
+
+#[tokio::test]
+async fn a_compaction_between_two_pages_starts_the_load_again() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    put_all(&mut client, &models(2_500)).await;
+    let proxy = Proxy::to(etcd.port).await;
+    // Less than the first page holds, so that the second one is asked for and does not arrive.
+    const HELD: usize = 50_000;
+    proxy.hold_after(HELD);
+    let mut followed = Followed::start(proxy.port);
+    let started = Instant::now();
+    while proxy.answered() < HELD {
+        assert!(started.elapsed() < HANG, "the first page did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let put = client.put(key("late"), model("late"), None).await.unwrap();
+    let revision = put.header().unwrap().revision();
+    client.compact(revision, Some(CompactionOptions::new())).await.unwrap();
+    proxy.hold_after(usize::MAX);
+    let update = followed.next().await;
+    assert_eq!((update.whole, update.revision), (true, Revision(revision)));
+    assert_eq!(update.changes.len(), 2_501);
+    let report = followed.report_when(revision, |report| report.gauges.source_connected).await;
+    assert!(report.status.last_failure.is_none(), "{:?}", report.status.last_failure);
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_silent_is_given_up_and_made_anew() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let proxy = Proxy::to(etcd.port).await;
+    let mut followed = Followed::start(proxy.port);
+    assert!(followed.next().await.whole);
+    followed.report_when(0, |report| report.gauges.source_connected).await;
+    proxy.silence(true);
+    let started = Instant::now();
+    followed.report_when(0, |report| !report.gauges.source_connected).await;
+    println!("a silent connection was given up after {:?}", started.elapsed());
+    client.put(key("a"), model("a"), None).await.unwrap();
+    proxy.cut();
+    proxy.silence(false);
+    proxy.mend();
+    assert_eq!(ids(&followed.next().await), ["put a"]);
+}
+
+#[tokio::test]
+async fn a_transaction_is_never_split_however_much_comes_at_once() {
+    const TRANSACTIONS: usize = 300;
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::to(etcd.port).await;
+    let mut client = etcd.client().await;
+    let mut followed = Followed::start(proxy.port);
+    assert!(followed.next().await.whole);
+    followed.report_when(0, |report| report.gauges.source_connected).await;
+    let mut last = 0;
+    for n in 0..TRANSACTIONS {
+        // Some are larger than a message of the watch, and come in fragments.
+        let filler = "x".repeat(if n % 100 == 50 { 700 * 1024 } else { 10 });
+        let put = |side: &str| {
+            TxnOp::put(
+                key(&format!("{side}-{n}")),
+                model(&format!("{n}{filler}")),
+                None::<PutOptions>,
+            )
+        };
+        let response = client.txn(Txn::new().and_then([put("a"), put("b")])).await.unwrap();
+        last = response.header().unwrap().revision();
+        // Half of them are missed at first, and come as a backlog.
+        if n == TRANSACTIONS / 2 {
+            proxy.cut();
+        }
+    }
+    proxy.mend();
+    let (mut updates, mut seen) = (0, 0);
+    loop {
+        let update = followed.next().await;
+        let ids = ids(&update);
+        for pair in ids.chunks(2) {
+            let [a, b] = pair else { panic!("half a transaction: {ids:?}") };
+            assert_eq!(a.replace("a-", ""), b.replace("b-", ""), "{ids:?}");
+        }
+        updates += 1;
+        seen += ids.len() / 2;
+        if update.revision == Revision(last) {
+            break;
+        }
+    }
+    assert_eq!(seen, TRANSACTIONS);
+    println!("{TRANSACTIONS} transactions in {updates} updates");
+}
+
+#[tokio::test]
+async fn a_key_that_was_deleted_and_created_again_while_away_does_not_keep_its_old_value() {
+    let etcd = Etcd::start().await;
+    let proxy = Proxy::to(etcd.port).await;
+    let mut client = etcd.client().await;
+    put_all(&mut client, &[(key("gone"), model("gone")), (key("kept"), model("kept"))]).await;
+    let mut followed = Followed::start(proxy.port);
+    assert_eq!(followed.next().await.changes.len(), 2);
+    followed.report_when(0, |report| report.gauges.source_connected).await;
+    proxy.cut();
+    followed.report_when(0, |report| !report.gauges.source_connected).await;
+    client.delete(key("gone"), None).await.unwrap();
+    client.put(key("gone"), "{", None).await.unwrap();
+    let put = client.put(key("kept"), "{", None).await.unwrap();
+    let revision = put.header().unwrap().revision();
+    client.compact(revision, Some(CompactionOptions::new())).await.unwrap();
+    proxy.mend();
+    assert_eq!(ids(&followed.next().await), ["delete gone"]);
+    let rejected = followed.report_when(revision, |_| true).await.rejected_resources;
+    let stale: Vec<_> = rejected
+        .iter()
+        .map(|row| (row.key.as_str(), row.stale_serving_since_unix_secs.is_some()))
+        .collect();
+    let (gone, kept) = (key("gone"), key("kept"));
+    assert_eq!(stale, [(gone.as_str(), false), (kept.as_str(), true)]);
 }

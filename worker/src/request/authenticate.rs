@@ -17,6 +17,12 @@ pub fn caller(
     now_unix_ms: i64,
 ) -> Result<Rc<ApiKey>, RequestError> {
     let key = presented(headers).ok_or(RequestError::MissingCredential)?;
+    // As published: with a provider, what looks like its token is never looked up as a key.
+    if let Some(provider) = tables.guards().identity_provider()
+        && is_bearer_token(headers, key)
+    {
+        return Err(RequestError::TokenNotServed(provider.name.clone()));
+    }
     let api_key = tables.api_key(&hash(key)).ok_or(RequestError::UnknownKey)?;
     if api_key.disabled {
         return Err(RequestError::KeyDisabled);
@@ -34,8 +40,18 @@ pub fn reason(result: &Result<Rc<ApiKey>, RequestError>) -> &'static str {
         Err(RequestError::MissingCredential) => "missing_credentials",
         Err(RequestError::KeyDisabled) => "key_disabled",
         Err(RequestError::KeyExpired) => "key_expired",
+        Err(RequestError::TokenNotServed(_)) => "jwt_invalid",
         Err(_) => "unknown_key",
     }
+}
+
+/// Whether a bearer has the shape of a JSON web token: three parts in base64url.
+fn is_bearer_token(headers: &HeaderMap, key: &[u8]) -> bool {
+    let base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut parts = key.split(|byte| *byte == b'.');
+    headers.contains_key(AUTHORIZATION)
+        && parts.clone().count() == 3
+        && parts.all(|part| !part.is_empty() && part.iter().all(base64url))
 }
 
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
@@ -55,7 +71,7 @@ fn hash(key: &[u8]) -> KeyHash {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::Resource;
+    use shared::resource::{OidcProvider, Resource};
     use shared::update::Change;
 
     use super::*;
@@ -111,6 +127,21 @@ mod tests {
         assert_eq!(outcome(&tables(true, None), &header), "key_disabled");
         assert_eq!(outcome(&tables(false, Some(NOW)), &header), "none");
         assert_eq!(outcome(&tables(false, Some(NOW - 1)), &header), "key_expired");
+    }
+
+    #[test]
+    fn with_an_identity_provider_only_bearers_in_the_shape_of_a_token_are_not_keys() {
+        let mut tables = tables(false, None);
+        let token = [("authorization", "Bearer eyJh.eyJz.c2ln")];
+        assert_eq!(outcome(&tables, &token), "unknown_key");
+        let provider = OidcProvider { id: "o".to_owned(), name: "corp".to_owned() };
+        let put = Change::Put(Box::new(Resource::OidcProvider(provider)));
+        tables.apply(false, [Ok(put)].into_iter()).unwrap();
+        assert_eq!(outcome(&tables, &token), "jwt_invalid");
+        assert_eq!(outcome(&tables, &[("authorization", "Bearer sk-demo")]), "none");
+        assert_eq!(outcome(&tables, &[("authorization", "Bearer a.b.")]), "unknown_key");
+        assert_eq!(outcome(&tables, &[("authorization", "Bearer a.b.c.d")]), "unknown_key");
+        assert_eq!(outcome(&tables, &[("x-api-key", "a.b.c")]), "unknown_key");
     }
 
     #[test]

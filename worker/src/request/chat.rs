@@ -102,6 +102,7 @@ async fn attempted(
         account.model = Some(found.model.clone());
         if let Some(caller) = &account.caller {
             resolve::permission(caller, &found, &request.model, account.client_ip)?;
+            resolve::unguarded(&tables, caller, &found)?;
         }
         let target = resolve::target(&tables, &found)?;
         (target, Limits::of(&found.model, &proxy.settings.upstream))

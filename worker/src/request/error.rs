@@ -61,6 +61,16 @@ pub enum RequestError {
     /// A kind of model that is configured, but not served by this build.
     #[error("model '{0}' is of a kind that is not served by this build yet")]
     ModelNotServed(String),
+    /// Guarded by what this build cannot enforce; what that is.
+    #[error(
+        "this request is guarded by {0}, which this build of the gateway cannot enforce; remove or disable it, or send the request to a gateway that enforces it"
+    )]
+    Guarded(String),
+    /// A token of an identity provider, by its name.
+    #[error(
+        "bearer tokens of identity providers ('{0}') cannot be validated by this build of the gateway; use a gateway API key, or disable the provider"
+    )]
+    TokenNotServed(String),
     /// A path that had a meaning in earlier versions.
     #[error("this endpoint was removed; configure a passthrough route instead")]
     EndpointRemoved,
@@ -122,7 +132,10 @@ impl RequestError {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnusableCredential => StatusCode::UNAUTHORIZED,
             Self::NoBridge(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NotServed(_) | Self::ModelNotServed(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NotServed(_)
+            | Self::ModelNotServed(_)
+            | Self::Guarded(_)
+            | Self::TokenNotServed(_) => StatusCode::NOT_IMPLEMENTED,
             Self::EndpointRemoved => StatusCode::GONE,
             Self::Upstream(error) => error.status(),
         }
@@ -143,7 +156,10 @@ impl RequestError {
             | Self::EndpointRemoved => "invalid_request_error",
             Self::UnusableCredential => "authentication_error",
             Self::NoBridge(_) => "provider_unavailable",
-            Self::NotServed(_) | Self::ModelNotServed(_) => "not_implemented",
+            Self::NotServed(_)
+            | Self::ModelNotServed(_)
+            | Self::Guarded(_)
+            | Self::TokenNotServed(_) => "not_implemented",
             Self::Upstream(error) => error.kind(),
         }
     }

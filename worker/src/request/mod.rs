@@ -86,6 +86,7 @@ async fn endpoint_answer(
     };
     let method = match &caller {
         Err(RequestError::MissingCredential) => "none",
+        Err(RequestError::TokenNotServed(_)) => "jwt",
         _ => "api_key",
     };
     let result = if caller.is_ok() { "allowed" } else { "denied" };

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use shared::resource::{Adapter, ApiKey, DirectModel, Endpoint, ModelKind, ProviderKey};
 
 use super::RequestError;
+use crate::guards::Guarded;
 use crate::provider;
 use crate::tables::{FoundModel, Tables};
 
@@ -42,6 +43,12 @@ pub fn permission(
         return Err(RequestError::AddressNotAllowed);
     }
     Ok(())
+}
+
+/// Whether anything guards the request that cannot be enforced here: then it is not served.
+pub fn unguarded(tables: &Tables, caller: &ApiKey, found: &FoundModel) -> Result<(), RequestError> {
+    let request = Guarded { model: &found.model, caller };
+    tables.guards().find(request).map_or(Ok(()), |guard| Err(RequestError::Guarded(guard)))
 }
 
 /// What stands behind the model.

@@ -7,8 +7,15 @@
 mod api_key;
 mod field;
 mod group;
+mod guardrail;
+mod identity;
 mod model;
+mod observe;
+mod other;
+mod policy;
 mod provider_key;
+mod shape;
+mod surface;
 mod vendor;
 
 use std::collections::BTreeSet;
@@ -29,7 +36,7 @@ const NOT_ENFORCED: &str = "(not enforced)";
 /// A document that was taken.
 #[derive(Debug, Default)]
 pub struct Document {
-    /// What the workers get; `None` for a kind that none of them serves.
+    /// What the workers get; `None` if there is nothing in it for them, as in what is switched off.
     pub resource: Option<Resource>,
     /// By what callers or other documents know it, beside its id: should be unique within the kind.
     pub name: Option<String>,
@@ -89,7 +96,7 @@ pub fn read(kind: DocumentKind, id: &str, value: Value) -> Result<Document, Refu
         Some(Kind::ProviderKey) => provider_key::read(id, value),
         Some(Kind::Model) => model::read(id, value),
         Some(Kind::ApiKey) => api_key::read(id, value),
-        None => Ok(Document { fields: vec![NOT_ENFORCED.to_owned()], ..Document::default() }),
+        _ => other::read(kind.name, id, &value),
     }
 }
 

@@ -122,7 +122,7 @@ fn known_fields_that_are_not_enforced_are_reported() {
     assert_eq!(fields("provider_keys", provider_key(overrides)), ["request"]);
     let knobs = json!({"cooldown": {"enabled": true}, "retries": 2});
     assert_eq!(fields("models", model(knobs)), ["cooldown", "retries"]);
-    assert_eq!(fields("guardrails", json!({"name": "g"})), [NOT_ENFORCED]);
+    assert_eq!(fields("cache_policies", json!({"name": "g"})), [NOT_ENFORCED]);
 }
 
 #[test]
@@ -220,6 +220,32 @@ fn any_value() -> impl Strategy<Value = Value> {
                 .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
+}
+
+/// What the published schemas, read leniently, say about documents: kind, document, whether it is good. Made by changing
+/// good documents at every place and asking another implementation of JSON Schema.
+const SAMPLES: &str = include_str!("samples.jsonl");
+
+#[test]
+fn documents_are_good_or_bad_as_the_published_schemas_say() {
+    let more = std::env::var("SAMPLES").ok().map(|path| std::fs::read_to_string(path).unwrap());
+    let (mut wrong, mut read) = (Vec::new(), 0);
+    for line in SAMPLES.lines().chain(more.iter().flat_map(|more| more.lines())) {
+        let (kind, document, good): (String, Value, bool) = serde_json::from_str(line).unwrap();
+        read += 1;
+        match read_kind(&kind, document) {
+            Ok(_) if good => {}
+            Err(refusal) if !good => assert_eq!(refusal.kind, RefusalKind::SchemaFailed, "{line}"),
+            other => wrong.push(format!("{line}: {:?}", other.err())),
+        }
+    }
+    assert!(read > 300, "{read}");
+    assert!(
+        wrong.is_empty(),
+        "{} of {read}:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(25)].join("\n")
+    );
 }
 
 proptest! {

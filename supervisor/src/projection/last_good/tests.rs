@@ -12,6 +12,9 @@ const BETTER: &str =
 const BAD: &str =
     r#"{"display_name":"chat","provider":"openai","model_name":7,"provider_key_id":"p"}"#;
 
+/// SHA-256 of nothing.
+const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 fn set() -> LastGood {
     LastGood::new("/e/")
 }
@@ -62,7 +65,7 @@ fn a_bad_document_without_an_older_one_serves_nothing_and_counts_nothing() {
     assert!(put(&mut set, "/e/models/a", BAD, 1).change.is_none());
     assert_eq!(set.rejected().next().unwrap().1.stale_since, None);
     assert_eq!(set.counts().values().sum::<u64>(), 0);
-    assert_eq!(set.config_hash(), hash::hash(std::iter::empty()));
+    assert_eq!(set.config_hash(), NOTHING);
     assert!(set.delete(b"/e/models/a").change.is_none());
     assert_eq!(set.rejected().count(), 0);
 }
@@ -75,7 +78,7 @@ fn a_delete_drops_the_last_good_document_too() {
     let expected = Change::Delete(Kind::Model, "a/b".to_owned());
     assert_eq!(set.delete(b"/e/models/a/b").change, Some(expected));
     assert!(set.delete(b"/e/models/a/b").change.is_none());
-    assert_eq!(set.source_hash(), hash::hash(std::iter::empty()));
+    assert_eq!(set.source_hash(), NOTHING);
 }
 
 #[test]
@@ -106,13 +109,13 @@ fn every_kind_of_rejection_is_told_apart() {
 #[test]
 fn kinds_that_no_worker_serves_are_counted_hashed_and_reported() {
     let mut set = set();
-    let step = put(&mut set, "/e/guardrails/g", r#"{"name":"g"}"#, 1);
+    let step = put(&mut set, "/e/cache_policies/g", r#"{"name":"g"}"#, 1);
     assert!(step.change.is_none() && step.refused.is_none());
-    assert_eq!(set.counts()["guardrails"], 1);
-    assert_eq!(set.partial().rows()[0].field, "(not enforced)");
-    assert_ne!(set.config_hash(), hash::hash(std::iter::empty()));
-    set.delete(b"/e/guardrails/g");
-    assert!(set.partial().rows().is_empty());
+    assert_eq!(set.counts()["cache_policies"], 1);
+    assert_eq!(set.partial_rows()[0].field, "(not enforced)");
+    assert_ne!(set.config_hash(), NOTHING);
+    set.delete(b"/e/cache_policies/g");
+    assert!(set.partial_rows().is_empty());
 }
 
 #[test]

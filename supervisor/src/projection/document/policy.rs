@@ -1,0 +1,198 @@
+//! `rate_limit_policies`: either limits of one subject, or limits of all requests that fulfil conditions. None is enforced
+//! yet: what a policy would count is refused.
+
+use serde_json::{Map, Value};
+use shared::resource::{Condition, Dimension, PolicyScope, RateLimitPolicy, Resource, Subject};
+
+use super::shape::Rule::{Bool, Choice, Either, Like, List, Object};
+use super::shape::{
+    ANY_TEXT, COUNT, COUNT_32, Field, POSITIVE, Rule, TEXT, TEXTS, field, has_any, needed, text,
+};
+use super::{Refusal, schema_failed};
+
+const MANY: usize = usize::MAX;
+
+/// A rate limit policy; [`extra`] has what its two forms exclude.
+pub static POLICY: Rule = Object(&[
+    needed("name", TEXT),
+    field("action", Choice(&["reject"])),
+    field("conditions", List(0, MANY, &NODE)),
+    field("group_by", List(0, MANY, &Choice(&["team", "member", "api_key", "model", "provider"]))),
+    field("limits", Object(LIMITS)),
+    field("max_requests", POSITIVE),
+    field("max_tokens", POSITIVE),
+    field("schedules", List(0, MANY, &Object(SCHEDULE))),
+    field("scope", Choice(&["api_key", "model", "team", "member", "team_member"])),
+    field("scope_ref", TEXT),
+    field("window", Choice(&["second", "minute", "hour", "day"])),
+]);
+static NODE: Rule = Either(
+    &[Object(LEAF), Object(GROUP)],
+    "a condition with `dimension`, `operator` and `value`, or a group with `logic` and `children`",
+);
+static LEAF: &[Field] = &[
+    needed("dimension", Choice(&["team", "member", "api_key", "model", "model_name", "provider"])),
+    needed(
+        "operator",
+        Choice(&["==", "~=", "~~", "~*", "in", "has", ">", ">=", "<", "<=", "ipmatch"]),
+    ),
+    needed("value", Either(&[ANY_TEXT, TEXTS], "a string or a list of strings")),
+    field("negate", Bool),
+];
+static GROUP: &[Field] = &[
+    needed("children", List(0, MANY, &NODE)),
+    needed("logic", Choice(&["and", "or"])),
+    field("negate", Bool),
+];
+static LIMITS: &[Field] = &[
+    field("concurrency", COUNT_32),
+    field("rpd", COUNT),
+    field("rph", COUNT),
+    field("rpm", COUNT),
+    field("rps", COUNT),
+    field("tpd", COUNT),
+    field("tpm", COUNT),
+];
+static SCHEDULE: &[Field] = &[
+    field(
+        "dates",
+        List(1, MANY, &Like(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "a date such as 2026-01-31")),
+    ),
+    field(
+        "days_of_week",
+        List(1, MANY, &Choice(&["mon", "tue", "wed", "thu", "fri", "sat", "sun"])),
+    ),
+    needed("end_time", Like(r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$", "a time such as 23:59")),
+    needed("start_time", Like(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", "a time such as 23:59")),
+    needed("timezone", TEXT),
+];
+
+/// What the table cannot say: the two forms, and what belongs together.
+pub fn extra(members: &Map<String, Value>) -> Result<(), Refusal> {
+    let has = |name| members.contains_key(name);
+    let subject = has("scope")
+        && has("scope_ref")
+        && has("window")
+        && has_any(members, &["max_requests", "max_tokens"])
+        && !has_any(members, &["conditions", "group_by", "limits", "action"]);
+    let conditional = has("limits")
+        && !has_any(members, &["scope", "scope_ref", "window", "max_requests", "max_tokens"]);
+    if !subject && !conditional {
+        return Err(schema_failed(
+            "",
+            "expected either `scope`, `scope_ref`, `window` and `max_requests` or `max_tokens`, or `limits` with \
+             `conditions`, `group_by` and `action`",
+        ));
+    }
+    if let Some(limits) = members.get("limits").and_then(Value::as_object)
+        && !LIMITS.iter().any(|field| limits.contains_key(field.name()))
+    {
+        return Err(schema_failed("/limits", "expected at least one limit"));
+    }
+    for (index, schedule) in list(members, "schedules").iter().enumerate() {
+        if schedule.get("dates").is_some() == schedule.get("days_of_week").is_some() {
+            let expected = "expected either `days_of_week` or `dates`";
+            return Err(schema_failed(&format!("/schedules/{index}"), expected));
+        }
+    }
+    for (index, node) in list(members, "conditions").iter().enumerate() {
+        values(node, &format!("/conditions/{index}"))?;
+    }
+    Ok(())
+}
+
+/// A list of values goes with `in`, one value with everything that compares.
+fn values(node: &Value, pointer: &str) -> Result<(), Refusal> {
+    let children = node.get("children").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for (index, child) in children.iter().enumerate() {
+        values(child, &format!("{pointer}/children/{index}"))?;
+    }
+    let expected = match text(node, "operator") {
+        Some("in") if !node.get("value").is_some_and(Value::is_array) => "a list of strings",
+        Some("==" | "~=" | "~~" | "~*" | ">" | ">=" | "<" | "<=")
+            if !node.get("value").is_some_and(Value::is_string) =>
+        {
+            "a string"
+        }
+        _ => return Ok(()),
+    };
+    Err(schema_failed(&format!("{pointer}/value"), &format!("expected {expected}")))
+}
+
+fn list<'a>(members: &'a Map<String, Value>, name: &str) -> &'a [Value] {
+    members.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The policy, if it limits anything.
+pub fn policy(id: &str, value: &Value) -> Option<Resource> {
+    let members = value.as_object()?;
+    let scope = match text(value, "scope") {
+        Some(scope) => {
+            // As published, windows of a second or an hour count no tokens.
+            let counts_tokens = matches!(text(value, "window"), Some("minute" | "day"));
+            if !members.contains_key("max_requests") && !counts_tokens {
+                return None;
+            }
+            let subject = text(value, "scope_ref")?.to_owned();
+            PolicyScope::Subject(match scope {
+                "api_key" => Subject::ApiKey(subject),
+                "model" => Subject::Model(subject),
+                "team" => Subject::Team(subject),
+                "member" => Subject::Member(subject),
+                _ => Subject::TeamMember(subject),
+            })
+        }
+        None => PolicyScope::Conditions {
+            conditions: list(members, "conditions").iter().map(condition).collect(),
+            group_by: list(members, "group_by").iter().filter_map(dimension).collect(),
+        },
+    };
+    let name = text(value, "name")?.to_owned();
+    Some(Resource::RateLimitPolicy(RateLimitPolicy { id: id.to_owned(), name, scope }))
+}
+
+fn condition(node: &Value) -> Condition {
+    let plain = match text(node, "logic") {
+        Some(logic) => {
+            let children = node.get("children").and_then(Value::as_array);
+            let children = children.into_iter().flatten().map(condition).collect();
+            if logic == "or" { Condition::Any(children) } else { Condition::All(children) }
+        }
+        None => leaf(node).unwrap_or(Condition::Unknown),
+    };
+    match node.get("negate").and_then(Value::as_bool) {
+        Some(true) => Condition::Not(Box::new(plain)),
+        _ => plain,
+    }
+}
+
+fn leaf(node: &Value) -> Option<Condition> {
+    let dimension = dimension(node.get("dimension")?)?;
+    let value = text(node, "value").map(str::to_owned);
+    Some(match text(node, "operator")? {
+        "==" => Condition::IsOneOf(dimension, vec![value?]),
+        "~=" => Condition::Not(Box::new(Condition::IsOneOf(dimension, vec![value?]))),
+        "in" => {
+            let values = node.get("value")?.as_array()?.iter();
+            let values = values.filter_map(Value::as_str).map(str::to_owned).collect();
+            Condition::IsOneOf(dimension, values)
+        }
+        operator @ ("~~" | "~*") => {
+            Condition::Matches { dimension, pattern: value?, ignore_case: operator == "~*" }
+        }
+        // Comparisons of ids by size, and of addresses, are not tried.
+        _ => return None,
+    })
+}
+
+fn dimension(name: &Value) -> Option<Dimension> {
+    Some(match name.as_str()? {
+        "team" => Dimension::Team,
+        "member" => Dimension::Member,
+        "api_key" => Dimension::ApiKey,
+        "model" => Dimension::Model,
+        "model_name" => Dimension::ModelName,
+        "provider" => Dimension::Provider,
+        _ => return None,
+    })
+}
