@@ -46,6 +46,8 @@ pub struct Managed {
     pub dp_id_file: PathBuf,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// Whether the Cloud is asked for a new certificate in time.
+    pub renew_certificate: bool,
 }
 
 /// An etcd without a Cloud.
@@ -135,6 +137,7 @@ impl Managed {
             heartbeat_interval: Duration::from_secs(
                 interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
             ),
+            renew_certificate: raw.text("managed.cert_renewal") != Some("off"),
         })
     }
 
