@@ -12,10 +12,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::bundle::{Bundle, BundleError};
-use crate::cloud::heartbeat::{self, Facts, OutcomeCell};
+use crate::bundle::{self, Bundle, BundleError};
+use crate::cloud::heartbeat::{self, Author, Facts, OutcomeCell};
 use crate::cloud::manager::{Manager, Session};
-use crate::cloud::tls::{Credentials, CredentialsInForce, Identity, IdentityError};
+use crate::cloud::renewal::Hints;
+use crate::cloud::rotate;
+use crate::cloud::rotation_report::ReportCell;
+use crate::cloud::tls::{Credentials, CredentialsInForce, Identity, IdentityError, InForce};
 use crate::findings::{Findings, Topic};
 use crate::projection::{self, Report, SourceTls};
 use crate::settings::source::scope;
@@ -61,18 +64,20 @@ pub struct Told {
     pub nudge: Arc<Notify>,
     /// What became of the beats.
     pub outcome: OutcomeCell,
+    /// What is not as it should be.
+    pub findings: Findings,
+    /// What became of new identities.
+    pub rotation: ReportCell,
 }
 
 /// The Cloud side of a managed gateway.
 pub struct Cloud {
     managed: Managed,
-    /// The bundle in force.
+    /// The bundle at the start; what is in force later, see [`Cloud::in_force`].
     pub bundle: Bundle,
     /// What the state directory is sealed with.
     pub data_key: DataKey,
-    credentials: CredentialsInForce,
-    /// Keeps the credentials in force; a rotation will put new ones here.
-    _credentials_source: watch::Sender<Arc<Credentials>>,
+    in_force: watch::Sender<Arc<InForce>>,
 }
 
 impl Cloud {
@@ -83,59 +88,76 @@ impl Cloud {
             findings.found(Topic::Certificate, bundle.findings.join("; "));
         }
         info!(env_id = bundle.env_id, dp_id = bundle.dp_id.as_deref().unwrap_or("(none)"),
-            origin = %bundle.origin, "certificate bundle in force");
-        let credentials = Credentials::new(&Identity {
-            chain_pem: bundle.chain_pem.clone(),
-            key_pem: bundle.key_pem.clone(),
-            roots_pem: bundle.roots_pem.clone(),
-            extra_roots_pem: bundle.extra_roots_pem.clone(),
-        })?;
-        let (source, credentials) = watch::channel(Arc::new(credentials));
-        Ok(Self {
-            managed: managed.clone(),
-            bundle,
-            data_key,
-            credentials,
-            _credentials_source: source,
-        })
+            origin = %bundle.origin, fingerprint = bundle.fingerprint(),
+            "certificate bundle in force: the {} one, since {}", bundle.origin, bundle.why);
+        let (in_force, _) = watch::channel(Arc::new(InForce::new(bundle.clone())?));
+        Ok(Self { managed: managed.clone(), bundle, data_key, in_force })
+    }
+
+    /// What is in force, now and later.
+    pub fn in_force(&self) -> CredentialsInForce {
+        self.in_force.subscribe()
+    }
+
+    fn manager(&self, dial: &Arc<dyn Dial>) -> Manager {
+        Manager {
+            url: self.managed.manager.clone(),
+            dial: Arc::clone(dial),
+            credentials: self.in_force(),
+        }
     }
 
     /// A connection to the manager, made when it is first used.
     pub fn session(&self, dial: &Arc<dyn Dial>) -> Session {
-        Session::new(Manager {
-            url: self.managed.manager.clone(),
-            dial: Arc::clone(dial),
-            credentials: self.credentials.clone(),
-        })
+        Session::new(self.manager(dial))
     }
 
-    /// Starts the heartbeat, unless the identity lacks the id that it is sent under.
+    /// Starts the heartbeat, and what replaces the identity when its time has come.
     pub fn beat(&self, dial: &Arc<dyn Dial>, told: Told) {
-        let Some(dp_id) = self.bundle.dp_id.clone() else {
-            warn!(
-                "no heartbeat is sent: the persisted identity has no data plane id; supply the bundle again"
-            );
-            return;
-        };
         let sender = heartbeat::Sender {
-            dp_id,
             instance_id: uuid::Uuid::new_v4(),
             hostname: nix::unistd::gethostname()
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
             started: Instant::now(),
         };
-        let Told { projection, applied, nudge, outcome } = told;
-        let facts = move || {
+        let Told { projection, applied, nudge, outcome, findings, rotation } = told;
+        let facts = move || -> heartbeat::FactsToCome {
             let (projection, applied) = (projection.clone(), applied.get());
-            async move {
+            Box::pin(async move {
                 let report = projection.report(applied.unwrap_or_default()).await;
                 report.map_or_else(|_| Facts::default(), Report::into_facts)
-            }
+            })
         };
-        let session = self.session(dial);
-        let interval = self.managed.heartbeat_interval;
-        tokio::task::spawn_local(heartbeat::run(sender, session, interval, nudge, outcome, facts));
+        let author = Rc::new(Author::new(sender, facts));
+        let (hints_in, hints) = watch::channel(Hints::default());
+        let (session, interval) = (self.session(dial), self.managed.heartbeat_interval);
+        let beats = heartbeat::run(
+            Rc::clone(&author),
+            session,
+            interval,
+            Arc::clone(&nudge),
+            outcome,
+            hints_in,
+        );
+        tokio::task::spawn_local(beats);
+        match bundle::watch::start(&self.managed) {
+            Ok(readings) => {
+                let parts = rotate::Parts {
+                    managed: self.managed.clone(),
+                    data_key: self.data_key.clone(),
+                    in_force: self.in_force.clone(),
+                    manager: self.manager(dial),
+                    author,
+                    nudge,
+                    hints,
+                    findings,
+                    report: rotation,
+                };
+                tokio::task::spawn_local(rotate::run(parts, self.bundle.clone(), readings));
+            }
+            Err(error) => warn!("the certificate is not rotated while running: no thread: {error}"),
+        }
     }
 }
 
@@ -156,7 +178,7 @@ impl Origin {
             Self::Cloud(cloud) => projection::Source {
                 endpoints: vec![cloud.managed.etcd.to_string()],
                 prefix: scope(&cloud.managed.prefix, &cloud.bundle.env_id),
-                tls: Some(SourceTls { credentials: cloud.credentials.clone(), server_name: None }),
+                tls: Some(SourceTls { credentials: cloud.in_force(), server_name: None }),
                 user: None,
                 dial_limit: cloud.managed.store_limits.dial,
                 request_limit: cloud.managed.store_limits.request,
@@ -181,6 +203,6 @@ fn etcd_tls(tls: &EtcdTls) -> Result<SourceTls, IdentityError> {
         extra_roots_pem: None,
     })?;
     // A receiver keeps the last value when its sender is gone: these credentials never change.
-    let (_, credentials) = watch::channel(Arc::new(credentials));
+    let (_, credentials) = watch::channel(Arc::new(InForce::without_bundle(credentials)));
     Ok(SourceTls { credentials, server_name: tls.server_name.clone() })
 }

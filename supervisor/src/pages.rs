@@ -12,7 +12,9 @@ use shared::memory;
 use shared::message::{Page, ToWorker};
 
 use crate::cloud::heartbeat::OutcomeCell;
+use crate::cloud::rotation_report::{CertificateStatus, ReportCell, RotationStatus};
 use crate::cloud::telemetry::Telemetry;
+use crate::cloud::tls::CredentialsInForce;
 use crate::findings::Findings;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
@@ -31,8 +33,10 @@ pub struct Sources {
     pub heartbeat: OutcomeCell,
     /// What is not as it should be.
     pub findings: Findings,
-    /// When the certificate in force expires, in seconds since 1970 UTC.
-    pub certificate_expires_at_unix: Option<i64>,
+    /// The identity in force; `None` without a Cloud.
+    pub identity: Option<CredentialsInForce>,
+    /// What became of new identities.
+    pub rotation: ReportCell,
     /// Start of this process.
     pub started: Instant,
 }
@@ -64,7 +68,9 @@ pub async fn make(
                 spooled_events: sources.telemetry.report().waiting as u64,
                 heartbeat_failures: sources.heartbeat.get().failures,
                 findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
-                certificate_expires_at_unix: sources.certificate_expires_at_unix,
+                bundle_rotations: sources.rotation.rotations(),
+                bundle_rejections: sources.rotation.rejections(),
+                certificate_expires_at_unix: sources.certificate_expires_at_unix(),
                 uptime_seconds: sources.started.elapsed().as_secs(),
             };
             let text = sources.collector.borrow_mut().render(&node.families());
@@ -79,6 +85,8 @@ pub async fn make(
 #[derive(Serialize)]
 struct ManagedStatus {
     certificate_expires_at: Option<String>,
+    certificate: Option<CertificateStatus>,
+    rotation: RotationStatus,
     heartbeat: HeartbeatStatus,
     usage: UsageStatus,
     findings: Vec<FindingStatus>,
@@ -108,6 +116,11 @@ struct FindingStatus {
 }
 
 impl Sources {
+    fn certificate_expires_at_unix(&self) -> Option<i64> {
+        let in_force = self.identity.as_ref()?.borrow();
+        Some(in_force.bundle.as_ref()?.not_after_unix)
+    }
+
     fn managed(&self) -> ManagedStatus {
         let (heartbeat, usage) = (self.heartbeat.get(), self.telemetry.report());
         let findings = self.findings.list().into_iter().map(|(topic, finding)| FindingStatus {
@@ -116,7 +129,12 @@ impl Sources {
             text: finding.text,
         });
         ManagedStatus {
-            certificate_expires_at: self.certificate_expires_at_unix.map(rfc3339),
+            certificate_expires_at: self.certificate_expires_at_unix().map(rfc3339),
+            certificate: self
+                .identity
+                .as_ref()
+                .and_then(|now| CertificateStatus::of(&now.borrow())),
+            rotation: self.rotation.status(),
             heartbeat: HeartbeatStatus {
                 last_success_at: heartbeat.last_success.map(moment),
                 failures: heartbeat.failures,

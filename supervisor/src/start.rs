@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use crate::bundle::{Bundle, BundleError};
 use crate::cli::{self, Command};
 use crate::cloud::heartbeat::OutcomeCell;
+use crate::cloud::rotation_report::ReportCell;
 use crate::cloud::telemetry;
 use crate::cloud::tls::IdentityError;
 use crate::dial::DirectDial;
@@ -114,6 +115,7 @@ fn validate_configuration(config: &Path) -> Result<(), StartError> {
     println!("OK: {} is a valid configuration", config.display());
     if let Some(bundle) = bundle {
         println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
+        println!("note: it is the {} one: {}", bundle.origin, bundle.why);
         for finding in &bundle.findings {
             println!("note: {finding}");
         }
@@ -266,14 +268,17 @@ async fn serve(
 
     let applied = Rc::new(Cell::new(None));
     let heartbeat = OutcomeCell::default();
-    let mut expires = None;
+    let rotation = ReportCell::default();
+    let mut identity = None;
     if let Origin::Cloud(cloud) = &origin {
-        expires = Some(cloud.bundle.not_after_unix);
+        identity = Some(cloud.in_force());
         let told = Told {
             projection: projection.clone(),
             applied: Rc::clone(&applied),
             nudge: Arc::clone(&nudge),
             outcome: heartbeat.clone(),
+            findings: findings.clone(),
+            rotation: rotation.clone(),
         };
         cloud.beat(&dial, told);
     }
@@ -293,7 +298,8 @@ async fn serve(
             telemetry,
             heartbeat,
             findings,
-            certificate_expires_at_unix: expires,
+            identity,
+            rotation,
             started: now,
         },
         applied,

@@ -1,8 +1,10 @@
 //! What the manager API, the etcd API and the view share.
 
 use crate::{
-    authority::Authority, etcd::Projection, faults::Faults, ledger::Ledger, resources::Budgets,
+    authority::Authority, connections::Connections, etcd::Projection, faults::Faults,
+    ledger::Ledger, resources::Budgets,
 };
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -22,12 +24,21 @@ pub struct Cloud {
     pub ledger: Mutex<Ledger>,
     /// What goes wrong on purpose.
     pub faults: Mutex<Faults>,
+    /// Who is and was connected.
+    pub connections: Mutex<Connections>,
+    /// Data planes that are asked to renew their certificate, in the answers to their heartbeats.
+    pub renewals_asked: Mutex<BTreeSet<String>>,
 }
 
 impl Cloud {
     /// The ledger, locked.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data planes that are asked to renew, locked.
+    pub fn renewals_asked(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.renewals_asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The faults, locked.

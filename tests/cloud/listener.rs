@@ -6,12 +6,15 @@
 use crate::{
     authority::{Authority, Issued},
     cloud::Cloud,
+    connections::Open,
     environment,
     etcd::{self, fence::Fence},
     identity::Identity,
     manager,
 };
+use http::Request;
 use hyper::{
+    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -103,17 +106,25 @@ async fn converse(stream: TlsStream<TcpStream>, peer: Option<SocketAddr>, cloud:
         }
     };
     let is_etcd = session.alpn_protocol() == Some(H2);
+    let protocol = if is_etcd { "h2" } else { "http/1.1" };
+    let open = Open::new(&cloud, &client, leaf.unwrap_or_default(), protocol);
     let stream = TokioIo::new(stream);
     let ended = if is_etcd {
         let fence = Fence::new(&environment::key_prefix(&cloud.prefix, &client.env_id));
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
+            open.asked(request.uri().path());
             let (projection, fence) = (cloud.projection.clone(), fence.clone());
             async { Ok::<_, Infallible>(etcd::serve(projection, fence, request).await) }
         });
         http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await
     } else {
-        let service = service_fn(|request| async {
-            Ok::<_, Infallible>(manager::serve(&cloud, &client, request).await)
+        let service = service_fn(|request: Request<Incoming>| async {
+            open.asked(request.uri().path());
+            let reply = manager::serve(&cloud, &client, request).await;
+            if !reply.status().is_success() {
+                open.refused();
+            }
+            Ok::<_, Infallible>(reply)
         });
         // Without hyper's timer a silent connection stays open: heartbeats may be minutes apart.
         http1::Builder::new().serve_connection(stream, service).await

@@ -14,6 +14,7 @@
 mod authority;
 mod cli;
 mod cloud;
+mod connections;
 mod durable;
 mod environment;
 mod etcd;

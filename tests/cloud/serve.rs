@@ -114,6 +114,8 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         budgets: RwLock::new(budgets),
         ledger: Mutex::new(ledger),
         faults: Mutex::new(Faults::default()),
+        connections: Mutex::default(),
+        renewals_asked: Mutex::default(),
     });
     if let Some((file, memory)) = file {
         tokio::spawn(file.follow(Arc::clone(&cloud), memory));

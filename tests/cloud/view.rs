@@ -9,8 +9,13 @@ use crate::{
 use http::{Method, Request, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, PoisonError},
+};
 use tokio::net::TcpListener;
 
 const FAULT_BYTES_MAX: usize = 64 * 1024;
@@ -22,6 +27,8 @@ GET    /environments                   environments, their resources by kind, th
 GET    /heartbeats[?env=]              the latest heartbeat of each instance, with count and received_at
 GET    /usage[?env=&request_id=]       usage events in the order of their arrival
 GET    /usage/totals                   tokens per environment, model and caller key
+GET    /connections                    who is and was connected: certificate, requests by path, when opened and closed
+POST   /renewals                       ask for a renewal in the answers to heartbeats: {\"dp_id\":\"…\"}
 GET    /faults                         faults in force in the manager API
 POST   /faults                         add one: {\"path\":\"/dp/telemetry\",\"status\":503,\"times\":3,\"delay_ms\":0,\"retry_after\":1}
 DELETE /faults                         remove all
@@ -56,6 +63,12 @@ async fn answer(cloud: &Cloud, request: Request<Incoming>) -> Reply {
             reply::json(StatusCode::OK, &*cloud.faults())
         }
         ("/faults", other) => reply::wrong_method(other, "GET, POST, DELETE"),
+        ("/connections", &Method::GET) => {
+            let connections = cloud.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            reply::json(StatusCode::OK, &*connections)
+        }
+        ("/renewals", &Method::POST) => ask_renewal(cloud, body).await.unwrap_or_else(Reply::from),
+        ("/renewals", other) => reply::wrong_method(other, "POST"),
         ("/", &Method::GET) => reply::text(HELP),
         ("/environments", &Method::GET) => environments(cloud).await.unwrap_or_else(Reply::from),
         ("/heartbeats", &Method::GET) => {
@@ -66,9 +79,10 @@ async fn answer(cloud: &Cloud, request: Request<Incoming>) -> Reply {
             reply::json(StatusCode::OK, &cloud.ledger().usage(env_id, request_id.as_deref()))
         }
         ("/usage/totals", &Method::GET) => reply::json(StatusCode::OK, &cloud.ledger().totals()),
-        ("/" | "/environments" | "/heartbeats" | "/usage" | "/usage/totals", other) => {
-            reply::wrong_method(other, "GET")
-        }
+        (
+            "/" | "/connections" | "/environments" | "/heartbeats" | "/usage" | "/usage/totals",
+            other,
+        ) => reply::wrong_method(other, "GET"),
         (path, _) => reply::unknown_path(path),
     }
 }
@@ -78,6 +92,19 @@ async fn add_fault(cloud: &Cloud, body: Incoming) -> Result<Reply, Refusal> {
     let mut faults = cloud.faults();
     faults.add(fault)?;
     Ok(reply::json(StatusCode::OK, &*faults))
+}
+
+/// Stands until the data plane has been given a new certificate.
+async fn ask_renewal(cloud: &Cloud, body: Incoming) -> Result<Reply, Refusal> {
+    let renewal: Asked = reply::read_json(body, FAULT_BYTES_MAX).await?;
+    let mut asked = cloud.renewals_asked();
+    asked.insert(renewal.dp_id);
+    Ok(reply::json(StatusCode::OK, &*asked))
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    dp_id: String,
 }
 
 /// Counted from the keys, so that a file and a real etcd give the same picture.

@@ -8,6 +8,7 @@ use rcgen::{
     SanType,
 };
 use tempfile::TempDir;
+use time::{Duration, OffsetDateTime};
 
 use crate::cloud::Bundle;
 
@@ -41,6 +42,45 @@ impl Default for Authority {
 }
 
 impl Authority {
+    /// One that is there already, with its certificate and key: what it issues is as good as what its owner does.
+    pub fn of(certificate: &Path, key: &Path) -> Self {
+        let read = |path: &Path| fs::read_to_string(path).expect("a file of the authority");
+        let folder = tempfile::tempdir().expect("a folder for the authority");
+        let key = KeyPair::from_pem(&read(key)).expect("a key");
+        let pem = read(certificate);
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("an authority");
+        let certificate = write(folder.path(), "ca.crt", &pem);
+        Self { folder, issuer, certificate }
+    }
+
+    /// As [`Authority::bundle`], in a folder of its own, valid for these seconds from now on and with `change` made to it.
+    pub fn bundle_with(
+        &self,
+        environment: &str,
+        data_plane: &str,
+        valid: std::ops::Range<i64>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Bundle {
+        let mut params = named("a gateway");
+        for uri in [format!("x-aisix://dp/{data_plane}"), format!("x-aisix://env/{environment}")] {
+            params.subject_alt_names.push(SanType::URI(uri.try_into().expect("an ASCII name")));
+        }
+        let now = OffsetDateTime::now_utc();
+        params.not_before = now + Duration::seconds(valid.start);
+        params.not_after = now + Duration::seconds(valid.end);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let folder = self.folder.path().join(uuid::Uuid::new_v4().to_string());
+        fs::create_dir(&folder).expect("a folder for the bundle");
+        Bundle {
+            certificate: write(&folder, "client.crt", &certificate.pem()),
+            key: write(&folder, "client.key", &key.serialize_pem()),
+            issuers: self.certificate.clone(),
+        }
+    }
+
     /// Its own certificate.
     pub fn certificate(&self) -> &Path {
         &self.certificate
@@ -68,7 +108,7 @@ impl Authority {
     }
 
     /// A bundle whose certificate is as `change` makes it, for that use.
-    pub fn bundle_with(
+    pub fn bundle_for(
         &self,
         usage: ExtendedKeyUsagePurpose,
         change: impl FnOnce(&mut CertificateParams),

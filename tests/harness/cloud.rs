@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::authority::Authority;
 use crate::client;
 use crate::process::Process;
 use crate::{Etcd, Projection, binaries, port, wait};
@@ -121,6 +125,23 @@ impl Cloud {
         bundle
     }
 
+    /// Its certificate authority, for bundles of any kind. There is one once a bundle was issued or the Cloud has run.
+    pub fn authority(&self) -> Authority {
+        Authority::of(&self.data().join("ca.crt"), &self.data().join("ca.key"))
+    }
+
+    /// Who is and was connected, as `aisix-cloud` shows it.
+    pub async fn connections(&self) -> Vec<Value> {
+        self.view("/connections").await
+    }
+
+    /// Asks a data plane to renew its certificate.
+    pub async fn ask_renewal(&self, data_plane: &str) {
+        let request = client::post("/renewals", &json!({"dp_id": data_plane}));
+        let answer = client::send(self.view, request).await.expect("the view answers");
+        assert!(answer.status.is_success(), "the wish is taken: {}", answer.status);
+    }
+
     /// The bundle that was issued last for an environment.
     pub fn bundle(&self, environment: &str) -> Bundle {
         let out = self.folder.path().join(format!("bundle-{environment}"));
@@ -202,6 +223,13 @@ impl Cloud {
 }
 
 impl Bundle {
+    /// SHA-256 of its leaf, in hex.
+    pub fn fingerprint(&self) -> String {
+        let leaf = CertificateDer::from_pem_file(&self.certificate).expect("a certificate");
+        let hash = digest(&SHA256, &leaf);
+        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The text of one of its files.
     pub fn text(path: &Path) -> String {
         fs::read_to_string(path).expect("the bundle is readable")

@@ -18,6 +18,7 @@ pub mod etcd;
 pub mod exposition;
 pub mod gateway;
 pub mod manager;
+pub mod mounted;
 pub mod port;
 pub mod process;
 pub mod projection;

@@ -45,12 +45,22 @@ pub struct Manager {
 impl Manager {
     /// Starts one with a certificate of that authority.
     pub async fn start(authority: &Authority) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), authority, &[authority]).await
+    }
+
+    /// Starts one at that address, with a certificate of `server`, for clients with one of `clients`.
+    pub async fn start_at(address: SocketAddr, server: &Authority, clients: &[&Authority]) -> Self {
+        let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("a bound port");
         let reports = Arc::default();
-        let tls = TlsAcceptor::from(Arc::new(tls(authority)));
+        let tls = TlsAcceptor::from(Arc::new(tls(server, clients)));
         let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&reports)));
         Self { address, reports, accepting }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What a gateway is told as `AISIX_MANAGED__CP_BASE_URL`.
@@ -71,14 +81,16 @@ impl Drop for Manager {
     }
 }
 
-fn tls(authority: &Authority) -> ServerConfig {
-    let server = authority.server();
+fn tls(server: &Authority, trusted: &[&Authority]) -> ServerConfig {
+    let server = server.server();
     let certificates = |path: &Path| -> Vec<CertificateDer<'static>> {
         let found = CertificateDer::pem_file_iter(path).expect("a readable certificate");
         found.map(|certificate| certificate.expect("a certificate")).collect()
     };
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(authority.certificate()));
+    for authority in trusted {
+        roots.add_parsable_certificates(certificates(authority.certificate()));
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let clients =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))

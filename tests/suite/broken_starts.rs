@@ -197,7 +197,7 @@ async fn a_bundle_that_cannot_be_used_is_told_by_its_variables_or_its_files() {
                  change: &dyn Fn(&mut rcgen::CertificateParams)| {
         // Each in a folder of its own.
         let authority = Authority::default();
-        let bundle = authority.bundle_with(usage.clone(), |params| change(params));
+        let bundle = authority.bundle_for(usage.clone(), |params| change(params));
         (authority, bundle)
     };
     let (_a, expired) = issue(&client, &|params| {

@@ -16,6 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
 
 use super::identity::Identity;
 use crate::pem;
@@ -74,6 +75,18 @@ pub enum Fault {
     /// The leaf is for something else, a server for example.
     #[error("the certificate may not be used by a client: its extended key usage lacks clientAuth")]
     NotForClients,
+    /// The leaf may sign other certificates.
+    #[error("the certificate is that of a CA, not that of a client")]
+    IsCa,
+    /// The leaf's key may not be used to sign a handshake.
+    #[error("the certificate may not be used by a client: its key usage lacks digitalSignature")]
+    KeyUsage,
+    /// What is given as the CA is none.
+    #[error("the CA bundle holds no certificate of a CA")]
+    NoCa,
+    /// The CA's time is over, or has not come.
+    #[error("the CA that issued the certificate is not valid now: its certificate is valid from {} until {}", date(*.0), date(*.1))]
+    CaNotValid(i64, i64),
     /// The chain is refused for another reason.
     #[error("the certificate chain is refused: {0}")]
     Chain(TlsError),
@@ -83,12 +96,36 @@ pub enum Fault {
     /// The leaf names no data plane, and must.
     #[error("the certificate names no data plane: it needs a URI name x-aisix://dp/<dp_id>")]
     NoDataPlane,
+    /// The leaf names two environments, or two data planes.
+    #[error("the certificate is ambiguous: it names both {0} and {1}")]
+    TwoNames(String, String),
     /// The leaf names something that is no id.
     #[error("the certificate's URI name {0:?} does not end in an id")]
     BadName(String),
 }
 
-fn date(unix: i64) -> String {
+impl Fault {
+    /// What kind of fault it is, for a metric.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Pem { .. } | Self::Certificate(_) => "pem",
+            Self::Key(_) => "key",
+            Self::KeyMismatch => "key_mismatch",
+            Self::Expired(_) => "expired",
+            Self::NotYetValid(_) => "not_yet_valid",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::NotForClients | Self::IsCa | Self::KeyUsage => "usage",
+            Self::NoCa | Self::CaNotValid(..) => "ca",
+            Self::Chain(_) => "chain",
+            Self::NoEnvironment | Self::NoDataPlane | Self::TwoNames(..) | Self::BadName(_) => {
+                "names"
+            }
+        }
+    }
+}
+
+/// A moment as people read it.
+pub fn date(unix: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp(unix).ok();
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| unix.to_string())
 }
@@ -117,27 +154,40 @@ impl Parts {
         if now_unix < leaf.not_before_unix {
             return Err(Fault::NotYetValid(leaf.not_before_unix));
         }
+        let chain = certificates("certificate", &self.chain)?;
         let mut roots = RootCertStore::empty();
+        let mut not_valid = None;
         for root in certificates("CA bundle", &self.roots)? {
+            let Some((from, until)) = ca(&root)? else { continue };
+            if !(from..=until).contains(&now_unix) {
+                not_valid = Some(Fault::CaNotValid(from, until));
+                continue;
+            }
             roots
                 .add(root)
                 .map_err(|error| Fault::Pem { part: "CA bundle", reason: error.to_string() })?;
         }
-        let chain = certificates("certificate", &self.chain)?;
+        if roots.is_empty() {
+            return Err(not_valid.unwrap_or(Fault::NoCa));
+        }
         let (leaf, issuers) = chain.split_first().ok_or_else(|| nothing("certificate"))?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()))
                 .build()
                 .map_err(|error| Fault::Pem { part: "CA bundle", reason: error.to_string() })?;
-        verifier
-            .verify_client_cert(leaf, issuers, UnixTime::since_unix_epoch(now))
-            .map(|_| ())
-            .map_err(chain_fault)
+        match verifier.verify_client_cert(leaf, issuers, UnixTime::since_unix_epoch(now)) {
+            Ok(_) => usage(leaf),
+            Err(error) => match (chain_fault(error), not_valid) {
+                // It may well be the issuer that was left out.
+                (Fault::UnknownIssuer, Some(not_valid)) => Err(not_valid),
+                (fault, _) => usage(leaf).and(Err(fault)),
+            },
+        }
     }
 
     fn key(&self) -> Result<PrivateKeyDer<'static>, Fault> {
         PrivateKeyDer::from_pem_slice(self.key.expose().as_bytes()).map_err(|error| {
-            let reason = if self.key.expose().contains("ENCRYPTED PRIVATE KEY") {
+            let reason = if self.key.expose().contains("ENCRYPTED") {
                 "it is encrypted; supply it decrypted".to_owned()
             } else {
                 pem::fault(&error).to_owned()
@@ -174,6 +224,30 @@ fn chain_fault(error: TlsError) -> Fault {
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
         ) => Fault::NotForClients,
         error => Fault::Chain(error),
+    }
+}
+
+/// From when until when this is a CA; `None` if it is none. Before version 3 certificates did not say.
+fn ca(der: &CertificateDer<'_>) -> Result<Option<(i64, i64)>, Fault> {
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|error| Fault::Pem { part: "CA bundle", reason: error.to_string() })?;
+    if certificate.version() == X509Version::V3 && !certificate.is_ca() {
+        return Ok(None);
+    }
+    let validity = certificate.validity();
+    Ok(Some((validity.not_before.timestamp(), validity.not_after.timestamp())))
+}
+
+/// Whether a client may show this leaf. What a verifier leaves to whoever it verifies for.
+fn usage(der: &CertificateDer<'_>) -> Result<(), Fault> {
+    let failed = |error: &dyn std::fmt::Display| Fault::Certificate(error.to_string());
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| failed(&error))?;
+    if certificate.is_ca() {
+        return Err(Fault::IsCa);
+    }
+    match certificate.key_usage().map_err(|error| failed(&error))? {
+        Some(usage) if !usage.value.digital_signature() => Err(Fault::KeyUsage),
+        _ => Ok(()),
     }
 }
 

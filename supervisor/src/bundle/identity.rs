@@ -17,32 +17,44 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity in a leaf's URI names: one for each id, or one for both, `x-aisix://env/<env_id>/dp/<dp_id>`. A later
-    /// name counts more than an earlier one, as published; other names mean nothing here.
+    /// The identity in a leaf's URI names: one for each id, or one for both, `x-aisix://env/<env_id>/dp/<dp_id>`. Other
+    /// names mean nothing here. Two different ids of one kind are refused: whoever reads the certificate in another order
+    /// would take the gateway for somebody else.
     pub fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, Fault> {
         let (mut env_id, mut dp_id) = (None, None);
+        let note = |id: &mut Option<String>, found: &str, name: &str| {
+            let found = well_formed(found, name)?;
+            match id {
+                Some(noted) if *noted != found => Err(Fault::TwoNames(noted.clone(), found)),
+                _ => {
+                    *id = Some(found);
+                    Ok(())
+                }
+            }
+        };
         for name in names {
             if let Some(id) = name.strip_prefix(ENVIRONMENT) {
                 let (env, dp) = match id.split_once(COMBINED) {
                     Some((env, dp)) => (env, Some(dp)),
                     None => (id, None),
                 };
-                env_id = Some(well_formed(env, name)?);
+                note(&mut env_id, env, name)?;
                 if let Some(dp) = dp {
-                    dp_id = Some(well_formed(dp, name)?);
+                    note(&mut dp_id, dp, name)?;
                 }
             } else if let Some(id) = name.strip_prefix(DATA_PLANE) {
-                dp_id = Some(well_formed(id, name)?);
+                note(&mut dp_id, id, name)?;
             }
         }
         Ok(Self { env_id: env_id.ok_or(Fault::NoEnvironment)?, dp_id })
     }
 }
 
-/// Ids become part of keys and of file contents: nothing but letters, digits, `.`, `_` and `-`. Usually UUIDs.
+/// Ids become part of keys and of file contents: nothing but letters, digits, `.`, `_` and `-`, and not only of the latter.
+/// Usually UUIDs.
 pub fn is_id(text: &str) -> bool {
     let of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    !text.is_empty() && text.bytes().all(of_id)
+    text.bytes().all(of_id) && text.bytes().any(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn well_formed(id: &str, name: &str) -> Result<String, Fault> {
@@ -65,8 +77,8 @@ mod tests {
         assert_eq!(identity(&["https://x", "x-aisix://env/e-1", "x-aisix://dp/d.2"]), expected);
         assert_eq!(identity(&["x-aisix://dp/d.2", "x-aisix://env/e-1"]), expected);
         assert_eq!(identity(&["x-aisix://env/e-1/dp/d.2"]), expected);
-        let later = ["x-aisix://env/old", "x-aisix://dp/d.2", "x-aisix://env/e-1"];
-        assert_eq!(identity(&later), expected);
+        let twice = ["x-aisix://env/e-1", "x-aisix://dp/d.2", "x-aisix://env/e-1/dp/d.2"];
+        assert_eq!(identity(&twice), expected);
         assert_eq!(identity(&["x-aisix://env/e-1"]), Ok(("e-1".to_owned(), None)));
     }
 
@@ -78,6 +90,9 @@ mod tests {
             (&["x-aisix://env/a/b", "x-aisix://dp/d"], "a/b"),
             (&["x-aisix://env/e/dp/"], "x-aisix://env/e/dp/"),
             (&["x-aisix://env/e", "x-aisix://dp/d d"], "d d"),
+            (&["x-aisix://env/..", "x-aisix://dp/d"], "does not end in an id"),
+            (&["x-aisix://env/e", "x-aisix://env/f", "x-aisix://dp/d"], "both e and f"),
+            (&["x-aisix://env/e", "x-aisix://dp/a", "x-aisix://dp/b"], "both a and b"),
         ] {
             let error = identity(names).unwrap_err();
             assert!(error.contains(told), "{error}");

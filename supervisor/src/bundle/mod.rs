@@ -1,32 +1,40 @@
 //! The certificate bundle: who this gateway is towards the Cloud, and whom it takes for the Cloud.
 //!
 //! ```text
-//! source     supplied inline, supplied as files, or kept from an earlier start: one of them
-//! check      PEM, key, chain, dates, purpose; identity: the environment and data plane it names
-//! store      on disk, replaced as a whole or not at all
+//! source      supplied inline, supplied as files, or neither
+//! check       PEM, key, chain, dates, purpose; identity: the environment and data plane it names
+//! open        at the start: which one, the supplied or the kept one
+//! store       on disk, replaced as a whole or not at all
+//!
+//! watch ─► candidate ─► rotation ─► store     while running: files change (or the Cloud renews), what they hold is
+//!                                             checked, proved by a heartbeat, kept, and only then in force
 //! ```
 //!
 //! Promises:
 //! 1. a supplied bundle that cannot be used ends the start, and overwrites nothing;
-//! 2. a kept bundle whose time is over does not: traffic is served, and the finding says what to do.
+//! 2. a bundle whose time is over does not, where one was kept: traffic is served, and the finding says what to do;
+//! 3. while running nothing ends because of a bundle: whatever is wrong with a new one, the old one stays in force.
 
+pub mod candidate;
 pub mod check;
 pub mod identity;
+mod open;
+pub mod rotation;
 pub mod source;
 pub mod store;
+pub mod watch;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use shared::secret::Secret;
 
 use self::check::{Fault, Leaf, Parts};
-use self::source::BundleSource;
 use self::store::{Kept, Store, StoreError};
 use crate::settings::Managed;
 use crate::state::seal::{DataKey, SealError, WrappingKey};
@@ -38,6 +46,8 @@ pub enum Origin {
     Supplied,
     /// The state directory.
     Persisted,
+    /// The Cloud, while running.
+    Renewed,
 }
 
 impl fmt::Display for Origin {
@@ -45,12 +55,13 @@ impl fmt::Display for Origin {
         formatter.write_str(match self {
             Self::Supplied => "supplied",
             Self::Persisted => "persisted",
+            Self::Renewed => "renewed",
         })
     }
 }
 
 /// A bundle that can be used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Bundle {
     /// The environment it belongs to.
     pub env_id: String,
@@ -70,6 +81,8 @@ pub struct Bundle {
     pub not_after_unix: i64,
     /// Where it came from.
     pub origin: Origin,
+    /// Why this one and no other.
+    pub why: &'static str,
     /// What an operator should know, a line each. None of it stops the start.
     pub findings: Vec<String>,
 }
@@ -135,26 +148,11 @@ const VARIABLES: &str = "AISIX_MANAGED__CP_CERT_FILE, AISIX_MANAGED__CP_KEY_FILE
     or AISIX_MANAGED__CP_CERT_PEM, AISIX_MANAGED__CP_KEY_PEM and AISIX_MANAGED__CP_CA_PEM";
 
 impl Bundle {
-    /// The bundle to start with: the supplied one, checked and then kept on disk, or else the one kept there. With it the
-    /// data key of the state directory, which from then on is wrapped under the key of this bundle.
-    pub fn open(managed: &Managed, now: SystemTime) -> Result<(Self, DataKey), BundleError> {
+    /// Makes this the bundle that is kept, the data key wrapped under its key.
+    pub fn keep(&self, managed: &Managed, data_key: &DataKey) -> Result<(), BundleError> {
         let store = store(managed);
-        if managed.bundle == BundleSource::Persisted {
-            store.recover()?;
-        }
-        let mut bundle = Self::examine(managed, now)?;
-        let (data_key, lost) = data_key(&store)?;
-        bundle.findings.extend(lost);
-        let kept = bundle.sealed(&data_key, store.read().ok().flatten().as_ref())?;
-        // The bundle works without being kept: traffic first.
-        if let Err(error) = store.keep(&kept) {
-            bundle.findings.push(format!(
-                "the bundle is not kept as it is, a later start may fail: {error}; make {} writable",
-                managed.state_dir().display()
-            ));
-        }
-        bundle.findings.extend(store.tighten());
-        Ok((bundle, data_key))
+        let kept = self.sealed(data_key, store.read().ok().flatten().as_ref())?;
+        Ok(store.keep(&kept)?)
     }
 
     /// The bundle as it is kept, with the data key wrapped under its key; the wrap that is there stays if it fits.
@@ -177,82 +175,6 @@ impl Bundle {
         })
     }
 
-    /// As [`Bundle::open`], but writes nothing.
-    pub fn examine(managed: &Managed, now: SystemTime) -> Result<Self, BundleError> {
-        let mut bundle = match &managed.bundle {
-            BundleSource::Inline { chain, key, roots } => {
-                let (chain, key, roots) = (chain.clone(), key.clone(), roots.clone());
-                Self::supplied(
-                    Parts { chain, key, roots },
-                    "the AISIX_MANAGED__CP_*_PEM variables",
-                    now,
-                )?
-            }
-            BundleSource::Files { chain, key, roots } => {
-                let parts = Parts {
-                    chain: read("managed.cp_cert_file", chain)?,
-                    key: Secret::new(read("managed.cp_key_file", key)?),
-                    roots: read("managed.cp_ca_file", roots)?,
-                };
-                Self::supplied(parts, "the AISIX_MANAGED__CP_*_FILE variables", now)?
-            }
-            BundleSource::Persisted => Self::persisted(managed, now)?,
-        };
-        if let Some(path) = &managed.extra_roots {
-            bundle.trust_also(path)?;
-        }
-        Ok(bundle)
-    }
-
-    fn supplied(
-        parts: Parts,
-        supplied_by: &'static str,
-        now: SystemTime,
-    ) -> Result<Self, BundleError> {
-        let check = || {
-            let leaf = parts.read()?;
-            parts.verify(&leaf, now)?;
-            if leaf.identity.dp_id.is_some() { Ok(leaf) } else { Err(Fault::NoDataPlane) }
-        };
-        match check() {
-            Ok(leaf) => Ok(Self::new(parts, leaf, Origin::Supplied)),
-            Err(fault) => Err(BundleError::Supplied { supplied_by, fault }),
-        }
-    }
-
-    fn persisted(managed: &Managed, now: SystemTime) -> Result<Self, BundleError> {
-        let folder = managed.mtls_dir.clone();
-        let Some(Kept { parts, env_id, dp_id, .. }) = store(managed).read()? else {
-            return Err(BundleError::Absent { folder });
-        };
-        let leaf = match parts.read() {
-            Ok(leaf) => leaf,
-            Err(fault) => return Err(BundleError::Persisted { folder, fault }),
-        };
-        let named = &leaf.identity;
-        if let Some(noted) = env_id.filter(|noted| *noted != named.env_id) {
-            let file = folder.join("env_id");
-            return Err(BundleError::WrongEnvironment { file, noted, named: named.env_id.clone() });
-        }
-        let mut findings = Vec::new();
-        // The certificate counts: it is what the Cloud sees.
-        let named_dp = leaf.identity.dp_id.clone();
-        if named_dp.is_none() || dp_id != named_dp {
-            findings.push(format!(
-                "{} and the certificate do not agree on the id of this data plane: {} and {}",
-                managed.dp_id_file.display(),
-                dp_id.as_deref().unwrap_or("none"),
-                named_dp.as_deref().unwrap_or("none")
-            ));
-        }
-        // It was accepted once. Whether it still is, the Cloud decides; serving goes on either way.
-        if let Err(fault) = parts.verify(&leaf, now) {
-            findings.push(format!("the certificate bundle in {}: {fault}", folder.display()));
-        }
-        let bundle = Self::new(parts, leaf, Origin::Persisted);
-        Ok(Self { dp_id: named_dp.or(dp_id), findings, ..bundle })
-    }
-
     fn new(parts: Parts, leaf: Leaf, origin: Origin) -> Self {
         Self {
             env_id: leaf.identity.env_id,
@@ -264,22 +186,39 @@ impl Bundle {
             not_before_unix: leaf.not_before_unix,
             not_after_unix: leaf.not_after_unix,
             origin,
+            why: "",
             findings: Vec::new(),
         }
     }
 
-    fn trust_also(&mut self, path: &Path) -> Result<(), BundleError> {
-        let pem = read("managed.cp_ca_cert_file", path)?;
-        if CertificateDer::pem_slice_iter(pem.as_bytes()).any(|certificate| certificate.is_ok()) {
-            self.extra_roots_pem = Some(pem);
-        } else {
-            let told = "holds no PEM certificate; nothing is trusted because of it";
-            self.findings.push(format!("{} (managed.cp_ca_cert_file) {told}", path.display()));
-        }
-        Ok(())
+    /// Whether the leaf's time has come and is not over.
+    pub fn is_in_time(&self, now: SystemTime) -> bool {
+        (self.not_before_unix..=self.not_after_unix).contains(&unix(now))
     }
 
-    fn parts(&self) -> Parts {
+    /// Whether it would be taken if it were supplied at the time `now`.
+    fn is_usable(&self, now: SystemTime) -> bool {
+        let parts = self.parts();
+        let verified = parts.read().and_then(|leaf| parts.verify(&leaf, now));
+        verified.is_ok() && self.dp_id.is_some()
+    }
+
+    /// Whether this one was issued later than `other`: begins later, or as early and lasts longer.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        let age = |bundle: &Self| (bundle.not_before_unix, bundle.not_after_unix);
+        age(self) > age(other)
+    }
+
+    /// SHA-256 of the leaf, in hex, by which tools name a certificate.
+    pub fn fingerprint(&self) -> String {
+        let leaf = CertificateDer::from_pem_slice(self.chain_pem.as_bytes());
+        let leaf = leaf.as_deref().unwrap_or_default();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// As PEM, without what comes from elsewhere.
+    pub fn parts(&self) -> Parts {
         Parts {
             chain: self.chain_pem.clone(),
             key: self.key_pem.clone(),
@@ -313,6 +252,12 @@ fn wrapping_keys(client_key: &Secret<String>) -> Result<Vec<WrappingKey>, SealEr
     Ok(keys)
 }
 
+/// Seconds since 1970.
+pub fn unix(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
 fn store(managed: &Managed) -> Store<'_> {
     Store { mtls_dir: &managed.mtls_dir, dp_id_file: &managed.dp_id_file }
 }
@@ -326,7 +271,13 @@ fn read(key: &'static str, path: &Path) -> Result<String, BundleError> {
         let reason = format!("it is larger than {FILE_BYTES_MAX} bytes");
         return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
     }
-    Ok(text)
+    // Editors of another system mark their files so; PEM knows no such mark.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// Whether there is a certificate in a text of extra issuers.
+fn holds_certificate(pem: &str) -> bool {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).any(|certificate| certificate.is_ok())
 }
 
 #[cfg(test)]

@@ -5,15 +5,17 @@
 //! <mtls_dir>/client.key, env_id    0600
 //! <mtls_dir>/seal                  0600   the data key, wrapped under client.key: see state/seal.rs
 //! <dp_id_file>                     0600
-//! <mtls_dir>/next/                 0700   a bundle on its way in
+//! <mtls_dir>/previous/             0700   the bundle before the last replacement, with its seal
+//! <mtls_dir>/next/                 0700   a bundle on its way in, with `previous/` as it will be
 //! <mtls_dir>/next/commit                  with this file it counts, without it never existed
 //! ```
 //!
 //! A new bundle is written complete into `next/` and synced; the marker is the transaction. Then each file is moved to its
-//! place. Whoever finds the marker later moves what is left, so that a kill at any step leaves one usable identity.
+//! place. Whoever finds the marker reads what has not been moved from `next/`, and moves it when it may write: a kill at
+//! any step leaves one usable identity, on a disk that can no longer be written too.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,7 @@ const ENV_ID: &str = "env_id";
 const DP_ID: &str = "dp_id";
 const SEAL: &str = "seal";
 const NEXT: &str = "next";
+const PREVIOUS: &str = "previous";
 const COMMIT: &str = "commit";
 
 const PUBLIC: u32 = 0o644;
@@ -76,15 +79,26 @@ impl Store<'_> {
         if next.join(COMMIT).exists() {
             self.roll_forward(&next)
         } else if next.exists() {
-            fs::remove_dir_all(&next).map_err(failed("remove", &next))
+            remove(&next)
         } else {
             Ok(())
         }
     }
 
+    /// Where a file is right now: on its way in, if it counts and has not been moved yet.
+    fn locate(&self, name: &str) -> PathBuf {
+        let next = self.mtls_dir.join(NEXT);
+        let waiting = next.join(name);
+        if waiting.exists() && next.join(COMMIT).exists() { waiting } else { self.place(name) }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        if name == DP_ID { self.dp_id_file.to_owned() } else { self.mtls_dir.join(name) }
+    }
+
     /// What is kept; `None` unless certificate, key and CA are all there.
     pub fn read(&self) -> Result<Option<Kept>, StoreError> {
-        let [roots, chain, key] = [ROOTS, CHAIN, KEY].map(|name| self.mtls_dir.join(name));
+        let [roots, chain, key] = [ROOTS, CHAIN, KEY].map(|name| self.locate(name));
         if ![&roots, &chain, &key].into_iter().all(|path| path.is_file()) {
             return Ok(None);
         }
@@ -98,41 +112,34 @@ impl Store<'_> {
             Parts { chain: read(&chain)?, key: Secret::new(read(&key)?), roots: read(&roots)? };
         Ok(Some(Kept {
             parts,
-            env_id: note(&self.mtls_dir.join(ENV_ID)),
-            dp_id: note(self.dp_id_file),
-            seal: note(&self.mtls_dir.join(SEAL)),
+            env_id: note(&self.locate(ENV_ID)),
+            dp_id: note(&self.locate(DP_ID)),
+            seal: note(&self.locate(SEAL)),
         }))
     }
 
     /// Makes `bundle` the one that is kept, in one transaction. What is kept already is not written again.
     pub fn keep(&self, bundle: &Kept) -> Result<(), StoreError> {
         self.recover()?;
-        if self.read()?.as_ref() == Some(bundle) {
+        let there = self.read()?;
+        if there.as_ref() == Some(bundle) {
             return Ok(());
         }
-        self.write(bundle)?;
+        // Notes that are completed make no new bundle: the one before stays what it was.
+        let previous = there.filter(|there| there.parts != bundle.parts);
+        self.write(bundle, previous.as_ref())?;
         self.roll_forward(&self.mtls_dir.join(NEXT))
     }
 
     /// Everything up to the marker.
-    fn write(&self, bundle: &Kept) -> Result<(), StoreError> {
+    fn write(&self, bundle: &Kept, previous: Option<&Kept>) -> Result<(), StoreError> {
         make_folder(self.mtls_dir)?;
         let next = self.mtls_dir.join(NEXT);
-        make_folder(&next)?;
-        let Kept { parts, env_id, dp_id, seal } = bundle;
-        for (name, content, mode) in [
-            (ROOTS, Some(&parts.roots), PUBLIC),
-            (CHAIN, Some(&parts.chain), PUBLIC),
-            (KEY, Some(parts.key.expose()), PRIVATE),
-            (ENV_ID, env_id.as_ref(), PRIVATE),
-            (DP_ID, dp_id.as_ref(), PRIVATE),
-            (SEAL, seal.as_ref(), PRIVATE),
-        ] {
-            if let Some(content) = content {
-                create(&next.join(name), content, mode)?;
-            }
+        write_all(&next, bundle)?;
+        if let Some(previous) = previous {
+            write_all(&next.join(PREVIOUS), previous)?;
+            sync(&next)?;
         }
-        sync(&next)?;
         create(&next.join(COMMIT), "", PRIVATE)?;
         sync(&next)?;
         sync(self.mtls_dir)
@@ -140,21 +147,30 @@ impl Store<'_> {
 
     /// Everything after the marker. Can be interrupted and repeated anywhere.
     fn roll_forward(&self, next: &Path) -> Result<(), StoreError> {
+        let (previous, place) = (next.join(PREVIOUS), self.mtls_dir.join(PREVIOUS));
+        if previous.exists() {
+            if place.exists() {
+                remove(&place)?;
+            }
+            rename(&previous, &place)?;
+        }
         let dp_id = next.join(DP_ID);
         if let Ok(id) = fs::read_to_string(&dp_id) {
             // May be on another file system: cannot be moved there.
             replace(self.dp_id_file, &id, PRIVATE)?;
         }
         for name in [ROOTS, CHAIN, KEY, ENV_ID, SEAL] {
-            let place = self.mtls_dir.join(name);
-            match fs::rename(next.join(name), &place) {
-                // Moved before the interruption.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                moved => moved.map_err(failed("write", &place))?,
+            // What is not there was moved before an interruption.
+            if next.join(name).exists() {
+                rename(&next.join(name), &self.mtls_dir.join(name))?;
             }
         }
         sync(self.mtls_dir)?;
-        fs::remove_dir_all(next).map_err(failed("remove", next))?;
+        // The marker first: without it, what is left of the folder never existed.
+        let marker = next.join(COMMIT);
+        step().and_then(|()| fs::remove_file(&marker)).map_err(failed("remove", &marker))?;
+        sync(next)?;
+        remove(next)?;
         sync(self.mtls_dir)
     }
 
@@ -173,21 +189,73 @@ impl Store<'_> {
     }
 }
 
+/// A whole bundle in a new folder.
+fn write_all(folder: &Path, bundle: &Kept) -> Result<(), StoreError> {
+    make_folder(folder)?;
+    let Kept { parts, env_id, dp_id, seal } = bundle;
+    for (name, content, mode) in [
+        (ROOTS, Some(&parts.roots), PUBLIC),
+        (CHAIN, Some(&parts.chain), PUBLIC),
+        (KEY, Some(parts.key.expose()), PRIVATE),
+        (ENV_ID, env_id.as_ref(), PRIVATE),
+        (DP_ID, dp_id.as_ref(), PRIVATE),
+        (SEAL, seal.as_ref(), PRIVATE),
+    ] {
+        if let Some(content) = content {
+            create(&folder.join(name), content, mode)?;
+        }
+    }
+    sync(folder)
+}
+
+/// Stands before everything that changes the disk, so that a test can end a replacement at each such step.
+fn step() -> io::Result<()> {
+    #[cfg(test)]
+    tests::step()?;
+    Ok(())
+}
+
 /// A folder for its owner alone, with those above it where they are missing.
 fn make_folder(path: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(FOLDER).create(path).map_err(failed("create", path))?;
+    let make = || DirBuilder::new().recursive(true).mode(FOLDER).create(path);
+    step().and_then(|()| make()).map_err(failed("create", path))?;
     // One that was there may be wider. Not an error where it is somebody else's: it can be written all the same.
     let _ = fs::set_permissions(path, Permissions::from_mode(FOLDER));
     Ok(())
 }
 
+fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    step().and_then(|()| fs::rename(from, to)).map_err(failed("write", to))
+}
+
+/// Removes a folder, file by file.
+fn remove(folder: &Path) -> Result<(), StoreError> {
+    let each = || {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() && !path.is_symlink() {
+                remove(&path).map_err(|error| error.source)?;
+            } else {
+                step()?;
+                fs::remove_file(path)?;
+            }
+        }
+        step()?;
+        fs::remove_dir(folder)
+    };
+    each().map_err(failed("remove", folder))
+}
+
 /// A new file with exactly this mode, on disk when this returns.
 fn create(path: &Path, content: &str, mode: u32) -> Result<(), StoreError> {
     let write = || {
+        step()?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path)?;
+        step()?;
         // Beside the umask.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(content.as_bytes())?;
+        step()?;
         file.sync_all()
     };
     write().map_err(failed("write", path))
@@ -207,134 +275,15 @@ fn replace(path: &Path, content: &str, mode: u32) -> Result<(), StoreError> {
     // Left over from an interruption.
     let _ = fs::remove_file(&temporary);
     create(&temporary, content, mode)?;
-    fs::rename(&temporary, path).map_err(failed("write", path))?;
+    rename(&temporary, path)?;
     sync(folder)
 }
 
 /// Makes the entries of a folder durable.
 fn sync(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+    let sync = || File::open(folder).and_then(|folder| folder.sync_all());
+    step().and_then(|()| sync()).map_err(failed("sync", folder))
 }
 
 #[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-
-    fn parts(text: &str) -> Parts {
-        let [chain, key, roots] = ["chain", "key", "roots"].map(|part| format!("{part} {text}\n"));
-        Parts { chain, key: Secret::new(key), roots }
-    }
-
-    fn keep(store: Store<'_>, text: &str) -> Result<(), StoreError> {
-        store.keep(&bundle(text))
-    }
-
-    /// As [`keep`], killed after the marker.
-    fn write(store: Store<'_>, text: &str) {
-        store.write(&bundle(text)).unwrap();
-    }
-
-    fn bundle(text: &str) -> Kept {
-        let [env_id, dp_id, seal] =
-            ["env", "dp", "seal"].map(|note| Some(format!("{note}-{text}")));
-        Kept { parts: parts(text), env_id, dp_id, seal }
-    }
-
-    fn kept(text: &str) -> Option<Kept> {
-        Some(bundle(text))
-    }
-
-    /// Runs `test` with a store in a folder of its own.
-    fn with_store(test: impl FnOnce(Store<'_>)) {
-        let folder = TempDir::new().unwrap();
-        let (mtls_dir, dp_id_file) = (folder.path().join("a/mtls"), folder.path().join("b/dp_id"));
-        test(Store { mtls_dir: &mtls_dir, dp_id_file: &dp_id_file });
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o777
-    }
-
-    #[test]
-    fn what_is_kept_is_read_back_with_exact_modes() {
-        with_store(|store| {
-            assert_eq!(store.read().unwrap(), None);
-            keep(store, "1").unwrap();
-            assert_eq!(store.read().unwrap(), kept("1"));
-            assert_eq!(mode(store.mtls_dir), 0o700);
-            assert_eq!(mode(store.dp_id_file), 0o600);
-            for (name, expected) in
-                [(ROOTS, 0o644), (CHAIN, 0o644), (KEY, 0o600), (ENV_ID, 0o600), (SEAL, 0o600)]
-            {
-                assert_eq!(mode(&store.mtls_dir.join(name)), expected, "{name}");
-            }
-            assert!(!store.mtls_dir.join(NEXT).exists());
-            assert_eq!(fs::read_to_string(store.dp_id_file).unwrap(), "dp-1");
-        });
-    }
-
-    #[test]
-    fn a_kill_before_the_marker_leaves_the_old_bundle() {
-        with_store(|store| {
-            keep(store, "old").unwrap();
-            write(store, "new");
-            fs::remove_file(store.mtls_dir.join(NEXT).join(COMMIT)).unwrap();
-            store.recover().unwrap();
-            assert_eq!(store.read().unwrap(), kept("old"));
-            assert!(!store.mtls_dir.join(NEXT).exists());
-        });
-    }
-
-    #[test]
-    fn a_kill_at_any_step_after_the_marker_leaves_the_new_bundle() {
-        for moved in 0..=5 {
-            with_store(|store| {
-                keep(store, "old").unwrap();
-                write(store, "new");
-                for name in [ROOTS, CHAIN, KEY, ENV_ID, SEAL].iter().take(moved) {
-                    let next = store.mtls_dir.join(NEXT).join(name);
-                    fs::rename(next, store.mtls_dir.join(name)).unwrap();
-                }
-                store.recover().unwrap();
-                assert_eq!(store.read().unwrap(), kept("new"), "after {moved} files");
-                assert!(!store.mtls_dir.join(NEXT).exists());
-            });
-        }
-    }
-
-    #[test]
-    fn the_same_bundle_is_not_written_again() {
-        with_store(|store| {
-            keep(store, "1").unwrap();
-            let written = || fs::metadata(store.mtls_dir.join(KEY)).unwrap().modified().unwrap();
-            let first = written();
-            keep(store, "1").unwrap();
-            assert_eq!(written(), first);
-        });
-    }
-
-    #[test]
-    fn a_key_that_every_user_can_read_is_told_and_repaired() {
-        with_store(|store| {
-            keep(store, "1").unwrap();
-            assert_eq!(store.tighten(), None);
-            let key = store.mtls_dir.join(KEY);
-            fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
-            let told = store.tighten().unwrap();
-            assert!(told.contains("client.key") && told.contains("644"), "{told}");
-            assert_eq!(mode(&key), 0o600);
-        });
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_written_is_named_with_the_reason() {
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
-        let store = Store { mtls_dir: &file.join("mtls"), dp_id_file: &file.join("dp_id") };
-        let told = keep(store, "1").unwrap_err().to_string();
-        assert!(told.contains("/file/mtls") && told.contains("Not a directory"), "{told}");
-    }
-}
+mod tests;

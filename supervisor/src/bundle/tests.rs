@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    SanType,
+    KeyUsagePurpose, SanType,
 };
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
+use super::candidate::{Reading, Verdict, judge};
+use super::source::BundleSource;
 use super::*;
 use crate::settings::{Settings, Source};
 
@@ -27,10 +29,15 @@ struct Ca {
 
 impl Ca {
     fn new() -> Self {
+        Self::named("test CA", |_| {})
+    }
+
+    fn named(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = params(&[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test CA");
+        params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let pem = params.self_signed(&key).unwrap().pem();
         Self { pem, issuer: Issuer::new(params, key) }
     }
@@ -105,6 +112,19 @@ impl Gateway {
         gateway.open().unwrap();
         gateway.managed.bundle = BundleSource::Persisted;
         gateway
+    }
+}
+
+/// What is told of the same bundle when it is found in changed files.
+fn told_of_files(parts: &Parts, in_force: &Bundle) -> String {
+    let reading = |parts: Parts| Reading { parts: Some(Ok(parts)), extra_roots: None };
+    let settled = reading(in_force.parts());
+    match judge(&reading(parts.clone()), &settled, in_force, now()) {
+        Verdict::Rejected(rejection) => {
+            assert!(!rejection.label().is_empty());
+            rejection.to_string()
+        }
+        other => panic!("{other:?}"),
     }
 }
 
@@ -198,7 +218,7 @@ fn a_key_may_be_in_the_sec1_or_the_pkcs8_form() {
 }
 
 #[test]
-fn every_fault_of_a_supplied_bundle_ends_the_start_and_writes_nothing() {
+fn every_fault_of_a_bundle_ends_the_start_or_is_refused_in_changed_files() {
     let ca = Ca::new();
     let good = ca.good();
     let with = |change: &dyn Fn(&mut CertificateParams)| {
@@ -207,17 +227,49 @@ fn every_fault_of_a_supplied_bundle_ends_the_start_and_writes_nothing() {
         ca.parts(&params)
     };
     let text = |text: &str| text.to_owned();
+    let key = |text: String| Secret::new(text);
+    let good_key = good.key.expose();
+    let mut old_ca = Ca::named("test CA", |params| {
+        params.not_after = OffsetDateTime::from(now() - DAY / 2);
+    });
+    let of_old_ca = old_ca.good();
+    let no_ca = with(&|_| {});
+    old_ca.pem = text("");
+    let half = good.chain.split_at(good.chain.len() / 2).0.to_owned();
     let cases = [
         (Parts { chain: text("x"), ..good.clone() }, "the certificate is not usable PEM"),
-        (Parts { chain: good.key.expose().clone(), ..good.clone() }, "no certificate in it"),
+        (Parts { chain: text(""), ..good.clone() }, "no certificate in it"),
+        (Parts { chain: half, ..good.clone() }, "the certificate is not usable PEM"),
+        (Parts { chain: good_key.clone(), ..good.clone() }, "no certificate in it"),
         (
-            Parts { key: Secret::new(text("x")), ..good.clone() },
-            "the private key is not usable PEM",
+            Parts { chain: good.chain.replace("MII", "MIJ"), ..good.clone() },
+            "the certificate cannot be parsed",
         ),
-        (Parts { key: Secret::new(good.chain.clone()), ..good.clone() }, "the private key is not"),
+        (Parts { key: key(text("x")), ..good.clone() }, "the private key is not usable PEM"),
+        (Parts { key: key(good.chain.clone()), ..good.clone() }, "the private key is not"),
+        (
+            Parts { key: key(PKCS8.replace("PRIVATE", "ENCRYPTED PRIVATE")), ..good.clone() },
+            "supply it decrypted",
+        ),
+        (
+            Parts {
+                key: key(SEC1.replace(
+                    "KEY-----\nMHc",
+                    "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMHc",
+                )),
+                ..good.clone()
+            },
+            "supply it decrypted",
+        ),
+        (
+            Parts { key: key(good_key.replace("MIG", "MIH")), ..good.clone() },
+            "the private key cannot be used",
+        ),
         (Parts { roots: text(""), ..good.clone() }, "the CA bundle is not usable PEM"),
+        (Parts { roots: no_ca.chain, ..good.clone() }, "no certificate of a CA"),
         (Parts { key: ca.good().key, ..good.clone() }, "does not belong"),
         (Parts { roots: Ca::new().pem, ..good.clone() }, "not issued by the CA"),
+        (of_old_ca, "the CA that issued the certificate is not valid now"),
         (
             with(&|params| params.not_after = OffsetDateTime::from(now() - DAY / 2)),
             "expired on 2029-12-31T12:00:00Z",
@@ -230,15 +282,195 @@ fn every_fault_of_a_supplied_bundle_ends_the_start_and_writes_nothing() {
             with(&|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
             "lacks clientAuth",
         ),
+        (
+            with(&|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]),
+            "lacks digitalSignature",
+        ),
+        (with(&|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "that of a CA"),
         (with(&|params| params.subject_alt_names.clear()), "names no environment"),
         (with(&|params| params.subject_alt_names.truncate(1)), "names no data plane"),
         (ca.parts(&params(&["x-aisix://env/", NAMES[1]])), "does not end in an id"),
+        (ca.parts(&params(&[NAMES[0], "x-aisix://dp/a/b"])), "does not end in an id"),
+        (ca.parts(&params(&[NAMES[0], NAMES[1], "x-aisix://env/e-2"])), "both e-1 and e-2"),
     ];
+    let in_force = Gateway::after(&good).open().unwrap();
     for (parts, expected) in cases {
         let told = told(&parts);
         assert!(told.contains(expected), "{expected}: {told}");
         assert!(told.contains("AISIX_MANAGED__CP_*_PEM"), "{told}");
+        let told = told_of_files(&parts, &in_force);
+        assert!(told.contains(expected), "{expected}: {told}");
     }
+}
+
+#[test]
+fn what_other_tools_add_to_good_files_is_no_fault() {
+    let ca = Ca::new();
+    let good = ca.good();
+    let in_words = "subject=CN = somebody\nissuer=CN = test CA\n";
+    let mut no_usage = params(&NAMES);
+    no_usage.extended_key_usages.clear();
+    let two_cas = format!("{}{}", Ca::new().pem, ca.pem);
+    for parts in [
+        Parts { chain: good.chain.replace('\n', "\r\n"), ..good.clone() },
+        Parts { key: Secret::new(good.key.expose().replace('\n', "\r\n")), ..good.clone() },
+        Parts { chain: format!("{in_words}{}{in_words}", good.chain), ..good.clone() },
+        Parts { roots: two_cas, ..good.clone() },
+        ca.parts(&no_usage),
+    ] {
+        let mut gateway = Gateway::new();
+        gateway.supply(&parts);
+        gateway.open().unwrap();
+    }
+    let gateway = Gateway::new();
+    let marked = gateway.folder.path().join("marked");
+    fs::write(&marked, format!("\u{feff}{}", good.chain)).unwrap();
+    assert_eq!(read("k", &marked).unwrap(), good.chain);
+}
+
+/// A good bundle that is valid from this day on, counted from now, for so many days.
+fn dated(ca: &Ca, from: i64, days: i64, names: &[&str]) -> Parts {
+    let mut params = params(names);
+    params.not_before = OffsetDateTime::from(now()) + time::Duration::days(from);
+    params.not_after = params.not_before + time::Duration::days(days);
+    ca.parts(&params)
+}
+
+#[test]
+fn between_bundles_of_one_environment_the_newer_valid_one_wins() {
+    let ca = Ca::new();
+    let [old, new] = [dated(&ca, -5, 90, &NAMES), dated(&ca, -1, 90, &NAMES)];
+    let opened = |kept: &Parts, supplied: &Parts| {
+        let mut gateway = Gateway::after(kept);
+        gateway.supply(supplied);
+        let bundle = gateway.open().unwrap();
+        assert!(!bundle.why.is_empty() && bundle.findings.is_empty(), "{:?}", bundle.findings);
+        // The next start, without anything supplied, has the same one.
+        gateway.managed.bundle = BundleSource::Persisted;
+        assert_eq!(gateway.open().unwrap().parts(), bundle.parts());
+        (bundle.origin, bundle.parts())
+    };
+    assert_eq!(opened(&old, &new), (Origin::Supplied, new.clone()));
+    assert_eq!(opened(&new, &old), (Origin::Persisted, new.clone()));
+    assert_eq!(opened(&old, &old), (Origin::Supplied, old.clone()));
+    let as_old = dated(&ca, -5, 90, &NAMES);
+    assert_eq!(opened(&old, &as_old), (Origin::Supplied, as_old));
+    let short = dated(&ca, -1, 0, &NAMES);
+    let lasting = Gateway::after(&dated(&ca, -2, 1, &NAMES));
+    // Kept while it was valid, expired by now.
+    let mut later = Gateway { managed: Managed { ..lasting.managed.clone() }, ..lasting };
+    later.supply(&old);
+    assert_eq!(later.open().unwrap().parts(), old);
+    assert!(told(&short).contains("expired"));
+    let elsewhere = dated(&ca, -9, 90, &["x-aisix://env/e-2", NAMES[1]]);
+    assert_eq!(opened(&new, &elsewhere), (Origin::Supplied, elsewhere));
+}
+
+#[test]
+fn a_bundle_that_expired_while_the_gateway_was_off_does_not_stop_the_start() {
+    let ca = Ca::new();
+    let [old, newer] = [dated(&ca, -5, 8, &NAMES), dated(&ca, -4, 8, &NAMES)];
+    let open_late = |gateway: &Gateway| Bundle::open(&gateway.managed, now() + 30 * DAY);
+    for (kept, supplied, expected) in
+        [(&old, &old, &old), (&newer, &old, &newer), (&old, &newer, &newer)]
+    {
+        let mut gateway = Gateway::after(kept);
+        gateway.supply(supplied);
+        let (bundle, _) = open_late(&gateway).unwrap();
+        assert_eq!(&bundle.parts(), expected);
+        assert!(bundle.findings[0].contains("expired on"), "{:?}", bundle.findings);
+    }
+    // What was kept last is valid still: nothing is wrong.
+    let mut gateway = Gateway::after(&dated(&ca, -1, 90, &NAMES));
+    gateway.supply(&old);
+    let (bundle, _) = open_late(&gateway).unwrap();
+    assert!(bundle.origin == Origin::Persisted && bundle.findings.is_empty());
+    // Nothing of this environment was ever kept: a mistake.
+    let mut gateway = Gateway::after(&dated(&ca, -1, 90, &["x-aisix://env/e-2", NAMES[1]]));
+    gateway.supply(&old);
+    assert!(open_late(&gateway).unwrap_err().to_string().contains("expired on"));
+}
+
+#[test]
+fn the_data_key_stays_the_same_over_every_change_of_the_bundle() {
+    let ca = Ca::new();
+    let mut gateway = Gateway::after(&dated(&ca, -5, 90, &NAMES));
+    let (first, data_key) = Bundle::open(&gateway.managed, now()).unwrap();
+    let next = Bundle { why: "", ..first.clone() };
+    let parts = dated(&ca, -4, 90, &NAMES);
+    let next = Bundle { chain_pem: parts.chain, key_pem: parts.key, ..next };
+    next.keep(&gateway.managed, &data_key).unwrap();
+    let (opened, same) = Bundle::open(&gateway.managed, now()).unwrap();
+    assert!(same == data_key && opened.findings.is_empty(), "{:?}", opened.findings);
+    assert_eq!(opened.chain_pem, next.chain_pem);
+    let previous = gateway.managed.mtls_dir.join("previous");
+    // The bundle before can be put back, with what was sealed under its key.
+    for name in ["client.crt", "client.key", "ca.crt", "seal", "env_id"] {
+        fs::copy(previous.join(name), gateway.managed.mtls_dir.join(name)).unwrap();
+    }
+    let (opened, same) = Bundle::open(&gateway.managed, now()).unwrap();
+    assert!(same == data_key && opened.chain_pem == first.chain_pem);
+    gateway.supply(&dated(&ca, -3, 90, &NAMES));
+    assert!(Bundle::open(&gateway.managed, now()).unwrap().1 == data_key);
+}
+
+#[test]
+fn changed_files_are_judged_beside_what_is_in_force_and_what_was_there_before() {
+    let ca = Ca::new();
+    let good = dated(&ca, -5, 90, &NAMES);
+    let in_force = Gateway::after(&good).open().unwrap();
+    let in_force = Bundle { origin: Origin::Supplied, ..in_force };
+    let of = |parts: &Parts| Reading { parts: Some(Ok(parts.clone())), extra_roots: None };
+    let judged = |reading: &Reading, settled: &Reading, in_force: &Bundle| match judge(
+        reading,
+        settled,
+        in_force,
+        now(),
+    ) {
+        Verdict::Unchanged => "unchanged".to_owned(),
+        Verdict::Candidate(bundle) => bundle.dp_id.clone().unwrap(),
+        Verdict::Rejected(rejection) => rejection.label().to_owned(),
+    };
+    let newer = dated(&ca, -1, 90, &[NAMES[0], "x-aisix://dp/d-2"]);
+    let older = dated(&ca, -9, 90, &NAMES);
+    assert_eq!(judged(&of(&good), &of(&good), &in_force), "unchanged");
+    assert_eq!(judged(&of(&newer), &of(&good), &in_force), "d-2", "another data plane will do");
+    assert_eq!(judged(&of(&older), &of(&good), &in_force), "d-1", "a file says what is wanted");
+    let elsewhere = dated(&ca, -1, 90, &["x-aisix://env/e-2", NAMES[1]]);
+    assert_eq!(judged(&of(&elsewhere), &of(&good), &in_force), "environment");
+
+    // After a renewal the files are what they were, and then something older than the renewed one.
+    let renewed =
+        Bundle { origin: Origin::Renewed, not_before_unix: unix(now()), ..in_force.clone() };
+    assert_eq!(judged(&of(&good), &of(&good), &renewed), "unchanged");
+    assert_eq!(judged(&of(&newer), &of(&good), &renewed), "older");
+    let expired = Bundle { not_after_unix: 0, ..renewed };
+    assert_eq!(judged(&of(&newer), &of(&good), &expired), "d-2");
+
+    // Issuers of their own come and go beside it.
+    let extra = |pem: Option<Result<&str, &str>>| Reading {
+        extra_roots: pem.map(|pem| pem.map(str::to_owned).map_err(str::to_owned)),
+        ..of(&good)
+    };
+    let (with, without) = (extra(Some(Ok(&ca.pem))), extra(Some(Ok(""))));
+    assert_eq!(judged(&with, &without, &in_force), "d-1");
+    let trusting = Bundle { extra_roots_pem: Some(ca.pem.clone()), ..in_force.clone() };
+    assert_eq!(judged(&without, &with, &trusting), "pem");
+    assert_eq!(judged(&extra(Some(Err("gone"))), &with, &trusting), "read");
+}
+
+#[test]
+fn a_renewal_must_be_for_the_same_identity_and_the_key_that_was_made_for_it() {
+    let ca = Ca::new();
+    let in_force = Gateway::after(&ca.good()).open().unwrap();
+    let judged = |parts| candidate::renewed(parts, &in_force, now());
+    assert_eq!(judged(dated(&ca, 0, 90, &NAMES)).unwrap().origin, Origin::Renewed);
+    let other = dated(&ca, 0, 90, &[NAMES[0], "x-aisix://dp/d-2"]);
+    assert!(judged(other).unwrap_err().to_string().contains("d-2 in place of d-1"));
+    let elsewhere = dated(&ca, 0, 90, &["x-aisix://env/e-2", NAMES[1]]);
+    assert_eq!(judged(elsewhere).unwrap_err().label(), "environment");
+    let foreign = Parts { key: ca.good().key, ..ca.good() };
+    assert_eq!(judged(foreign).unwrap_err().label(), "key_mismatch");
 }
 
 #[test]

@@ -1,32 +1,35 @@
 //! The heartbeat: that this gateway lives, and which configuration it serves.
 //!
 //! The first beat goes out at once, then one every interval (± 10 %, so that replicas spread), and one as soon as there
-//! is something to tell, at most one a second. A failed beat changes nothing but what the status says; it is logged when
+//! is something to tell, at most one a second. Each names the data plane that is in force when it goes out. A failed beat changes nothing but what the status says; it is logged when
 //! it begins to fail and when it works again.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use serde::Serialize;
 use shared::version::VERSION;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::manager::{ManagerError, Session};
+use super::renewal::Hints;
 use crate::backoff::chance;
 
-const PATH: &str = "/dp/heartbeat";
+/// Where beats go.
+pub const PATH: &str = "/dp/heartbeat";
 /// Shortest time between two beats.
 const SPACING: Duration = Duration::from_secs(1);
 
 /// Who sends the beats: fixed for the life of the process.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    /// From the certificate; replicas with one bundle share it.
-    pub dp_id: String,
     /// Minted per process, so that the Cloud can tell replicas apart.
     pub instance_id: Uuid,
     /// Display only.
@@ -139,11 +142,11 @@ impl OutcomeCell {
 }
 
 impl Sender {
-    /// The beat that tells `facts`.
-    pub fn beat(&self, facts: Facts, now: Instant) -> Heartbeat<'_> {
+    /// The beat of the data plane `dp_id` that tells `facts`.
+    pub fn beat<'a>(&'a self, dp_id: &'a str, facts: Facts, now: Instant) -> Heartbeat<'a> {
         let uptime = now.saturating_duration_since(self.started).as_secs();
         Heartbeat {
-            dp_id: &self.dp_id,
+            dp_id,
             instance_id: self.instance_id.to_string(),
             hostname: &self.hostname,
             uptime_seconds: i64::try_from(uptime).unwrap_or(i64::MAX),
@@ -159,23 +162,75 @@ impl Sender {
     }
 }
 
-/// Beats until it is dropped. `facts` is asked before each beat; `nudge` asks for one now.
-pub async fn run<F: Future<Output = Facts>>(
+/// What changes from beat to beat, once it is known.
+pub type FactsToCome = Pin<Box<dyn Future<Output = Facts>>>;
+
+/// Writes beats for whoever sends them: the heartbeat itself, and the proof of a new identity.
+pub struct Author {
     sender: Sender,
+    facts: Box<dyn Fn() -> FactsToCome>,
+    latest: Cell<Option<Instant>>,
+}
+
+impl Author {
+    /// `facts` is asked before each beat.
+    pub fn new(sender: Sender, facts: impl Fn() -> FactsToCome + 'static) -> Self {
+        Self { sender, facts: Box::new(facts), latest: Cell::new(None) }
+    }
+
+    /// What the next beat tells, once it may go out: no two do within a second, whoever sends them.
+    pub async fn turn(&self) -> Facts {
+        while let Some(latest) = self.latest.get()
+            && latest.elapsed() < SPACING
+        {
+            sleep_until(latest + SPACING).await;
+        }
+        self.latest.set(Some(Instant::now()));
+        (self.facts)().await
+    }
+
+    /// The body of the beat.
+    pub fn write(&self, dp_id: &str, facts: Facts) -> Bytes {
+        // Nothing in a beat can fail to serialize.
+        serde_json::to_vec(&self.sender.beat(dp_id, facts, Instant::now()))
+            .unwrap_or_default()
+            .into()
+    }
+}
+
+/// Beats until it is dropped. `nudge` asks for one now; what the Cloud asks for in its answers goes to `hints`.
+pub async fn run(
+    author: Rc<Author>,
     mut session: Session,
     interval: Duration,
     nudge: Arc<Notify>,
     outcome: OutcomeCell,
-    mut facts: impl FnMut() -> F,
+    hints: watch::Sender<Hints>,
 ) {
+    let mut is_told = false;
     loop {
+        let facts = author.turn().await;
         let started = Instant::now();
-        let beat = sender.beat(facts().await, started);
-        // Nothing in a beat can fail to serialize.
-        let body = serde_json::to_vec(&beat).unwrap_or_default();
-        let result = session.post(PATH, body.into()).await;
-        outcome.note(result.as_ref().map(|_| ()), SystemTime::now());
-        sleep_until(started + SPACING).await;
+        // Name and certificate are those of one moment: nothing is awaited between here and the sending.
+        let identity = session.in_force();
+        if let Some(dp_id) = identity.dp_id() {
+            let result = session.post(PATH, author.write(dp_id, facts)).await;
+            outcome.note(result.as_ref().map(|_| ()), SystemTime::now());
+            if let Ok(answer) = result {
+                let told = Hints::of(&answer);
+                hints.send_if_modified(|hints| {
+                    let is_asked = told.rotate_now;
+                    let is_new = *hints != told;
+                    *hints = told;
+                    is_asked || is_new
+                });
+            }
+        } else if !is_told {
+            is_told = true;
+            warn!(
+                "no heartbeat is sent: the persisted identity has no data plane id; supply the bundle again"
+            );
+        }
         let rest = interval.mul_f64(0.9 + 0.2 * chance()).saturating_sub(started.elapsed());
         tokio::select! {
             () = sleep(rest) => {}
@@ -189,19 +244,14 @@ mod tests {
     use super::*;
 
     fn sender() -> Sender {
-        Sender {
-            dp_id: "dp-1".to_owned(),
-            instance_id: Uuid::nil(),
-            hostname: "edge".to_owned(),
-            started: Instant::now(),
-        }
+        Sender { instance_id: Uuid::nil(), hostname: "edge".to_owned(), started: Instant::now() }
     }
 
     #[test]
     fn before_the_first_configuration_a_beat_has_only_the_fields_that_are_always_there() {
         let sender = sender();
         let now = sender.started + Duration::from_secs(45);
-        let beat = serde_json::to_value(sender.beat(Facts::default(), now)).unwrap();
+        let beat = serde_json::to_value(sender.beat("dp-1", Facts::default(), now)).unwrap();
         let expected = serde_json::json!({
             "dp_id": "dp-1",
             "instance_id": "00000000-0000-0000-0000-000000000000",
@@ -234,7 +284,7 @@ mod tests {
             }],
         };
         let sender = sender();
-        let beat = serde_json::to_value(sender.beat(facts, sender.started)).unwrap();
+        let beat = serde_json::to_value(sender.beat("dp-1", facts, sender.started)).unwrap();
         assert_eq!(beat["config_hash"], "ab");
         assert_eq!(
             beat["rejected_resources"],
@@ -242,5 +292,14 @@ mod tests {
                 "error": "…", "timestamp_unix_secs": 5}])
         );
         assert_eq!(beat["partially_compatible_resources"][0]["count"], 2);
+    }
+
+    #[tokio::test]
+    async fn no_two_beats_go_out_within_a_second_whoever_sends_them() {
+        let author = Author::new(sender(), || Box::pin(async { Facts::default() }));
+        let (one, other) = tokio::join!(async { (author.turn().await, Instant::now()).1 }, async {
+            (author.turn().await, Instant::now()).1
+        });
+        assert!(one.max(other) - one.min(other) >= SPACING);
     }
 }

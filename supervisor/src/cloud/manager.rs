@@ -1,11 +1,13 @@
-//! Requests to the manager: HTTP/1.1 over mutual TLS, one kept connection per session, dialled again when it is dead.
+//! Requests to the manager: HTTP/1.1 over mutual TLS, one kept connection per session, dialled again when it is dead or
+//! when another identity has come into force: what is on the way then finishes where it is, an idle connection is closed.
 //!
 //! No redirects are followed and no proxy is asked: the manager is who the configuration says, or nobody.
 
 use std::error::Error;
 use std::fmt;
+use std::pin::pin;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +22,7 @@ use shared::resource::Endpoint;
 use shared::version::VERSION;
 use tokio::time::timeout;
 
-use super::tls::{self, CredentialsInForce, Protocol};
+use super::tls::{self, CredentialsInForce, InForce, Protocol};
 
 /// A request may take this long, the connection included. As published.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -84,9 +86,9 @@ pub struct ManagerError {
 /// What went wrong with a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
-    /// No connection, or it broke; in words.
+    /// No connection, or it broke.
     #[error("{0}")]
-    Connection(String),
+    Connection(Broken),
     /// No answer in time.
     #[error("no answer within {} s", REQUEST_LIMIT.as_secs())]
     Timeout,
@@ -113,16 +115,43 @@ pub enum Reason {
     },
 }
 
+/// Why there is no connection, in words.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The network, which may be better next time.
+    #[error("{0}")]
+    Network(String),
+    /// One side would not have the other's certificate, or does not speak TLS.
+    #[error("{0}")]
+    Tls(String),
+}
+
 /// One kept connection to the manager. Requests go one after another.
 pub struct Session {
     manager: Manager,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    /// Shared with the connection's own task, which empties it when another identity has come into force.
+    kept: Arc<Mutex<Option<Kept>>>,
+}
+
+/// A connection and the identity that was shown on it.
+struct Kept {
+    connection: SendRequest<Full<Bytes>>,
+    identity: Arc<InForce>,
 }
 
 impl Session {
     /// A session that connects when it is first used.
     pub fn new(manager: Manager) -> Self {
-        Self { manager, connection: None }
+        Self { manager, kept: Arc::default() }
+    }
+
+    /// What the next request goes out with.
+    pub fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.manager.credentials.borrow())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends `json` to `path` and gives the body of a 2xx answer.
@@ -145,7 +174,7 @@ impl Session {
         answer.unwrap_or(Err(Reason::Timeout)).map_err(|reason| {
             // Whatever state the connection is in, the next request does not depend on it.
             if !matches!(reason, Reason::Status { .. }) {
-                self.connection = None;
+                *self.kept() = None;
             }
             ManagerError { method, url: format!("{}{path}", self.manager.url), reason }
         })
@@ -157,21 +186,23 @@ impl Session {
         path: &str,
         body: Bytes,
     ) -> Result<Bytes, Reason> {
-        let kept = self.connection.take_if(|connection| !connection.is_closed());
-        if let Some(connection) = kept {
+        // One identity for the whole exchange: the caller may have written its name into the body.
+        let identity = self.in_force();
+        let kept = self.kept().take();
+        if let Some(Kept { connection, .. }) = kept.filter(|kept| kept.is_usable(&identity)) {
             match send(connection, self.manager.request(method, path, body.clone())?).await {
                 // The manager may close a kept connection at any time: that is no failure of this request.
                 Err(error) if error.is_incomplete_message() || error.is_canceled() => {}
-                answer => return self.read(answer).await,
+                answer => return self.read(answer, identity).await,
             }
         }
-        let connection = self.manager.connect().await?;
+        let connection = self.connect(&identity).await?;
         let request = self.manager.request(method, path, body)?;
         let answer = send(connection, request).await;
-        self.read(answer).await
+        self.read(answer, identity).await
     }
 
-    async fn read(&mut self, answer: Sent) -> Result<Bytes, Reason> {
+    async fn read(&mut self, answer: Sent, identity: Arc<InForce>) -> Result<Bytes, Reason> {
         let (connection, answer) = answer.map_err(|error| connection_reason(&error))?;
         let (head, body) = answer.into_parts();
         let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
@@ -181,8 +212,57 @@ impl Session {
             Err(error) if error.is::<LengthLimitError>() => return Err(Reason::TooLong),
             Err(error) => return Err(connection_reason(&*error)),
         };
-        self.connection = Some(connection);
+        // Replaced while the answer was on its way: this was the last use.
+        if Arc::ptr_eq(&identity, &self.in_force()) {
+            *self.kept() = Some(Kept { connection, identity });
+        }
         judge(&head, body)
+    }
+
+    async fn connect(&self, identity: &Arc<InForce>) -> Result<SendRequest<Full<Bytes>>, Reason> {
+        let endpoint = &self.manager.url.0;
+        let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
+        let stream = self.manager.dial.dial(&destination).await;
+        let stream =
+            stream.map_err(|error| Reason::Connection(Broken::Network(error.to_string())))?;
+        let stream = identity
+            .connect(stream, &endpoint.host, Protocol::Http1)
+            .await
+            .map_err(|error| connection_reason(&error))?;
+        let (connection, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| connection_reason(&error))?;
+        let mut credentials = self.manager.credentials.clone();
+        let (identity, kept) = (Arc::clone(identity), Arc::downgrade(&self.kept));
+        tokio::spawn(async move {
+            let mut driver = pin!(driver);
+            tokio::select! {
+                // An error shows at the request that it fails.
+                _ = &mut driver => return,
+                () = replaced(&mut credentials, &identity) => {}
+            }
+            if let Some(kept) = kept.upgrade() {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(kept.take_if(|kept| Arc::ptr_eq(&kept.identity, &identity)));
+            }
+            // A request that is on its way has the connection, and ends it.
+            drop(driver.await);
+        });
+        Ok(connection)
+    }
+}
+
+impl Kept {
+    fn is_usable(&self, identity: &Arc<InForce>) -> bool {
+        !self.connection.is_closed() && Arc::ptr_eq(&self.identity, identity)
+    }
+}
+
+/// Waits until something else than `identity` is in force.
+async fn replaced(credentials: &mut CredentialsInForce, identity: &Arc<InForce>) {
+    if credentials.wait_for(|now| !Arc::ptr_eq(now, identity)).await.is_err() {
+        // Nobody is left who could replace it.
+        std::future::pending().await
     }
 }
 
@@ -195,24 +275,6 @@ async fn send(mut connection: SendRequest<Full<Bytes>>, request: Request<Full<By
 }
 
 impl Manager {
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Reason> {
-        let endpoint = &self.url.0;
-        let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
-        let stream = self.dial.dial(&destination).await;
-        let stream = stream.map_err(|error| Reason::Connection(error.to_string()))?;
-        let credentials = Arc::clone(&self.credentials.borrow());
-        let stream = credentials
-            .connect(stream, &endpoint.host, Protocol::Http1)
-            .await
-            .map_err(|error| connection_reason(&error))?;
-        let (connection, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| connection_reason(&error))?;
-        // An error shows at the request that it fails.
-        tokio::spawn(async { drop(driver.await) });
-        Ok(connection)
-    }
-
     fn request(
         &self,
         method: &Method,
@@ -227,21 +289,22 @@ impl Manager {
             .header(USER_AGENT, format!("aisix-dp/{VERSION}"))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|error| Reason::Connection(error.to_string()))
+            .map_err(|error| Reason::Connection(Broken::Network(error.to_string())))
     }
 }
 
 /// A connection's failure in words, its innermost cause included.
 fn connection_reason(error: &(dyn Error + 'static)) -> Reason {
-    Reason::Connection(tls::explain(error).unwrap_or_else(|| {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
-    }))
+    if let Some(words) = tls::explain(error) {
+        return Reason::Connection(Broken::Tls(words));
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Reason::Connection(Broken::Network(text))
 }
 
 fn judge(head: &http::response::Parts, body: Bytes) -> Result<Bytes, Reason> {

@@ -1,8 +1,8 @@
 //! The gateway's side of mutual TLS: which certificate it shows, and whose it accepts.
 //!
-//! Trusted are the bundle's issuers and the configured extra ones, never the platform's. What is in force travels in a
-//! [`watch`](tokio::sync::watch) channel, so that a rotation replaces it under every session; a session reads it at each
-//! dial.
+//! Trusted are the bundle's issuers and the configured extra ones, never the platform's. What is in force travels as one
+//! value in a [`watch`](tokio::sync::watch) channel, so that a rotation replaces all of it under every session at once: a
+//! session notices, lets what is on the way finish on the old connection, and dials anew.
 
 use std::error::Error;
 use std::io;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::bundle::Bundle;
 use crate::pem;
 
 /// A certificate bundle, as PEM text.
@@ -49,15 +50,56 @@ pub enum IdentityError {
     Together(#[source] rustls::Error),
 }
 
-/// The identity in force, ready for use: one configuration per protocol, since the manager tells them apart by ALPN.
+/// An identity, ready for use: one configuration per protocol, since the manager tells them apart by ALPN.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     http1: Arc<ClientConfig>,
     h2: Arc<ClientConfig>,
 }
 
-/// Whoever connects looks here for the credentials in force.
-pub type CredentialsInForce = watch::Receiver<Arc<Credentials>>;
+/// What is in force: what to show, whom to trust, and who that says we are. One value, so that nothing is ever half new.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    credentials: Credentials,
+    /// The bundle that the credentials are made of; `None` for an etcd of one's own.
+    pub bundle: Option<Bundle>,
+}
+
+/// Whoever connects looks here for what is in force.
+pub type CredentialsInForce = watch::Receiver<Arc<InForce>>;
+
+impl InForce {
+    /// Makes a checked bundle ready for use.
+    pub fn new(bundle: Bundle) -> Result<Self, IdentityError> {
+        let credentials = Credentials::new(&Identity {
+            chain_pem: bundle.chain_pem.clone(),
+            key_pem: bundle.key_pem.clone(),
+            roots_pem: bundle.roots_pem.clone(),
+            extra_roots_pem: bundle.extra_roots_pem.clone(),
+        })?;
+        Ok(Self { credentials, bundle: Some(bundle) })
+    }
+
+    /// Credentials that say nothing about an environment.
+    pub fn without_bundle(credentials: Credentials) -> Self {
+        Self { credentials, bundle: None }
+    }
+
+    /// The data plane that heartbeats are sent for.
+    pub fn dp_id(&self) -> Option<&str> {
+        self.bundle.as_ref().and_then(|bundle| bundle.dp_id.as_deref())
+    }
+
+    /// See [`Credentials::connect`].
+    pub async fn connect(
+        &self,
+        stream: TcpStream,
+        server_name: &str,
+        protocol: Protocol,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        self.credentials.connect(stream, server_name, protocol).await
+    }
+}
 
 /// What is spoken inside TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,10 @@ pub struct NodeFacts {
     pub heartbeat_failures: u64,
     /// Topics of which something is not as it should be.
     pub findings: Vec<&'static str>,
+    /// New bundles that came into force, by where they came from.
+    pub bundle_rotations: Vec<(String, u64)>,
+    /// New bundles that did not, by reason.
+    pub bundle_rejections: Vec<(String, u64)>,
     /// When the certificate in force expires, in seconds since 1970 UTC.
     pub certificate_expires_at_unix: Option<i64>,
     /// Seconds since the supervisor's start.
@@ -127,6 +131,16 @@ impl NodeFacts {
                 "aisix_findings",
                 "Topics of which something is not as it should be; /status/managed says what.",
                 self.findings.iter().map(|topic| labelled("topic", topic, 1)).collect(),
+            ),
+            counter(
+                "aisix_bundle_rotations_total",
+                "New certificate bundles that came into force, by source.",
+                each("source", &self.bundle_rotations),
+            ),
+            counter(
+                "aisix_bundle_rejected_total",
+                "New certificate bundles that did not come into force, by reason.",
+                each("reason", &self.bundle_rejections),
             ),
             gauge(
                 "aisix_certificate_expiry_timestamp_seconds",

@@ -16,6 +16,7 @@ use super::connect::{ConnectError, Source, connect, in_words};
 use super::load::{MESSAGE_BYTES_MAX, load, range_end};
 use super::state::{Event, Observed};
 use crate::backoff::{Backoff, chance};
+use crate::cloud::tls::CredentialsInForce;
 
 /// A store that was too slow is given twice as long the next time, up to this.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
@@ -96,6 +97,7 @@ impl Follower {
     /// Follows until nobody listens.
     pub async fn run(mut self) {
         loop {
+            let identity = self.identity();
             let error = match self.follow().await {
                 Ok(Left::Reload) => {
                     info!(
@@ -103,7 +105,7 @@ impl Follower {
                     );
                     self.seen = None;
                     // With a pause, lest a broken store is asked for everything again and again.
-                    sleep(self.backoff.failed(chance())).await;
+                    self.pause(identity).await;
                     continue;
                 }
                 Ok(Left::NewIdentity) => continue,
@@ -125,8 +127,25 @@ impl Follower {
             if self.tell(Observed::Lost { error }).await.is_err() {
                 return;
             }
-            sleep(self.backoff.failed(chance())).await;
+            self.pause(identity).await;
         }
+    }
+
+    /// Until it is time to try again, which it is at once when there is a new identity to show.
+    async fn pause(&mut self, mut identity: Option<CredentialsInForce>) {
+        tokio::select! {
+            () = sleep(self.backoff.failed(chance())) => {}
+            () = changed(&mut identity) => self.backoff.succeeded(),
+        }
+    }
+
+    /// What is in force, to notice that it is no longer.
+    fn identity(&self) -> Option<CredentialsInForce> {
+        let mut identity = self.source.tls.as_ref().map(|tls| tls.credentials.clone());
+        if let Some(identity) = &mut identity {
+            identity.mark_unchanged();
+        }
+        identity
     }
 
     async fn tell(&self, observed: Observed) -> Result<(), FollowError> {
@@ -138,10 +157,7 @@ impl Follower {
         let urls = &self.source.endpoints;
         let url = urls.get(self.attempts % urls.len().max(1)).cloned().unwrap_or_default();
         self.attempts = self.attempts.wrapping_add(1);
-        let mut identity = self.source.tls.as_ref().map(|tls| tls.credentials.clone());
-        if let Some(identity) = &mut identity {
-            identity.mark_unchanged();
-        }
+        let mut identity = self.identity();
         let client = connect(&self.source, &url, &*self.dial).await?;
         let mut seen = match self.seen {
             Some(seen) => seen,
@@ -251,7 +267,7 @@ pub fn is_compacted(reason: &str) -> bool {
 }
 
 /// Waits for new credentials; for ever where there are none.
-async fn changed(identity: &mut Option<crate::cloud::tls::CredentialsInForce>) {
+async fn changed(identity: &mut Option<CredentialsInForce>) {
     if let Some(identity) = identity
         && identity.changed().await.is_ok()
     {

@@ -47,6 +47,8 @@ pub struct Managed {
     pub dp_id_file: PathBuf,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// Whether the Cloud is asked for a new certificate in time.
+    pub renew_certificate: bool,
     /// The forward proxy through which manager and etcd are reached; `None` = directly.
     pub proxy: Option<ProxyUrl>,
     /// How long the store may take.
@@ -153,6 +155,7 @@ impl Managed {
             ),
             proxy: proxy(raw)?,
             store_limits: StoreLimits::new(raw),
+            renew_certificate: raw.text("managed.cert_renewal") != Some("off"),
         })
     }
 

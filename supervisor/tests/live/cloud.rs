@@ -1,6 +1,7 @@
 //! What the manager gets, over real mutual TLS, and what is said when it is not the manager.
 
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,10 +19,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use serde_json::Value;
 use shared::usage::UsageEvent;
-use supervisor::cloud::heartbeat::{self, Facts, OutcomeCell, Sender};
+use supervisor::cloud::heartbeat::{self, Author, Facts, OutcomeCell, Sender};
 use supervisor::cloud::manager::{Manager, Session};
+use supervisor::cloud::renewal::Hints;
 use supervisor::cloud::telemetry;
-use supervisor::cloud::tls::Credentials;
+use supervisor::cloud::tls::InForce;
 use supervisor::dial::DirectDial;
 use supervisor::spool::Spool;
 use tokio::net::TcpListener;
@@ -96,12 +98,14 @@ impl FakeManager {
 }
 
 fn session(url: &str, authority: &Authority, trusted: &Authority) -> Session {
-    let credentials = Credentials::new(&authority.identity_trusting(trusted)).unwrap();
-    Session::new(Manager {
-        url: url.parse().unwrap(),
-        dial: Arc::new(DirectDial::new(Duration::from_secs(5))),
-        credentials: watch::channel(Arc::new(credentials)).1,
-    })
+    replaceable(url, authority.in_force_trusting(trusted)).1
+}
+
+/// A session, and where its identity is replaced.
+fn replaceable(url: &str, in_force: InForce) -> (watch::Sender<Arc<InForce>>, Session) {
+    let (replace, credentials) = watch::channel(Arc::new(in_force));
+    let dial = Arc::new(DirectDial::new(Duration::from_secs(5)));
+    (replace, Session::new(Manager { url: url.parse().unwrap(), dial, credentials }))
 }
 
 fn acceptor(authority: &Authority) -> TlsAcceptor {
@@ -152,6 +156,77 @@ async fn one_connection_serves_many_requests_and_is_replaced_when_it_dies() {
             .unwrap()
             .unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_when_another_identity_comes_into_force() {
+    let authority = Authority::new();
+    let mut manager =
+        FakeManager::start(&authority, true, Box::new(|_, _| status(200, "{}"))).await;
+    let url = format!("https://127.0.0.1:{}", manager.port);
+    let (replace, mut session) = replaceable(&url, authority.in_force_trusting(&authority));
+    session.get("/").await.unwrap();
+    replace.send_replace(Arc::new(authority.in_force_trusting(&authority)));
+    timeout(HANG, manager.closed.wait_for(|closed| *closed == 1)).await.unwrap().unwrap();
+    session.get("/").await.unwrap();
+    assert_eq!(manager.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_request_on_its_way_finishes_on_the_connection_of_the_identity_before() {
+    let authority = Arc::new(Authority::new());
+    let (arrived, mut arrivals) = watch::channel(0);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = Mutex::new(gone);
+    // Runs on a thread of its own: it holds up its manager.
+    let serving = Arc::clone(&authority);
+    let (started, manager) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let answer = move |path: &str, _: &Value| {
+                arrived.send_modify(|count| *count += 1);
+                if path == "/slow" {
+                    let _ = gone.lock().unwrap().recv_timeout(HANG);
+                }
+                status(200, "{}")
+            };
+            let manager = FakeManager::start(&serving, true, Box::new(answer)).await;
+            started.send(manager).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let manager = manager.recv().unwrap();
+    let url = format!("https://127.0.0.1:{}", manager.port);
+    let (replace, mut session) = replaceable(&url, authority.in_force_trusting(&authority));
+    let slow = tokio::spawn(async move {
+        let answer = session.get("/slow").await;
+        (session, answer)
+    });
+    timeout(HANG, arrivals.wait_for(|count| *count == 1)).await.unwrap().unwrap();
+    replace.send_replace(Arc::new(authority.in_force_trusting(&authority)));
+    go.send(()).unwrap();
+    let (mut session, answer) = timeout(HANG, slow).await.unwrap().unwrap();
+    answer.unwrap();
+    assert_eq!(manager.connections(), 1);
+    session.get("/").await.unwrap();
+    assert_eq!(manager.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_nowhere() {
+    let authority = Authority::new();
+    let elsewhere = FakeManager::start(&authority, true, Box::new(|_, _| status(200, "{}"))).await;
+    let location = format!("https://127.0.0.1:{}/dp/heartbeat", elsewhere.port);
+    let answer = move |_: &str, _: &Value| {
+        let mut answer = status(307, "");
+        answer.headers_mut().insert("location", location.parse().unwrap());
+        answer
+    };
+    let manager = FakeManager::start(&authority, true, Box::new(answer)).await;
+    let error = manager.session(&authority, &authority).get("/").await.unwrap_err().to_string();
+    assert!(error.contains("307") && error.contains("redirects are not followed"), "{error}");
+    assert_eq!(elsewhere.connections(), 0);
 }
 
 #[tokio::test]
@@ -246,32 +321,35 @@ async fn the_first_beat_comes_at_once_and_a_nudge_brings_the_next() {
     let answer = move |path: &str, body: &Value| {
         assert_eq!(path, "/dp/heartbeat");
         beats.send_modify(|beats: &mut Vec<Value>| beats.push(body.clone()));
-        status(200, r#"{"ok":true}"#)
+        status(200, r#"{"ok":true,"rotate_cert":true}"#)
     };
     let manager = FakeManager::start(&authority, true, Box::new(answer)).await;
     let sender = Sender {
-        dp_id: "dp-1".to_owned(),
         instance_id: uuid::Uuid::new_v4(),
         hostname: "here".to_owned(),
         started: Instant::now(),
     };
     let (nudge, outcome) = (Arc::new(Notify::new()), OutcomeCell::default());
-    let facts = || async { Facts { applied_revision: 7, ..Facts::default() } };
+    let author = Author::new(sender, || {
+        Box::pin(async { Facts { applied_revision: 7, ..Facts::default() } })
+    });
     let session = manager.session(&authority, &authority);
     let hour = Duration::from_secs(3600);
-    let task = tokio::spawn(heartbeat::run(
-        sender,
-        session,
-        hour,
-        Arc::clone(&nudge),
-        outcome.clone(),
-        facts,
-    ));
-    let first =
-        timeout(HANG, beaten.wait_for(|beats| beats.len() == 1)).await.unwrap().unwrap()[0].clone();
-    assert_eq!(first["applied_revision"], 7);
-    nudge.notify_one();
-    timeout(HANG, beaten.wait_for(|beats| beats.len() == 2)).await.unwrap().unwrap();
-    assert!(outcome.get().last_success.is_some());
-    task.abort();
+    let (hints_in, hints) = watch::channel(Hints::default());
+    let (again, told) = (Arc::clone(&nudge), outcome.clone());
+    let beats = heartbeat::run(Rc::new(author), session, hour, again, told, hints_in);
+    let checks = async move {
+        let first =
+            timeout(HANG, beaten.wait_for(|beats| beats.len() == 1)).await.unwrap().unwrap()[0]
+                .clone();
+        assert_eq!(first["applied_revision"], 7);
+        nudge.notify_one();
+        timeout(HANG, beaten.wait_for(|beats| beats.len() == 2)).await.unwrap().unwrap();
+        assert!(outcome.get().last_success.is_some());
+        assert!(hints.borrow().rotate_now, "what the Cloud wishes is passed on");
+    };
+    tokio::select! {
+        () = beats => panic!("the heartbeat never ends"),
+        () = checks => {}
+    }
 }

@@ -4,7 +4,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use shared::secret::Secret;
-use supervisor::cloud::tls::Identity;
+use supervisor::bundle::{Bundle, Origin};
+use supervisor::cloud::tls::{Identity, InForce};
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -50,5 +51,25 @@ impl Authority {
             roots_pem: other.pem.clone(),
             extra_roots_pem: None,
         }
+    }
+
+    /// An identity of this authority that trusts `other`'s servers, as it is in force.
+    pub fn in_force_trusting(&self, other: &Self) -> InForce {
+        let Identity { chain_pem, key_pem, roots_pem, extra_roots_pem } =
+            self.identity_trusting(other);
+        let bundle = Bundle {
+            env_id: "env-1".to_owned(),
+            dp_id: Some("dp-1".to_owned()),
+            chain_pem,
+            key_pem,
+            roots_pem,
+            extra_roots_pem,
+            not_before_unix: 0,
+            not_after_unix: i64::MAX,
+            origin: Origin::Supplied,
+            why: "",
+            findings: Vec::new(),
+        };
+        InForce::new(bundle).unwrap()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use etcd_client::{CompactionOptions, PutOptions, Txn, TxnOp};
 use shared::id::Revision;
 use shared::update::Change;
-use supervisor::cloud::tls::{Credentials, CredentialsInForce};
+use supervisor::cloud::tls::{CredentialsInForce, InForce};
 use supervisor::dial::DirectDial;
 use supervisor::findings::Findings;
 use supervisor::projection::{self, Handle, Report, Source, SourceTls, Told, Update};
@@ -272,9 +272,8 @@ async fn a_projection_of_64_mib_loads() {
 fn in_force(
     authority: &Authority,
     trusted: &Authority,
-) -> (watch::Sender<Arc<Credentials>>, CredentialsInForce) {
-    let credentials = Credentials::new(&authority.identity_trusting(trusted)).unwrap();
-    watch::channel(Arc::new(credentials))
+) -> (watch::Sender<Arc<InForce>>, CredentialsInForce) {
+    watch::channel(Arc::new(authority.in_force_trusting(trusted)))
 }
 
 #[tokio::test]
@@ -307,7 +306,7 @@ async fn mutual_tls_is_followed_and_a_strange_certificate_is_named_on_either_sid
         }
     };
     followed.report_when(0, says("refused the gateway's certificate")).await;
-    identity.send_replace(Arc::new(Credentials::new(&ours.identity_trusting(&ours)).unwrap()));
+    identity.send_replace(Arc::new(ours.in_force_trusting(&ours)));
     assert!(followed.next().await.whole);
 
     let (_identity, credentials) = in_force(&ours, &strange);

@@ -85,5 +85,11 @@ pub async fn receive(cloud: &Cloud, client: &Identity, body: Incoming) -> Result
         );
     }
     tracing::debug!("heartbeat {count} of {}, revision {revision} applied", client.dp_id);
-    Ok(reply::json(StatusCode::OK, &json!({"ok": true})))
+    let mut answer = json!({"ok": true});
+    if cloud.renewals_asked().contains(&client.dp_id)
+        && let Some(answer) = answer.as_object_mut()
+    {
+        answer.insert("rotate_cert".into(), true.into());
+    }
+    Ok(reply::json(StatusCode::OK, &answer))
 }

@@ -27,6 +27,7 @@ pub async fn answer(cloud: &Cloud, client: &Identity, body: Incoming) -> Result<
         .authority
         .renew(client, &renewal.csr, renewal.public_key.as_deref(), cloud.renewal_days)
         .map_err(|error| Refusal::invalid(crate::with_causes(&error)))?;
+    cloud.renewals_asked().remove(&client.dp_id);
     tracing::info!("renewed the certificate of {} in environment {}", client.dp_id, client.env_id);
     let answer = json!({
         "certificate": renewed.certificate.pem(),

@@ -1,0 +1,176 @@
+//! Notices that the files of the bundle have changed: whoever writes them, in place, by renaming, or by swapping the
+//! symbolic link of a mounted secret.
+//!
+//! The folders are watched, never the files (a file that is replaced is gone), and whatever happens in them only means:
+//! wait until it is quiet, then read all roles together. Everything is read again every few seconds too, for file systems
+//! that do not tell, and for folders that were replaced or were not there. A thread of its own: a file system that hangs
+//! holds up nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::candidate::Reading;
+use super::open::read_files;
+use super::read;
+use super::source::BundleSource;
+use crate::settings::Managed;
+
+/// It is quiet when nothing has happened for so long.
+const QUIET: Duration = Duration::from_millis(200);
+/// Files that never come to rest are read all the same after this long.
+const RESTLESS: Duration = Duration::from_secs(2);
+/// How often everything is read without any event.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// The same after a change, which may be half of one.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Readings that wait; then the thread does.
+const READINGS_MAX: usize = 1;
+
+/// What is watched.
+#[derive(Clone, Debug)]
+struct Files {
+    /// Certificate, key and CA.
+    parts: Option<[PathBuf; 3]>,
+    extra_roots: Option<PathBuf>,
+}
+
+/// Reads the files now and after every change, for as long as somebody takes what was read. What is read may be the same
+/// as before.
+pub fn start(managed: &Managed) -> io::Result<mpsc::Receiver<Reading>> {
+    let files = Files::of(managed);
+    let (readings_in, readings) = mpsc::channel(READINGS_MAX);
+    if !files.is_empty() {
+        let name = "bundle-files".to_owned();
+        thread::Builder::new().name(name).spawn(move || watch(&files, &readings_in))?;
+    }
+    Ok(readings)
+}
+
+fn watch(files: &Files, readings: &mpsc::Sender<Reading>) {
+    let (happened, happenings) = sync_channel(1);
+    let mut folders = Folders::new(happened);
+    let mut last = None;
+    loop {
+        // First watched, then read: what changes in between is noticed.
+        folders.watch(&files.folders());
+        let reading = files.read();
+        let pause = if last.as_ref() == Some(&reading) { INTERVAL } else { AGAIN };
+        last = Some(reading.clone());
+        if readings.blocking_send(reading).is_err() {
+            return;
+        }
+        if happenings.recv_timeout(pause).is_ok() {
+            wait_until_quiet(&happenings);
+        }
+    }
+}
+
+fn wait_until_quiet(happenings: &Receiver<()>) {
+    let start = Instant::now();
+    while start.elapsed() < RESTLESS && happenings.recv_timeout(QUIET).is_ok() {}
+}
+
+impl Files {
+    fn of(managed: &Managed) -> Self {
+        let parts = match &managed.bundle {
+            BundleSource::Files { chain, key, roots } => {
+                Some([chain, key, roots].map(PathBuf::clone))
+            }
+            BundleSource::Inline { .. } | BundleSource::Persisted => None,
+        };
+        Self { parts, extra_roots: managed.extra_roots.clone() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parts.is_none() && self.extra_roots.is_none()
+    }
+
+    fn read(&self) -> Reading {
+        let parts = self.parts.as_ref().map(|[chain, key, roots]| {
+            read_files(chain, key, roots).map_err(|error| error.to_string())
+        });
+        let extra_roots = self
+            .extra_roots
+            .as_ref()
+            .map(|path| read("managed.cp_ca_cert_file", path).map_err(|error| error.to_string()));
+        Reading { parts, extra_roots }
+    }
+
+    /// Where something can happen to a file: its folder, the folder that holds that (which may be replaced as a whole),
+    /// and, where links lead elsewhere, the folder of what they lead to.
+    fn folders(&self) -> BTreeSet<PathBuf> {
+        let mut folders = BTreeSet::new();
+        for file in self.parts.iter().flatten().chain(&self.extra_roots) {
+            let above = file.ancestors().skip(1).take(2).filter(|path| path.is_dir());
+            folders.extend(above.map(Path::to_owned));
+            let target = file.canonicalize().ok();
+            folders.extend(target.as_deref().and_then(Path::parent).map(Path::to_owned));
+        }
+        folders
+    }
+}
+
+/// The folders that are watched, each with what tells it from another of the same name.
+struct Folders {
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeMap<PathBuf, (u64, u64)>,
+    /// Keeps the channel open where there is no watcher.
+    _happened: SyncSender<()>,
+}
+
+impl Folders {
+    fn new(happened: SyncSender<()>) -> Self {
+        let tell = happened.clone();
+        let handler = move |event: notify::Result<notify::Event>| {
+            // Reading the files is an event as well, and must not be the reason to read them.
+            let is_change = event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_)));
+            if is_change {
+                // One that waits says it all.
+                let _ = tell.try_send(());
+            }
+        };
+        let watcher = match RecommendedWatcher::new(handler, Config::default()) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                warn!(
+                    "changes of the bundle's files are noticed within {INTERVAL:?} only: the kernel does not tell ({error})"
+                );
+                None
+            }
+        };
+        Self { watcher, watched: BTreeMap::new(), _happened: happened }
+    }
+
+    fn watch(&mut self, folders: &BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let identity =
+            |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        self.watched.retain(|folder, known| {
+            let stays = folders.contains(folder) && identity(folder) == Some(*known);
+            if !stays {
+                // Fails for a folder that is gone, whose watch has gone with it.
+                let _ = watcher.unwatch(folder);
+            }
+            stays
+        });
+        for folder in folders {
+            // Where it fails, the next look tries again, and reads the files anyway.
+            if !self.watched.contains_key(folder)
+                && let Some(found) = identity(folder)
+                && watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
+            {
+                self.watched.insert(folder.clone(), found);
+            }
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! Replaces the identity while everything runs: carries out what `bundle/rotation.rs` and `renewal.rs` decide.
+//!
+//! ```text
+//! files (bundle/watch) ─► judged (bundle/candidate) ─┐
+//! renewal due ─► POST /dp/rotate-cert ─► judged ─────┴─► proved by a heartbeat ─► kept on disk ─► in force
+//! ```
+//!
+//! Until the last step nothing has changed for anybody. With it, every session sees the new identity at once, lets what is
+//! on the way finish, and dials anew; a heartbeat goes out. Whatever goes wrong is told once in the log, counted, and
+//! shown until it is over.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{error, info, warn};
+
+use super::heartbeat::{self, Author};
+use super::manager::{Broken, Manager, ManagerError, Reason, Session};
+use super::renewal::{self, Hints, Mode, Renewal, Request};
+use super::rotation_report::ReportCell;
+use super::tls::InForce;
+use crate::backoff::chance;
+use crate::bundle::candidate::{self, Reading, Rejection, Verdict};
+use crate::bundle::check::date;
+use crate::bundle::rotation::{Action, By, Candidate, Input, Rotation};
+use crate::bundle::{Bundle, Origin, unix};
+use crate::findings::{Findings, Topic};
+use crate::settings::Managed;
+use crate::state::seal::DataKey;
+
+/// A disk that takes longer than this to keep a bundle is left behind: the bundle comes into force all the same.
+const KEEP_LIMIT: Duration = Duration::from_secs(10);
+/// How often a bundle that could not be kept is tried again, and the certificate's dates are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+type Work<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What a rotation needs.
+pub struct Parts {
+    /// Where the bundle comes from and where it is kept.
+    pub managed: Managed,
+    /// Is wrapped anew under each new key.
+    pub data_key: DataKey,
+    /// What is in force.
+    pub in_force: watch::Sender<Arc<InForce>>,
+    /// How to get to the Cloud.
+    pub manager: Manager,
+    /// Writes the heartbeat that proves a new identity.
+    pub author: Rc<Author>,
+    /// Asks for a heartbeat now.
+    pub nudge: Arc<Notify>,
+    /// What the Cloud wishes.
+    pub hints: watch::Receiver<Hints>,
+    /// Where trouble is shown.
+    pub findings: Findings,
+    /// Where the rest is shown.
+    pub report: ReportCell,
+}
+
+struct Rotator {
+    parts: Parts,
+    /// What is in force, kept here so that nobody else need look it up.
+    bundle: Bundle,
+    rotation: Rotation,
+    renewal: Renewal,
+    files: Files,
+    proof: Option<Work<Result<(), ManagerError>>>,
+    request: Option<Work<(Request, Result<Bytes, ManagerError>)>>,
+    /// What the Cloud said of the certificate that it has just renewed.
+    rotate_before: Option<i64>,
+    /// The candidate's refusal has been counted.
+    is_refusal_counted: bool,
+    /// What is wrong with the renewal.
+    renewal_trouble: Option<String>,
+    /// The disk does not have what is in force.
+    unkept: Option<String>,
+    is_certificate_told: bool,
+}
+
+/// What was read from the files.
+#[derive(Default)]
+struct Files {
+    /// When all was well.
+    settled: Option<Reading>,
+    /// What the candidate is made of.
+    offered: Option<Reading>,
+    /// Wrong, but perhaps only half written: counts when it is read again.
+    suspect: Option<Reading>,
+    trouble: Option<String>,
+}
+
+/// Runs until it is dropped.
+pub async fn run(parts: Parts, bundle: Bundle, mut readings: mpsc::Receiver<Reading>) {
+    let mut rotator = Rotator::new(parts, bundle);
+    loop {
+        rotator.tick().await;
+        let wake_at = rotator.wake_at();
+        tokio::select! {
+            Some(reading) = readings.recv() => rotator.take_in(reading).await,
+            result = done(&mut rotator.proof) => rotator.proved(result).await,
+            (request, answer) = done(&mut rotator.request) => rotator.answered(&request, answer).await,
+            Ok(()) = rotator.parts.hints.changed() => {
+                let hints = *rotator.parts.hints.borrow_and_update();
+                rotator.renewal.told(hints, unix(SystemTime::now()), chance());
+            }
+            () = sleep_until(wake_at) => {}
+        }
+    }
+}
+
+/// The result of work under way; never, where there is none.
+async fn done<T>(work: &mut Option<Work<T>>) -> T {
+    match work {
+        Some(under_way) => {
+            let result = under_way.await;
+            *work = None;
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Rotator {
+    fn new(parts: Parts, bundle: Bundle) -> Self {
+        let (from, until) = (bundle.not_before_unix, bundle.not_after_unix);
+        let renewal = Renewal::new(parts.managed.renew_certificate, from, until, chance());
+        Self {
+            is_certificate_told: !bundle.is_in_time(SystemTime::now()),
+            parts,
+            bundle,
+            rotation: Rotation::default(),
+            renewal,
+            files: Files::default(),
+            proof: None,
+            request: None,
+            rotate_before: None,
+            is_refusal_counted: false,
+            renewal_trouble: None,
+            unkept: None,
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let latest = Instant::now() + LOOK_INTERVAL;
+        let retry = self.rotation.wake_at().map_or(latest, Instant::from_std);
+        // By the wall clock, which may be set meanwhile: looked at again and again.
+        let left = self.renewal.at().map(|at| at.saturating_sub(unix(SystemTime::now())));
+        let is_free = self.rotation.is_idle() && self.request.is_none();
+        let renewal = left.filter(|_| is_free).map(|left| {
+            Instant::now()
+                + Duration::from_secs(left.clamp(0, LOOK_INTERVAL.as_secs() as i64) as u64)
+        });
+        latest.min(retry).min(renewal.unwrap_or(latest))
+    }
+
+    /// What time alone brings about.
+    async fn tick(&mut self) {
+        self.step(Input::Tick).await;
+        let now = unix(SystemTime::now());
+        let is_due = self.renewal.at().is_some_and(|at| at <= now);
+        if is_due && self.rotation.is_idle() && self.request.is_none() {
+            self.ask();
+        }
+        self.look_at_dates(now);
+        if self.unkept.is_some() {
+            self.keep().await;
+        }
+        let is_waiting = !self.rotation.is_idle();
+        self.parts.report.planned(self.renewal.mode(), self.renewal.at(), is_waiting);
+    }
+
+    async fn step(&mut self, input: Input) {
+        let rotation = std::mem::take(&mut self.rotation);
+        let (rotation, action) = rotation.step(input, Instant::now().into_std(), chance());
+        self.rotation = rotation;
+        match action {
+            None => {}
+            Some(Action::Prove(candidate)) => self.prove(&candidate),
+            Some(Action::Commit(candidate)) => self.commit(*candidate).await,
+            Some(Action::GiveUp) => {
+                self.renewal.failed(unix(SystemTime::now()), chance());
+            }
+            Some(Action::Drop) => self.proof = None,
+        }
+    }
+
+    async fn offer(&mut self, bundle: Bundle, by: By) {
+        self.is_refusal_counted = false;
+        self.step(Input::Offer(Box::new(Candidate { bundle, by }))).await;
+    }
+
+    async fn take_in(&mut self, reading: Reading) {
+        let settled = match self.files.settled.take() {
+            Some(settled) => settled,
+            None => in_force_in(&reading, &self.bundle),
+        };
+        if self.files.offered.as_ref() == Some(&reading) {
+            self.files.settled = Some(settled);
+            return;
+        }
+        let verdict = candidate::judge(&reading, &settled, &self.bundle, SystemTime::now());
+        self.files.settled = Some(settled);
+        let suspect = self.files.suspect.take();
+        match verdict {
+            Verdict::Unchanged => {
+                self.withdraw().await;
+                self.files.settled = Some(reading);
+                self.files.trouble = None;
+            }
+            Verdict::Candidate(bundle) => {
+                self.files.offered = Some(reading);
+                self.files.trouble = None;
+                self.offer(*bundle, By::Files).await;
+            }
+            Verdict::Rejected(rejection) => {
+                self.withdraw().await;
+                if suspect.as_ref() == Some(&reading) {
+                    self.reject_files(&rejection);
+                }
+                self.files.suspect = Some(reading);
+            }
+        }
+        self.tell();
+    }
+
+    async fn withdraw(&mut self) {
+        if self.files.offered.take().is_some() {
+            self.step(Input::Withdraw).await;
+        }
+    }
+
+    fn reject_files(&mut self, rejection: &Rejection) {
+        let text = format!(
+            "the files of the certificate bundle have changed, {}",
+            self.kept_by(rejection)
+        );
+        // Seen again: nothing new.
+        if self.files.trouble.as_ref() != Some(&text) {
+            self.parts.report.rejected(rejection, unix(SystemTime::now()));
+            self.files.trouble = Some(text);
+        }
+    }
+
+    fn kept_by(&self, rejection: &Rejection) -> String {
+        let until = date(self.bundle.not_after_unix);
+        format!(
+            "and what they hold now is not taken into use: {rejection}; the bundle in force (valid until {until}) stays"
+        )
+    }
+
+    /// A heartbeat with the candidate, over a connection of its own.
+    fn prove(&mut self, candidate: &Candidate) {
+        let in_force = match InForce::new(candidate.bundle.clone()) {
+            Ok(in_force) => in_force,
+            // It was made once already, when it was judged.
+            Err(error) => return error!(%error, "a checked bundle cannot be used"),
+        };
+        let (_, credentials) = watch::channel(Arc::new(in_force));
+        let mut session = Session::new(Manager { credentials, ..self.parts.manager.clone() });
+        let author = Rc::clone(&self.parts.author);
+        let dp_id = candidate.bundle.dp_id.clone().unwrap_or_default();
+        self.proof = Some(Box::pin(async move {
+            let facts = author.turn().await;
+            session.post(heartbeat::PATH, author.write(&dp_id, facts)).await.map(drop)
+        }));
+    }
+
+    async fn proved(&mut self, result: Result<(), ManagerError>) {
+        let Err(error) = result else { return self.step(Input::Proved).await };
+        let (Rotation::Proving(candidate, _) | Rotation::Waiting { candidate, .. }) =
+            &self.rotation
+        else {
+            return;
+        };
+        let by = candidate.by;
+        let is_refusal = is_refusal(&error.reason);
+        let text = if is_refusal {
+            let rejection = Rejection::Refused(error.to_string());
+            if !self.is_refusal_counted {
+                self.is_refusal_counted = true;
+                self.parts.report.rejected(&rejection, unix(SystemTime::now()));
+            }
+            rejection.to_string()
+        } else {
+            format!("the Cloud could not be asked whether it accepts it: {error}")
+        };
+        let until = date(self.bundle.not_after_unix);
+        let text = format!(
+            "a new certificate bundle is not yet in use: {text}; trying again, the bundle in force (valid until {until}) stays"
+        );
+        match by {
+            By::Files => self.files.trouble = Some(text),
+            By::Cloud => self.renewal_trouble = Some(text),
+        }
+        self.tell();
+        self.step(if is_refusal { Input::Refused } else { Input::Unreachable }).await;
+    }
+
+    async fn commit(&mut self, candidate: Candidate) {
+        let Candidate { bundle, by } = candidate;
+        let in_force = match InForce::new(bundle.clone()) {
+            Ok(in_force) => in_force,
+            Err(error) => return error!(%error, "a proved bundle cannot be used"),
+        };
+        self.bundle = bundle;
+        self.unkept = None;
+        // Kept before anybody uses it: a start after a kill has what the Cloud has seen.
+        self.keep().await;
+        self.parts.in_force.send_replace(Arc::new(in_force));
+        self.parts.nudge.notify_one();
+        let bundle = &self.bundle;
+        info!(
+            dp_id = bundle.dp_id.as_deref().unwrap_or("(none)"),
+            origin = %bundle.origin,
+            valid_until = date(bundle.not_after_unix),
+            fingerprint = bundle.fingerprint(),
+            "certificate bundle replaced"
+        );
+        let now = unix(SystemTime::now());
+        self.parts.report.rotated(by, now);
+        let rotate_before = self.rotate_before.take().filter(|_| by == By::Cloud);
+        let (from, until) = (bundle.not_before_unix, bundle.not_after_unix);
+        self.renewal.replaced(from, until, rotate_before, now, chance());
+        match by {
+            By::Files => {
+                self.files.settled = self.files.offered.take().or(self.files.settled.take());
+            }
+            // What the files offer is judged anew, beside what is in force now.
+            By::Cloud => self.files.offered = None,
+        }
+        self.files.trouble = None;
+        self.renewal_trouble = None;
+        self.tell();
+        if self.unkept.is_none() {
+            self.is_certificate_told = false;
+            self.parts.findings.settled(Topic::Certificate);
+        }
+    }
+
+    /// Writes the bundle in force to disk. Without that it is in force all the same.
+    async fn keep(&mut self) {
+        let (bundle, managed) = (self.bundle.clone(), self.parts.managed.clone());
+        let data_key = self.parts.data_key.clone();
+        let kept = spawn_blocking(move || {
+            bundle.keep(&managed, &data_key).map_err(|error| error.to_string())
+        });
+        let kept = match timeout(KEEP_LIMIT, kept).await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the disk has not answered within {KEEP_LIMIT:?}")),
+        };
+        match kept {
+            Ok(()) if self.unkept.take().is_some() => {
+                self.parts.findings.settled(Topic::Certificate);
+            }
+            Ok(()) => {}
+            Err(error) => {
+                let folder = self.parts.managed.state_dir().display();
+                self.parts.findings.found(
+                    Topic::Certificate,
+                    format!(
+                        "the bundle in force is not kept, the next start would use an older one: {error}; make {folder} writable"
+                    ),
+                );
+                self.unkept = Some(error);
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        let Some(dp_id) = &self.bundle.dp_id else { return };
+        let request = match Request::new(&self.bundle.env_id, dp_id) {
+            Ok(request) => request,
+            Err(error) => {
+                warn!(%error, "no request for a new certificate can be made");
+                return self.renewal.failed(unix(SystemTime::now()), chance());
+            }
+        };
+        info!("asking the Cloud for a new certificate");
+        let mut session = Session::new(self.parts.manager.clone());
+        self.request = Some(Box::pin(async move {
+            let answer = session.post(renewal::PATH, request.body.clone()).await;
+            (request, answer)
+        }));
+    }
+
+    async fn answered(&mut self, request: &Request, answer: Result<Bytes, ManagerError>) {
+        let now = unix(SystemTime::now());
+        let told = match answer {
+            Err(error) if renewal::is_not_offered(&error.reason) => {
+                if self.renewal.mode() != Mode::Manual {
+                    info!(
+                        "the Cloud does not renew certificates ({error}): it is done by files, and asked for again in a day"
+                    );
+                }
+                self.renewal.not_offered(now, chance());
+                self.renewal_trouble = None;
+                return self.tell();
+            }
+            Err(error) => error.to_string(),
+            Ok(answer) => {
+                let roots = &self.bundle.roots_pem;
+                let renewed = request.answered(&answer, roots).map_err(Rejection::Answer);
+                let judged = renewed.and_then(|renewed| {
+                    self.rotate_before = renewed.rotate_before_unix;
+                    candidate::renewed(renewed.parts, &self.bundle, SystemTime::now())
+                });
+                match judged {
+                    Ok(bundle) => return self.offer(bundle, By::Cloud).await,
+                    Err(rejection) => {
+                        self.parts.report.rejected(&rejection, now);
+                        rejection.to_string()
+                    }
+                }
+            }
+        };
+        self.renewal.failed(now, chance());
+        let until = date(self.bundle.not_after_unix);
+        self.renewal_trouble = Some(format!(
+            "the certificate (valid until {until}) is not renewed: {told}; trying again"
+        ));
+        self.tell();
+    }
+
+    /// Shows what is wrong with rotation, or that nothing is.
+    fn tell(&self) {
+        let troubles = [&self.files.trouble, &self.renewal_trouble];
+        let text: Vec<_> = troubles.into_iter().flatten().map(String::as_str).collect();
+        if text.is_empty() {
+            self.parts.findings.settled(Topic::Rotation);
+        } else {
+            self.parts.findings.found(Topic::Rotation, text.join("; "));
+        }
+    }
+
+    /// Whether the certificate has expired, or will and nobody renews it.
+    fn look_at_dates(&mut self, now: i64) {
+        let (from, until) = (self.bundle.not_before_unix, self.bundle.not_after_unix);
+        let is_near = (until - now) < until.saturating_sub(from) / 6;
+        let told = if now > until {
+            format!(
+                "the certificate in force expired on {}; traffic is served, the Cloud may refuse everything else: supply a new bundle",
+                date(until)
+            )
+        } else if is_near && self.renewal.mode() != Mode::Auto {
+            format!(
+                "the certificate in force expires on {} and the Cloud does not renew it ({}): supply a new bundle",
+                date(until),
+                self.renewal.mode().name()
+            )
+        } else {
+            if std::mem::take(&mut self.is_certificate_told) && self.unkept.is_none() {
+                self.parts.findings.settled(Topic::Certificate);
+            }
+            return;
+        };
+        self.is_certificate_told = true;
+        self.parts.findings.found(Topic::Certificate, told);
+    }
+}
+
+/// What the files would have to hold to be what is in force.
+fn in_force_in(reading: &Reading, bundle: &Bundle) -> Reading {
+    if bundle.origin != Origin::Supplied {
+        // They hold something older, as they did at the start.
+        return reading.clone();
+    }
+    let extra_roots = bundle.extra_roots_pem.clone().map(Ok);
+    Reading {
+        parts: reading.parts.as_ref().map(|_| Ok(bundle.parts())),
+        extra_roots: extra_roots.or_else(|| reading.extra_roots.clone()),
+    }
+}
+
+/// Whether somebody has said no, rather than that nobody could be asked.
+fn is_refusal(reason: &Reason) -> bool {
+    match reason {
+        Reason::Connection(Broken::Tls(_)) | Reason::WebPage { .. } => true,
+        Reason::Status { status, .. } => {
+            (400..500).contains(status) && !matches!(status, 408 | 429)
+        }
+        Reason::Connection(Broken::Network(_)) | Reason::Timeout | Reason::TooLong => false,
+    }
+}
