@@ -13,6 +13,7 @@ use shared::message::{Page, ToWorker};
 
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::telemetry::Telemetry;
+use crate::cloud::usage_status::{UsageStatus, usage_facts};
 use crate::findings::Findings;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
@@ -61,7 +62,7 @@ pub async fn make(
             let node = NodeFacts {
                 config: config_facts(report.gauges),
                 workers,
-                spooled_events: sources.telemetry.report().waiting as u64,
+                usage: usage_facts(&sources.telemetry.report()),
                 heartbeat_failures: sources.heartbeat.get().failures,
                 findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
                 certificate_expires_at_unix: sources.certificate_expires_at_unix,
@@ -92,15 +93,6 @@ struct HeartbeatStatus {
 }
 
 #[derive(Serialize)]
-struct UsageStatus {
-    waiting: u64,
-    accepted: u64,
-    rejected: u64,
-    last_success_at: Option<String>,
-    error: Option<String>,
-}
-
-#[derive(Serialize)]
 struct FindingStatus {
     topic: &'static str,
     since: String,
@@ -122,19 +114,13 @@ impl Sources {
                 failures: heartbeat.failures,
                 error: heartbeat.error,
             },
-            usage: UsageStatus {
-                waiting: usage.waiting as u64,
-                accepted: usage.accepted,
-                rejected: usage.rejected,
-                last_success_at: usage.last_success.map(moment),
-                error: usage.error,
-            },
+            usage: UsageStatus::from(usage),
             findings: findings.collect(),
         }
     }
 }
 
-fn moment(time: SystemTime) -> String {
+pub(crate) fn moment(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     rfc3339(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

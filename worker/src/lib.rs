@@ -19,3 +19,4 @@ pub mod status;
 mod sys;
 pub mod tables;
 pub mod upstream;
+pub mod usage_ring;

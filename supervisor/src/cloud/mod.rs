@@ -3,10 +3,13 @@
 //! - `tls`: the identity in force, and whom it trusts: the bundle's issuers and the configured extra ones, nobody else;
 //! - `manager`: requests to the manager over one kept connection, with errors that say what to do;
 //! - `heartbeat`: that this gateway lives, and which configuration it serves;
-//! - `telemetry`: usage events from the spool, each until the manager has accepted it; `batch` decides, without I/O.
+//! - `telemetry`: usage events from the spool, each until the manager has accepted it; `batch` decides, without I/O;
+//! - `spend`: who is told of local spend.
 
 pub mod batch;
 pub mod heartbeat;
 pub mod manager;
+pub mod spend;
 pub mod telemetry;
 pub mod tls;
+pub mod usage_status;
