@@ -1,7 +1,7 @@
 //! The one place that knows the encoding: bincode 2 in its standard configuration, always with a limit.
 
 use bincode::config::standard;
-use bincode::{Decode, Encode};
+pub use bincode::{Decode, Encode};
 
 /// The most that one decoded value may take, in bytes: of a frame's body, and of one entry in sealed memory.
 pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;

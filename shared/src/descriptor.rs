@@ -7,6 +7,7 @@
 //! 2  log pipe (the same one)
 //! 3  control socket (SOCK_SEQPACKET)
 //! 4  metric slots (sealed in size, shared with the supervisor, which only reads)
+//! 5  usage ring (proxy role only; written here, read by the supervisor)
 //! 8  the listening socket of the role
 //! ```
 
@@ -20,5 +21,7 @@ pub const LOG: RawFd = 1;
 pub const CONTROL: RawFd = 3;
 /// The slots in which this worker counts.
 pub const METRICS: RawFd = 4;
+/// The ring of usage events, in the proxy role.
+pub const USAGE: RawFd = 5;
 /// The listening socket of the role.
 pub const LISTENER: RawFd = 8;

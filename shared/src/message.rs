@@ -3,7 +3,7 @@
 //! A worker speaks first: `Hello`, once. The supervisor checks the version, looks at the process from outside and answers
 //! `Welcome` with the role's settings, then, if there is one, the whole configuration, then `Activate`: only now does the
 //! worker accept connections, and says `Ready`. After that it is sent each change of configuration as it comes. It confirms
-//! every revision it serves (`Applied`), reports usage, names the metric slots it takes into use, and answers pings.
+//! every revision it serves (`Applied`), says that there is usage in its ring, names the metric slots it takes into use, and answers pings.
 //! `Retire` tells it that the node is going away (health routes answer 503, connections are told to close), `Drain` that it
 //! should stop accepting, finish what is in flight and leave. What a worker says never carries a descriptor.
 //!
@@ -13,7 +13,7 @@
 //! | | 2 `Ready` | | | starting, once |
 //! | | 3 `Applied` | revision | | after welcome |
 //! | | 4 `Refused` | revision, reason | | after welcome |
-//! | | 5 `Usage` | events | | serving, draining |
+//! | | 5 `Usage` | sequence of the newest record in the usage ring | | serving, draining; once, then not before `UsageTaken` |
 //! | | 6 `Series` | metric series and its slots | | after welcome |
 //! | | 7 `Pong` | number, requests in flight | | after welcome |
 //! | | 8 `Fetch` | which page | | status role |
@@ -24,6 +24,7 @@
 //! | | 5 `Drain` | | | |
 //! | | 6 `Page` | HTTP status, content type | sealed memory | |
 //! | | 7 `Activate` | | | |
+//! | | 8 `UsageTaken` | sequence of the last record that is safe | | |
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
@@ -36,7 +37,6 @@ use crate::codec::{self, CodecError};
 use crate::frame::BODY_BYTES_MAX;
 use crate::id::{Revision, Role, WorkerId};
 use crate::memory::{self, MemoryReader};
-use crate::usage::UsageEvent;
 use crate::version::Protocols;
 use crate::worker_settings::WorkerSettings;
 
@@ -127,8 +127,8 @@ pub enum ToSupervisor {
     Applied(Revision),
     /// The revision could not be applied; the one before stays.
     Refused(Revision, String),
-    /// Usage events, oldest first.
-    Usage(Vec<UsageEvent>),
+    /// The usage ring has records up to this sequence. Not said again before it is answered.
+    Usage(u64),
     /// A metric series is in use from now on.
     Series(Series),
     /// Answer to a ping, with the number of requests in flight.
@@ -159,6 +159,8 @@ pub enum ToWorker {
     Page(u16, String),
     /// Accept connections.
     Activate,
+    /// Every record of the usage ring up to this sequence is safe: its place is free.
+    UsageTaken(u64),
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -196,7 +198,7 @@ impl Message for ToSupervisor {
             Self::Hello(hello) => codec::encode(hello),
             Self::Applied(revision) => codec::encode(revision),
             Self::Refused(revision, reason) => codec::encode(&(revision, reason)),
-            Self::Usage(events) => codec::encode(events),
+            Self::Usage(sequence) => codec::encode(sequence),
             Self::Series(series) => codec::encode(series),
             Self::Pong(number, in_flight) => codec::encode(&(number, in_flight)),
             Self::Fetch(page) => codec::encode(page),
@@ -229,6 +231,7 @@ impl Message for ToWorker {
             Self::Drain => 5,
             Self::Page(..) => 6,
             Self::Activate => 7,
+            Self::UsageTaken(_) => 8,
         }
     }
 
@@ -237,6 +240,7 @@ impl Message for ToWorker {
             Self::Configuration { revision, whole } => codec::encode(&(revision, whole)),
             Self::Ping(number) => codec::encode(number),
             Self::Page(status, content_type) => codec::encode(&(status, content_type)),
+            Self::UsageTaken(sequence) => codec::encode(sequence),
             Self::Welcome | Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
         }
     }
@@ -251,6 +255,7 @@ impl Message for ToWorker {
             5 => body(kind, bytes).map(|()| Self::Drain)?,
             6 => body(kind, bytes).map(|(status, content)| Self::Page(status, content))?,
             7 => body(kind, bytes).map(|()| Self::Activate)?,
+            8 => Self::UsageTaken(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -280,10 +285,7 @@ mod tests {
             ToSupervisor::Ready,
             ToSupervisor::Applied(Revision(300)),
             ToSupervisor::Refused(Revision(-1), "no".to_owned()),
-            ToSupervisor::Usage(vec![UsageEvent {
-                request_id: "r".to_owned(),
-                ..UsageEvent::default()
-            }]),
+            ToSupervisor::Usage(300),
             ToSupervisor::Series(Series { family: 2, first_slot: 9, labels: vec!["a".to_owned()] }),
             ToSupervisor::Pong(1, 2),
             ToSupervisor::Fetch(Page::Config),
@@ -299,6 +301,7 @@ mod tests {
             ToWorker::Drain,
             ToWorker::Page(503, "text/plain".to_owned()),
             ToWorker::Activate,
+            ToWorker::UsageTaken(9),
         ]
     }
 
@@ -316,8 +319,6 @@ mod tests {
     /// An old worker and a new supervisor meet during an upgrade: these bytes never change.
     #[test]
     fn the_bytes_of_every_message_are_the_released_ones() {
-        // One event: an empty event id, the request id, 33 empty fields of one byte, and a cost of eight bytes.
-        let usage = format!("5 01000172{}", "00".repeat(33 + 8));
         assert_eq!(
             golden(from_worker()),
             [
@@ -325,7 +326,7 @@ mod tests {
                 "2 ".to_owned(),
                 "3 fb5802".to_owned(),
                 "4 01026e6f".to_owned(),
-                usage,
+                "5 fb2c01".to_owned(),
                 "6 0209010161".to_owned(),
                 "7 0102".to_owned(),
                 "8 01".to_owned(),
@@ -333,7 +334,7 @@ mod tests {
         );
         assert_eq!(
             golden(from_supervisor()),
-            ["1 ", "2 0a01", "3 03", "4 ", "5 ", "6 fbf7010a746578742f706c61696e", "7 "]
+            ["1 ", "2 0a01", "3 03", "4 ", "5 ", "6 fbf7010a746578742f706c61696e", "7 ", "8 09"]
         );
     }
 
@@ -360,7 +361,7 @@ mod tests {
         for kind in [0, 9, u16::MAX] {
             assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
         }
-        for kind in [0, 8, u16::MAX] {
+        for kind in [0, 9, u16::MAX] {
             assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
         }
     }
@@ -368,7 +369,7 @@ mod tests {
     #[test]
     fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
         let endless = [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-        assert!(ToSupervisor::decode(5, &endless).is_err());
+        assert!(ToSupervisor::decode(4, &endless).is_err());
     }
 
     proptest! {

@@ -103,6 +103,9 @@ pub struct UsageEvent {
     /// At most 256 characters.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_user_agent: String,
+    /// How many events this one stands for, if it is the sum of several whose details had to go.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub aggregated_events: u32,
 }
 
 fn is_zero(number: &u32) -> bool {

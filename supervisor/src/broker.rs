@@ -39,8 +39,8 @@ mod tests {
     #[test]
     fn a_role_may_say_only_what_is_its_own() {
         let serving = Life::Serving { unanswered: 0 };
-        assert!(permits(Role::Proxy, serving, &ToSupervisor::Usage(Vec::new())));
-        assert!(!permits(Role::Status, serving, &ToSupervisor::Usage(Vec::new())));
+        assert!(permits(Role::Proxy, serving, &ToSupervisor::Usage(1)));
+        assert!(!permits(Role::Status, serving, &ToSupervisor::Usage(1)));
         assert!(!permits(Role::Status, serving, &ToSupervisor::Applied(Revision(1))));
         assert!(permits(Role::Status, serving, &ToSupervisor::Fetch(Page::Ready)));
         assert!(!permits(Role::Proxy, serving, &ToSupervisor::Fetch(Page::Ready)));
@@ -52,7 +52,7 @@ mod tests {
         for message in [
             ToSupervisor::Ready,
             ToSupervisor::Applied(Revision(1)),
-            ToSupervisor::Usage(Vec::new()),
+            ToSupervisor::Usage(1),
             ToSupervisor::Pong(1, 0),
         ] {
             assert!(!permits(Role::Proxy, starting, &message), "{message:?}");

@@ -23,6 +23,7 @@ use crate::findings::{Findings, Topic};
 use crate::projection::{self, Report, SourceTls};
 use crate::settings::source::scope;
 use crate::settings::{Etcd, EtcdTls, Managed};
+use crate::spool;
 use crate::state::seal::DataKey;
 
 /// Why a certificate bundle cannot be put in force.
@@ -110,6 +111,16 @@ impl Cloud {
     /// A connection to the manager, made when it is first used.
     pub fn session(&self, dial: &Arc<dyn Dial>) -> Session {
         Session::new(self.manager(dial))
+    }
+
+    /// Where usage events are kept that the Cloud has not accepted.
+    pub fn spool_home(&self) -> spool::Home {
+        spool::Home {
+            state: self.managed.state_dir().to_owned(),
+            key: self.data_key.clone(),
+            env_id: self.bundle.env_id.clone(),
+            bytes_max: self.managed.spool_bytes_max,
+        }
     }
 
     /// Starts the heartbeat, and what replaces the identity when its time has come.

@@ -15,6 +15,7 @@ use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotation_report::{CertificateStatus, ReportCell, RotationStatus};
 use crate::cloud::telemetry::Telemetry;
 use crate::cloud::tls::CredentialsInForce;
+use crate::cloud::usage_status::{UsageStatus, usage_facts};
 use crate::findings::Findings;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
@@ -65,7 +66,7 @@ pub async fn make(
             let node = NodeFacts {
                 config: config_facts(report.gauges),
                 workers,
-                spooled_events: sources.telemetry.report().waiting as u64,
+                usage: usage_facts(&sources.telemetry.report()),
                 heartbeat_failures: sources.heartbeat.get().failures,
                 findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
                 bundle_rotations: sources.rotation.rotations(),
@@ -96,15 +97,6 @@ struct ManagedStatus {
 struct HeartbeatStatus {
     last_success_at: Option<String>,
     failures: u64,
-    error: Option<String>,
-}
-
-#[derive(Serialize)]
-struct UsageStatus {
-    waiting: u64,
-    accepted: u64,
-    rejected: u64,
-    last_success_at: Option<String>,
     error: Option<String>,
 }
 
@@ -140,19 +132,13 @@ impl Sources {
                 failures: heartbeat.failures,
                 error: heartbeat.error,
             },
-            usage: UsageStatus {
-                waiting: usage.waiting as u64,
-                accepted: usage.accepted,
-                rejected: usage.rejected,
-                last_success_at: usage.last_success.map(moment),
-                error: usage.error,
-            },
+            usage: UsageStatus::from(usage),
             findings: findings.collect(),
         }
     }
 }
 
-fn moment(time: SystemTime) -> String {
+pub(crate) fn moment(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     rfc3339(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

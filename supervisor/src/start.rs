@@ -38,7 +38,8 @@ use crate::projection;
 use crate::resources::{self, ResourcesError};
 use crate::settings::{Settings, SettingsError, Source};
 use crate::shutdown::Limits;
-use crate::spool::{EVENTS_MAX, Spool};
+use crate::spool::Spool;
+use crate::spool::ring_file::RingFolders;
 use crate::state::lock::{StateError, StateLock};
 use crate::supervisor::{self, Parts, RunError};
 use crate::worker_settings;
@@ -259,11 +260,22 @@ async fn serve(
     let told = projection::Told { findings: findings.clone(), nudge: Arc::clone(&nudge) };
     let (projection, updates, reload) = follow(settings, &origin, told)?;
 
-    let session = match &origin {
+    let (home, rings) = match &origin {
+        Origin::Cloud(cloud) => {
+            let home = cloud.spool_home();
+            let rings = RingFolders::of(&home.state, &home.env_id);
+            (Some(home), rings)
+        }
+        // Nobody is told of usage, so nothing is kept.
+        Origin::Etcd(_) | Origin::File(_) => (None, RingFolders::default()),
+    };
+    let (spool, spool_reports) = Spool::start(home, rings.left_over(), findings.clone())
+        .map_err(system("starting the thread of the spool"))?;
+    let session = || match &origin {
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
         Origin::Etcd(_) | Origin::File(_) => None,
     };
-    let (telemetry, upload) = telemetry::new(Spool::with_capacity(EVENTS_MAX), session);
+    let (telemetry, upload) = telemetry::new(spool, session, None, findings.clone());
     tokio::task::spawn_local(upload.run());
 
     let applied = Rc::new(Cell::new(None));
@@ -287,11 +299,14 @@ async fn serve(
     let collector = Collector::new(&observability.e2e_buckets, &observability.ttft_buckets);
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
     let users = Users::choose(settings.workers.uid_base);
-    let fleet = Fleet::new(program, users, settings.workers.sandbox, posts, events_in, now);
+    let sandbox = settings.workers.sandbox;
+    let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
     let parts = Parts {
         fleet,
         events,
         updates,
+        spool_reports,
+        spend: None,
         sources: Sources {
             collector: Rc::new(RefCell::new(collector)),
             projection,

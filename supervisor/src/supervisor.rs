@@ -17,12 +17,16 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
+use crate::cloud::spend::SpendSink;
 use crate::configuration::Configuration;
+use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::metrics::{Collector, WorkerFacts};
 use crate::pages::{self, Sources};
 use crate::projection::{Reload, Update};
 use crate::shutdown::{Limits, Order, Running, Stage};
+use crate::spool::Report;
+use crate::spool::ring_file::RingFile;
 
 /// How often the log tells what the end still waits for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -40,6 +44,10 @@ pub struct Parts {
     pub fleet: Fleet,
     /// What their tasks report.
     pub events: mpsc::Receiver<Event>,
+    /// What the spool reports.
+    pub spool_reports: mpsc::UnboundedReceiver<Report>,
+    /// Who is told of what requests have cost.
+    pub spend: Option<Arc<dyn SpendSink>>,
     /// Changes of configuration, validated.
     pub updates: mpsc::Receiver<Update>,
     /// Where pages take their content from, usage and metrics among them.
@@ -103,6 +111,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         let wake_at = supervisor.wake_at();
         tokio::select! {
             Some(event) = supervisor.parts.events.recv() => supervisor.handle(event)?,
+            Some(report) = supervisor.parts.spool_reports.recv() => supervisor.spooled(report),
             Some(update) = supervisor.parts.updates.recv() => supervisor.take_in(update),
             Some((worker, request, page, body)) = made.recv() => {
                 supervisor.parts.fleet.answer(worker, request, page, body);
@@ -120,7 +129,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
     let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
     match supervisor.parts.sources.telemetry.flush(deadline).await {
         0 => info!("ended in order"),
-        left => warn!("ended; {left} usage events did not reach the Cloud and are lost"),
+        left => warn!("ended; {left} usage events wait in the spool for the next start"),
     }
     Ok(())
 }
@@ -158,9 +167,13 @@ impl Supervisor {
         self.note_applied();
         for happening in happenings {
             match happening {
-                Happening::Usage(events) => self.parts.sources.telemetry.append(events),
+                Happening::Usage(id, last) => self.parts.sources.telemetry.spool().told(id, last),
+                Happening::Ring(id, ring, reason) => self.open_ring(id, ring, reason),
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
-                Happening::Gone(id) => self.collector(|c| c.worker_gone(id)),
+                Happening::Gone(id) => {
+                    self.parts.sources.telemetry.spool().gone(id);
+                    self.collector(|c| c.worker_gone(id));
+                }
                 Happening::Series(id, series) => {
                     let taken = self.parts.sources.collector.borrow_mut().announce(id, series);
                     if let Err(reason) = taken {
@@ -175,6 +188,33 @@ impl Supervisor {
                 Happening::Fetch(id, page, request) => self.make_page(id, page, request),
                 Happening::Serving => self.tell_if_ready(),
                 Happening::Refused => self.parts.nudge.notify_one(),
+            }
+        }
+    }
+
+    fn open_ring(&self, id: WorkerId, ring: RingFile, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.parts.sources.findings.found(
+                Topic::Spool,
+                format!("the usage ring of a worker is memory, and lost if this process is killed: no file could be made: {reason}; make room, and the folder ours"),
+            );
+        }
+        self.parts.sources.telemetry.spool().open(id, ring);
+    }
+
+    fn spooled(&mut self, report: Report) {
+        match report {
+            Report::Taken(id, sequence) => {
+                self.parts.fleet.tell(id, ToWorker::UsageTaken(sequence));
+            }
+            Report::Misbehaved(id, reason) => {
+                warn!(worker = %id, "a worker's usage cannot be taken: {reason}");
+                self.parts.fleet.misbehaved(id, Instant::now());
+            }
+            Report::Spent(sums) => {
+                for (key, cost_usd) in &sums {
+                    self.parts.spend.iter().for_each(|sink| sink.spent(key, *cost_usd));
+                }
             }
         }
     }

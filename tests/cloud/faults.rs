@@ -18,6 +18,18 @@ pub struct Fault {
     delay_ms: u64,
     /// Seconds for a `Retry-After` header.
     retry_after: Option<u32>,
+    /// Refuses, with 400, only a batch that holds such an event; until the faults are removed.
+    refuse_event: Option<Pattern>,
+    /// Refuses, with 413, only a batch of more events; until the faults are removed.
+    events_max: Option<usize>,
+}
+
+/// Events with this value in this field.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pattern {
+    field: String,
+    value: serde_json::Value,
 }
 
 /// The faults in force, oldest first.
@@ -42,12 +54,29 @@ impl Faults {
 
     /// The oldest fault of this path, with one of its `times` used up.
     pub fn take(&mut self, path: &str) -> Option<Fault> {
-        let index = self.0.iter().position(|fault| fault.path == path && fault.times != Some(0))?;
+        let is_whole = |fault: &Fault| fault.refuse_event.is_none() && fault.events_max.is_none();
+        let hits = |fault: &Fault| fault.path == path && is_whole(fault) && fault.times != Some(0);
+        let index = self.0.iter().position(hits)?;
         let fault = self.0.get_mut(index)?;
         fault.times = fault.times.map(|times| times - 1);
         let taken = fault.clone();
         self.0.retain(|fault| fault.times != Some(0));
         Some(taken)
+    }
+}
+
+impl Faults {
+    /// Why a batch of events is refused, if a fault says so.
+    pub fn refusal(&self, events: &[serde_json::Value]) -> Option<Refusal> {
+        self.0.iter().find_map(|fault| {
+            if fault.events_max.is_some_and(|max| events.len() > max) {
+                let message = "too many events, says a fault set by the test";
+                return Some(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", message));
+            }
+            let pattern = fault.refuse_event.as_ref()?;
+            let index = events.iter().position(|event| event[&pattern.field] == pattern.value)?;
+            Some(Refusal::invalid(format!("event {index}: refused by a fault set by the test")))
+        })
     }
 }
 
@@ -97,6 +126,21 @@ mod tests {
         assert_eq!(later, [Some(503), Some(500), Some(500), Some(500)]);
         faults.clear();
         assert_eq!(faults.take("/a"), None);
+    }
+
+    #[test]
+    fn a_fault_of_events_refuses_the_batches_that_hold_them_and_no_others() {
+        let mut faults = Faults::default();
+        let poison = serde_json::json!({"field": "requested_model", "value": "x"});
+        faults.add(fault(serde_json::json!({"path": "/a", "refuse_event": poison}))).unwrap();
+        faults.add(fault(serde_json::json!({"path": "/a", "events_max": 2}))).unwrap();
+        assert_eq!(faults.take("/a"), None);
+        let events = |models: &[&str]| -> Vec<_> {
+            models.iter().map(|model| serde_json::json!({"requested_model": model})).collect()
+        };
+        assert!(faults.refusal(&events(&["a", "b"])).is_none());
+        assert!(faults.refusal(&events(&["a", "x"])).is_some());
+        assert!(faults.refusal(&events(&["a", "b", "c"])).is_some());
     }
 
     #[test]

@@ -189,6 +189,23 @@ impl Cloud {
         assert!(answer.status.is_success(), "the fault is taken: {}", answer.status);
     }
 
+    /// Makes the manager refuse every batch that holds an event with that value in that field, until [`Cloud::heal`].
+    pub async fn refuse_event(&self, field: &str, value: &str) {
+        let pattern = json!({"field": field, "value": value});
+        self.set_fault(&json!({"path": "/dp/telemetry", "refuse_event": pattern})).await;
+    }
+
+    /// Makes the manager refuse every batch of more events, until [`Cloud::heal`].
+    pub async fn events_max(&self, max: usize) {
+        self.set_fault(&json!({"path": "/dp/telemetry", "events_max": max})).await;
+    }
+
+    async fn set_fault(&self, fault: &Value) {
+        let answer = client::send(self.view, client::post("/faults", fault)).await;
+        let answer = answer.expect("the view answers");
+        assert!(answer.status.is_success(), "the fault is taken: {}", answer.status);
+    }
+
     /// Waits until the faults that were set so many times have all happened.
     pub async fn faults_have_happened(&self) {
         wait::until("every fault has happened", async || {

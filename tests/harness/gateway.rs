@@ -122,6 +122,22 @@ impl Gateway {
         answer.json().await.expect("status is JSON")
     }
 
+    /// What is told about a topic on `/status/managed`; empty if nothing is.
+    pub async fn finding(&self, topic: &str) -> String {
+        let managed = self.status_managed().await;
+        let findings = managed["findings"].as_array().cloned().unwrap_or_default();
+        let found = findings.iter().find(|finding| finding["topic"] == topic);
+        found.and_then(|finding| finding["text"].as_str()).unwrap_or_default().to_owned()
+    }
+
+    /// Kills it with all its workers, as a power cut would.
+    pub async fn kill_at_once(&mut self) {
+        let workers = self.workers();
+        self.signal(Signal::SIGKILL);
+        workers.iter().for_each(Worker::kill);
+        self.end().await;
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&mut self) {
         self.signal(Signal::SIGTERM);

@@ -25,4 +25,7 @@ mod traffic_refused;
 mod upstream_failures;
 mod upstream_tls;
 mod usage;
+mod usage_kept;
+mod usage_kills;
+mod usage_refused;
 mod worker_crash;

@@ -22,6 +22,8 @@ pub struct Inheritance {
     pub control: OwnedFd,
     /// The memory to count in.
     pub metrics: OwnedFd,
+    /// The ring of usage events, in the proxy role.
+    pub usage: Option<OwnedFd>,
     /// Where log lines go.
     pub log: OwnedFd,
     /// The listening socket of the role, shared with other processes: nobody may change its flags.
@@ -54,8 +56,12 @@ impl Inheritance {
         let log = take(descriptor::LOG, "log pipe")?;
         let control = take(descriptor::CONTROL, "control socket")?;
         let metrics = take(descriptor::METRICS, "metric slots")?;
+        let usage = match role {
+            Role::Proxy => Some(take(descriptor::USAGE, "usage ring")?),
+            Role::Status => None,
+        };
         let listener = take(descriptor::LISTENER, "listener")?.into();
-        Ok(Self { role, id, policy, control, metrics, log, listener })
+        Ok(Self { role, id, policy, control, metrics, usage, log, listener })
     }
 }
 

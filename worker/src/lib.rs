@@ -20,3 +20,4 @@ pub mod status;
 mod sys;
 pub mod tables;
 pub mod upstream;
+pub mod usage_ring;

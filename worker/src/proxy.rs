@@ -8,7 +8,6 @@ use shared::dial::Dial;
 use shared::id::Revision;
 use shared::message::{Confinement, ToSupervisor, ToWorker};
 use shared::update::Changes;
-use shared::usage::UsageEvent;
 use shared::worker_settings::RoleSettings;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, error, warn};
@@ -18,8 +17,9 @@ use crate::inherit::Inheritance;
 use crate::link::{Link, LinkError};
 use crate::metrics::Metrics;
 use crate::role::{RoleError, listen};
-use crate::server::{self, Proxy, UsageSink};
+use crate::server::{self, Proxy};
 use crate::upstream::TrustRoots;
+use crate::usage_ring::UsageRing;
 
 /// What the role needs of the file system, read before the sandbox closes.
 pub struct Files {
@@ -39,20 +39,6 @@ impl Files {
     }
 }
 
-/// Usage events go to the supervisor as they come, so that they are out of this process before the caller has its answer.
-struct ToSpool {
-    link: Rc<Link>,
-    metrics: Rc<Metrics>,
-}
-
-impl UsageSink for ToSpool {
-    fn record(&self, event: UsageEvent) {
-        if self.link.tell(ToSupervisor::Usage(vec![event])).is_err() {
-            self.metrics.usage_dropped("sink_full", "", "", "");
-        }
-    }
-}
-
 /// Runs until drained or until the supervisor is gone.
 pub async fn run(
     inheritance: Inheritance,
@@ -68,7 +54,7 @@ pub async fn run(
     let announce = {
         let link = Rc::clone(&link);
         move |series| {
-            // Never refused: only usage events and questions are.
+            // Never refused: only questions are.
             let _ = link.tell(ToSupervisor::Series(series));
         }
     };
@@ -78,8 +64,9 @@ pub async fn run(
     let dial = DirectDial::new(&files.resolv_conf, &files.hosts)
         .map_err(|error| RoleError::Resolver(error.to_string()))?;
     let dial: Rc<dyn Dial> = Rc::new(dial);
-    let usage = Rc::new(ToSpool { link: Rc::clone(&link), metrics: Rc::clone(&metrics) });
-    let proxy = Proxy::new(*role, dial, files.trust, usage, metrics);
+    let ring = inheritance.usage.ok_or(LinkError::Unexpected { expected: "a usage ring" })?;
+    let usage = Rc::new(UsageRing::new(ring, Rc::clone(&link), Rc::clone(&metrics)));
+    let proxy = Proxy::new(*role, dial, files.trust, Rc::clone(&usage) as _, metrics);
 
     let mut listener = Some(listen(inheritance.listener)?);
     let stop = Rc::new(Notify::new());
@@ -111,11 +98,18 @@ pub async fn run(
                 let in_flight = u32::try_from(proxy.health.in_flight()).unwrap_or(u32::MAX);
                 let _ = link.tell(ToSupervisor::Pong(number, in_flight));
             }
+            (ToWorker::UsageTaken(sequence), _) if usage.taken(sequence) => {}
             (ToWorker::Retire, _) => proxy.health.retire(),
             // Not activated yet: there is nothing to finish.
             (ToWorker::Drain, _) if finished.is_some() => break,
             (ToWorker::Drain, _) => stop.notify_one(),
-            (ToWorker::Configuration { .. } | ToWorker::Welcome | ToWorker::Page(..), _) => {
+            (
+                ToWorker::Configuration { .. }
+                | ToWorker::Welcome
+                | ToWorker::Page(..)
+                | ToWorker::UsageTaken(_),
+                _,
+            ) => {
                 warn!("the supervisor sent a message that is not for the proxy role");
                 return Err(
                     LinkError::Unexpected { expected: "a message for the proxy role" }.into()

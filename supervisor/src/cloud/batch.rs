@@ -1,16 +1,21 @@
 //! When to send how many usage events, and what an answer means for them. Pure: time and chance are passed in.
 //!
-//! One batch is on its way at a time, always the oldest events. The manager judges a batch as a whole, so a batch that it
-//! refuses is halved until the one event at fault is found: that one is given up, and all others are delivered.
+//! Several requests are on their way at a time, each in a lane of its own. Most lanes send the oldest events, some the
+//! newest, so that a long backlog does not keep fresh events waiting. The manager judges a batch as a whole, so a batch
+//! that it refuses is halved until the events at fault are found, while other lanes go on.
 //!
 //! ```text
 //! accepted                 the events are done
-//! 400                      one of them is bad: halve; alone it is given up
-//! 413                      too many at once: halve, and send smaller batches for a while; alone it is given up
-//! 429, Retry-After         wait as told
-//! anything else            wait 1-60 s, for ever
+//! 400                      some of them are bad: halve
+//! 413                      too many at once: halve, and send smaller batches for a while
+//! 429, 503, Retry-After    nobody sends before that
+//! anything else            nobody sends for 1-60 s, then one lane tries; for ever
 //! ```
+//! An event that is refused alone is given up only if the Cloud accepts others: of the same batch, or any after that.
+//! Until then it may be the manager that is at fault, and everything is kept.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,23 +25,45 @@ use crate::backoff::Backoff;
 
 /// The most events in one request, as published.
 pub const EVENTS_MAX: usize = 100;
+/// Requests on their way at a time. With 40 ms for each, 20,000 events a second.
+pub const LANES: usize = 8;
+/// Every fourth lane sends the newest events: the second one for the first.
+const NEWEST: (usize, usize) = (4, 1);
 /// The longest that an event waits for others to fill its batch.
 const GATHERING: Duration = Duration::from_secs(1);
 /// Pause after a failure while the process is leaving.
 const HURRIED_PAUSE: Duration = Duration::from_millis(200);
+/// So many events refused alone in a row, and none accepted: the manager refuses whatever it is sent.
+const REFUSED_ALONE_MAX: u32 = 8;
 
-/// What to do next.
+/// What a lane without events does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing, until an event comes.
+    /// Nothing, until there are more events.
     Idle,
-    /// Nothing, until then or until an event comes.
+    /// Nothing, until then or until there are more events.
     Wait(Instant),
-    /// Send this many of the oldest events.
-    Send(usize),
+    /// Take at most so many events.
+    Take {
+        /// The newest instead of the oldest.
+        newest: bool,
+        /// How many.
+        max: usize,
+    },
 }
 
-/// What became of a batch.
+/// Whether a lane may send a request now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// It may, and tells the answer.
+    Send,
+    /// Not before then.
+    Wait(Instant),
+    /// Not before another lane has heard how its request went.
+    Hold,
+}
+
+/// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// 2xx.
@@ -47,17 +74,6 @@ pub enum Answer {
     TooLarge,
     /// Come back later.
     Later(Option<Duration>),
-}
-
-/// What that means for its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// They are done.
-    Delivered,
-    /// They stay.
-    Keep,
-    /// The one event of the batch will never be accepted.
-    GiveUp,
 }
 
 impl From<&Reason> for Answer {
@@ -74,53 +90,116 @@ impl From<&Reason> for Answer {
     }
 }
 
-/// The sending of batches, as a state machine.
+/// The pace of all lanes together.
 #[derive(Debug)]
-pub struct Batches {
+pub struct Pace {
     /// How many events a request may hold at present.
     size_max: usize,
-    /// This many of the oldest events are known to hold a bad one.
-    suspects: Option<usize>,
     /// Since when events gather for the next batch.
     gathering_since: Option<Instant>,
     not_before: Option<Instant>,
+    /// The last answer was a failure: one lane at a time tries.
+    failing: bool,
+    probing: bool,
     backoff: Backoff,
     hurried: bool,
+    /// Requests that were accepted.
+    accepted: u64,
+    /// Events refused alone since one was accepted.
+    refused_alone: u32,
 }
 
-impl Default for Batches {
+impl Default for Pace {
     fn default() -> Self {
         Self {
             size_max: EVENTS_MAX,
-            suspects: None,
             gathering_since: None,
             not_before: None,
+            failing: false,
+            probing: false,
             backoff: Backoff::default(),
             hurried: false,
+            accepted: 0,
+            refused_alone: 0,
         }
     }
 }
 
-impl Batches {
-    /// What to do while `waiting` events wait.
-    pub fn next(&mut self, waiting: usize, now: Instant) -> Step {
-        if waiting == 0 {
+impl Pace {
+    /// What a lane does while `free` events wait that nobody is sending.
+    pub fn next(&mut self, lane: usize, free: u64, now: Instant) -> Step {
+        let free = usize::try_from(free).unwrap_or(usize::MAX);
+        if free == 0 {
             self.gathering_since = None;
+            return Step::Idle;
+        }
+        // One lane for little, so that there are not eight connections for nothing.
+        if free <= lane.saturating_mul(self.size_max) {
             return Step::Idle;
         }
         let gathered = *self.gathering_since.get_or_insert(now) + GATHERING;
         if let Some(not_before) = self.not_before.filter(|not_before| now < *not_before) {
             return Step::Wait(not_before);
         }
-        // Half of the suspects: an accepted half leaves the other one, a refused one is halved again.
-        let half = self.suspects.map_or(self.size_max, |suspects| suspects.div_ceil(2));
-        let size = half.min(self.size_max);
-        let gathering = self.suspects.is_none() && waiting < size && !self.hurried;
-        if gathering && now < gathered {
-            Step::Wait(gathered)
-        } else {
-            Step::Send(size.min(waiting))
+        if free < self.size_max && now < gathered && !self.hurried {
+            return Step::Wait(gathered);
         }
+        self.gathering_since = None;
+        let newest = lane % NEWEST.0 == NEWEST.1;
+        Step::Take { newest, max: EVENTS_MAX }
+    }
+
+    /// Whether a lane may send what it has.
+    pub fn permit(&mut self, now: Instant) -> Permit {
+        if let Some(not_before) = self.not_before.filter(|not_before| now < *not_before) {
+            return Permit::Wait(not_before);
+        }
+        if self.failing && std::mem::replace(&mut self.probing, true) {
+            return Permit::Hold;
+        }
+        Permit::Send
+    }
+
+    /// Whether nobody has to wait.
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|not_before| now >= not_before)
+    }
+
+    /// Takes the answer to a request that was permitted. `chance` is between 0 and 1.
+    pub fn answered(&mut self, answer: Answer, chance: f64, now: Instant) {
+        self.probing = false;
+        match answer {
+            Answer::Later(told) => self.pause(told, chance, now),
+            Answer::Accepted | Answer::Refused | Answer::TooLarge => {
+                self.failing = false;
+                self.not_before = None;
+                self.backoff.succeeded();
+            }
+        }
+        if answer == Answer::Accepted {
+            self.accepted += 1;
+            self.refused_alone = 0;
+            self.size_max = (self.size_max + 1).min(EVENTS_MAX);
+        }
+    }
+
+    /// The manager refuses whatever it is sent: that is a failure like any other.
+    pub fn refuses_all(&mut self, chance: f64, now: Instant) {
+        self.refused_alone = 0;
+        self.pause(None, chance, now);
+    }
+
+    fn pause(&mut self, told: Option<Duration>, chance: f64, now: Instant) {
+        // Requests that were on their way together fail together: that is one failure.
+        let is_known = self.failing && self.not_before.is_some_and(|until| now < until);
+        let pause = match told {
+            Some(told) => told,
+            None if is_known => Duration::ZERO,
+            None => self.backoff.failed(chance),
+        };
+        let pause = if self.hurried { pause.min(HURRIED_PAUSE) } else { pause };
+        self.failing = true;
+        self.not_before = self.not_before.max(Some(now + pause));
     }
 
     /// The process is leaving: gather no more, wait less.
@@ -128,143 +207,85 @@ impl Batches {
         self.hurried = true;
         self.not_before = None;
     }
+}
 
-    /// Takes the answer to a batch of `sent` events. `chance` is between 0 and 1.
-    pub fn answered(&mut self, sent: usize, answer: Answer, chance: f64, now: Instant) -> Verdict {
-        if let Answer::Later(told) = answer {
-            let pause = match told {
-                Some(told) => told,
-                None => self.backoff.failed(chance),
-            };
-            let pause = if self.hurried { pause.min(HURRIED_PAUSE) } else { pause };
-            self.not_before = Some(now + pause);
-            return Verdict::Keep;
-        }
-        self.backoff.succeeded();
-        self.not_before = None;
+/// Events on their way: which of them are to be sent next, and what is known of the others.
+#[derive(Debug)]
+pub struct Batch {
+    /// To be sent, each range in a request of its own.
+    todo: VecDeque<Range<usize>>,
+    /// Refused alone.
+    suspects: Vec<usize>,
+    /// The Cloud has accepted some of these events, or others since a suspect was refused.
+    has_accepted: bool,
+    /// Requests that the Cloud had accepted when the batch was done but for its suspects.
+    parked_at: u64,
+}
+
+impl Batch {
+    /// A batch of so many events.
+    pub fn new(events: usize, pace: &Pace) -> Self {
+        let size = pace.size_max.max(1);
+        let starts = (0..events).step_by(size);
+        let todo = starts.map(|start| start..events.min(start + size)).collect();
+        Self { todo, suspects: Vec::new(), has_accepted: false, parked_at: 0 }
+    }
+
+    /// What to send next; `None` when every event has been sent.
+    pub fn next(&self) -> Option<Range<usize>> {
+        self.todo.front().cloned()
+    }
+
+    /// Takes the answer to the range that [`Batch::next`] named, after [`Pace::answered`] did.
+    pub fn answered(&mut self, answer: Answer, pace: &mut Pace, chance: f64, now: Instant) {
+        let Some(range) = self.todo.front().cloned() else { return };
         match answer {
-            Answer::Accepted => {
-                self.gathering_since = None;
-                self.size_max = (self.size_max + 1).min(EVENTS_MAX);
-                let left = self.suspects.map(|suspects| suspects.saturating_sub(sent));
-                self.suspects = left.filter(|left| *left > 0);
-                Verdict::Delivered
+            Answer::Later(_) => return,
+            Answer::Accepted => self.has_accepted = true,
+            Answer::Refused | Answer::TooLarge if range.len() <= 1 => {
+                self.suspects.push(range.start);
+                pace.refused_alone += 1;
+                if !self.has_accepted && pace.refused_alone >= REFUSED_ALONE_MAX {
+                    pace.refuses_all(chance, now);
+                }
             }
-            Answer::Refused | Answer::TooLarge if sent <= 1 => {
-                // The others have waited long enough: they do not gather again.
-                self.suspects = None;
-                Verdict::GiveUp
-            }
-            Answer::TooLarge => {
-                self.size_max = sent.div_ceil(2);
-                Verdict::Keep
-            }
-            Answer::Refused | Answer::Later(_) => {
-                self.suspects = Some(sent);
-                Verdict::Keep
+            Answer::Refused | Answer::TooLarge => {
+                if answer == Answer::TooLarge {
+                    pace.size_max = range.len().div_ceil(2);
+                }
+                // Breadth first: large parts that are good come before single events that are not.
+                let middle = range.start + range.len().div_ceil(2);
+                self.todo.extend([range.start..middle, middle..range.end]);
             }
         }
+        self.todo.pop_front();
+    }
+
+    /// Every event has been sent. The events to be given up, or `None` if it is not known yet whose fault it is: then the
+    /// batch is parked.
+    pub fn conclude(&mut self, pace: &Pace) -> Option<Vec<usize>> {
+        if self.has_accepted || self.suspects.is_empty() {
+            return Some(std::mem::take(&mut self.suspects));
+        }
+        self.parked_at = pace.accepted;
+        None
+    }
+
+    /// Whether the suspects of a parked batch can be told apart now. If so they are to be sent again.
+    pub fn revive(&mut self, pace: &Pace) -> bool {
+        let has_accepted = pace.accepted > self.parked_at;
+        if has_accepted {
+            self.retry();
+            self.has_accepted = true;
+        }
+        has_accepted
+    }
+
+    /// Sends the suspects of a parked batch again, whatever happened since.
+    pub fn retry(&mut self) {
+        self.todo.extend(self.suspects.drain(..).map(|event| event..event + 1));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Delivers events 0..count to a manager that refuses a batch with any of `bad`, or of more than `large` events.
-    fn deliver(count: usize, bad: &[usize], large: usize) -> (Vec<usize>, Vec<usize>, usize) {
-        let mut batches = Batches::default();
-        batches.hurry();
-        let mut waiting: Vec<usize> = (0..count).collect();
-        let (mut delivered, mut given_up, mut requests) = (Vec::new(), Vec::new(), 0);
-        let now = Instant::now();
-        while let Step::Send(size) = batches.next(waiting.len(), now) {
-            requests += 1;
-            assert!(requests < 100_000, "no end in sight");
-            let batch = &waiting[..size];
-            let answer = if size > large {
-                Answer::TooLarge
-            } else if batch.iter().any(|event| bad.contains(event)) {
-                Answer::Refused
-            } else {
-                Answer::Accepted
-            };
-            match batches.answered(size, answer, 1.0, now) {
-                Verdict::Delivered => delivered.extend(waiting.drain(..size)),
-                Verdict::GiveUp => given_up.extend(waiting.drain(..size)),
-                Verdict::Keep => {}
-            }
-        }
-        (delivered, given_up, requests)
-    }
-
-    #[test]
-    fn a_full_batch_goes_at_once_and_a_smaller_one_within_a_second() {
-        let mut batches = Batches::default();
-        let start = Instant::now();
-        assert_eq!(batches.next(0, start), Step::Idle);
-        assert_eq!(batches.next(1, start), Step::Wait(start + GATHERING));
-        assert_eq!(batches.next(250, start), Step::Send(EVENTS_MAX));
-        assert_eq!(batches.next(7, start + GATHERING), Step::Send(7));
-    }
-
-    #[test]
-    fn after_a_bad_event_the_others_do_not_gather_again() {
-        let mut batches = Batches::default();
-        let start = Instant::now();
-        assert_eq!(batches.next(2, start), Step::Wait(start + GATHERING));
-        let now = start + GATHERING;
-        assert_eq!(batches.next(2, now), Step::Send(2));
-        assert_eq!(batches.answered(2, Answer::Refused, 1.0, now), Verdict::Keep);
-        assert_eq!(batches.next(2, now), Step::Send(1));
-        assert_eq!(batches.answered(1, Answer::Refused, 1.0, now), Verdict::GiveUp);
-        assert_eq!(batches.next(1, now), Step::Send(1));
-    }
-
-    #[test]
-    fn a_bad_event_is_found_in_few_requests() {
-        let (delivered, given_up, requests) = deliver(100, &[70], 100);
-        assert_eq!((delivered.len(), given_up), (99, vec![70]));
-        assert!(requests <= 16, "{requests} requests");
-    }
-
-    #[test]
-    fn a_failure_is_retried_for_ever_with_growing_pauses() {
-        let mut batches = Batches::default();
-        let now = Instant::now();
-        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(batches.answered(3, Answer::Later(None), 1.0, now), Verdict::Keep);
-            let until = now + Duration::from_secs(seconds);
-            assert_eq!(batches.next(500, now), Step::Wait(until));
-            assert_eq!(batches.next(500, until), Step::Send(EVENTS_MAX));
-        }
-    }
-
-    #[test]
-    fn the_pause_that_the_manager_asks_for_is_kept() {
-        let mut batches = Batches::default();
-        let now = Instant::now();
-        let told = Duration::from_secs(17);
-        assert_eq!(batches.answered(3, Answer::Later(Some(told)), 1.0, now), Verdict::Keep);
-        assert_eq!(batches.next(500, now), Step::Wait(now + told));
-    }
-
-    proptest! {
-        #[test]
-        fn one_bad_event_costs_no_other_event_and_no_order(
-            count in 0..400usize,
-            bad in proptest::collection::vec(0..400usize, 0..5),
-            large in 1..120usize,
-        ) {
-            let (delivered, given_up, _) = deliver(count, &bad, large);
-            let good: Vec<usize> = (0..count).filter(|event| !bad.contains(event)).collect();
-            let mut refused: Vec<usize> = bad.into_iter().filter(|event| *event < count).collect();
-            refused.sort_unstable();
-            refused.dedup();
-            prop_assert_eq!(delivered, good);
-            prop_assert_eq!(given_up, refused);
-        }
-    }
-}
+mod tests;

@@ -1,37 +1,52 @@
 //! Usage events on their way from the spool to the Cloud.
 //!
-//! Whoever has events appends them through the [`Telemetry`] handle and does not wait; one task sends them, and an event
-//! leaves the spool when the manager has accepted it, or will never accept it.
+//! A few lanes, each with a connection of its own, take events out of the spool and send them; `batch` decides, without
+//! I/O, what an answer means. Events leave the spool when the manager has accepted them, or will never accept them.
 
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::Serialize;
 use shared::usage::UsageEvent;
+use shared::usage_total::nanos;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::batch::{Answer, Batches, Step, Verdict};
-use super::manager::Session;
+use super::batch::{Answer, Batch, LANES, Pace, Permit, Step};
+use super::manager::{Reason, Session};
+use super::spend::SpendSink;
 use crate::backoff::chance;
-use crate::spool::{Counters, Spool};
+use crate::findings::{Findings, Topic};
+use crate::spool::dead_letters::DeadLetter;
+use crate::spool::store::End;
+use crate::spool::{Facts, Leased, Spool};
 
 const PATH: &str = "/dp/telemetry";
+/// How long a lane waits that found less in the spool than it was told.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Batches whose events were all refused alone, and that wait to be told apart. Beyond, lanes take no new events.
+const PARKED_MAX: usize = 16;
+/// How long such a batch waits before it is tried again although nothing else was accepted.
+const PARKED_PAUSE: Duration = Duration::from_secs(20);
+/// Billionths of a dollar in a dollar.
+const NANOS: f64 = 1e9;
 
 #[derive(Serialize)]
 struct Body<'a> {
-    events: Vec<&'a UsageEvent>,
+    events: &'a [UsageEvent],
 }
 
 /// What became of the events so far.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Events that wait.
-    pub waiting: usize,
-    /// The spool's counters.
-    pub spool: Counters,
+    /// How the spool stands.
+    pub spool: Facts,
     /// Events that the Cloud has accepted.
     pub accepted: u64,
     /// Events that the Cloud would not accept on their own.
@@ -43,88 +58,109 @@ pub struct Report {
 }
 
 #[derive(Default)]
-struct State {
-    spool: Spool,
+struct Outcome {
     accepted: u64,
     rejected: u64,
     last_success: Option<SystemTime>,
     error: Option<String>,
 }
 
-#[derive(Default)]
-struct Common {
-    state: Mutex<State>,
-    appended: Notify,
-}
-
-/// Takes usage events and tells what became of them. Clones share one spool.
+/// Tells what became of usage events, and ends their delivery in order. Clones are the same.
 #[derive(Clone)]
 pub struct Telemetry {
-    common: Arc<Common>,
+    spool: Spool,
+    facts: watch::Receiver<Facts>,
+    outcome: Arc<Mutex<Outcome>>,
     hurry: watch::Sender<bool>,
-    empty: watch::Receiver<bool>,
 }
 
-/// The task that sends.
+/// The tasks that send.
 pub struct Upload {
-    common: Arc<Common>,
-    session: Option<Session>,
-    batches: Batches,
+    shared: Rc<Lanes>,
+    sessions: Vec<Session>,
     hurry: watch::Receiver<bool>,
-    empty: watch::Sender<bool>,
 }
 
-/// A handle, and the task to be spawned for it. Without a session (no Cloud) events pass through the spool and
-/// are let go.
-pub fn new(spool: Spool, session: Option<Session>) -> (Telemetry, Upload) {
-    let state = State { spool, ..State::default() };
-    let common = Arc::new(Common { state: Mutex::new(state), appended: Notify::new() });
+/// What the lanes share.
+struct Lanes {
+    spool: Spool,
+    facts: watch::Receiver<Facts>,
+    outcome: Arc<Mutex<Outcome>>,
+    pace: RefCell<Pace>,
+    parked: RefCell<VecDeque<Job>>,
+    /// Something has changed that lanes wait for.
+    changed: Notify,
+    spend: Option<Arc<dyn SpendSink>>,
+    findings: Findings,
+    /// A finding says that the Cloud refuses everything.
+    refuses_all: Cell<bool>,
+}
+
+/// Events on their way.
+struct Job {
+    leased: Leased,
+    batch: Batch,
+    /// What the Cloud said of the event that it refused last.
+    reason: String,
+    retry_at: Instant,
+}
+
+/// A handle, and the task to be spawned for it. `session` makes connections to the Cloud.
+pub fn new(
+    spool: Spool,
+    session: impl Fn() -> Option<Session>,
+    spend: Option<Arc<dyn SpendSink>>,
+    findings: Findings,
+) -> (Telemetry, Upload) {
+    let facts = spool.facts();
+    let outcome = Arc::<Mutex<Outcome>>::default();
     let (hurry, hurry_seen) = watch::channel(false);
-    let (empty, empty_seen) = watch::channel(true);
-    let telemetry = Telemetry { common: Arc::clone(&common), hurry, empty: empty_seen };
-    let batches = Batches::default();
-    (telemetry, Upload { common, session, batches, hurry: hurry_seen, empty })
+    let shared = Lanes {
+        spool: spool.clone(),
+        facts: facts.clone(),
+        outcome: Arc::clone(&outcome),
+        pace: RefCell::default(),
+        parked: RefCell::default(),
+        changed: Notify::new(),
+        spend,
+        findings,
+        refuses_all: Cell::new(false),
+    };
+    let sessions = (0..LANES).filter_map(|_| session()).collect();
+    let upload = Upload { shared: Rc::new(shared), sessions, hurry: hurry_seen };
+    (Telemetry { spool, facts, outcome, hurry }, upload)
 }
 
-impl Common {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(outcome: &Mutex<Outcome>) -> MutexGuard<'_, Outcome> {
+    outcome.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Telemetry {
-    /// Takes events into the spool.
-    pub fn append(&self, events: Vec<UsageEvent>) {
-        let shed = self.common.state().spool.append(events);
-        if shed > 0 {
-            error!("the spool is full: {shed} usage events, the oldest, were dropped undelivered");
-        }
-        self.common.appended.notify_one();
+    /// The spool behind it.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
     }
 
-    /// Sends what waits without gathering, until nothing waits or `deadline` has come. Says how many events are left.
-    pub async fn flush(&mut self, deadline: Instant) -> usize {
+    /// Sends what waits without gathering, until nothing waits or `deadline` has come; then ends the spool. Says how many
+    /// events are left for the next start.
+    pub async fn flush(&mut self, deadline: Instant) -> u64 {
         self.hurry.send_replace(true);
-        self.common.appended.notify_one();
-        // The sender says "empty" only after it has looked; an append just before is seen here.
-        while !self.common.state().spool.is_empty() {
-            if timeout_at(deadline, self.empty.changed()).await.is_err() {
-                break;
-            }
-        }
-        self.common.state().spool.len()
+        let sent = self.facts.wait_for(|facts| facts.waiting == 0 && facts.live_rings == 0);
+        let _ = timeout_at(deadline, sent).await;
+        self.spool.close().await;
+        let facts = self.facts.borrow();
+        facts.waiting.saturating_add(facts.folded)
     }
 
     /// What became of the events so far.
     pub fn report(&self) -> Report {
-        let state = self.common.state();
+        let outcome = lock(&self.outcome);
         Report {
-            waiting: state.spool.len(),
-            spool: state.spool.counters(),
-            accepted: state.accepted,
-            rejected: state.rejected,
-            last_success: state.last_success,
-            error: state.error.clone(),
+            spool: self.facts.borrow().clone(),
+            accepted: outcome.accepted,
+            rejected: outcome.rejected,
+            last_success: outcome.last_success,
+            error: outcome.error.clone(),
         }
     }
 }
@@ -132,72 +168,185 @@ impl Telemetry {
 impl Upload {
     /// Sends until it is dropped.
     pub async fn run(mut self) {
-        loop {
-            let waiting = self.common.state().spool.len();
-            if self.hurry.has_changed().unwrap_or(false) {
-                self.hurry.mark_unchanged();
-                self.batches.hurry();
+        let lanes = self.sessions.into_iter().enumerate();
+        let lanes =
+            join_all(lanes.map(|(lane, session)| Rc::clone(&self.shared).run(lane, session)));
+        let hurry = async {
+            if self.hurry.wait_for(|hurry| *hurry).await.is_ok() {
+                self.shared.pace.borrow_mut().hurry();
+                self.shared.changed.notify_waiters();
             }
-            match self.batches.next(waiting, Instant::now()) {
-                Step::Idle => {
-                    self.empty.send_replace(true);
-                    self.common.appended.notified().await;
+        };
+        tokio::join!(lanes, hurry);
+    }
+}
+
+impl Lanes {
+    async fn run(self: Rc<Self>, lane: usize, mut session: Session) {
+        let mut facts = self.facts.clone();
+        loop {
+            let changed = self.changed.notified();
+            let now = Instant::now();
+            let (revived, parked) = self.parked(now);
+            if let Some(job) = revived {
+                self.deliver(job, &mut session).await;
+                continue;
+            }
+            let free = facts.borrow_and_update().free;
+            let step = match parked {
+                Some(until) if self.parked.borrow().len() >= PARKED_MAX => Step::Wait(until),
+                _ => self.pace.borrow_mut().next(lane, free, now),
+            };
+            let until = match step {
+                Step::Take { newest, max } => {
+                    let end = if newest { End::Newest } else { End::Oldest };
+                    let leased = self.spool.lease(end, max).await;
+                    if !leased.events.is_empty() {
+                        let batch = Batch::new(leased.events.len(), &self.pace.borrow());
+                        let reason = String::new();
+                        let job = Job { leased, batch, reason, retry_at: now };
+                        self.deliver(job, &mut session).await;
+                        continue;
+                    }
+                    Some(now + LOOK_AGAIN)
                 }
-                Step::Wait(until) => tokio::select! {
-                    () = sleep_until(until) => {}
-                    () = self.common.appended.notified() => {}
-                },
-                Step::Send(events) => self.send(events).await,
+                Step::Wait(until) => Some(until),
+                Step::Idle => None,
+            };
+            let until = until.into_iter().chain(parked).min().unwrap_or(now + LOOK_AGAIN * 60);
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = changed => {}
+                more = facts.changed() => if more.is_err() { return },
             }
         }
     }
 
-    async fn send(&mut self, events: usize) {
-        let batch = self.common.state().spool.next_batch(events);
-        let result = match &mut self.session {
-            Some(session) => {
-                let body = Body { events: batch.iter().map(|(_, event)| &**event).collect() };
-                // Nothing in an event can fail to serialize.
-                let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
-                session.post(PATH, body).await.map(drop)
+    /// A parked batch that is to be sent again, or when the next one will be.
+    fn parked(&self, now: Instant) -> (Option<Job>, Option<Instant>) {
+        let (mut parked, pace) = (self.parked.borrow_mut(), self.pace.borrow());
+        let ready = parked.iter_mut().position(|job| {
+            let is_due = now >= job.retry_at;
+            let revived = job.batch.revive(&pace);
+            if is_due && !revived {
+                job.batch.retry();
             }
-            None => Ok(()),
+            is_due || revived
+        });
+        let job = ready.and_then(|index| parked.remove(index));
+        (job, parked.iter().map(|job| job.retry_at).min())
+    }
+
+    async fn deliver(&self, mut job: Job, session: &mut Session) {
+        while let Some(range) = job.batch.next() {
+            let changed = self.changed.notified();
+            let permit = self.pace.borrow_mut().permit(Instant::now());
+            match permit {
+                Permit::Send => {}
+                Permit::Hold => {
+                    changed.await;
+                    continue;
+                }
+                Permit::Wait(until) => {
+                    tokio::select! {
+                        () = sleep_until(until) => {}
+                        () = changed => {}
+                    }
+                    continue;
+                }
+            }
+            let events = job.leased.events.get(range).unwrap_or_default();
+            // Nothing in an event can fail to serialize.
+            let body = serde_json::to_vec(&Body { events }).unwrap_or_default();
+            let result = session.post(PATH, Bytes::from(body)).await;
+            let answer = match &result {
+                Ok(_) => Answer::Accepted,
+                Err(error) => Answer::from(&error.reason),
+            };
+            if let Err(error) = &result
+                && let Reason::Status { .. } | Reason::WebPage { .. } = error.reason
+            {
+                job.reason = error.reason.to_string();
+            }
+            self.note(answer, result.as_ref().err().map(ToString::to_string), events.len());
+            let (now, chance) = (Instant::now(), chance());
+            let mut pace = self.pace.borrow_mut();
+            pace.answered(answer, chance, now);
+            let could_send = pace.is_open(now);
+            job.batch.answered(answer, &mut pace, chance, now);
+            if could_send && !pace.is_open(now) {
+                self.refuses_all.set(true);
+                self.findings.found(
+                    Topic::Usage,
+                    format!(
+                        "the Cloud refuses whatever usage event it is sent, which is kept and sent again: {}; is managed.cp_base_url the manager of this environment?",
+                        job.reason
+                    ),
+                );
+            }
+            drop(pace);
+            self.changed.notify_waiters();
+        }
+        self.conclude(job);
+    }
+
+    /// Every event of the job has been sent.
+    fn conclude(&self, mut job: Job) {
+        let Some(given_up) = job.batch.conclude(&self.pace.borrow()) else {
+            job.retry_at = Instant::now() + PARKED_PAUSE;
+            self.parked.borrow_mut().push_back(job);
+            return;
         };
-        let answer =
-            result.as_ref().map_or_else(|error| Answer::from(&error.reason), |()| Answer::Accepted);
-        let verdict = self.batches.answered(batch.len(), answer, chance(), Instant::now());
-        let mut state = self.common.state();
-        let count = batch.len() as u64;
-        match (verdict, &result) {
-            (Verdict::Delivered, _) => {
-                if state.error.take().is_some() {
+        let mut spent: HashMap<&str, u64> = HashMap::new();
+        for event in &job.leased.events {
+            let cost = nanos(event.cost_usd);
+            if cost > 0 {
+                *spent.entry(&event.api_key_id).or_default() += cost;
+            }
+        }
+        let now = std::time::Instant::now();
+        if let Some(sink) = &self.spend {
+            for (key, nano_usd) in &spent {
+                sink.delivered(key, *nano_usd as f64 / NANOS, now);
+            }
+        }
+        let spent = spent.into_iter().map(|(key, sum)| (key.to_owned(), sum)).collect();
+        let given_up: HashSet<usize> = given_up.into_iter().collect();
+        let (events, reason) = (job.leased.events, job.reason);
+        let dead: Vec<_> = events
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| given_up.contains(index))
+            .map(|(_, event)| DeadLetter { reason: reason.clone(), event })
+            .collect();
+        for letter in &dead {
+            let event_id = &letter.event.event_id;
+            warn!(event_id, "the Cloud will not accept this usage event: {reason}");
+        }
+        lock(&self.outcome).rejected += dead.len() as u64;
+        self.spool.settle(job.leased.blocks, spent, dead);
+    }
+
+    fn note(&self, answer: Answer, error: Option<String>, events: usize) {
+        let mut outcome = lock(&self.outcome);
+        match (answer, error) {
+            (Answer::Accepted, _) => {
+                outcome.accepted += events as u64;
+                outcome.last_success = Some(SystemTime::now());
+                if self.refuses_all.replace(false) {
+                    self.findings.settled(Topic::Usage);
+                }
+                if outcome.error.take().is_some() {
                     info!("usage is delivered to the Cloud again");
                 }
-                if self.session.is_some() {
-                    state.accepted += count;
-                    state.last_success = Some(SystemTime::now());
-                }
             }
-            (Verdict::GiveUp, Err(error)) => {
-                for (_, event) in &batch {
-                    warn!(
-                        event_id = event.event_id,
-                        "the Cloud will not accept this usage event: {error}"
-                    );
+            (Answer::Later(_), Some(error)) => {
+                if outcome.error.as_deref() != Some(error.as_str()) {
+                    warn!("usage is not delivered: {error}; trying again");
                 }
-                state.rejected += count;
+                outcome.error = Some(error);
             }
-            (Verdict::Keep, Err(error)) if matches!(answer, Answer::Later(_)) => {
-                let text = error.to_string();
-                if state.error.as_deref() != Some(text.as_str()) {
-                    warn!("usage is not delivered: {text}; trying again");
-                }
-                state.error = Some(text);
-            }
-            (Verdict::GiveUp | Verdict::Keep, _) => {}
-        }
-        if verdict != Verdict::Keep {
-            state.spool.acknowledge(batch.iter().map(|(sequence, _)| *sequence));
+            (Answer::Refused | Answer::TooLarge | Answer::Later(_), _) => {}
         }
     }
 }

@@ -98,7 +98,7 @@ impl Fleet {
                 self.input(index, Input::Misbehaved, now);
                 return Ok(());
             }
-            ToSupervisor::Usage(events) => happenings.push(Happening::Usage(events)),
+            ToSupervisor::Usage(last) => happenings.push(Happening::Usage(id, last)),
             ToSupervisor::Series(series) => happenings.push(Happening::Series(id, series)),
             ToSupervisor::Pong(round, in_flight) => {
                 member.answered = round;

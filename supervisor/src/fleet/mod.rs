@@ -10,13 +10,12 @@ mod restart;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use shared::channel::{ChannelError, Received};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
-use shared::usage::UsageEvent;
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::mpsc;
 use tracing::error;
@@ -31,6 +30,7 @@ use crate::metrics;
 use crate::process::exit::Exit;
 use crate::process::identity::Users;
 use crate::process::launch::{Launch, Launched, Program};
+use crate::spool::ring_file::{RingFile, RingFolders};
 
 pub use self::member::Summary;
 
@@ -46,8 +46,10 @@ pub enum Event {
 /// What the owner of the fleet has to act on.
 #[derive(Debug)]
 pub enum Happening {
-    /// Usage events of a worker, oldest first.
-    Usage(Vec<UsageEvent>),
+    /// A worker's usage ring has records up to this sequence.
+    Usage(WorkerId, u64),
+    /// A worker is about to start, with this usage ring; and why that is no file.
+    Ring(WorkerId, RingFile, Option<String>),
     /// A worker started; it counts in this memory.
     Started(WorkerId, OwnedFd),
     /// A worker takes a metric series into use.
@@ -121,6 +123,7 @@ pub struct Fleet {
     users: Users,
     sandbox: Sandbox,
     posts: Vec<Post>,
+    rings: RingFolders,
     slots: Vec<Slot>,
     events: mpsc::Sender<Event>,
     next_id: u32,
@@ -143,6 +146,7 @@ impl Fleet {
         users: Users,
         sandbox: Sandbox,
         posts: Vec<Post>,
+        rings: RingFolders,
         events: mpsc::Sender<Event>,
         now: Instant,
     ) -> Self {
@@ -162,6 +166,7 @@ impl Fleet {
             users,
             sandbox,
             posts,
+            rings,
             slots,
             events,
             next_id: 1,
@@ -250,15 +255,26 @@ impl Fleet {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(post) = self.posts.get(slot.post) else { return };
         slot.start_at = None;
+        // Each step names what it was.
         let launched = metrics::new_memory()
             .map_err(|error| format!("cannot make metric slots: {error}"))
             .and_then(|metrics| {
+                let ring = match post.role {
+                    Role::Proxy => Some(self.rings.make(id)),
+                    Role::Status => None,
+                };
+                let ring = ring.transpose();
+                let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
+                let usage = ring.as_ref().map(|(_, writer, _)| writer.as_fd());
                 let launched =
-                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics)?;
-                Ok((launched, metrics))
+                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage)?;
+                Ok((launched, metrics, ring))
             });
         match launched {
-            Ok((launched, metrics)) => {
+            Ok((launched, metrics, ring)) => {
+                // The writing end is the worker's alone from here on.
+                let ring = ring.map(|(ring, _, reason)| Happening::Ring(id, ring, reason));
+                happenings.extend(ring);
                 self.next_id = self.next_id.wrapping_add(1);
                 let member = Member::new(id, post.role, launched, self.events.clone(), now);
                 slot.member = Some(member);
@@ -283,6 +299,13 @@ impl Fleet {
     pub fn answer(&mut self, id: WorkerId, request: u64, page: ToWorker, body: OwnedFd) {
         if let Some(member) = self.members_mut().find(|member| member.id == id) {
             member.answer(page, request, body);
+        }
+    }
+
+    /// Tells one worker, if it is still there.
+    pub fn tell(&mut self, id: WorkerId, message: ToWorker) {
+        if let Some(member) = self.members_mut().find(|member| member.id == id) {
+            member.tell(message);
         }
     }
 
@@ -377,6 +400,7 @@ fn launch(
     post: &Post,
     id: WorkerId,
     metrics: &OwnedFd,
+    usage: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, String> {
     let launch = Launch {
         role: post.role,
@@ -385,6 +409,7 @@ fn launch(
         user: users.of(post.role),
         listener: post.listener.as_fd(),
         metrics: metrics.as_fd(),
+        usage,
     };
     program.launch(&launch).map_err(|error| error.to_string())
 }

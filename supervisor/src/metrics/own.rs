@@ -42,8 +42,8 @@ pub struct NodeFacts {
     pub config: ConfigFacts,
     /// State of the worker processes.
     pub workers: Vec<WorkerFacts>,
-    /// Usage events that the Cloud has not accepted yet.
-    pub spooled_events: u64,
+    /// State of the usage events.
+    pub usage: UsageFacts,
     /// Heartbeats that the Cloud did not accept.
     pub heartbeat_failures: u64,
     /// Topics of which something is not as it should be.
@@ -56,6 +56,25 @@ pub struct NodeFacts {
     pub certificate_expires_at_unix: Option<i64>,
     /// Seconds since the supervisor's start.
     pub uptime_seconds: u64,
+}
+
+/// State of the usage events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UsageFacts {
+    /// Events that the Cloud has not accepted yet.
+    pub waiting: u64,
+    /// Events of which only totals wait.
+    pub folded: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+    /// Age of the oldest one, in seconds.
+    pub oldest_age_seconds: u64,
+    /// Events that the Cloud has accepted.
+    pub accepted: u64,
+    /// Events whose details were dropped.
+    pub shed: u64,
+    /// Events that the Cloud will never accept.
+    pub dead_letters: u64,
 }
 
 /// State of the configuration.
@@ -117,11 +136,6 @@ impl NodeFacts {
                 "Worker processes started in place of one that had died, by role.",
                 by_role(|workers| workers.restarts),
             ),
-            gauge(
-                "aisix_usage_spool_events",
-                "Usage events that the control plane has not accepted yet.",
-                number(self.spooled_events),
-            ),
             counter(
                 "aisix_heartbeat_failures_total",
                 "Heartbeats that the control plane did not accept.",
@@ -153,7 +167,50 @@ impl NodeFacts {
                 number(self.uptime_seconds),
             ),
         ]);
+        families.extend(self.usage.families());
         families
+    }
+}
+
+impl UsageFacts {
+    fn families(&self) -> [OwnFamily; 7] {
+        [
+            gauge(
+                "aisix_usage_spool_events",
+                "Usage events that the control plane has not accepted yet.",
+                number(self.waiting),
+            ),
+            gauge(
+                "aisix_usage_spool_folded_events",
+                "Usage events of which only totals wait for the control plane.",
+                number(self.folded),
+            ),
+            gauge(
+                "aisix_usage_spool_bytes",
+                "What waiting usage events take on disk, in bytes.",
+                number(self.bytes),
+            ),
+            gauge(
+                "aisix_usage_spool_oldest_age_seconds",
+                "Age of the oldest usage event that waits.",
+                number(self.oldest_age_seconds),
+            ),
+            counter(
+                "aisix_usage_accepted_total",
+                "Usage events that the control plane has accepted.",
+                number(self.accepted),
+            ),
+            counter(
+                "aisix_usage_shed_total",
+                "Usage events whose details were dropped; their totals are kept.",
+                number(self.shed),
+            ),
+            counter(
+                "aisix_usage_dead_letters_total",
+                "Usage events that the control plane will not accept, kept in a file.",
+                number(self.dead_letters),
+            ),
+        ]
     }
 }
 

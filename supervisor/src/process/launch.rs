@@ -67,6 +67,8 @@ pub struct Launch<'a> {
     pub listener: BorrowedFd<'a>,
     /// The memory it counts in.
     pub metrics: BorrowedFd<'a>,
+    /// The ring of usage events, if its role has one.
+    pub usage: Option<BorrowedFd<'a>>,
 }
 
 /// A worker that was started.
@@ -129,7 +131,8 @@ impl Program {
             (launch.metrics.as_raw_fd(), descriptor::METRICS),
             (launch.listener.as_raw_fd(), descriptor::LISTENER),
         ];
-        confine(&mut command, Child { descriptors, user: launch.user });
+        let usage = launch.usage.map(|usage| usage.as_raw_fd());
+        confine(&mut command, Child { descriptors, usage, user: launch.user });
         let mut child = command.spawn().map_err(failed("executing aisix-worker"))?;
         let number = i32::try_from(child.id()).unwrap_or(i32::MAX);
         let pid = Pid::from_raw(number);

@@ -12,6 +12,7 @@ use std::process::Command;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 use shared::descriptor;
+use shared::ring::RING_BYTES;
 
 /// The last of the descriptor numbers that a worker knows by heart.
 const LAST_FIXED: RawFd = descriptor::LISTENER;
@@ -38,6 +39,8 @@ pub fn reserve_descriptors() -> io::Result<Vec<File>> {
 pub struct Child {
     /// Descriptors of ours and the numbers they get. Ours lie above the fixed numbers.
     pub descriptors: [(RawFd, RawFd); 3],
+    /// The ring of usage events, which gets its own number.
+    pub usage: Option<RawFd>,
     /// User and group, where we may choose.
     pub user: Option<(Uid, Gid)>,
 }
@@ -47,15 +50,19 @@ pub struct Child {
 pub fn confine(command: &mut Command, child: Child) {
     let prepare = move || {
         setsid()?;
-        for (ours, number) in child.descriptors {
+        let usage = child.usage.map(|ours| (ours, descriptor::USAGE));
+        for (ours, number) in child.descriptors.into_iter().chain(usage) {
             // SAFETY: dup2 on two descriptor numbers; `number` belongs to /dev/null (see `reserve_descriptors`).
             if unsafe { libc::dup2(ours, number) } == -1 {
                 return Err(io::Error::last_os_error());
             }
         }
-        close_on_exec(descriptor::METRICS + 1, LAST_FIXED - 1)?;
+        let last_used = usage.map_or(descriptor::METRICS, |(_, number)| number);
+        close_on_exec(last_used + 1, LAST_FIXED - 1)?;
         close_on_exec(LAST_FIXED + 1, RawFd::MAX)?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        // The one file that a worker can write to is its ring.
+        setrlimit(Resource::RLIMIT_FSIZE, RING_BYTES, RING_BYTES)?;
         if child.user.is_some() {
             drop_bounding_set();
         }

@@ -176,7 +176,7 @@ pub static KEYS: &[Key] = &[
     key("managed.snapshot_cache_path", Text, None, NotYet),
     key("managed.heartbeat_interval_secs", Integer, Some("15"), InEffect),
     key("managed.proxy_url", Secret, None, InEffect),
-    key("managed.spool_max_bytes", Integer, Some("1073741824"), NotYet),
+    key("managed.spool_max_bytes", Integer, Some("1073741824"), InEffect),
     key("managed.cert_renewal", Choice(&["auto", "off"]), Some("auto"), InEffect),
     key("managed.budget_unknown", Choice(&["deny", "allow"]), Some("deny"), NotYet),
     key("managed.budget_stale_max_secs", Integer, Some("600"), NotYet),

@@ -47,6 +47,8 @@ pub struct Managed {
     pub dp_id_file: PathBuf,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// How much disk usage events may take that the Cloud has not accepted, in bytes.
+    pub spool_bytes_max: u64,
     /// Whether the Cloud is asked for a new certificate in time.
     pub renew_certificate: bool,
     /// The forward proxy through which manager and etcd are reached; `None` = directly.
@@ -150,6 +152,7 @@ impl Managed {
             extra_roots: raw.path("managed.cp_ca_cert_file"),
             mtls_dir: raw.path("managed.mtls_dir").unwrap_or_default(),
             dp_id_file: raw.path("managed.dp_id_file").unwrap_or_default(),
+            spool_bytes_max: raw.integer("managed.spool_max_bytes").unwrap_or_default(),
             heartbeat_interval: Duration::from_secs(
                 interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
             ),

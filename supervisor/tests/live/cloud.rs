@@ -18,14 +18,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use serde_json::Value;
-use shared::usage::UsageEvent;
 use supervisor::cloud::heartbeat::{self, Author, Facts, OutcomeCell, Sender};
 use supervisor::cloud::manager::{Manager, Session};
 use supervisor::cloud::renewal::Hints;
-use supervisor::cloud::telemetry;
 use supervisor::cloud::tls::InForce;
 use supervisor::dial::DirectDial;
-use supervisor::spool::Spool;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -34,19 +31,19 @@ use tokio_rustls::TlsAcceptor;
 use crate::pki::Authority;
 
 /// Far beyond what any step takes.
-const HANG: Duration = Duration::from_secs(60);
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 
-type Answer = Box<dyn Fn(&str, &Value) -> Response<Full<Bytes>> + Send + Sync>;
+pub(crate) type Answer = Box<dyn Fn(&str, &Value) -> Response<Full<Bytes>> + Send + Sync>;
 
 /// A manager that wants client certificates, answers as told, and counts connections.
-struct FakeManager {
+pub(crate) struct FakeManager {
     port: u16,
     connections: Arc<Mutex<usize>>,
     closed: watch::Receiver<usize>,
 }
 
 impl FakeManager {
-    async fn start(authority: &Authority, keep: bool, answer: Answer) -> Self {
+    pub(crate) async fn start(authority: &Authority, keep: bool, answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let acceptor = acceptor(authority);
@@ -92,12 +89,12 @@ impl FakeManager {
         *self.connections.lock().unwrap()
     }
 
-    fn session(&self, authority: &Authority, trusted: &Authority) -> Session {
+    pub(crate) fn session(&self, authority: &Authority, trusted: &Authority) -> Session {
         session(&format!("https://127.0.0.1:{}", self.port), authority, trusted)
     }
 }
 
-fn session(url: &str, authority: &Authority, trusted: &Authority) -> Session {
+pub(crate) fn session(url: &str, authority: &Authority, trusted: &Authority) -> Session {
     replaceable(url, authority.in_force_trusting(trusted)).1
 }
 
@@ -128,7 +125,7 @@ fn acceptor(authority: &Authority) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-fn status(status: u16, body: &str) -> Response<Full<Bytes>> {
+pub(crate) fn status(status: u16, body: &str) -> Response<Full<Bytes>> {
     Response::builder()
         .status(status)
         .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
@@ -263,55 +260,6 @@ async fn an_error_says_what_was_attempted_and_why_it_failed() {
         assert!(error.starts_with("GET https://") && error.contains(path), "{error}");
         assert!(error.contains(words), "{error}\n  lacks {words}");
     }
-}
-
-#[tokio::test]
-async fn every_event_but_the_bad_one_is_delivered_exactly_once() {
-    let authority = Authority::new();
-    let accepted = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&accepted);
-    let refused_once = Mutex::new(false);
-    let answer = move |path: &str, body: &Value| {
-        assert_eq!(path, "/dp/telemetry");
-        if !std::mem::replace(&mut *refused_once.lock().unwrap(), true) {
-            return status(503, "not now");
-        }
-        let events = body["events"].as_array().unwrap();
-        assert!(events.len() <= 100);
-        let ids: Vec<_> =
-            events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect();
-        if ids.iter().any(|id| id == "130") {
-            return status(400, "event: bad");
-        }
-        heard.lock().unwrap().extend(ids);
-        status(200, "{}")
-    };
-    let manager = FakeManager::start(&authority, true, Box::new(answer)).await;
-    let session = manager.session(&authority, &authority);
-    let (mut telemetry, upload) = telemetry::new(Spool::default(), Some(session));
-    let task = tokio::spawn(upload.run());
-    let event = |n: usize| UsageEvent { event_id: n.to_string(), ..UsageEvent::default() };
-    telemetry.append((0..250).map(event).collect());
-    assert_eq!(telemetry.flush(Instant::now() + HANG).await, 0);
-    let expected: Vec<_> = (0..250).filter(|n| *n != 130).map(|n| n.to_string()).collect();
-    assert_eq!(*accepted.lock().unwrap(), expected);
-    let report = telemetry.report();
-    assert_eq!((report.accepted, report.rejected, report.waiting), (249, 1, 0));
-    task.abort();
-}
-
-#[tokio::test]
-async fn a_flush_to_a_dead_cloud_ends_at_its_deadline_and_says_what_is_left() {
-    let authority = Authority::new();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let session = session(&format!("https://{closed}"), &authority, &authority);
-    let (mut telemetry, upload) = telemetry::new(Spool::default(), Some(session));
-    let task = tokio::spawn(upload.run());
-    telemetry.append(vec![UsageEvent::default(); 3]);
-    let flushed = telemetry.flush(Instant::now() + Duration::from_millis(700));
-    assert_eq!(timeout(HANG, flushed).await.unwrap(), 3);
-    assert!(telemetry.report().error.unwrap().contains("Connection refused"));
-    task.abort();
 }
 
 #[tokio::test]

@@ -6,3 +6,4 @@ mod etcd;
 mod pki;
 mod projection;
 mod proxy;
+mod usage;

@@ -126,6 +126,9 @@ struct Batch {
 /// Takes a batch.
 pub async fn receive(cloud: &Cloud, client: &Identity, body: Incoming) -> Result<Reply, Refusal> {
     let batch: Batch = reply::read_json(body, BODY_BYTES_MAX).await?;
+    if let Some(refusal) = cloud.faults().refusal(&batch.events) {
+        return Err(refusal);
+    }
     let events = checked(batch.events).map_err(Refusal::invalid)?;
     let received_at = timestamp(OffsetDateTime::now_utc());
     let sent = events.len();

@@ -57,7 +57,7 @@ fn rules(groups: &[&[Call]]) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendE
     Ok(rules)
 }
 
-/// The kernel passes 64 bits; every argument named in the table is an int or a set of flags in the lower 32.
+/// The kernel passes 64 bits; every other argument named in the table is an int or a set of flags in the lower 32.
 fn condition(argument: &Argument) -> Result<SeccompCondition, BackendError> {
     let (index, operator, value) = match *argument {
         Argument::Is(index, value) => (index, SeccompCmpOp::Eq, value),
@@ -65,6 +65,9 @@ fn condition(argument: &Argument) -> Result<SeccompCondition, BackendError> {
         Argument::Without(index, bits) => (index, SeccompCmpOp::MaskedEq(bits), 0),
         Argument::IsApartFrom(index, bits, value) => {
             (index, SeccompCmpOp::MaskedEq(u64::from(u32::MAX) & !bits), value)
+        }
+        Argument::AtMost(index, value) => {
+            return SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::Le, value);
         }
         Argument::OwnProcess(index) => (index, SeccompCmpOp::Eq, u64::from(std::process::id())),
     };
@@ -112,6 +115,17 @@ mod tests {
                     .any(|other| other.1.is_empty() != arguments.is_empty());
                 assert!(!mixed, "system call {number}");
             }
+        }
+    }
+
+    #[test]
+    fn only_the_proxy_role_can_write_at_an_offset_and_only_to_its_ring() {
+        for role in Role::ALL {
+            let calls: Vec<_> = permitted(role).iter().copied().flatten().collect();
+            let writes: Vec<_> = calls.iter().filter(|call| call.0 == libc::SYS_pwrite64).collect();
+            assert_eq!(writes.len(), usize::from(role == Role::Proxy));
+            let ring = Argument::Is(0, shared::descriptor::USAGE as u64);
+            assert!(writes.iter().all(|call| format!("{:?}", call.1[0]) == format!("{ring:?}")));
         }
     }
 

@@ -6,8 +6,9 @@
 use libc::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PROT_EXEC, SOCK_DGRAM, SOCK_STREAM, c_int, c_long,
 };
-use shared::descriptor::LISTENER;
+use shared::descriptor::{LISTENER, USAGE};
 use shared::id::Role;
+use shared::ring::RING_BYTES;
 
 /// Bits of `socket(2)`'s type that are flags, not a type.
 const SOCKET_FLAGS: c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -23,6 +24,8 @@ pub enum Argument {
     Without(u8, u64),
     /// The argument, apart from these bits, is this value.
     IsApartFrom(u8, u64, u64),
+    /// The argument, all 64 bits of it, is at most this value.
+    AtMost(u8, u64),
     /// The argument is the id of this process.
     OwnProcess(u8),
 }
@@ -35,7 +38,7 @@ const fn any(number: c_long) -> Call {
     Call(number, &[])
 }
 
-use Argument::{Is, IsApartFrom, IsNot, OwnProcess, Without};
+use Argument::{AtMost, Is, IsApartFrom, IsNot, OwnProcess, Without};
 
 /// Bytes in and out of what is already open, and being told when there are some. No `sendmsg`: it could hand descriptors
 /// to the supervisor.
@@ -79,6 +82,10 @@ const MEMORY: &[Call] = &[
 
 /// Sealed memory from the supervisor is read at an offset of our own.
 const SEALED_MEMORY: &[Call] = &[any(libc::SYS_pread64)];
+
+/// Usage events into the ring, and nowhere behind its end.
+const USAGE_RING: &[Call] =
+    &[Call(libc::SYS_pwrite64, &[Is(0, USAGE as u64), AtMost(3, RING_BYTES)])];
 
 /// Time, chance, waiting, and the bookkeeping of the one thread.
 const THREAD: &[Call] = &[
@@ -129,7 +136,7 @@ const UDP: Argument = Is(2, IPPROTO_UDP as u64);
 /// The groups of a role.
 pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
     match role {
-        Role::Proxy => &[STREAMS, LISTEN, MEMORY, SEALED_MEMORY, THREAD, END, DIAL],
+        Role::Proxy => &[STREAMS, LISTEN, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, DIAL],
         Role::Status => &[STREAMS, LISTEN, MEMORY, SEALED_MEMORY, THREAD, END],
     }
 }

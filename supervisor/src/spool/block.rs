@@ -1,0 +1,113 @@
+//! A block: up to a hundred events that are kept, sent and let go together.
+//!
+//! On disk it is `count u32 (little-endian), sealed bincode`, sealed for its table, number and count.
+
+use shared::codec::{self, CodecError};
+use shared::usage::UsageEvent;
+
+use crate::state::seal::{SealError, Sealer};
+
+/// The most events of a block: as many as one request to the Cloud may hold.
+pub const EVENTS_MAX: usize = 100;
+/// Bytes before the sealed part.
+const COUNT_BYTES: usize = 4;
+/// The most that one block may take when decoded: no record of a ring is longer than 32 KiB.
+const DECODED_MAX: usize = 64 * 1024 * 1024;
+
+/// Events as they are encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// How many events.
+    pub events: u32,
+    plain: Vec<u8>,
+}
+
+/// Why a block cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// Shorter than any block.
+    #[error("is cut short")]
+    Short,
+    /// Damaged or sealed elsewhere.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Sealed by us and no list of events.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+impl Block {
+    /// The block of some events.
+    pub fn of(events: &[UsageEvent]) -> Result<Self, CodecError> {
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        Ok(Self { events: count, plain: codec::encode(&events)? })
+    }
+
+    /// Its events.
+    pub fn open(&self) -> Result<Vec<UsageEvent>, CodecError> {
+        codec::decode::<_, DECODED_MAX>(&self.plain)
+    }
+
+    /// Memory it takes, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.plain.len() as u64
+    }
+
+    /// As it is written to disk under `number`.
+    pub fn seal(&self, number: u64, sealer: &Sealer) -> Result<Vec<u8>, SealError> {
+        let mut bytes = self.events.to_le_bytes().to_vec();
+        bytes.extend(sealer.seal(&place(number, self.events), &self.plain)?);
+        Ok(bytes)
+    }
+
+    /// How many events there are in a block on disk.
+    pub fn count(bytes: &[u8]) -> u32 {
+        bytes.first_chunk::<COUNT_BYTES>().map_or(0, |count| u32::from_le_bytes(*count))
+    }
+
+    /// The block that was written under `number`.
+    pub fn unseal(number: u64, bytes: &[u8], sealer: &Sealer) -> Result<Self, BlockError> {
+        let (count, sealed) = bytes.split_first_chunk::<COUNT_BYTES>().ok_or(BlockError::Short)?;
+        let events = u32::from_le_bytes(*count);
+        let plain = sealer.open(&place(number, events), sealed)?.to_vec();
+        Ok(Self { events, plain })
+    }
+}
+
+fn place(number: u64, events: u32) -> Vec<u8> {
+    format!("blocks/{number}/{events}").into_bytes()
+}
+
+/// Disk that a value of so many bytes takes: the database rounds up what is larger than half a page to a power of two.
+pub fn allocated(bytes: u64) -> u64 {
+    const PAGE: u64 = 4096;
+    let with_key = bytes.saturating_add(64);
+    if with_key <= PAGE / 2 { with_key } else { with_key.next_power_of_two().max(PAGE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::seal::DataKey;
+
+    #[test]
+    fn a_block_opens_under_its_own_number_and_count_alone() {
+        let sealer = DataKey::generate().unwrap().sealer(&[0; 16], "spool", "e").unwrap();
+        let events = vec![UsageEvent { event_id: "a".to_owned(), ..UsageEvent::default() }; 3];
+        let block = Block::of(&events).unwrap();
+        let mut sealed = block.seal(7, &sealer).unwrap();
+        assert_eq!(Block::count(&sealed), 3);
+        assert_eq!(Block::unseal(7, &sealed, &sealer).unwrap().open().unwrap(), events);
+        assert!(Block::unseal(8, &sealed, &sealer).is_err());
+        for length in 0..sealed.len() {
+            assert!(Block::unseal(7, &sealed[..length], &sealer).is_err());
+        }
+        sealed[0] = 2;
+        assert!(Block::unseal(7, &sealed, &sealer).is_err());
+    }
+
+    #[test]
+    fn what_a_block_takes_on_disk_is_never_told_too_low() {
+        assert_eq!([allocated(10), allocated(3000), allocated(45_000)], [74, 4096, 65_536]);
+    }
+}

@@ -1,0 +1,472 @@
+//! The thread of the spool: takes commands, reads rings, and commits in groups.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
+
+use shared::id::WorkerId;
+use shared::ring::Record;
+use shared::usage::UsageEvent;
+use shared::usage_total::{UsageTotal, nanos};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::dead_letters::{DeadLetter, DeadLetters};
+use super::disk::{Disk, Opened, unix};
+use super::ring_file::RingFile;
+use super::rings::{Read, Rings};
+use super::staged::Staged;
+use super::store::{Counts, End};
+use super::{Command, Facts, Home, Leased, Report};
+use crate::findings::{Findings, Topic};
+use crate::projection::report::rfc3339;
+
+/// How long changes gather for one commit.
+const GATHERING: Duration = Duration::from_millis(30);
+/// How often rings are looked at whose writers may still be there.
+const POLL: Duration = Duration::from_millis(100);
+/// How often the database is looked at while nothing happens.
+const IDLE: Duration = Duration::from_secs(1);
+/// Billionths of a dollar in a dollar.
+const NANOS: f64 = 1e9;
+
+/// What the thread owns.
+pub struct Keeper {
+    disk: Option<Disk>,
+    dead_letters: Option<DeadLetters>,
+    rings: Rings,
+    /// Rings from before, until the database says how far they were read.
+    found_rings: Vec<RingFile>,
+    staged: Staged,
+    /// Since when something is staged.
+    staged_since: Option<Instant>,
+    next: u64,
+    /// Blocks on their way, and how many events they hold.
+    leased: HashMap<u64, u64>,
+    /// Events in blocks that are done with, until the commit.
+    going: u64,
+    /// The database has been open.
+    was_open: bool,
+    facts: Facts,
+    /// The block whose first event is the oldest, and when that occurred.
+    oldest: Option<(u64, Option<SystemTime>)>,
+    counts: Counts,
+    findings: Findings,
+    reports: mpsc::UnboundedSender<Report>,
+    told: watch::Sender<Facts>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        home: Option<Home>,
+        left_over: Vec<RingFile>,
+        findings: Findings,
+        reports: mpsc::UnboundedSender<Report>,
+        told: watch::Sender<Facts>,
+    ) -> Self {
+        let disk = home.map(|home| Disk::new(home, findings.clone()));
+        let dead_letters =
+            disk.as_ref().map(|disk| DeadLetters::at(disk.state().join("dead_letters.jsonl")));
+        Self {
+            disk,
+            dead_letters,
+            rings: Rings::default(),
+            found_rings: left_over,
+            staged: Staged::default(),
+            staged_since: None,
+            next: 1,
+            leased: HashMap::new(),
+            going: 0,
+            was_open: false,
+            facts: Facts::default(),
+            oldest: None,
+            counts: Counts::default(),
+            findings,
+            reports,
+            told,
+        }
+    }
+
+    /// Runs until it is closed or every handle is gone.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            self.open(Instant::now());
+            let closing = match commands.recv_timeout(self.pause(Instant::now())) {
+                Ok(command) => self.take(command, commands),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for read in self.rings.abandoned() {
+                self.keep(read, None);
+            }
+            self.unfold();
+            let now = Instant::now();
+            let due = self.staged_since.is_some_and(|since| now >= since + GATHERING);
+            if due || closing.is_some() {
+                self.commit(now);
+            }
+            if let Some(done) = closing {
+                // What a ring held is on disk, and its file is gone: its row can go too.
+                self.commit(now);
+                let _ = done.send(());
+                return;
+            }
+            self.tell();
+        }
+    }
+
+    fn pause(&self, now: Instant) -> Duration {
+        let gathered = self.staged_since.map(|since| since + GATHERING);
+        let retry = self.disk.as_ref().and_then(Disk::retry_at);
+        let poll = (self.rings.left_over() > 0).then(|| now + POLL);
+        let next = [gathered, retry, poll].into_iter().flatten().min();
+        next.map_or(IDLE, |next| next.saturating_duration_since(now).min(IDLE))
+    }
+
+    /// Takes what waits, the one command that has come and those behind it. Says whom to tell at the end.
+    fn take(
+        &mut self,
+        first: Command,
+        commands: &Receiver<Command>,
+    ) -> Option<oneshot::Sender<()>> {
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Open(worker, ring) => self.rings.open(worker, ring),
+                Command::Told(worker, last) => {
+                    let read = self.rings.told(worker, last);
+                    self.keep(read, Some(worker));
+                    self.touch();
+                }
+                Command::Gone(worker) => {
+                    let read = self.rings.gone(worker);
+                    self.keep(read, None);
+                    self.touch();
+                }
+                Command::Lease { end, events_max, answer } => {
+                    let leased = self.lease(end, events_max);
+                    let numbers = leased.blocks.clone();
+                    if answer.send(leased).is_err() {
+                        self.leased.retain(|number, _| !numbers.contains(number));
+                    }
+                    self.tell();
+                }
+                Command::Settle { blocks, spent, dead } => self.settle(&blocks, &spent, &dead),
+                Command::Close(done) => return Some(done),
+            }
+            // A group does not grow for ever while a drain keeps asking.
+            let due = self.staged_since.is_some_and(|since| since.elapsed() >= GATHERING);
+            next = if due { None } else { commands.try_recv().ok() };
+        }
+        None
+    }
+
+    fn touch(&mut self) {
+        self.staged_since.get_or_insert_with(Instant::now);
+    }
+
+    fn open(&mut self, now: Instant) {
+        let Some(disk) = &mut self.disk else {
+            // Nothing is kept: rings from before are of no use.
+            self.found_rings.clear();
+            return;
+        };
+        let Some((opened, next)) = disk.try_open(now) else { return };
+        self.next = self.next.max(next);
+        self.counts = disk.counts();
+        if let Some(landed) = disk.landed() {
+            self.staged.landed(landed);
+        }
+        self.adopt(opened);
+        self.touch();
+    }
+
+    /// Rings from before go on where they were left; what there is to say about them is said once.
+    fn adopt(&mut self, opened: Opened) {
+        let files = std::mem::take(&mut self.found_rings);
+        let is_first = !std::mem::replace(&mut self.was_open, true);
+        for row in &opened.rings {
+            // Opened again after the disk had refused: the rings are ours, and live.
+            if !is_first {
+                break;
+            }
+            let at = i64::try_from(row.synced_at_unix).unwrap_or(i64::MAX);
+            info!(
+                ring = row.name,
+                sequence = row.place.sequence,
+                synced_at = rfc3339(at),
+                "the last run did not end in order: up to this usage record of that worker everything was on disk"
+            );
+            if !files.iter().any(|file| file.name == row.name) {
+                warn!(
+                    ring = row.name,
+                    "the ring is gone: what the worker wrote after that is lost"
+                );
+                self.staged.rings.insert(row.name.clone(), None);
+            }
+        }
+        for file in files {
+            let row = opened.rings.iter().find(|row| row.name == file.name);
+            self.rings.adopt(file, row.map(|row| row.place).unwrap_or_default());
+        }
+        if is_first && !opened.spend.is_empty() {
+            let spent = opened.spend.iter();
+            let spent = spent.map(|(key, sum)| (key.clone(), *sum as f64 / NANOS)).collect();
+            let _ = self.reports.send(Report::Spent(spent));
+        }
+    }
+
+    /// Keeps what was read of a ring.
+    fn keep(&mut self, read: Read, worker: Option<WorkerId>) {
+        if let (Some(fault), Some(worker)) = (read.fault, worker) {
+            let _ = self.reports.send(Report::Misbehaved(worker, fault));
+        }
+        if self.disk.is_none() || read.records.is_empty() {
+            return;
+        }
+        let (mut events, mut totals, mut spent) = (Vec::new(), Vec::new(), HashMap::new());
+        for record in read.records {
+            let (key, nano_usd) = match &record {
+                Record::Event(event) => (event.api_key_id.clone(), nanos(event.cost_usd)),
+                Record::Total(total) => (total.api_key_id.clone(), total.cost_nano_usd),
+            };
+            self.staged.spend(&key, nano_usd.into());
+            if nano_usd > 0 {
+                *spent.entry(key).or_default() += nano_usd as f64 / NANOS;
+            }
+            match record {
+                Record::Event(event) => events.push(*event),
+                Record::Total(total) => totals.push(total),
+            }
+        }
+        if !spent.is_empty() {
+            let _ = self.reports.send(Report::Spent(spent.into_iter().collect()));
+        }
+        for total in totals {
+            self.facts.shed += total.events;
+            self.staged.totals.add(total);
+        }
+        self.append(&events);
+        if let Some((ring, place)) = read.place {
+            self.staged.rings.insert(ring, Some(place));
+        }
+        self.touch();
+    }
+
+    fn append(&mut self, events: &[UsageEvent]) {
+        let cap = self.disk.as_ref().map_or(u64::MAX, Disk::bytes_max);
+        if self.counts.bytes.saturating_add(self.staged.bytes()) >= cap {
+            events.iter().for_each(|event| self.staged.totals.add(UsageTotal::of(event)));
+            self.shed(events.len() as u64, "the spool has reached managed.spool_max_bytes");
+            return;
+        }
+        let leased = &self.leased;
+        match self.staged.append(events, &mut self.next, |number| leased.contains_key(&number)) {
+            Ok(0) => {}
+            Ok(shed) => self.shed(shed, "the disk refuses, and there is no more memory for them"),
+            // Every event can be encoded: it came encoded.
+            Err(error) => error!(%error, "usage events cannot be kept"),
+        }
+    }
+
+    fn shed(&mut self, events: u64, reason: &str) {
+        self.facts.shed += events;
+        self.findings.found(
+            Topic::Usage,
+            format!(
+                "details of usage events are shed, totals per caller key, model and hour stay exact: {reason}; let the gateway reach the Cloud, or raise the cap"
+            ),
+        );
+    }
+
+    /// Totals become events again when there is room.
+    fn unfold(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        let used = self.counts.bytes.saturating_add(self.staged.bytes());
+        let has_room = used <= disk.bytes_max() / 2;
+        if self.counts.folded == 0 || !has_room || !self.staged.unfolded.is_empty() {
+            return;
+        }
+        let totals = disk.totals();
+        let mut events = Vec::new();
+        for (key, total) in totals {
+            self.staged.unfolded.insert(key);
+            events.extend(total.into_events(|| Uuid::new_v4().to_string()));
+        }
+        if !events.is_empty() {
+            let leased = &self.leased;
+            let is_leased = |number| leased.contains_key(&number);
+            if let Err(error) = self.staged.append(&events, &mut self.next, is_leased) {
+                error!(%error, "totals of usage cannot be kept");
+            }
+            self.touch();
+        }
+    }
+
+    fn commit(&mut self, now: Instant) {
+        let Some(disk) = &mut self.disk else {
+            self.staged_since = None;
+            self.rings.remove_finished();
+            self.answer();
+            return;
+        };
+        let written = self.staged.is_empty() || disk.commit(&self.staged, now);
+        // What the disk refuses is safe only as long as this process is, as the finding says; a worker cannot wait for it.
+        self.staged_since = None;
+        if disk.is_open() {
+            self.counts = disk.counts();
+        }
+        self.answer();
+        if !written {
+            return;
+        }
+        self.staged.clear();
+        self.going = 0;
+        for (ring, removed) in self.rings.remove_finished() {
+            if let Err(error) = removed {
+                warn!(ring, %error, "a usage ring that was read to its end cannot be removed");
+                continue;
+            }
+            self.staged.rings.insert(ring, None);
+            self.touch();
+        }
+        if self.counts.folded == 0 && self.counts.bytes < self.cap() / 2 {
+            self.settle_findings();
+        }
+    }
+
+    fn cap(&self) -> u64 {
+        self.disk.as_ref().map_or(u64::MAX, Disk::bytes_max)
+    }
+
+    /// Shedding is over. What the Cloud refuses is another finding of the same topic, and stays.
+    fn settle_findings(&self) {
+        let shedding = |text: &str| text.starts_with("details of usage events are shed");
+        let list = self.findings.list();
+        if list.iter().any(|(topic, it)| *topic == Topic::Usage && shedding(&it.text)) {
+            self.findings.settled(Topic::Usage);
+        }
+    }
+
+    fn answer(&mut self) {
+        for (worker, sequence) in self.rings.taken() {
+            let _ = self.reports.send(Report::Taken(worker, sequence));
+        }
+    }
+
+    fn lease(&mut self, end: End, events_max: usize) -> Leased {
+        let Some(disk) = &mut self.disk else { return Leased::default() };
+        let (leased, staged) = (&self.leased, &self.staged);
+        let skip = |number: u64| {
+            leased.contains_key(&number)
+                || staged.removed.contains(&number)
+                || staged.damaged.contains(&number)
+        };
+        let mut found = disk.blocks(end, events_max, skip);
+        if found.blocks.is_empty() && !disk.is_open() {
+            // The disk is away: what waits in memory is sent from there.
+            let free = staged.blocks.iter().find(|(number, _)| !leased.contains_key(*number));
+            found
+                .blocks
+                .extend(free.and_then(|(number, block)| Some((*number, block.open().ok()?))));
+        }
+        for (number, error) in found.damaged {
+            error!(
+                block = number,
+                error,
+                "usage events in the spool cannot be opened; they are set aside in its table `damaged`"
+            );
+            self.findings.found(
+                Topic::Spool,
+                format!("a block of usage events in {} cannot be opened: {error}; it is set aside in the table `damaged` of the spool", disk.state().display()),
+            );
+            self.staged.damaged.insert(number);
+            self.staged_since.get_or_insert_with(Instant::now);
+        }
+        let mut leased = Leased::default();
+        for (number, events) in found.blocks {
+            self.leased.insert(number, events.len() as u64);
+            leased.blocks.push(number);
+            leased.events.extend(events);
+        }
+        leased
+    }
+
+    fn settle(&mut self, blocks: &[u64], spent: &[(String, u64)], dead: &[DeadLetter]) {
+        if let (false, Some(file)) = (dead.is_empty(), &self.dead_letters) {
+            let at = rfc3339(i64::try_from(unix(SystemTime::now())).unwrap_or(i64::MAX));
+            let path = file.path().display();
+            if let Err(error) = file.write(dead, &at) {
+                self.findings.found(
+                    Topic::Spool,
+                    format!("dead letters cannot be written to {path}: {error}; the events stay in the spool: make room on the disk"),
+                );
+                self.leased.retain(|number, _| !blocks.contains(number));
+                return;
+            }
+            self.facts.dead_letters += dead.len() as u64;
+            let count = self.facts.dead_letters;
+            let reason = dead.first().map_or("", |letter| letter.reason.as_str());
+            self.findings.found(
+                Topic::Usage,
+                format!("the Cloud will not accept {count} usage events since the start, they are in {path}: {reason}"),
+            );
+        }
+        for number in blocks {
+            let events = self.leased.remove(number).unwrap_or_default();
+            if self.staged.remove(*number).is_none() {
+                self.staged.removed.insert(*number);
+                self.going += events;
+            }
+        }
+        for (key, nano_usd) in spent {
+            self.staged.spend(key, -i128::from(*nano_usd));
+        }
+        self.touch();
+    }
+
+    /// Tells how the spool stands.
+    fn tell(&mut self) {
+        let leased: u64 = self.leased.values().sum();
+        let there = self.counts.events.saturating_sub(self.going);
+        self.facts.waiting = there.saturating_add(self.staged.events());
+        // What is only in memory is sent from there if the disk is away, else after the commit.
+        let is_away = self.disk.as_ref().is_some_and(|disk| !disk.is_open());
+        let sendable = if is_away { self.staged.events() } else { there };
+        self.facts.free = sendable.saturating_sub(leased);
+        self.facts.folded = self.counts.folded;
+        self.facts.bytes = self.counts.bytes.saturating_add(self.staged.bytes());
+        self.facts.live_rings = self.rings.live();
+        self.facts.oldest = self.oldest();
+        self.told.send_if_modified(|told| {
+            let changed = *told != self.facts;
+            if changed {
+                told.clone_from(&self.facts);
+            }
+            changed
+        });
+    }
+
+    /// When the oldest event occurred: looked up again only when the oldest block is another.
+    fn oldest(&mut self) -> Option<SystemTime> {
+        if self.facts.waiting == 0 {
+            self.oldest = None;
+            return None;
+        }
+        let known = self.oldest.filter(|(number, _)| !self.staged.removed.contains(number));
+        if let Some((_, at)) = known {
+            return at;
+        }
+        let removed = &self.staged.removed;
+        let disk = self.disk.as_mut()?;
+        let found = disk.blocks(End::Oldest, 1, |number| removed.contains(&number));
+        let (number, events) = found.blocks.into_iter().next()?;
+        let moment = OffsetDateTime::parse(&events.first()?.occurred_at, &Rfc3339).ok();
+        let at = moment.map(SystemTime::from);
+        self.oldest = Some((number, at));
+        at
+    }
+}

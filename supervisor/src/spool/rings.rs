@@ -1,0 +1,205 @@
+//! Reading the rings of workers, believing nothing that is in them.
+
+use std::collections::{HashMap, VecDeque};
+
+use shared::id::WorkerId;
+use shared::ring::{Place, RING_BYTES, ReadError, Reader, Record};
+
+use super::ring_file::RingFile;
+
+/// Rings that are read: of workers that run, that have ended, and of supervisors that are gone.
+#[derive(Debug, Default)]
+pub struct Rings {
+    live: HashMap<WorkerId, Ring>,
+    /// Left over from before, their writers perhaps still there.
+    left_over: Vec<Ring>,
+    /// Read to the end; the files go once what they held is on disk.
+    finished: VecDeque<Ring>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    file: RingFile,
+    reader: Reader,
+    /// The worker has been promised an answer up to this sequence.
+    asked: Option<u64>,
+}
+
+/// What was read of one ring.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The records, oldest first.
+    pub records: Vec<Record>,
+    /// The ring, and how far it has been read; `None` if nothing was.
+    pub place: Option<(String, Place)>,
+    /// What the worker did that it may not do.
+    pub fault: Option<String>,
+}
+
+impl Ring {
+    /// Reads up to a sequence, or to the end. No ring holds more than its size at a time, whoever writes meanwhile.
+    fn read(&mut self, last: Option<u64>) -> Read {
+        let mut read = Read::default();
+        let start = self.reader.place();
+        while last.is_none_or(|last| self.reader.place().sequence < last) {
+            if self.reader.place().position.saturating_sub(start.position) >= RING_BYTES {
+                break;
+            }
+            match self.reader.next_record() {
+                Ok(record) => read.records.push(record),
+                // The end, of a ring that is read to its end.
+                Err(ReadError::Absent(_)) if last.is_none() => break,
+                Err(error) => {
+                    read.fault = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        let place = self.reader.place();
+        read.place = (place != start).then(|| (self.file.name.clone(), place));
+        read
+    }
+}
+
+impl Rings {
+    /// Takes over the ring of a new worker.
+    pub fn open(&mut self, worker: WorkerId, file: RingFile) {
+        if let Some(ring) = ring(file, Place::default()) {
+            self.live.insert(worker, ring);
+        }
+    }
+
+    /// Takes over a ring from before, which was read as far as `place`.
+    pub fn adopt(&mut self, file: RingFile, place: Place) {
+        self.left_over.extend(ring(file, place));
+    }
+
+    /// A worker says that there are records up to `last`.
+    pub fn told(&mut self, worker: WorkerId, last: u64) -> Read {
+        let Some(ring) = self.live.get_mut(&worker) else { return Read::default() };
+        if last <= ring.reader.place().sequence || ring.asked.is_some() {
+            let fault = Some("it said there was usage where there can be none".to_owned());
+            return Read { fault, ..Read::default() };
+        }
+        let mut read = ring.read(Some(last));
+        if read.fault.is_none() && ring.reader.place().sequence < last {
+            read.fault = Some("its usage ring holds more than it has room for".to_owned());
+        }
+        ring.asked = read.fault.is_none().then_some(last);
+        read
+    }
+
+    /// A worker is gone: what else it has written counts too.
+    pub fn gone(&mut self, worker: WorkerId) -> Read {
+        let Some(mut ring) = self.live.remove(&worker) else { return Read::default() };
+        let read = ring.read(None);
+        self.finished.push_back(ring);
+        read
+    }
+
+    /// What was left over by writers that are gone now.
+    pub fn abandoned(&mut self) -> Vec<Read> {
+        let (done, waiting) = self.left_over.drain(..).partition(|ring| ring.file.is_abandoned());
+        self.left_over = waiting;
+        let mut done: Vec<Ring> = done;
+        let reads = done.iter_mut().map(|ring| ring.read(None)).collect();
+        self.finished.extend(done);
+        reads
+    }
+
+    /// Everything read so far is safe. Whom to answer, and up to which sequence.
+    pub fn taken(&mut self) -> Vec<(WorkerId, u64)> {
+        let asked = self.live.iter_mut();
+        asked.filter_map(|(worker, ring)| Some((*worker, ring.asked.take()?))).collect()
+    }
+
+    /// Removes the files of rings that were read to the end, and names them.
+    pub fn remove_finished(&mut self) -> Vec<(String, std::io::Result<()>)> {
+        self.finished.drain(..).map(|ring| (ring.file.name.clone(), ring.file.remove())).collect()
+    }
+
+    /// Rings of workers that run.
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Rings whose writer has to be waited for.
+    pub fn left_over(&self) -> usize {
+        self.left_over.len()
+    }
+}
+
+fn ring(file: RingFile, place: Place) -> Option<Ring> {
+    let reader = Reader::new(file.file.try_clone().ok()?, RING_BYTES, place);
+    Some(Ring { file, reader, asked: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use shared::ring::Writer;
+    use shared::usage::UsageEvent;
+
+    use super::*;
+    use crate::spool::ring_file::RingFolders;
+
+    fn rings() -> (Rings, Writer, File) {
+        let (file, writer, _) = RingFolders::default().make(WorkerId(1)).unwrap();
+        let raw = File::from(writer.try_clone().unwrap());
+        let mut rings = Rings::default();
+        rings.open(WorkerId(1), file);
+        (rings, Writer::new(File::from(writer), RING_BYTES), raw)
+    }
+
+    fn event() -> Record {
+        Record::Event(Box::new(UsageEvent { event_id: "e".to_owned(), ..UsageEvent::default() }))
+    }
+
+    #[test]
+    fn what_a_worker_tells_of_is_read_once_and_answered_once() {
+        let (mut rings, mut writer, _) = rings();
+        writer.push(&event()).unwrap();
+        writer.push(&event()).unwrap();
+        let read = rings.told(WorkerId(1), 2);
+        assert_eq!((read.records.len(), read.fault), (2, None));
+        assert_eq!(rings.taken(), [(WorkerId(1), 2)]);
+        assert_eq!(rings.taken(), []);
+    }
+
+    #[test]
+    fn a_worker_that_tells_of_what_is_not_there_is_at_fault_and_what_was_valid_counts() {
+        let (mut rings, mut writer, _) = rings();
+        writer.push(&event()).unwrap();
+        let read = rings.told(WorkerId(1), 3);
+        assert_eq!(read.records.len(), 1);
+        assert!(read.fault.unwrap().contains("no record 2"));
+        assert_eq!(rings.taken(), []);
+        assert!(rings.told(WorkerId(1), 1).fault.is_some(), "it was told before");
+    }
+
+    #[test]
+    fn asking_again_before_the_answer_is_a_fault() {
+        let (mut rings, mut writer, _) = rings();
+        writer.push(&event()).unwrap();
+        assert_eq!(rings.told(WorkerId(1), 1).fault, None);
+        writer.push(&event()).unwrap();
+        assert!(rings.told(WorkerId(1), 2).fault.is_some());
+    }
+
+    #[test]
+    fn the_rest_of_a_dead_workers_ring_counts_up_to_the_first_damage() {
+        let (mut rings, mut writer, raw) = rings();
+        for _ in 0..3 {
+            writer.push(&event()).unwrap();
+        }
+        rings.told(WorkerId(1), 1);
+        let third = rings.live[&WorkerId(1)].reader.place().position * 2;
+        raw.write_all_at(&[0xff; 8], third).unwrap();
+        let read = rings.gone(WorkerId(1));
+        assert_eq!((read.records.len(), read.fault), (1, None));
+        assert_eq!(rings.remove_finished().len(), 1);
+        assert_eq!(rings.gone(WorkerId(1)).records, []);
+    }
+}
