@@ -17,6 +17,7 @@
 //! | | 6 `Series` | metric series and its slots | | after welcome |
 //! | | 7 `Pong` | number, requests in flight | | after welcome |
 //! | | 8 `Fetch` | which page | | status role |
+//! | | 9 `KeysInUse` | caller keys, how often used | | serving, draining |
 //! | supervisor → worker | 1 `Welcome` | | settings, as sealed memory | |
 //! | | 2 `Configuration` | revision, whole or change | sealed memory | |
 //! | | 3 `Ping` | number | | |
@@ -24,6 +25,7 @@
 //! | | 5 `Drain` | | | |
 //! | | 6 `Page` | HTTP status, content type | sealed memory | |
 //! | | 7 `Activate` | | | |
+//! | | 9 `Budgets` | whole or change | verdicts, as sealed memory | |
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
@@ -135,6 +137,8 @@ pub enum ToSupervisor {
     Pong(u64, u32),
     /// The status role asks for a page; the answer carries the same request id.
     Fetch(Page),
+    /// Caller keys whose budget requests depend on, and how many requests of each came since it was last told.
+    KeysInUse(Vec<(String, u32)>),
 }
 
 /// What the supervisor says.
@@ -159,6 +163,11 @@ pub enum ToWorker {
     Page(u16, String),
     /// Accept connections.
     Activate,
+    /// Budget verdicts in the sealed memory that comes along: all of them, or those that are new.
+    Budgets {
+        /// Whether they replace everything.
+        whole: bool,
+    },
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -188,6 +197,7 @@ impl Message for ToSupervisor {
             Self::Series(_) => 6,
             Self::Pong(..) => 7,
             Self::Fetch(_) => 8,
+            Self::KeysInUse(_) => 9,
         }
     }
 
@@ -200,6 +210,7 @@ impl Message for ToSupervisor {
             Self::Series(series) => codec::encode(series),
             Self::Pong(number, in_flight) => codec::encode(&(number, in_flight)),
             Self::Fetch(page) => codec::encode(page),
+            Self::KeysInUse(keys) => codec::encode(keys),
             Self::Ready => codec::encode(&()),
         }
     }
@@ -214,6 +225,7 @@ impl Message for ToSupervisor {
             6 => Self::Series(body(kind, bytes)?),
             7 => body(kind, bytes).map(|(number, in_flight)| Self::Pong(number, in_flight))?,
             8 => Self::Fetch(body(kind, bytes)?),
+            9 => Self::KeysInUse(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -229,6 +241,7 @@ impl Message for ToWorker {
             Self::Drain => 5,
             Self::Page(..) => 6,
             Self::Activate => 7,
+            Self::Budgets { .. } => 9,
         }
     }
 
@@ -237,6 +250,7 @@ impl Message for ToWorker {
             Self::Configuration { revision, whole } => codec::encode(&(revision, whole)),
             Self::Ping(number) => codec::encode(number),
             Self::Page(status, content_type) => codec::encode(&(status, content_type)),
+            Self::Budgets { whole } => codec::encode(whole),
             Self::Welcome | Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
         }
     }
@@ -251,6 +265,7 @@ impl Message for ToWorker {
             5 => body(kind, bytes).map(|()| Self::Drain)?,
             6 => body(kind, bytes).map(|(status, content)| Self::Page(status, content))?,
             7 => body(kind, bytes).map(|()| Self::Activate)?,
+            9 => body(kind, bytes).map(|whole| Self::Budgets { whole })?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -287,6 +302,7 @@ mod tests {
             ToSupervisor::Series(Series { family: 2, first_slot: 9, labels: vec!["a".to_owned()] }),
             ToSupervisor::Pong(1, 2),
             ToSupervisor::Fetch(Page::Config),
+            ToSupervisor::KeysInUse(vec![("k".to_owned(), 3)]),
         ]
     }
 
@@ -299,6 +315,7 @@ mod tests {
             ToWorker::Drain,
             ToWorker::Page(503, "text/plain".to_owned()),
             ToWorker::Activate,
+            ToWorker::Budgets { whole: true },
         ]
     }
 
@@ -329,11 +346,12 @@ mod tests {
                 "6 0209010161".to_owned(),
                 "7 0102".to_owned(),
                 "8 01".to_owned(),
+                "9 01016b03".to_owned(),
             ]
         );
         assert_eq!(
             golden(from_supervisor()),
-            ["1 ", "2 0a01", "3 03", "4 ", "5 ", "6 fbf7010a746578742f706c61696e", "7 "]
+            ["1 ", "2 0a01", "3 03", "4 ", "5 ", "6 fbf7010a746578742f706c61696e", "7 ", "9 01"]
         );
     }
 
@@ -357,7 +375,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused() {
-        for kind in [0, 9, u16::MAX] {
+        for kind in [0, 10, u16::MAX] {
             assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
         }
         for kind in [0, 8, u16::MAX] {

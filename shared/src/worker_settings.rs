@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 
+use crate::budget::Verdict;
 use crate::cidr::Cidr;
 
 /// Settings of the proxy role. Durations are in milliseconds; 0 means none.
@@ -29,6 +30,8 @@ pub struct ProxySettings {
     pub env_id: String,
     /// Whether a line is logged for each request.
     pub access_log: bool,
+    /// What applies to a caller key of whose budget nothing is known; `None` = nobody keeps budgets.
+    pub budget_unknown: Option<Verdict>,
 }
 
 /// Settings of upstream calls. Durations are in milliseconds; 0 means none.

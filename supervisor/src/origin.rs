@@ -1,6 +1,7 @@
 //! Where resources come from and whom the gateway reports to: AISIX Cloud, or an etcd of one's own.
 
 use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::bundle::{Bundle, BundleError};
+use crate::cloud::budget::Budgets;
+use crate::cloud::budget::file_store::FileStore;
 use crate::cloud::heartbeat::{self, Facts, OutcomeCell};
 use crate::cloud::manager::{Manager, Session};
 use crate::cloud::tls::{Credentials, CredentialsInForce, Identity, IdentityError};
@@ -91,11 +94,24 @@ impl Cloud {
 
     /// A connection to the manager, made when it is first used.
     pub fn session(&self, dial: &Arc<dyn Dial>) -> Session {
-        Session::new(Manager {
+        Session::new(self.manager(dial))
+    }
+
+    /// Starts to follow the budgets of caller keys.
+    pub fn budgets(&self, dial: &Arc<dyn Dial>, findings: Findings) -> io::Result<Budgets> {
+        let (directory, data_key) = (self.managed.state_dir(), self.data_key.clone());
+        let store = FileStore::open(directory, data_key, &self.bundle.env_id)?;
+        let manager = self.manager(dial);
+        let session = move || Session::new(manager.clone());
+        Ok(Budgets::start(self.managed.budgets, Arc::new(store), session, findings))
+    }
+
+    fn manager(&self, dial: &Arc<dyn Dial>) -> Manager {
+        Manager {
             url: self.managed.manager.clone(),
             dial: Arc::clone(dial),
             credentials: self.credentials.clone(),
-        })
+        }
     }
 
     /// Starts the heartbeat, unless the identity lacks the id that it is sent under.

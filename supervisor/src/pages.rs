@@ -11,6 +11,7 @@ use shared::id::Revision;
 use shared::memory;
 use shared::message::{Page, ToWorker};
 
+use crate::cloud::budget::{self, Budgets};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::telemetry::Telemetry;
 use crate::findings::Findings;
@@ -29,6 +30,8 @@ pub struct Sources {
     pub telemetry: Telemetry,
     /// State of the heartbeat.
     pub heartbeat: OutcomeCell,
+    /// State of the budgets; `None` where nobody keeps any.
+    pub budgets: Option<Budgets>,
     /// What is not as it should be.
     pub findings: Findings,
     /// When the certificate in force expires, in seconds since 1970 UTC.
@@ -67,7 +70,9 @@ pub async fn make(
                 certificate_expires_at_unix: sources.certificate_expires_at_unix,
                 uptime_seconds: sources.started.elapsed().as_secs(),
             };
-            let text = sources.collector.borrow_mut().render(&node.families());
+            let mut families = node.families();
+            families.extend(sources.budgets.iter().flat_map(Budgets::families));
+            let text = sources.collector.borrow_mut().render(&families);
             (200, metrics::CONTENT_TYPE, text)
         }
     };
@@ -81,6 +86,7 @@ struct ManagedStatus {
     certificate_expires_at: Option<String>,
     heartbeat: HeartbeatStatus,
     usage: UsageStatus,
+    budgets: Option<budget::Status>,
     findings: Vec<FindingStatus>,
 }
 
@@ -129,6 +135,7 @@ impl Sources {
                 last_success_at: usage.last_success.map(moment),
                 error: usage.error,
             },
+            budgets: self.budgets.as_ref().map(Budgets::status),
             findings: findings.collect(),
         }
     }

@@ -198,6 +198,16 @@ async fn serve(
         Origin::Etcd(_) => None,
     };
     let (telemetry, upload) = telemetry::new(Spool::with_capacity(EVENTS_MAX), session);
+    let budgets = match &origin {
+        Origin::Cloud(cloud) => Some(
+            cloud.budgets(&dial, findings.clone()).map_err(system("starting to follow budgets"))?,
+        ),
+        Origin::Etcd(_) => None,
+    };
+    let upload = match &budgets {
+        Some(budgets) => upload.telling(Arc::new(budgets.clone())),
+        None => upload,
+    };
     tokio::task::spawn_local(upload.run());
 
     let applied = Rc::new(Cell::new(None));
@@ -229,6 +239,7 @@ async fn serve(
             projection,
             telemetry,
             heartbeat,
+            budgets,
             findings,
             certificate_expires_at_unix: expires,
             started: now,

@@ -17,6 +17,8 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
+use crate::cloud::budget::Budgets;
+use crate::cloud::spend::SpendSink;
 use crate::configuration::Configuration;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::metrics::{Collector, WorkerFacts};
@@ -108,9 +110,13 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             _ = terminate.recv() => supervisor.signalled("SIGTERM"),
             _ = interrupt.recv() => supervisor.signalled("SIGINT"),
             _ = hangup.recv() => info!("SIGHUP has no effect in this build"),
+            () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
         supervisor.advance(Instant::now());
+    }
+    if let Some(budgets) = &supervisor.parts.sources.budgets {
+        budgets.keep();
     }
     let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
     match supervisor.parts.sources.telemetry.flush(deadline).await {
@@ -118,6 +124,14 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         left => warn!("ended; {left} usage events did not reach the Cloud and are lost"),
     }
     Ok(())
+}
+
+/// Returns when there are budget verdicts to tell.
+async fn news(budgets: Option<&Budgets>) {
+    match budgets {
+        Some(budgets) => budgets.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, RunError> {
@@ -144,7 +158,9 @@ impl Supervisor {
 
     fn handle(&mut self, event: Event) -> Result<(), Unconfined> {
         let now = Instant::now();
-        let happenings = self.parts.fleet.handle(event, &mut self.configuration, now)?;
+        let budgets = self.parts.sources.budgets.as_ref();
+        let happenings =
+            self.parts.fleet.handle(event, &mut self.configuration, budgets, now)?;
         self.act(happenings, now);
         Ok(())
     }
@@ -153,7 +169,19 @@ impl Supervisor {
         self.note_applied();
         for happening in happenings {
             match happening {
-                Happening::Usage(events) => self.parts.sources.telemetry.append(events),
+                Happening::Usage(events) => {
+                    if let Some(budgets) = &self.parts.sources.budgets {
+                        for event in &events {
+                            budgets.spent(&event.api_key_id, event.cost_usd);
+                        }
+                    }
+                    self.parts.sources.telemetry.append(events);
+                }
+                Happening::KeysInUse(keys) => {
+                    if let Some(budgets) = &self.parts.sources.budgets {
+                        budgets.used(&keys);
+                    }
+                }
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
                 Happening::Gone(id) => self.collector(|c| c.worker_gone(id)),
                 Happening::Series(id, series) => {
@@ -209,12 +237,25 @@ impl Supervisor {
 
     fn take_in(&mut self, update: Update) {
         let revision = update.revision;
+        if let Some(budgets) = &self.parts.sources.budgets {
+            budgets.projected(update.whole, &update.changes);
+        }
         match self.configuration.apply(revision, update.whole, update.changes) {
             Ok(delivery) => self.parts.fleet.deliver(&delivery),
             Err(error) => {
                 error!(%revision, %error, "cannot hand a change to the workers; trying again");
                 self.owed = true;
             }
+        }
+    }
+
+    /// Verdicts that changed go to every worker at once; those that cannot be handed over now go with the next.
+    fn tell_budgets(&mut self) {
+        let Some(budgets) = &self.parts.sources.budgets else { return };
+        match budgets.news() {
+            Ok(Some(memory)) => self.parts.fleet.tell_budgets(&Rc::new(memory)),
+            Ok(None) => {}
+            Err(error) => error!(%error, "cannot hand budget verdicts to the workers"),
         }
     }
 

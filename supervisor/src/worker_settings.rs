@@ -7,7 +7,7 @@ use shared::worker_settings::{
     ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
 };
 
-use crate::settings::{MetricsListener, Settings, Upstream};
+use crate::settings::{MetricsListener, Settings, Source, Upstream};
 
 /// Settings of the proxy role. `env_id` labels metrics.
 pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSettings {
@@ -23,6 +23,10 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
         sse_keepalive_ms: millis(settings.downstream.sse_keepalive),
         env_id: env_id.to_owned(),
         access_log: settings.observability.access_log,
+        budget_unknown: match &settings.source {
+            Source::Managed(managed) => Some(managed.budgets.unknown()),
+            Source::Etcd(_) | Source::File(_) => None,
+        },
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), proxy.address, log_filter)
 }

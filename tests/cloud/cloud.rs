@@ -1,7 +1,8 @@
 //! What the manager API, the etcd API and the view share.
 
 use crate::{
-    authority::Authority, etcd::Projection, faults::Faults, ledger::Ledger, resources::Budgets,
+    authority::Authority, etcd::Projection, faults::Faults, ledger::Ledger,
+    manager::budget::Checks, resources::Budgets,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -18,6 +19,8 @@ pub struct Cloud {
     pub projection: Projection,
     /// Answers about budgets.
     pub budgets: RwLock<Budgets>,
+    /// What was asked about budgets.
+    pub budget_checks: Mutex<Checks>,
     /// What was reported.
     pub ledger: Mutex<Ledger>,
     /// What goes wrong on purpose.

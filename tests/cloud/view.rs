@@ -10,7 +10,11 @@ use http::{Method, Request, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, PoisonError},
+};
 use tokio::net::TcpListener;
 
 const FAULT_BYTES_MAX: usize = 64 * 1024;
@@ -22,6 +26,7 @@ GET    /environments                   environments, their resources by kind, th
 GET    /heartbeats[?env=]              the latest heartbeat of each instance, with count and received_at
 GET    /usage[?env=&request_id=]       usage events in the order of their arrival
 GET    /usage/totals                   tokens per environment, model and caller key
+GET    /budget_checks                  how often was asked about each caller key, and how often at a time
 GET    /faults                         faults in force in the manager API
 POST   /faults                         add one: {\"path\":\"/dp/telemetry\",\"status\":503,\"times\":3,\"delay_ms\":0,\"retry_after\":1}
 DELETE /faults                         remove all
@@ -66,7 +71,14 @@ async fn answer(cloud: &Cloud, request: Request<Incoming>) -> Reply {
             reply::json(StatusCode::OK, &cloud.ledger().usage(env_id, request_id.as_deref()))
         }
         ("/usage/totals", &Method::GET) => reply::json(StatusCode::OK, &cloud.ledger().totals()),
-        ("/" | "/environments" | "/heartbeats" | "/usage" | "/usage/totals", other) => {
+        ("/budget_checks", &Method::GET) => {
+            let checks = cloud.budget_checks.lock().unwrap_or_else(PoisonError::into_inner);
+            reply::json(StatusCode::OK, &checks.list())
+        }
+        (
+            "/" | "/environments" | "/heartbeats" | "/usage" | "/usage/totals" | "/budget_checks",
+            other,
+        ) => {
             reply::wrong_method(other, "GET")
         }
         (path, _) => reply::unknown_path(path),

@@ -116,6 +116,12 @@ impl Gateway {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
+    /// `/status/managed` as it is now.
+    pub async fn status_managed(&self) -> Value {
+        let answer = client::fetch(self.status, "/status/managed").await.expect("status is served");
+        answer.json().await.expect("status is served")
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&mut self) {
         self.signal(Signal::SIGTERM);

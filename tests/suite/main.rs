@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod budgets;
+mod budgets_outage;
 mod cloud_outage;
 mod confinement;
 mod logs;

@@ -9,7 +9,7 @@ mod provider_key;
 use bincode::{Decode, Encode};
 
 pub use api_key::{ApiKey, KeyHash};
-pub use model::{DirectModel, Model, ModelKind};
+pub use model::{Cost, DirectModel, Model, ModelKind};
 pub use provider_key::{Adapter, Endpoint, EndpointError, ProviderKey, TelemetryTags, UpstreamTls};
 
 /// The kinds of resource that a worker knows. The name is the segment of the key in the projection.

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::batch::{Answer, Batches, Step, Verdict};
 use super::manager::Session;
+use super::spend::SpendSink;
 use crate::backoff::chance;
 use crate::spool::{Counters, Spool};
 
@@ -72,6 +73,7 @@ pub struct Upload {
     batches: Batches,
     hurry: watch::Receiver<bool>,
     empty: watch::Sender<bool>,
+    spending: Option<Arc<dyn SpendSink>>,
 }
 
 /// A handle, and the task to be spawned for it. Without a session (no Cloud) events pass through the spool and
@@ -83,7 +85,7 @@ pub fn new(spool: Spool, session: Option<Session>) -> (Telemetry, Upload) {
     let (empty, empty_seen) = watch::channel(true);
     let telemetry = Telemetry { common: Arc::clone(&common), hurry, empty: empty_seen };
     let batches = Batches::default();
-    (telemetry, Upload { common, session, batches, hurry: hurry_seen, empty })
+    (telemetry, Upload { common, session, batches, hurry: hurry_seen, empty, spending: None })
 }
 
 impl Common {
@@ -130,6 +132,12 @@ impl Telemetry {
 }
 
 impl Upload {
+    /// Tells `spending` what the Cloud has accepted, or never will.
+    pub fn telling(mut self, spending: Arc<dyn SpendSink>) -> Self {
+        self.spending = Some(spending);
+        self
+    }
+
     /// Sends until it is dropped.
     pub async fn run(mut self) {
         loop {
@@ -197,6 +205,12 @@ impl Upload {
             (Verdict::GiveUp | Verdict::Keep, _) => {}
         }
         if verdict != Verdict::Keep {
+            let now = std::time::Instant::now();
+            for event in self.spending.iter().flat_map(|_| &batch).map(|(_, event)| event) {
+                if let Some(spending) = &self.spending {
+                    spending.delivered(&event.api_key_id, event.cost_usd, now);
+                }
+            }
             state.spool.acknowledge(batch.iter().map(|(sequence, _)| *sequence));
         }
     }

@@ -10,11 +10,15 @@ use super::environment::Environment;
 use super::error::Problem;
 use super::raw::Raw;
 use crate::bundle::source::{BundleSource, Written};
+use crate::cloud::budget::{Moment, Rules};
 use crate::cloud::manager::ManagerUrl;
 use crate::pem;
 
 /// Shortest and longest time between heartbeats; others are clamped. As published.
 const HEARTBEAT_SECS: (u64, u64) = (5, 300);
+
+/// Longer than this, the age of a budget decision is no limit: a thousand years.
+const STALE_LONGEST: Duration = Duration::from_secs(1_000 * 366 * 86_400);
 
 /// Where resources come from.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub struct Managed {
     pub dp_id_file: PathBuf,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// What applies to budgets without the Cloud.
+    pub budgets: Rules,
 }
 
 /// An etcd without a Cloud.
@@ -135,6 +141,7 @@ impl Managed {
             heartbeat_interval: Duration::from_secs(
                 interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
             ),
+            budgets: budgets(raw),
         })
     }
 
@@ -171,6 +178,14 @@ fn at_root(endpoint: Endpoint) -> Result<Endpoint, String> {
         Ok(endpoint)
     } else {
         Err(format!("{endpoint} must not have a path"))
+    }
+}
+
+fn budgets(raw: &Raw) -> Rules {
+    let stale_max = raw.seconds("managed.budget_stale_max_secs").min(STALE_LONGEST).as_millis();
+    Rules {
+        stale_max: Moment::try_from(stale_max).unwrap_or(Moment::MAX),
+        unknown_allowed: raw.text("managed.budget_unknown") == Some("allow"),
     }
 }
 

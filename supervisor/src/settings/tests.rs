@@ -373,7 +373,7 @@ fn what_is_accepted_without_effect_is_listed_by_key() {
         ("AISIX_SERVICE_HOST", "10.0.0.1"),
     ];
     let loaded = load_file("c.yaml", STANDALONE, &variables).unwrap();
-    let listed = ["admin.enabled", "managed.budget_stale_max_secs", "upstream.retries"];
+    let listed = ["admin.enabled", "upstream.retries"];
     assert_eq!(loaded.not_yet_in_effect, listed);
     assert_eq!(loaded.ignored_variables, ["AISIX_SERVICE_HOST"]);
     let managed = load_file("c.yaml", MANAGED, &[&variables[..], &[URL]].concat()).unwrap();

@@ -91,17 +91,20 @@ async fn attempted(
     account: &mut Account,
     request: &ChatRequest,
 ) -> Result<(Reply, Limits), RequestError> {
-    let (target, limits) = {
-        let proxy = account.proxy.clone();
-        let tables = proxy.tables.borrow();
-        let found = resolve::model(&tables, &request.model)?;
+    let proxy = account.proxy.clone();
+    let found = {
+        let found = resolve::model(&proxy.tables.borrow(), &request.model)?;
         account.model = Some(found.model.clone());
         if let Some(caller) = &account.caller {
             resolve::permission(caller, &found, &request.model, account.client_ip)?;
         }
-        let target = resolve::target(&tables, &found)?;
-        (target, Limits::of(&found.model, &proxy.settings.upstream))
+        found
     };
+    if let Some(caller) = &account.caller {
+        proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
+    }
+    let target = resolve::target(&proxy.tables.borrow(), &found)?;
+    let limits = Limits::of(&found.model, &proxy.settings.upstream);
     account.target = Some(target.clone());
     let reply = attempt::run(account, &target, request, limits).await?;
     Ok((reply, limits))

@@ -53,6 +53,7 @@ pub(crate) fn test_settings() -> ProxySettings {
         sse_keepalive_ms: 0,
         env_id: "env-1".to_owned(),
         access_log: true,
+        budget_unknown: None,
     }
 }
 
@@ -157,6 +158,7 @@ pub(super) fn model(id: &str, name: &str, provider_key_id: &str) -> Model {
             provider: "openai".to_owned(),
             model_name: "gpt-up".to_owned(),
             provider_key_id: provider_key_id.to_owned(),
+            cost: None,
         }),
         timeout_ms: None,
         stream_timeout_ms: None,
