@@ -17,6 +17,7 @@
 //! | | 6 `Series` | metric series and its slots | | after welcome |
 //! | | 7 `Pong` | number, requests in flight | | after welcome |
 //! | | 8 `Fetch` | which page | | status role |
+//! | | 9 `KeysInUse` | caller keys, how often used | | serving, draining |
 //! | supervisor → worker | 1 `Welcome` | | settings, as sealed memory | |
 //! | | 2 `Configuration` | revision, whole or change | sealed memory | |
 //! | | 3 `Ping` | number | | |
@@ -25,6 +26,7 @@
 //! | | 6 `Page` | HTTP status, content type | sealed memory | |
 //! | | 7 `Activate` | | | |
 //! | | 8 `UsageTaken` | sequence of the last record that is safe | | |
+//! | | 9 `Budgets` | whole or change | verdicts, as sealed memory | |
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
@@ -135,6 +137,8 @@ pub enum ToSupervisor {
     Pong(u64, u32),
     /// The status role asks for a page; the answer carries the same request id.
     Fetch(Page),
+    /// Caller keys whose budget requests depend on, and how many requests of each came since it was last told.
+    KeysInUse(Vec<(String, u32)>),
 }
 
 /// What the supervisor says.
@@ -161,6 +165,11 @@ pub enum ToWorker {
     Activate,
     /// Every record of the usage ring up to this sequence is safe: its place is free.
     UsageTaken(u64),
+    /// Budget verdicts in the sealed memory that comes along: all of them, or those that are new.
+    Budgets {
+        /// Whether they replace everything.
+        whole: bool,
+    },
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -190,6 +199,7 @@ impl Message for ToSupervisor {
             Self::Series(_) => 6,
             Self::Pong(..) => 7,
             Self::Fetch(_) => 8,
+            Self::KeysInUse(_) => 9,
         }
     }
 
@@ -202,6 +212,7 @@ impl Message for ToSupervisor {
             Self::Series(series) => codec::encode(series),
             Self::Pong(number, in_flight) => codec::encode(&(number, in_flight)),
             Self::Fetch(page) => codec::encode(page),
+            Self::KeysInUse(keys) => codec::encode(keys),
             Self::Ready => codec::encode(&()),
         }
     }
@@ -216,6 +227,7 @@ impl Message for ToSupervisor {
             6 => Self::Series(body(kind, bytes)?),
             7 => body(kind, bytes).map(|(number, in_flight)| Self::Pong(number, in_flight))?,
             8 => Self::Fetch(body(kind, bytes)?),
+            9 => Self::KeysInUse(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -232,6 +244,7 @@ impl Message for ToWorker {
             Self::Page(..) => 6,
             Self::Activate => 7,
             Self::UsageTaken(_) => 8,
+            Self::Budgets { .. } => 9,
         }
     }
 
@@ -241,6 +254,7 @@ impl Message for ToWorker {
             Self::Ping(number) => codec::encode(number),
             Self::Page(status, content_type) => codec::encode(&(status, content_type)),
             Self::UsageTaken(sequence) => codec::encode(sequence),
+            Self::Budgets { whole } => codec::encode(whole),
             Self::Welcome | Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
         }
     }
@@ -256,6 +270,7 @@ impl Message for ToWorker {
             6 => body(kind, bytes).map(|(status, content)| Self::Page(status, content))?,
             7 => body(kind, bytes).map(|()| Self::Activate)?,
             8 => Self::UsageTaken(body(kind, bytes)?),
+            9 => body(kind, bytes).map(|whole| Self::Budgets { whole })?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -289,6 +304,7 @@ mod tests {
             ToSupervisor::Series(Series { family: 2, first_slot: 9, labels: vec!["a".to_owned()] }),
             ToSupervisor::Pong(1, 2),
             ToSupervisor::Fetch(Page::Config),
+            ToSupervisor::KeysInUse(vec![("k".to_owned(), 3)]),
         ]
     }
 
@@ -302,6 +318,7 @@ mod tests {
             ToWorker::Page(503, "text/plain".to_owned()),
             ToWorker::Activate,
             ToWorker::UsageTaken(9),
+            ToWorker::Budgets { whole: true },
         ]
     }
 
@@ -330,11 +347,22 @@ mod tests {
                 "6 0209010161".to_owned(),
                 "7 0102".to_owned(),
                 "8 01".to_owned(),
+                "9 01016b03".to_owned(),
             ]
         );
         assert_eq!(
             golden(from_supervisor()),
-            ["1 ", "2 0a01", "3 03", "4 ", "5 ", "6 fbf7010a746578742f706c61696e", "7 ", "8 09"]
+            [
+                "1 ",
+                "2 0a01",
+                "3 03",
+                "4 ",
+                "5 ",
+                "6 fbf7010a746578742f706c61696e",
+                "7 ",
+                "8 09",
+                "9 01"
+            ]
         );
     }
 
@@ -358,10 +386,10 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused() {
-        for kind in [0, 9, u16::MAX] {
+        for kind in [0, 10, u16::MAX] {
             assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
         }
-        for kind in [0, 9, u16::MAX] {
+        for kind in [0, 10, u16::MAX] {
             assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
         }
     }

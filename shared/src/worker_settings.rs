@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 
+use crate::budget::Verdict;
 use crate::cidr::Cidr;
 
 /// Settings of the proxy role. Durations are in milliseconds; 0 means none.
@@ -35,6 +36,8 @@ pub struct ProxySettings {
     pub client_rules: Vec<ClientRule>,
     /// How often an attempt that failed is repeated.
     pub retries: u32,
+    /// What applies to a caller key of whose budget nothing is known; `None` = nobody keeps budgets.
+    pub budget_unknown: Option<Verdict>,
 }
 
 /// A rule that gives a request another path. The supervisor has seen that the pattern compiles.

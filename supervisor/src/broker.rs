@@ -20,7 +20,7 @@ pub fn permits(role: Role, life: Life, message: &ToSupervisor) -> bool {
         Say::Hello(hello) => starting && hello.role == role,
         Say::Ready => joining || draining,
         Say::Applied(_) | Say::Refused(..) => role == Role::Proxy && !starting,
-        Say::Usage(_) => role == Role::Proxy && (serving || draining),
+        Say::Usage(_) | Say::KeysInUse(_) => role == Role::Proxy && (serving || draining),
         Say::Series(_) => !starting,
         Say::Pong(..) => !starting,
         Say::Fetch(_) => role == Role::Status && (serving || draining),
@@ -41,6 +41,8 @@ mod tests {
         let serving = Life::Serving { unanswered: 0 };
         assert!(permits(Role::Proxy, serving, &ToSupervisor::Usage(1)));
         assert!(!permits(Role::Status, serving, &ToSupervisor::Usage(1)));
+        assert!(permits(Role::Proxy, serving, &ToSupervisor::KeysInUse(Vec::new())));
+        assert!(!permits(Role::Status, serving, &ToSupervisor::KeysInUse(Vec::new())));
         assert!(!permits(Role::Status, serving, &ToSupervisor::Applied(Revision(1))));
         assert!(permits(Role::Status, serving, &ToSupervisor::Fetch(Page::Ready)));
         assert!(!permits(Role::Proxy, serving, &ToSupervisor::Fetch(Page::Ready)));
@@ -53,6 +55,7 @@ mod tests {
             ToSupervisor::Ready,
             ToSupervisor::Applied(Revision(1)),
             ToSupervisor::Usage(1),
+            ToSupervisor::KeysInUse(Vec::new()),
             ToSupervisor::Pong(1, 0),
         ] {
             assert!(!permits(Role::Proxy, starting, &message), "{message:?}");

@@ -1,6 +1,7 @@
 //! Where resources come from and whom the gateway reports to: AISIX Cloud, an etcd of one's own, or a file.
 
 use std::cell::Cell;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::bundle::{self, Bundle, BundleError};
+use crate::cloud::budget::Budgets;
+use crate::cloud::budget::file_store::FileStore;
 use crate::cloud::heartbeat::{self, Author, Facts, OutcomeCell};
 use crate::cloud::manager::{Manager, Session};
 use crate::cloud::renewal::Hints;
@@ -111,6 +114,15 @@ impl Cloud {
     /// A connection to the manager, made when it is first used.
     pub fn session(&self, dial: &Arc<dyn Dial>) -> Session {
         Session::new(self.manager(dial))
+    }
+
+    /// Starts to follow the budgets of caller keys.
+    pub fn budgets(&self, dial: &Arc<dyn Dial>, findings: Findings) -> io::Result<Budgets> {
+        let (directory, data_key) = (self.managed.state_dir(), self.data_key.clone());
+        let store = FileStore::open(directory, data_key, &self.bundle.env_id)?;
+        let manager = self.manager(dial);
+        let session = move || Session::new(manager.clone());
+        Ok(Budgets::start(self.managed.budgets, Arc::new(store), session, findings))
     }
 
     /// Where usage events are kept that the Cloud has not accepted.

@@ -11,6 +11,7 @@ use shared::id::Revision;
 use shared::memory;
 use shared::message::{Page, ToWorker};
 
+use crate::cloud::budget::{self, Budgets};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotation_report::{CertificateStatus, ReportCell, RotationStatus};
 use crate::cloud::telemetry::Telemetry;
@@ -32,6 +33,8 @@ pub struct Sources {
     pub telemetry: Telemetry,
     /// State of the heartbeat.
     pub heartbeat: OutcomeCell,
+    /// State of the budgets; `None` where nobody keeps any.
+    pub budgets: Option<Budgets>,
     /// What is not as it should be.
     pub findings: Findings,
     /// The identity in force; `None` without a Cloud.
@@ -74,7 +77,9 @@ pub async fn make(
                 certificate_expires_at_unix: sources.certificate_expires_at_unix(),
                 uptime_seconds: sources.started.elapsed().as_secs(),
             };
-            let text = sources.collector.borrow_mut().render(&node.families());
+            let mut families = node.families();
+            families.extend(sources.budgets.iter().flat_map(Budgets::families));
+            let text = sources.collector.borrow_mut().render(&families);
             (200, metrics::CONTENT_TYPE, text)
         }
     };
@@ -90,6 +95,7 @@ struct ManagedStatus {
     rotation: RotationStatus,
     heartbeat: HeartbeatStatus,
     usage: UsageStatus,
+    budgets: Option<budget::Status>,
     findings: Vec<FindingStatus>,
 }
 
@@ -133,6 +139,7 @@ impl Sources {
                 error: heartbeat.error,
             },
             usage: UsageStatus::from(usage),
+            budgets: self.budgets.as_ref().map(Budgets::status),
             findings: findings.collect(),
         }
     }

@@ -19,6 +19,7 @@ use crate::bundle::{Bundle, BundleError};
 use crate::cli::{self, Command};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotation_report::ReportCell;
+use crate::cloud::spend::SpendSink;
 use crate::cloud::telemetry;
 use crate::cloud::tls::IdentityError;
 use crate::dial::DirectDial;
@@ -275,7 +276,14 @@ async fn serve(
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
         Origin::Etcd(_) | Origin::File(_) => None,
     };
-    let (telemetry, upload) = telemetry::new(spool, session, None, findings.clone());
+    let budgets = match &origin {
+        Origin::Cloud(cloud) => Some(
+            cloud.budgets(&dial, findings.clone()).map_err(system("starting to follow budgets"))?,
+        ),
+        Origin::Etcd(_) | Origin::File(_) => None,
+    };
+    let spend = budgets.clone().map(|budgets| Arc::new(budgets) as Arc<dyn SpendSink>);
+    let (telemetry, upload) = telemetry::new(spool, session, spend.clone(), findings.clone());
     tokio::task::spawn_local(upload.run());
 
     let applied = Rc::new(Cell::new(None));
@@ -306,12 +314,13 @@ async fn serve(
         events,
         updates,
         spool_reports,
-        spend: None,
+        spend,
         sources: Sources {
             collector: Rc::new(RefCell::new(collector)),
             projection,
             telemetry,
             heartbeat,
+            budgets,
             findings,
             identity,
             rotation,

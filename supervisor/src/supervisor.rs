@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
+use crate::cloud::budget::Budgets;
 use crate::cloud::spend::SpendSink;
 use crate::configuration::Configuration;
 use crate::findings::Topic;
@@ -122,9 +123,13 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
                 Some(reload) => reload.ask(),
                 None => info!("SIGHUP has no effect: resources do not come from a file"),
             },
+            () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
         supervisor.advance(Instant::now());
+    }
+    if let Some(budgets) = &supervisor.parts.sources.budgets {
+        budgets.keep();
     }
     let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
     match supervisor.parts.sources.telemetry.flush(deadline).await {
@@ -132,6 +137,14 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         left => warn!("ended; {left} usage events wait in the spool for the next start"),
     }
     Ok(())
+}
+
+/// Returns when there are budget verdicts to tell.
+async fn news(budgets: Option<&Budgets>) {
+    match budgets {
+        Some(budgets) => budgets.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, RunError> {
@@ -158,7 +171,8 @@ impl Supervisor {
 
     fn handle(&mut self, event: Event) -> Result<(), Unconfined> {
         let now = Instant::now();
-        let happenings = self.parts.fleet.handle(event, &mut self.configuration, now)?;
+        let budgets = self.parts.sources.budgets.as_ref();
+        let happenings = self.parts.fleet.handle(event, &mut self.configuration, budgets, now)?;
         self.act(happenings, now);
         Ok(())
     }
@@ -169,6 +183,11 @@ impl Supervisor {
             match happening {
                 Happening::Usage(id, last) => self.parts.sources.telemetry.spool().told(id, last),
                 Happening::Ring(id, ring, reason) => self.open_ring(id, ring, reason),
+                Happening::KeysInUse(keys) => {
+                    if let Some(budgets) = &self.parts.sources.budgets {
+                        budgets.used(&keys);
+                    }
+                }
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
                 Happening::Gone(id) => {
                     self.parts.sources.telemetry.spool().gone(id);
@@ -255,12 +274,25 @@ impl Supervisor {
 
     fn take_in(&mut self, update: Update) {
         let revision = update.revision;
+        if let Some(budgets) = &self.parts.sources.budgets {
+            budgets.projected(update.whole, &update.changes);
+        }
         match self.configuration.apply(revision, update.whole, update.changes) {
             Ok(delivery) => self.parts.fleet.deliver(&delivery),
             Err(error) => {
                 error!(%revision, %error, "cannot hand a change to the workers; trying again");
                 self.owed = true;
             }
+        }
+    }
+
+    /// Verdicts that changed go to every worker at once; those that cannot be handed over now go with the next.
+    fn tell_budgets(&mut self) {
+        let Some(budgets) = &self.parts.sources.budgets else { return };
+        match budgets.news() {
+            Ok(Some(memory)) => self.parts.fleet.tell_budgets(&Rc::new(memory)),
+            Ok(None) => {}
+            Err(error) => error!(%error, "cannot hand budget verdicts to the workers"),
         }
     }
 

@@ -7,7 +7,7 @@ use shared::worker_settings::{
     ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
 };
 
-use crate::settings::{MetricsListener, Settings, Upstream};
+use crate::settings::{MetricsListener, Settings, Source, Upstream};
 
 /// Settings of the proxy role. `env_id` labels metrics.
 pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSettings {
@@ -26,6 +26,10 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
         url_rewrites: proxy.url_rewrites.clone(),
         client_rules: settings.observability.client_rules.clone(),
         retries: settings.upstream.retries,
+        budget_unknown: match &settings.source {
+            Source::Managed(managed) => Some(managed.budgets.unknown()),
+            Source::Etcd(_) | Source::File(_) => None,
+        },
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), proxy.address, log_filter)
 }

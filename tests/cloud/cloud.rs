@@ -2,7 +2,7 @@
 
 use crate::{
     authority::Authority, connections::Connections, etcd::Projection, faults::Faults,
-    ledger::Ledger, resources::Budgets,
+    ledger::Ledger, manager::budget::Checks, resources::Budgets,
 };
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,6 +20,8 @@ pub struct Cloud {
     pub projection: Projection,
     /// Answers about budgets.
     pub budgets: RwLock<Budgets>,
+    /// What was asked about budgets.
+    pub budget_checks: Mutex<Checks>,
     /// What was reported.
     pub ledger: Mutex<Ledger>,
     /// What goes wrong on purpose.

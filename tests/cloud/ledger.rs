@@ -140,6 +140,19 @@ impl Ledger {
         self.heartbeats.values().filter(|beat| is(beat, "env_id", env_id)).collect()
     }
 
+    /// What a caller key has spent, in dollars, at these prices per thousand tokens of prompt and answer.
+    pub fn spent(&self, env_id: &str, api_key_id: &str, prices: impl Fn(&str) -> [f64; 2]) -> f64 {
+        let of_key = |event: &&Object| {
+            is(event, "env_id", Some(env_id)) && is(event, "api_key_id", Some(api_key_id))
+        };
+        let cost = |event: &Object| {
+            let [prompt, completion] = prices(text(event, "model_id"));
+            let tokens = |name| number(event, name) as f64 / 1000.0;
+            tokens("prompt_tokens") * prompt + tokens("completion_tokens") * completion
+        };
+        self.usage.iter().filter(of_key).map(cost).sum()
+    }
+
     /// Tokens per environment, model and caller key.
     pub fn totals(&self) -> Vec<Total> {
         let mut totals: BTreeMap<[&str; 3], Total> = BTreeMap::new();

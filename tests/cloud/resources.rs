@@ -21,12 +21,19 @@ use std::collections::{BTreeMap, HashMap};
 
 const API_KEYS: &str = "api_keys";
 const BUDGETS: &str = "budgets";
+const MODELS: &str = "models";
 /// Room for a projection of 64 MiB in many small resources: the file is the operator's own.
 const NODES_MAX: usize = 20_000_000;
 const BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Answers of `/dp/budget_check` by environment and caller key.
-pub type Budgets = HashMap<(String, String), Value>;
+/// What `/dp/budget_check` answers from.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    /// Answers, or limits that usage counts against, by environment and caller key.
+    pub by_key: HashMap<(String, String), Value>,
+    /// Dollars per thousand tokens of prompt and answer, by environment and model.
+    pub costs: HashMap<(String, String), [f64; 2]>,
+}
 
 /// The content of a resources file.
 #[derive(Debug, Default)]
@@ -67,7 +74,7 @@ pub enum ResourcesError {
         id: String,
     },
     /// A budget that no gateway could use.
-    #[error("{env_id}: budgets/{id}: allow must be true or false")]
+    #[error("{env_id}: budgets/{id}: give allow, true or false, or limit_usd, a number")]
     Budget {
         /// Where it is.
         env_id: String,
@@ -125,11 +132,19 @@ impl Resources {
             return Err(ResourcesError::Key { env_id, kind: kind.to_owned(), id });
         }
         if kind == BUDGETS {
-            if document.get("allow").and_then(Value::as_bool).is_none() {
+            let limit = document.get("limit_usd").and_then(Value::as_f64);
+            if document.get("allow").and_then(Value::as_bool).is_none() && limit.is_none() {
                 return Err(ResourcesError::Budget { env_id, id });
             }
-            self.budgets.insert((env_id, id), document);
+            self.budgets.by_key.insert((env_id, id), document);
             return Ok(());
+        }
+        if kind == MODELS
+            && let Some(cost) = document.get("cost")
+        {
+            let price = |name| cost.get(name).and_then(Value::as_f64).unwrap_or_default();
+            let prices = ["input_per_1k", "output_per_1k"].map(price);
+            self.budgets.costs.insert((env_id.clone(), id.clone()), prices);
         }
         if kind == API_KEYS
             && let Value::Object(fields) = &mut document
@@ -195,7 +210,8 @@ mod tests {
     fn budgets_stay_here() {
         let resources = parse("    budgets: {k-1: {allow: false, fail_mode: closed}}").unwrap();
         assert!(resources.entries.is_empty());
-        assert_eq!(resources.budgets[&(ENV.into(), "k-1".into())]["fail_mode"], "closed");
+        assert_eq!(resources.budgets.by_key[&(ENV.into(), "k-1".into())]["fail_mode"], "closed");
+        assert!(parse("    budgets: {k-1: {limit_usd: 5}}").is_ok());
         assert!(parse("    budgets: {k-1: {allow: perhaps}}").is_err());
     }
 

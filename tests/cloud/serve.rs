@@ -112,6 +112,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         prefix: args.prefix,
         projection,
         budgets: RwLock::new(budgets),
+        budget_checks: Mutex::default(),
         ledger: Mutex::new(ledger),
         faults: Mutex::new(Faults::default()),
         connections: Mutex::default(),

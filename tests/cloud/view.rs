@@ -29,6 +29,7 @@ GET    /usage[?env=&request_id=]       usage events in the order of their arriva
 GET    /usage/totals                   tokens per environment, model and caller key
 GET    /connections                    who is and was connected: certificate, requests by path, when opened and closed
 POST   /renewals                       ask for a renewal in the answers to heartbeats: {\"dp_id\":\"…\"}
+GET    /budget_checks                  how often was asked about each caller key, and how often at a time
 GET    /faults                         faults in force in the manager API
 POST   /faults                         add one: {\"path\":\"/dp/telemetry\",\"status\":503,\"times\":3,\"delay_ms\":0,\"retry_after\":1}
 DELETE /faults                         remove all
@@ -79,8 +80,13 @@ async fn answer(cloud: &Cloud, request: Request<Incoming>) -> Reply {
             reply::json(StatusCode::OK, &cloud.ledger().usage(env_id, request_id.as_deref()))
         }
         ("/usage/totals", &Method::GET) => reply::json(StatusCode::OK, &cloud.ledger().totals()),
+        ("/budget_checks", &Method::GET) => {
+            let checks = cloud.budget_checks.lock().unwrap_or_else(PoisonError::into_inner);
+            reply::json(StatusCode::OK, &checks.list())
+        }
         (
-            "/" | "/connections" | "/environments" | "/heartbeats" | "/usage" | "/usage/totals",
+            "/" | "/budget_checks" | "/connections" | "/environments" | "/heartbeats" | "/usage"
+            | "/usage/totals",
             other,
         ) => reply::wrong_method(other, "GET"),
         (path, _) => reply::unknown_path(path),

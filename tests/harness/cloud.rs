@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
@@ -183,8 +184,16 @@ impl Cloud {
 
     /// Makes the manager answer a path with a status: so many times, or until [`Cloud::heal`].
     pub async fn fail(&self, path: &str, status: u16, times: Option<u32>) {
-        let fault = json!({"path": path, "status": status, "times": times});
-        let answer = client::send(self.view, client::post("/faults", &fault)).await;
+        self.fault(&json!({"path": path, "status": status, "times": times})).await;
+    }
+
+    /// Makes the manager wait before it answers a path, until [`Cloud::heal`].
+    pub async fn delay(&self, path: &str, delay: Duration) {
+        self.fault(&json!({"path": path, "delay_ms": delay.as_millis() as u64})).await;
+    }
+
+    async fn fault(&self, fault: &Value) {
+        let answer = client::send(self.view, client::post("/faults", fault)).await;
         let answer = answer.expect("the view answers");
         assert!(answer.status.is_success(), "the fault is taken: {}", answer.status);
     }
@@ -204,6 +213,14 @@ impl Cloud {
         let answer = client::send(self.view, client::post("/faults", fault)).await;
         let answer = answer.expect("the view answers");
         assert!(answer.status.is_success(), "the fault is taken: {}", answer.status);
+    }
+
+    /// What was asked about the budget of a caller key: how often, and how often at a time; zeros if never.
+    pub async fn budget_checks(&self, api_key_id: &str) -> (u64, u64) {
+        let checks = self.view("/budget_checks").await;
+        let of_key = checks.iter().find(|check| check["api_key_id"] == api_key_id);
+        let number = |name: &str| of_key.and_then(|check| check[name].as_u64()).unwrap_or_default();
+        (number("calls"), number("open_max"))
     }
 
     /// Waits until the faults that were set so many times have all happened.

@@ -5,6 +5,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod broken_starts;
+mod budgets;
+mod budgets_outage;
 mod cloud_outage;
 mod confinement;
 mod guards;

@@ -13,7 +13,8 @@ use shared::version::{PROTOCOLS, VERSION};
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::Notify;
 
-/// Messages that wait while the supervisor does not read. Beyond, questions are refused to the caller of [`Link::tell`];
+/// Messages that wait while the supervisor does not read. Beyond, questions and keys in use are refused to the caller of
+/// [`Link::tell`];
 /// what keeps the two sides in step is queued all the same.
 const QUEUE_MAX: usize = 10_000;
 
@@ -26,6 +27,9 @@ pub enum LinkError {
     /// The settings cannot be read.
     #[error("cannot read the settings: {0}")]
     Settings(#[source] CodecError),
+    /// Budget verdicts cannot be read.
+    #[error("cannot read budget verdicts: {0}")]
+    Budgets(#[source] CodecError),
     /// The supervisor said something that does not belong here.
     #[error("expected {expected}, the supervisor sent something else")]
     Unexpected {
@@ -92,7 +96,7 @@ impl Link {
         if waiting.is_empty() && self.channel.try_send(&message, request_id, None).is_ok() {
             return Ok(());
         }
-        let droppable = matches!(message, ToSupervisor::Fetch(_));
+        let droppable = matches!(message, ToSupervisor::Fetch(_) | ToSupervisor::KeysInUse(_));
         if self.broken.get() || (droppable && waiting.len() >= QUEUE_MAX) {
             return Err(QueueFull);
         }

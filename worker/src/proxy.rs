@@ -3,6 +3,7 @@
 use std::fs;
 use std::rc::Rc;
 
+use shared::budget;
 use shared::channel::Received;
 use shared::dial::Dial;
 use shared::id::Revision;
@@ -75,6 +76,11 @@ pub async fn run(
     loop {
         let Received { message, descriptor, .. } = tokio::select! {
             received = link.receive() => received?,
+            keys = proxy.budgets.in_use() => {
+                // What is not taken now comes again with the next use.
+                let _ = link.tell(ToSupervisor::KeysInUse(keys));
+                continue;
+            }
             _ = &mut drained => break,
         };
         match (message, descriptor) {
@@ -94,6 +100,10 @@ pub async fn run(
                     .and_then(|changes| proxy.tables.borrow_mut().apply(whole, changes));
                 let _ = link.tell(confirm(&proxy, revision, applied.map_err(|e| e.to_string())));
             }
+            (ToWorker::Budgets { whole }, Some(memory)) => {
+                let verdicts = budget::read(memory).map_err(LinkError::Budgets)?;
+                proxy.budgets.take_in(whole, verdicts);
+            }
             (ToWorker::Ping(number), _) => {
                 let in_flight = u32::try_from(proxy.health.in_flight()).unwrap_or(u32::MAX);
                 let _ = link.tell(ToSupervisor::Pong(number, in_flight));
@@ -107,6 +117,7 @@ pub async fn run(
                 ToWorker::Configuration { .. }
                 | ToWorker::Welcome
                 | ToWorker::Page(..)
+                | ToWorker::Budgets { .. }
                 | ToWorker::UsageTaken(_),
                 _,
             ) => {

@@ -260,6 +260,7 @@ mod tests {
                 provider: "openai".to_owned(),
                 model_name: "upstream".to_owned(),
                 provider_key_id: "pk".to_owned(),
+                cost: None,
             }),
             timeout_ms: None,
             stream_timeout_ms: None,

@@ -15,7 +15,7 @@ pub use guard::{
     Condition, Dimension, Guardrail, GuardrailAttachment, OidcProvider, PolicyScope,
     RateLimitPolicy, Subject,
 };
-pub use model::{DirectModel, Model, ModelKind};
+pub use model::{Cost, DirectModel, Model, ModelKind};
 pub use provider_key::{Adapter, Endpoint, EndpointError, ProviderKey, TelemetryTags, UpstreamTls};
 
 /// The kinds of resource that a worker knows. The name is the segment of the key in the projection.

@@ -43,4 +43,23 @@ pub struct DirectModel {
     pub model_name: String,
     /// Resource id of the provider key.
     pub provider_key_id: String,
+    /// What its tokens cost; `None` = nothing.
+    pub cost: Option<Cost>,
+}
+
+/// What tokens cost, in dollars per thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+pub struct Cost {
+    /// Of the prompt, cached or not.
+    pub input_per_1k: f64,
+    /// Of the answer.
+    pub output_per_1k: f64,
+}
+
+impl Cost {
+    /// What so many tokens cost, in dollars.
+    pub fn of(self, prompt_tokens: u32, completion_tokens: u32) -> f64 {
+        let (prompt, completion) = (f64::from(prompt_tokens), f64::from(completion_tokens));
+        (prompt * self.input_per_1k + completion * self.output_per_1k) / 1000.0
+    }
 }

@@ -1,5 +1,6 @@
 //! What workers say and how they end: checked, carried out, passed on.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use shared::channel::{ChannelError, Received};
@@ -12,17 +13,25 @@ use super::member::Member;
 use super::{Event, Fleet, Happening, Sandbox, Unconfined};
 use crate::backoff::chance;
 use crate::broker;
+use crate::cloud::budget::Budgets;
 use crate::configuration::Configuration;
 
 /// How much of a worker's own words goes into the log, in characters.
 const REASON_CHARS_MAX: usize = 500;
 
+/// What a worker is told that knows nothing.
+struct Told<'a> {
+    configuration: &'a mut Configuration,
+    budgets: Option<&'a Budgets>,
+}
+
 impl Fleet {
-    /// Takes in what a worker's tasks report. `configuration` is what a worker that says hello is told.
+    /// Takes in what a worker's tasks report. `configuration` and `budgets` are what a worker that says hello is told.
     pub fn handle(
         &mut self,
         event: Event,
         configuration: &mut Configuration,
+        budgets: Option<&Budgets>,
         now: Instant,
     ) -> Result<Vec<Happening>, Unconfined> {
         let mut happenings = Vec::new();
@@ -39,7 +48,8 @@ impl Fleet {
                 self.note_end(index, |member| member.closed = true);
             }
             Event::Said(_, Ok(received)) => {
-                self.said(index, id, received, configuration, now, &mut happenings)?;
+                let told = Told { configuration, budgets };
+                self.said(index, id, received, told, now, &mut happenings)?;
             }
         }
         self.end_overflowed(now);
@@ -52,7 +62,7 @@ impl Fleet {
         index: usize,
         id: WorkerId,
         received: Received<ToSupervisor>,
-        configuration: &mut Configuration,
+        told: Told<'_>,
         now: Instant,
         happenings: &mut Vec<Happening>,
     ) -> Result<(), Unconfined> {
@@ -75,7 +85,7 @@ impl Fleet {
                 let accepted = self.accept(index, &hello)?;
                 let input = if accepted { Input::Hello } else { Input::Misbehaved };
                 if self.input(index, input, now) == Some(Action::Welcome) {
-                    self.welcome(index, configuration);
+                    self.welcome(index, told);
                 }
                 return Ok(());
             }
@@ -99,6 +109,7 @@ impl Fleet {
                 return Ok(());
             }
             ToSupervisor::Usage(last) => happenings.push(Happening::Usage(id, last)),
+            ToSupervisor::KeysInUse(keys) => happenings.push(Happening::KeysInUse(keys)),
             ToSupervisor::Series(series) => happenings.push(Happening::Series(id, series)),
             ToSupervisor::Pong(round, in_flight) => {
                 member.answered = round;
@@ -137,8 +148,8 @@ impl Fleet {
         Err(unconfined)
     }
 
-    /// Settings first, then the configuration if there is one, then the leave to serve.
-    fn welcome(&mut self, index: usize, configuration: &mut Configuration) {
+    /// Settings first, then the configuration and the budgets if there are any, then the leave to serve.
+    fn welcome(&mut self, index: usize, told: Told<'_>) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let (Some(post), Some(member)) = (self.posts.get(slot.post), slot.member.as_mut()) else {
             return;
@@ -146,7 +157,12 @@ impl Fleet {
         let handed_over = message::welcome(&post.settings).and_then(|settings| {
             member.welcome(settings);
             match post.role {
-                Role::Proxy => configuration.whole(),
+                Role::Proxy => {
+                    if let Some(budgets) = told.budgets {
+                        member.tell_budgets(true, Rc::new(budgets.whole()?));
+                    }
+                    told.configuration.whole()
+                }
                 Role::Status => Ok(None),
             }
         });

@@ -34,6 +34,7 @@ const QUEUE_MAX: usize = 4096;
 enum Outgoing {
     Message(ToWorker),
     Configuration(Delivery),
+    Budgets { whole: bool, memory: Rc<OwnedFd> },
     Answer(ToWorker, u64, OwnedFd),
 }
 
@@ -177,6 +178,11 @@ impl Member {
         self.send(Outgoing::Configuration(delivery));
     }
 
+    /// Queues budget verdicts.
+    pub fn tell_budgets(&mut self, whole: bool, memory: Rc<OwnedFd>) {
+        self.send(Outgoing::Budgets { whole, memory });
+    }
+
     /// Queues the answer to a question.
     pub fn answer(&mut self, message: ToWorker, request: u64, body: OwnedFd) {
         self.send(Outgoing::Answer(message, request, body));
@@ -245,6 +251,10 @@ async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Re
                 let message =
                     ToWorker::Configuration { revision: delivery.revision, whole: delivery.whole };
                 channel.send(&message, 0, Some(delivery.memory())).await
+            }
+            Outgoing::Budgets { whole, memory } => {
+                let message = ToWorker::Budgets { whole: *whole };
+                channel.send(&message, 0, Some(memory.as_fd())).await
             }
             Outgoing::Answer(message, request, body) => {
                 channel.send(message, *request, Some(body.as_fd())).await

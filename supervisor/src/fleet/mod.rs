@@ -11,6 +11,7 @@ mod restart;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 use shared::channel::{ChannelError, Received};
@@ -50,6 +51,8 @@ pub enum Happening {
     Usage(WorkerId, u64),
     /// A worker is about to start, with this usage ring; and why that is no file.
     Ring(WorkerId, RingFile, Option<String>),
+    /// Caller keys whose budgets requests have needed, each so many.
+    KeysInUse(Vec<(String, u32)>),
     /// A worker started; it counts in this memory.
     Started(WorkerId, OwnedFd),
     /// A worker takes a metric series into use.
@@ -292,6 +295,14 @@ impl Fleet {
         let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
         for member in self.members_mut().filter(told) {
             member.deliver(delivery.clone());
+        }
+    }
+
+    /// Sends budget verdicts that changed to every worker that has been told the others.
+    pub fn tell_budgets(&mut self, memory: &Rc<OwnedFd>) {
+        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
+        for member in self.members_mut().filter(told) {
+            member.tell_budgets(false, Rc::clone(memory));
         }
     }
 

@@ -178,8 +178,8 @@ pub static KEYS: &[Key] = &[
     key("managed.proxy_url", Secret, None, InEffect),
     key("managed.spool_max_bytes", Integer, Some("1073741824"), InEffect),
     key("managed.cert_renewal", Choice(&["auto", "off"]), Some("auto"), InEffect),
-    key("managed.budget_unknown", Choice(&["deny", "allow"]), Some("deny"), NotYet),
-    key("managed.budget_stale_max_secs", Integer, Some("600"), NotYet),
+    key("managed.budget_unknown", Choice(&["deny", "allow"]), Some("deny"), InEffect),
+    key("managed.budget_stale_max_secs", Integer, Some("600"), InEffect),
 
     key("cache.backend", BACKENDS, Some("memory"), Refused(NO_REDIS)),
     key("cache.redis.mode", REDIS_MODES, Some("single"), Refused(NO_REDIS)),

@@ -11,11 +11,15 @@ use super::error::Problem;
 use super::proxy_url::ProxyUrl;
 use super::raw::Raw;
 use crate::bundle::source::{BundleSource, Written};
+use crate::cloud::budget::{Moment, Rules};
 use crate::cloud::manager::ManagerUrl;
 use crate::pem;
 
 /// Shortest and longest time between heartbeats; others are clamped. As published.
 const HEARTBEAT_SECS: (u64, u64) = (5, 300);
+
+/// Longer than this, the age of a budget decision is no limit: a thousand years.
+const STALE_LONGEST: Duration = Duration::from_secs(1_000 * 366 * 86_400);
 
 /// Where resources come from.
 #[derive(Clone, Debug)]
@@ -47,6 +51,8 @@ pub struct Managed {
     pub dp_id_file: PathBuf,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// What applies to budgets without the Cloud.
+    pub budgets: Rules,
     /// How much disk usage events may take that the Cloud has not accepted, in bytes.
     pub spool_bytes_max: u64,
     /// Whether the Cloud is asked for a new certificate in time.
@@ -159,6 +165,7 @@ impl Managed {
             proxy: proxy(raw)?,
             store_limits: StoreLimits::new(raw),
             renew_certificate: raw.text("managed.cert_renewal") != Some("off"),
+            budgets: budgets(raw),
         })
     }
 
@@ -201,6 +208,14 @@ fn at_root(endpoint: Endpoint) -> Result<Endpoint, String> {
         Ok(endpoint)
     } else {
         Err(format!("{endpoint} must not have a path"))
+    }
+}
+
+fn budgets(raw: &Raw) -> Rules {
+    let stale_max = raw.seconds("managed.budget_stale_max_secs").min(STALE_LONGEST).as_millis();
+    Rules {
+        stale_max: Moment::try_from(stale_max).unwrap_or(Moment::MAX),
+        unknown_allowed: raw.text("managed.budget_unknown") == Some("allow"),
     }
 }
 

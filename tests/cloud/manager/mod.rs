@@ -8,7 +8,7 @@
 //! anything refused                      4xx {"error":{"code":…,"message":…}}
 //! ```
 
-mod budget;
+pub mod budget;
 mod fields;
 mod heartbeat;
 mod renewal;
@@ -25,6 +25,9 @@ use std::io;
 
 /// Serves one request of a client.
 pub async fn serve(cloud: &Cloud, client: &Identity, request: Request<Incoming>) -> Reply {
+    // Open from the first moment, delays of faults included.
+    let _open = (request.uri().path() == "/dp/budget_check")
+        .then(|| budget::OpenCheck::begin(cloud, client, request.uri().query()));
     let fault = cloud.faults().take(request.uri().path());
     if let Some(fault) = fault {
         tokio::time::sleep(fault.delay()).await;

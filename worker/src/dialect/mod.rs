@@ -26,9 +26,10 @@ impl Dialect {
     /// The body of an error answer, JSON.
     pub fn envelope(self, error: &RequestError) -> Vec<u8> {
         let envelope = match self {
-            Self::OpenAi => openai::envelope(error),
-            Self::Anthropic => anthropic::envelope(error),
+            Self::OpenAi => serde_json::to_vec(&openai::Envelope::from(error)),
+            Self::Anthropic => serde_json::to_vec(&anthropic::Envelope::from(error)),
         };
-        envelope.to_string().into_bytes()
+        // Nothing in an envelope can fail to serialize.
+        envelope.unwrap_or_default()
     }
 }

@@ -12,6 +12,7 @@ fn model(id: &str, name: &str, provider: &str) -> Model {
             provider: provider.to_owned(),
             model_name: name.to_owned(),
             provider_key_id: "pk".to_owned(),
+            cost: None,
         }),
         timeout_ms: None,
         stream_timeout_ms: None,

@@ -95,8 +95,8 @@ async fn attempted(
     account: &mut Account,
     request: &ChatRequest,
 ) -> Result<(Reply, Limits), RequestError> {
-    let (target, limits) = {
-        let proxy = account.proxy.clone();
+    let proxy = account.proxy.clone();
+    let found = {
         let tables = proxy.tables.borrow();
         let found = resolve::model(&tables, &request.model)?;
         account.model = Some(found.model.clone());
@@ -104,9 +104,13 @@ async fn attempted(
             resolve::permission(caller, &found, &request.model, account.client_ip)?;
             resolve::unguarded(&tables, caller, &found)?;
         }
-        let target = resolve::target(&tables, &found)?;
-        (target, Limits::of(&found.model, &proxy.settings.upstream))
+        found
     };
+    if let Some(caller) = &account.caller {
+        proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
+    }
+    let target = resolve::target(&proxy.tables.borrow(), &found)?;
+    let limits = Limits::of(&found.model, &proxy.settings.upstream);
     account.target = Some(target.clone());
     let retries = account.proxy.settings.retries;
     let mut pause = RETRY_PAUSE;

@@ -4,9 +4,11 @@
 //! [`RequestError::detail`], for usage events and the log.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::StatusCode;
+use shared::budget::Denial;
 
 use crate::provider::ProviderError;
 
@@ -34,6 +36,9 @@ pub enum RequestError {
     /// Not from this address.
     #[error("client IP is not allowed to use this model")]
     AddressNotAllowed,
+    /// The caller key may not spend more.
+    #[error("{}", .0.message)]
+    OverBudget(Rc<Denial>),
     /// The body is not what the endpoint takes.
     #[error("{0}")]
     Invalid(String),
@@ -127,6 +132,7 @@ impl RequestError {
             }
             Self::UnknownModel(_) => StatusCode::NOT_FOUND,
             Self::ModelNotAllowed(_) | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
+            Self::OverBudget(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Invalid(_) | Self::Unusable(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -149,6 +155,7 @@ impl RequestError {
             }
             Self::UnknownModel(_) => "model_not_found",
             Self::ModelNotAllowed(_) | Self::AddressNotAllowed => "permission_denied",
+            Self::OverBudget(_) => "billing_error",
             Self::Invalid(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
@@ -170,6 +177,7 @@ impl RequestError {
             Self::KeyDisabled => Some("api_key_disabled"),
             Self::KeyExpired => Some("api_key_expired"),
             Self::AddressNotAllowed => Some("ip_restricted"),
+            Self::OverBudget(_) => Some("budget_exceeded"),
             Self::EndpointRemoved => Some("endpoint_removed"),
             Self::Upstream(error) => error.words()?.code.as_deref(),
             _ => None,
@@ -184,10 +192,19 @@ impl RequestError {
         }
     }
 
+    /// What a denial of the budget tells beyond its message.
+    pub fn denial(&self) -> Option<&Denial> {
+        match self {
+            Self::OverBudget(denial) => Some(denial),
+            _ => None,
+        }
+    }
+
     /// Seconds after which the caller may try again, where that is known.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Upstream(UpstreamError::Refused { retry_after, .. }) => *retry_after,
+            Self::OverBudget(denial) => denial.retry_after_seconds,
             _ => None,
         }
     }

@@ -109,6 +109,13 @@ async fn endpoint_answer(
         }
         Action::NotServed => {
             admit::drain(head, body).await;
+            if endpoint.is_charged()
+                && let Err(denial) = proxy.budgets.admit(&caller.id).await
+            {
+                // It leaves a usage event, although the model is not known.
+                account.requested_model = Some(String::new());
+                return refuse(account, &RequestError::OverBudget(denial));
+            }
             refuse(account, &RequestError::NotServed(endpoint.template))
         }
     }

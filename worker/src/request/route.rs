@@ -32,6 +32,17 @@ pub struct Endpoint {
     pub action: Action,
 }
 
+impl Endpoint {
+    /// Whether a request there consumes quota, so that the budget of its caller counts.
+    pub fn is_charged(&self) -> bool {
+        // Of MCP only calls of tools do, which are known by their body.
+        let is_free = self.template.starts_with("/mcp")
+            || self.template.ends_with("/agent-card.json")
+            || self.action == Action::Models;
+        !is_free
+    }
+}
+
 /// What an endpoint does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

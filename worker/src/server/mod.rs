@@ -25,6 +25,7 @@ use shared::worker_settings::ProxySettings;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::budgets::Budgets;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
 use crate::tables::Tables;
@@ -48,6 +49,8 @@ pub struct Proxy {
     pub settings: ProxySettings,
     /// The resources in force.
     pub tables: RefCell<Tables>,
+    /// Which caller keys may spend more.
+    pub budgets: Budgets,
     /// Whether the worker serves.
     pub health: Health,
     /// Where usage goes.
@@ -79,11 +82,13 @@ impl Proxy {
         let upstreams = Upstreams::new(connector, idle_limit, upstream.pool_idle_max);
         // A packager may set a version that no header can carry.
         let server_name = HeaderValue::try_from(format!("AISIX/{VERSION}"));
+        let budgets = Budgets::new(settings.budget_unknown.clone());
         Rc::new(Self {
             rewrites: Rewrites::new(&settings.url_rewrites),
             client_types: ClientTypes::new(&settings.client_rules),
             settings,
             tables: RefCell::default(),
+            budgets,
             health: Health::new(),
             usage,
             metrics,

@@ -113,6 +113,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 ToWorker::Welcome
                 | ToWorker::Configuration { .. }
                 | ToWorker::Page(..)
+                | ToWorker::Budgets { .. }
                 | ToWorker::UsageTaken(_),
                 _,
             ) => {

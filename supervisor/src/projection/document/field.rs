@@ -64,12 +64,12 @@ pub type Status = Integer<100, 599>;
 
 /// A number that is not negative.
 #[derive(Debug)]
-pub struct NotNegative(());
+pub struct NotNegative(pub f64);
 
 impl<'de> Deserialize<'de> for NotNegative {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = f64::deserialize(deserializer)?;
-        if number >= 0.0 { Ok(Self(())) } else { expected("a number that is not negative") }
+        if number >= 0.0 { Ok(Self(number)) } else { expected("a number that is not negative") }
     }
 }
 

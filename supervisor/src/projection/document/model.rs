@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use shared::cidr::Cidr;
-use shared::resource::{DirectModel, Model, ModelKind, Resource};
+use shared::resource::{self, DirectModel, Model, ModelKind, Resource};
 
 use super::field::{
     Count32, Integer, NotNegative, Object, Positive32, Positive64, RateLimit, Status, Text, Vendor,
@@ -57,7 +57,6 @@ struct Raw {
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
 struct Cost {
     input_per_1k: NotNegative,
     output_per_1k: NotNegative,
@@ -164,7 +163,6 @@ impl Raw {
             ("auto_prompt_caching", self.auto_prompt_caching.is_some()),
             ("background_model_check", self.background_model_check.is_some()),
             ("cooldown", self.cooldown.is_some()),
-            ("cost", self.cost.is_some()),
             ("ensemble", self.ensemble.is_some()),
             ("rate_limit", self.rate_limit.is_some()),
             ("retries", self.retries.is_some()),
@@ -193,6 +191,10 @@ impl Raw {
                     provider: provider.0,
                     model_name: model_name.0,
                     provider_key_id: key.0,
+                    cost: self.cost.map(|cost| resource::Cost {
+                        input_per_1k: cost.0.input_per_1k.0,
+                        output_per_1k: cost.0.output_per_1k.0,
+                    }),
                 }))
             }
             _ => Err(schema_failed(

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use shared::resource::TelemetryTags;
+use shared::resource::{ModelKind, TelemetryTags};
 use shared::usage::UsageEvent;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -54,6 +54,7 @@ pub(super) fn event(
         provider_request_id: seen.id,
         provider_model_version: seen.model,
         finish_reason: seen.finish_reason,
+        cost_usd: cost(account, tokens),
         inbound_protocol: account.endpoint.dialect.name().to_owned(),
         attempt_index: account.failed_attempts,
         attempt_kind: match (attempt, account.failed_attempts) {
@@ -75,6 +76,15 @@ pub(super) fn event(
         client_user_agent: account.user_agent.clone(),
         ..UsageEvent::default()
     })
+}
+
+/// What the tokens cost, in dollars; 0 where the model tells no cost.
+fn cost(account: &Account, tokens: Tokens) -> f64 {
+    let cost = account.model.as_ref().and_then(|model| match &model.kind {
+        ModelKind::Direct(direct) => direct.cost,
+        ModelKind::Routing | ModelKind::Ensemble | ModelKind::Semantic => None,
+    });
+    cost.map_or(0.0, |cost| cost.of(tokens.usage.prompt, tokens.usage.completion))
 }
 
 /// RFC 3339, in UTC.

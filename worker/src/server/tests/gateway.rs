@@ -56,6 +56,7 @@ pub(crate) fn test_settings() -> ProxySettings {
         url_rewrites: Vec::new(),
         client_rules: Vec::new(),
         retries: 0,
+        budget_unknown: None,
     }
 }
 
@@ -160,6 +161,7 @@ pub(super) fn model(id: &str, name: &str, provider_key_id: &str) -> Model {
             provider: "openai".to_owned(),
             model_name: "gpt-up".to_owned(),
             provider_key_id: provider_key_id.to_owned(),
+            cost: None,
         }),
         timeout_ms: None,
         stream_timeout_ms: None,

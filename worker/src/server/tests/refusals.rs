@@ -45,7 +45,7 @@ fn a_caller_without_a_valid_key_is_refused_in_its_dialect_and_leaves_no_usage() 
             ),
             (
                 &[("x-api-key", "sk-old")],
-                r#"{"error":{"code":"api_key_expired","message":"API key has expired","type":"invalid_api_key"}}"#,
+                r#"{"error":{"message":"API key has expired","type":"invalid_api_key","code":"api_key_expired"}}"#,
             ),
         ] {
             for (method, path) in [

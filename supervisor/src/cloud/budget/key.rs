@@ -1,0 +1,421 @@
+//! One caller key: the latest decision, what was spent since, and what follows from both. Pure: time is passed in.
+//!
+//! ```text
+//! decision, younger than the stale limit        the decision; no, once the allowance is used up
+//!   a no that nobody has confirmed for 10 s     asked again before it is given out
+//! decision, older                               while the Cloud gives no other: its fail mode
+//! none                                          while the Cloud gives none: as configured for unknown keys
+//! ```
+//! The Cloud "gives none" once a call has failed, or nothing has come of one for a second.
+
+use shared::budget::{Denial, Verdict};
+
+use super::decision::{Decision, FailMode};
+
+/// A moment, in milliseconds since 1970 UTC.
+pub type Moment = i64;
+
+/// A decision is used without a call for so long, whatever the stale limit. As published.
+pub const FRESH: Moment = 5_000;
+/// A decision in use is asked for anew at this age, so that it is never older than [`FRESH`].
+const REFRESH_AT: Moment = 4_000;
+/// A key is in use for so long after a request.
+pub const USE_LASTS: Moment = 10_000;
+/// A "no" is given out for so long without being confirmed.
+const NO_LASTS: Moment = 10_000;
+/// A key without a decision is decided by then.
+const DECIDED_WITHIN: Moment = 1_000;
+/// Pauses after failed calls for a key in use, and for one that is not.
+const PAUSE_IN_USE: (Moment, Moment) = (500, 4_000);
+const PAUSE_IDLE: (Moment, Moment) = (2_000, 60_000);
+
+const NO_DECISION: &str = "cp-api unreachable and no cached decision";
+const FAIL_CLOSED: &str = "cp-api unreachable; fail_mode=closed";
+const STALE: &str = "cp-api unreachable; cached decision stale";
+
+/// What was configured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// A decision older than this counts only as far as its fail mode says.
+    pub stale_max: Moment,
+    /// Keys that nothing is known of may spend.
+    pub unknown_allowed: bool,
+}
+
+/// How urgent a question is; the first goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// A request waits for the answer, or is refused for want of it.
+    Waiting,
+    /// The key is in use, its decision is about to be too old.
+    InUse,
+    /// Ahead of any use.
+    Idle,
+}
+
+/// The latest decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// What the Cloud said.
+    pub decision: Decision,
+    /// When it said so.
+    pub at: Moment,
+}
+
+/// What a key has spent, in dollars, as far as the latest decision does not know of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spend {
+    /// The Cloud has not been told yet.
+    pub undelivered: f64,
+    /// The Cloud was told after the question of the latest decision was asked.
+    pub since_answer: f64,
+    /// The Cloud was told after the question that is open now was asked.
+    since_question: f64,
+}
+
+/// One caller key.
+#[derive(Debug, Default)]
+pub struct Key {
+    /// For metrics.
+    pub team_id: Option<String>,
+    /// For metrics.
+    pub user_id: Option<String>,
+    /// The latest decision.
+    pub answer: Option<Answer>,
+    /// What it does not know of.
+    pub spend: Spend,
+    /// When a request last needed it.
+    pub used_at: Option<Moment>,
+    /// Requests, the older the less they count.
+    pub uses: u64,
+    /// When the open question was asked.
+    pub asked_at: Option<Moment>,
+    /// What the workers were told.
+    pub told: Option<Verdict>,
+    /// Calls that failed since the latest answer.
+    pub failures: u32,
+    /// The Cloud gives no answer for this key.
+    unanswered: bool,
+    /// Since when a request waits for a decision.
+    waiting_since: Option<Moment>,
+    /// Not asked before this moment.
+    retry_at: Moment,
+    /// It was answered in the life of this process.
+    is_confirmed: bool,
+    /// Something has happened that only a new answer can settle.
+    is_urgent: bool,
+}
+
+impl Rules {
+    /// What applies to a key that nothing is known of.
+    pub fn unknown(&self) -> Verdict {
+        if self.unknown_allowed { Verdict::Allow } else { deny(Denial::because(NO_DECISION)) }
+    }
+}
+
+impl Spend {
+    /// Everything that the latest decision does not know of.
+    pub fn total(&self) -> f64 {
+        self.undelivered + self.since_answer
+    }
+}
+
+impl Key {
+    /// What applies now; `None` = a request waits for the answer of the Cloud.
+    pub fn verdict(&self, rules: &Rules, now: Moment) -> Option<Verdict> {
+        let unanswered = self.is_unanswered(now);
+        let Some(answer) = &self.answer else { return unanswered.then(|| rules.unknown()) };
+        let age = now - answer.at;
+        if age < rules.stale_max || (!unanswered && age < FRESH) {
+            let verdict = self.by_decision(&answer.decision);
+            let may_have_changed = verdict != Verdict::Allow && age >= NO_LASTS && !unanswered;
+            return (!may_have_changed).then_some(verdict);
+        }
+        unanswered.then(|| match answer.decision.fail_mode {
+            FailMode::Open => Verdict::Allow,
+            FailMode::Closed => deny(Denial::because(FAIL_CLOSED)),
+            FailMode::Sticky => deny(Denial::because(STALE)),
+        })
+    }
+
+    fn by_decision(&self, decision: &Decision) -> Verdict {
+        if !decision.allow {
+            deny(decision.denial())
+        } else if self.has_used_up(decision) {
+            deny(decision.used_up())
+        } else {
+            Verdict::Allow
+        }
+    }
+
+    fn has_used_up(&self, decision: &Decision) -> bool {
+        decision.allowance().is_some_and(|allowance| self.spend.total() >= allowance)
+    }
+
+    /// Whether the Cloud gives no answer for this key.
+    pub fn is_unanswered(&self, now: Moment) -> bool {
+        let open = |since: Option<Moment>| since.is_some_and(|since| now - since >= DECIDED_WITHIN);
+        self.unanswered || open(self.asked_at) || open(self.waiting_since)
+    }
+
+    /// Whether a request needed it lately.
+    pub fn is_in_use(&self, now: Moment) -> bool {
+        self.used_at.is_some_and(|at| now - at < USE_LASTS)
+    }
+
+    /// When it is to be asked for, and how urgent that will be; `None` = not before something happens.
+    pub fn question(&self, rules: &Rules, now: Moment) -> Option<(Moment, Class)> {
+        if self.asked_at.is_some() {
+            return None;
+        }
+        if !self.is_in_use(now) {
+            return (!self.is_confirmed).then_some((self.retry_at, Class::Idle));
+        }
+        let undecided = self.is_urgent
+            || self
+                .answer
+                .as_ref()
+                .is_none_or(|answer| now - answer.at >= rules.stale_max.max(FRESH))
+            || self.verdict(rules, now).is_none();
+        match &self.answer {
+            Some(answer) if !undecided => {
+                Some((self.retry_at.max(answer.at + REFRESH_AT), Class::InUse))
+            }
+            _ => Some((self.retry_at, Class::Waiting)),
+        }
+    }
+
+    /// The next moment at which any of this is different, if nothing happens before.
+    pub fn next_change(&self, rules: &Rules, now: Moment) -> Option<Moment> {
+        let of_answer = |age: Moment| self.answer.as_ref().map(|answer| answer.at + age);
+        let moments = [
+            of_answer(FRESH),
+            of_answer(rules.stale_max),
+            of_answer(NO_LASTS),
+            self.asked_at.map(|at| at + DECIDED_WITHIN),
+            self.waiting_since.map(|at| at + DECIDED_WITHIN),
+            self.used_at.map(|at| at + USE_LASTS),
+            self.question(rules, now).map(|(at, _)| at),
+            // Looked at again, until the Cloud is back.
+            (self.unanswered && !self.is_in_use(now)).then_some(now + PAUSE_IDLE.1),
+        ];
+        moments.into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    /// Requests have needed it.
+    pub fn used(&mut self, count: u32, rules: &Rules, now: Moment) {
+        self.used_at = Some(now);
+        self.uses = self.uses.saturating_add(u64::from(count));
+        if self.waiting_since.is_none() && self.verdict(rules, now).is_none() {
+            self.waiting_since = Some(now);
+            // That earlier attempts failed is no reason to let a request wait longer.
+            self.retry_at = self.retry_at.min(now);
+        }
+    }
+
+    /// Time has passed. A key that is not used any more is asked for anew at its next use, unless the Cloud is away.
+    pub fn settle(&mut self, is_outage: bool, now: Moment) {
+        if !self.is_in_use(now) {
+            self.waiting_since = None;
+            self.unanswered &= is_outage;
+        } else if self.is_unanswered(now) {
+            self.unanswered = true;
+        }
+    }
+
+    /// Its question is asked.
+    pub fn asked(&mut self, now: Moment) {
+        self.asked_at = Some(now);
+        self.spend.since_question = 0.0;
+        self.uses /= 2;
+        self.is_urgent = false;
+    }
+
+    /// The Cloud has decided.
+    pub fn answered(&mut self, decision: Decision, now: Moment) {
+        self.answer = Some(Answer { decision, at: now });
+        self.spend.since_answer = self.spend.since_question;
+        self.spend.since_question = 0.0;
+        self.asked_at = None;
+        self.waiting_since = None;
+        (self.failures, self.retry_at) = (0, now);
+        (self.unanswered, self.is_confirmed) = (false, true);
+    }
+
+    /// The call has failed. `chance` is between 0 and 1.
+    pub fn failed(&mut self, now: Moment, chance: f64) {
+        let (first, longest) = if self.is_in_use(now) { PAUSE_IN_USE } else { PAUSE_IDLE };
+        let pause = first.saturating_mul(1 << self.failures.min(7)).min(longest);
+        self.retry_at = now + (pause as f64 * chance.clamp(0.5, 1.0)) as Moment;
+        self.failures = self.failures.saturating_add(1);
+        self.asked_at = None;
+        self.unanswered = true;
+    }
+
+    /// A usage event was taken in.
+    pub fn spent(&mut self, cost: f64) {
+        let was = self.is_used_up();
+        self.spend.undelivered += cost;
+        self.is_urgent |= !was && self.is_used_up();
+    }
+
+    /// The Cloud was told of an event at `at`.
+    pub fn delivered(&mut self, cost: f64, at: Moment) {
+        self.spend.undelivered = (self.spend.undelivered - cost).max(0.0);
+        self.spend.since_answer += cost;
+        if self.asked_at.is_some_and(|asked_at| at >= asked_at) {
+            self.spend.since_question += cost;
+        }
+    }
+
+    /// Whether it has spent what the latest decision left.
+    pub fn is_used_up(&self) -> bool {
+        self.answer
+            .as_ref()
+            .is_some_and(|answer| answer.decision.allow && self.has_used_up(&answer.decision))
+    }
+}
+
+fn deny(denial: Denial) -> Verdict {
+    Verdict::Deny(Box::new(denial))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { stale_max: 600_000, unknown_allowed: false };
+    const START: Moment = 1_800_000_000_000;
+
+    fn decision(allow: bool, fail_mode: FailMode) -> Decision {
+        Decision { allow, fail_mode, ..Decision::default() }
+    }
+
+    fn answered(decision: Decision) -> Key {
+        let mut key = Key::default();
+        key.used(1, &RULES, START);
+        key.asked(START);
+        key.answered(decision, START);
+        key
+    }
+
+    fn words(verdict: Option<Verdict>) -> String {
+        match verdict {
+            None => "wait".to_owned(),
+            Some(Verdict::Allow) => "allow".to_owned(),
+            Some(Verdict::Deny(denial)) => denial.message,
+            Some(Verdict::Forget) => "forget".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_decision_counts_until_the_stale_limit_and_then_its_fail_mode() {
+        for (fail_mode, then) in
+            [(FailMode::Open, "allow"), (FailMode::Closed, FAIL_CLOSED), (FailMode::Sticky, STALE)]
+        {
+            for (allow, before) in [(true, "allow"), (false, "budget exceeded")] {
+                let mut key = answered(decision(allow, fail_mode));
+                key.asked(START + 4_000);
+                key.failed(START + 4_100, 1.0);
+                let at = |age| words(key.verdict(&RULES, START + age));
+                assert_eq!(at(4_100), before);
+                assert_eq!(at(599_999), before);
+                assert_eq!(at(600_000), then, "{fail_mode:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_any_decision_a_request_waits_until_a_call_fails_or_a_second_has_passed() {
+        let allowing = Rules { unknown_allowed: true, ..RULES };
+        let mut key = Key::default();
+        assert_eq!(words(key.verdict(&RULES, START)), "wait");
+        key.used(1, &RULES, START);
+        assert_eq!(key.question(&RULES, START), Some((0, Class::Waiting)));
+        assert_eq!(words(key.verdict(&RULES, START + 999)), "wait");
+        assert_eq!(key.next_change(&RULES, START), Some(START + 1_000));
+        assert_eq!(words(key.verdict(&RULES, START + 1_000)), NO_DECISION);
+        assert_eq!(words(key.verdict(&allowing, START + 1_000)), "allow");
+        key.asked(START);
+        key.failed(START + 10, 1.0);
+        assert_eq!(words(key.verdict(&RULES, START + 10)), NO_DECISION);
+        key.answered(decision(true, FailMode::Sticky), START + 20);
+        assert_eq!(words(key.verdict(&RULES, START + 20)), "allow");
+    }
+
+    #[test]
+    fn a_stale_limit_below_five_seconds_shortens_only_what_the_cloud_does_not_confirm() {
+        let rules = Rules { stale_max: 1_000, ..RULES };
+        let mut key = answered(decision(true, FailMode::Sticky));
+        assert_eq!(words(key.verdict(&rules, START + 4_900)), "allow");
+        key.asked(START + 4_000);
+        assert_eq!(words(key.verdict(&rules, START + 4_900)), "allow");
+        key.failed(START + 4_900, 1.0);
+        assert_eq!(words(key.verdict(&rules, START + 4_900)), STALE);
+    }
+
+    #[test]
+    fn an_old_no_is_asked_again_before_it_is_given_out_and_an_old_yes_is_not() {
+        let mut denied = answered(decision(false, FailMode::Sticky));
+        let later = START + 60_000;
+        denied.settle(false, later);
+        assert_eq!(words(denied.verdict(&RULES, later)), "wait");
+        denied.used(1, &RULES, later);
+        assert_eq!(denied.question(&RULES, later).unwrap().1, Class::Waiting);
+        denied.asked(later);
+        denied.failed(later + 1, 1.0);
+        assert_eq!(words(denied.verdict(&RULES, later + 1)), "budget exceeded");
+        let allowed = answered(decision(true, FailMode::Sticky));
+        assert_eq!(words(allowed.verdict(&RULES, later)), "allow");
+    }
+
+    #[test]
+    fn a_key_in_use_is_asked_for_again_before_its_decision_is_five_seconds_old() {
+        let mut key = answered(decision(true, FailMode::Sticky));
+        assert_eq!(key.question(&RULES, START), Some((START + REFRESH_AT, Class::InUse)));
+        assert_eq!(key.question(&RULES, START + USE_LASTS), None, "nobody uses it");
+        key.asked(START + 4_000);
+        assert_eq!(key.question(&RULES, START + 4_000), None, "one question at a time");
+    }
+
+    #[test]
+    fn what_was_spent_ends_the_allowance_and_no_new_decision_counts_it_twice() {
+        let with = |remaining| {
+            let budget = super::super::decision::Amounts {
+                remaining: Some(remaining),
+                ..Default::default()
+            };
+            Decision { budget, ..decision(true, FailMode::Sticky) }
+        };
+        let mut key = answered(with(1.0));
+        key.spent(0.6);
+        assert_eq!(words(key.verdict(&RULES, START)), "allow");
+        key.spent(0.4);
+        assert!(words(key.verdict(&RULES, START)).contains("$1.00"));
+        assert_eq!(key.question(&RULES, START), Some((START, Class::Waiting)), "asked at once");
+        // Delivered before the next question: the next answer knows of it.
+        key.delivered(0.6, START + 10);
+        assert_eq!(key.spend.total(), 1.0);
+        key.asked(START + 20);
+        key.delivered(0.4, START + 30);
+        key.answered(with(0.4), START + 40);
+        assert_eq!(key.spend.total(), 0.4, "told after the question was asked");
+        assert!(key.is_used_up());
+        key.asked(START + 50);
+        key.answered(with(0.4), START + 60);
+        assert_eq!((key.spend.total(), key.is_used_up()), (0.0, false));
+    }
+
+    #[test]
+    fn in_an_outage_no_key_waits_that_has_been_asked_for_in_vain() {
+        let mut key = Key::default();
+        key.asked(START);
+        key.failed(START + 10_000, 1.0);
+        let later = START + 100_000;
+        key.settle(true, later);
+        assert_eq!(words(key.verdict(&RULES, later)), NO_DECISION);
+        assert!(key.next_change(&RULES, later).is_some(), "it is looked at again");
+        key.settle(false, later);
+        assert_eq!(words(key.verdict(&RULES, later)), "wait");
+    }
+}
