@@ -178,7 +178,8 @@ async fn a_configuration_that_cannot_be_used_is_told_by_file_key_and_variable() 
 async fn a_bundle_that_cannot_be_used_is_told_by_its_variables_or_its_files() {
     let authority = Authority::default();
     let bundle = good(&authority);
-    let other = good(&Authority::default());
+    let stranger = Authority::default();
+    let other = good(&stranger);
     let managed = |bundle: &Bundle| Builder::managed_at(URL, bundle);
     let sans = |params: &mut rcgen::CertificateParams, uris: &[String]| {
         for uri in uris {
@@ -187,7 +188,7 @@ async fn a_bundle_that_cannot_be_used_is_told_by_its_variables_or_its_files() {
     };
     let both = [format!("x-aisix://env/{ENVIRONMENT}"), format!("x-aisix://dp/{DATA_PLANE}")];
     let client = ExtendedKeyUsagePurpose::ClientAuth;
-    let supplied = "AISIX_MANAGED__CP_CERT_FILE";
+    let supplied = "AISIX_MANAGED__CP_*_FILE";
     let missing = Path::new("/nowhere/client.key");
     let empty = tempfile::NamedTempFile::new().unwrap();
     fs::write(empty.path(), "swordfish").unwrap();

@@ -76,7 +76,7 @@ impl Key {
             .flat_map(|key| groups(key).chain([key.name]))
             .map(|known| (strsim::damerau_levenshtein(name, known), known))
             .min_by_key(|(distance, _)| *distance)
-            .filter(|(distance, known)| *distance <= known.len() / 3)
+            .filter(|(distance, known)| *distance <= known.len() / 2)
             .map(|(_, known)| known)
     }
 
@@ -256,6 +256,9 @@ mod tests {
             ("proxy_addr", Some("proxy.addr")),
             ("managed.cp_base_uri", Some("managed.cp_base_url")),
             ("mannaged", Some("managed")),
+            ("proxy.adress", Some("proxy.addr")),
+            ("shutdown.max_drain", Some("shutdown.max_drain_secs")),
+            ("managed.budget_stale_max_seconds", Some("managed.budget_stale_max_secs")),
             ("nothing.like.it", None),
         ] {
             assert_eq!(Key::nearest(written), meant, "{written}");

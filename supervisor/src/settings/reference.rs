@@ -12,6 +12,16 @@ then the environment: `proxy.addr` is `AISIX_PROXY__ADDR`. An unknown key is an 
 known key. Lists are separated by commas in a variable, lists of objects are JSON. `AISIX_DP_BUDGET_STALE_MAX_SECONDS` is
 another name of `managed.budget_stale_max_secs`. `RUST_LOG` goes before `observability.log_level`.
 
+`managed.proxy_url` is an HTTP proxy, `http://[USER:PASSWORD@]HOST:PORT`, for the connections to the manager and its etcd;
+no proxy variable of the environment reaches them. `upstream.retries` repeats an attempt that never reached its upstream,
+or that the upstream answered with a status of 500 or above; what the upstream may have worked on is not sent again.
+`proxy.url_rewrites` replaces the first match of the first rule that matches the percent-encoded path, before routing.
+
+`resources_file` takes the place of Cloud and etcd: one YAML file with `_format_version: \"1\"` and a list for each kind,
+whose entries are known by name and refer to each other by name; `${NAME}` stands for a variable, and `key_env` names the
+variable that holds a caller's key. SIGHUP has the file read again; one that cannot be used changes nothing. `aisix
+validate --resources FILE` checks such a file, `aisix export --etcd URL` makes one.
+
 Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
 remedy: nothing is silently ignored. `aisix validate` tells the same without starting.
 
