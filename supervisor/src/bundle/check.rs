@@ -135,13 +135,13 @@ impl Parts {
     pub fn read(&self) -> Result<Leaf, Fault> {
         let chain = certificates("certificate", &self.chain)?;
         certificates("CA bundle", &self.roots)?;
-        let der = chain.first().cloned().ok_or_else(|| nothing("certificate"))?;
+        let leaf = leaf(chain.first().ok_or_else(|| nothing("certificate"))?)?;
         let key = self.key()?;
         CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
             TlsError::InconsistentKeys(_) => Fault::KeyMismatch,
             error => Fault::Key(error),
         })?;
-        leaf(&der)
+        Ok(leaf)
     }
 
     /// Whether a server that trusts the CA would accept this chain from a client at the time `now`.

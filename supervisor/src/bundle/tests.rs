@@ -229,12 +229,11 @@ fn every_fault_of_a_bundle_ends_the_start_or_is_refused_in_changed_files() {
     let text = |text: &str| text.to_owned();
     let key = |text: String| Secret::new(text);
     let good_key = good.key.expose();
-    let mut old_ca = Ca::named("test CA", |params| {
+    let old_ca = Ca::named("test CA", |params| {
         params.not_after = OffsetDateTime::from(now() - DAY / 2);
     });
     let of_old_ca = old_ca.good();
     let no_ca = with(&|_| {});
-    old_ca.pem = text("");
     let half = good.chain.split_at(good.chain.len() / 2).0.to_owned();
     let cases = [
         (Parts { chain: text("x"), ..good.clone() }, "the certificate is not usable PEM"),
@@ -356,9 +355,10 @@ fn between_bundles_of_one_environment_the_newer_valid_one_wins() {
     let as_old = dated(&ca, -5, 90, &NAMES);
     assert_eq!(opened(&old, &as_old), (Origin::Supplied, as_old));
     let short = dated(&ca, -1, 0, &NAMES);
-    let lasting = Gateway::after(&dated(&ca, -2, 1, &NAMES));
     // Kept while it was valid, expired by now.
-    let mut later = Gateway { managed: Managed { ..lasting.managed.clone() }, ..lasting };
+    let mut later = Gateway::new();
+    later.supply(&dated(&ca, -2, 1, &NAMES));
+    Bundle::open(&later.managed, now() - 3 * DAY / 2).unwrap();
     later.supply(&old);
     assert_eq!(later.open().unwrap().parts(), old);
     assert!(told(&short).contains("expired"));

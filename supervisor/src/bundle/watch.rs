@@ -58,7 +58,7 @@ pub fn start(managed: &Managed) -> io::Result<mpsc::Receiver<Reading>> {
 
 fn watch(files: &Files, readings: &mpsc::Sender<Reading>) {
     let (happened, happenings) = sync_channel(1);
-    let mut folders = Folders::new(happened);
+    let mut folders = Folders::new(files.clone(), happened);
     let mut last = None;
     loop {
         // First watched, then read: what changes in between is noticed.
@@ -106,11 +106,23 @@ impl Files {
         Reading { parts, extra_roots }
     }
 
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.parts.iter().flatten().chain(&self.extra_roots)
+    }
+
+    /// Whether an event at `path` may be about one of the files. In the folder above theirs (which may be as busy as
+    /// `/tmp`) only what happens to theirs counts.
+    fn may_concern(&self, path: &Path) -> bool {
+        let above = |file: &PathBuf| file.ancestors().nth(2) == path.parent();
+        let beside = |file: &PathBuf| file.parent() == path.parent() || file.starts_with(path);
+        self.all().any(beside) || !self.all().any(above)
+    }
+
     /// Where something can happen to a file: its folder, the folder that holds that (which may be replaced as a whole),
     /// and, where links lead elsewhere, the folder of what they lead to.
     fn folders(&self) -> BTreeSet<PathBuf> {
         let mut folders = BTreeSet::new();
-        for file in self.parts.iter().flatten().chain(&self.extra_roots) {
+        for file in self.all() {
             let above = file.ancestors().skip(1).take(2).filter(|path| path.is_dir());
             folders.extend(above.map(Path::to_owned));
             let target = file.canonicalize().ok();
@@ -129,11 +141,14 @@ struct Folders {
 }
 
 impl Folders {
-    fn new(happened: SyncSender<()>) -> Self {
+    fn new(files: Files, happened: SyncSender<()>) -> Self {
         let tell = happened.clone();
         let handler = move |event: notify::Result<notify::Event>| {
-            // Reading the files is an event as well, and must not be the reason to read them.
-            let is_change = event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_)));
+            let is_change = event.map_or(true, |event| {
+                // Reading the files is an event as well, and must not be the reason to read them.
+                !matches!(event.kind, EventKind::Access(_))
+                    && event.paths.iter().any(|path| files.may_concern(path))
+            });
             if is_change {
                 // One that waits says it all.
                 let _ = tell.try_send(());
@@ -172,5 +187,54 @@ impl Folders {
                 self.watched.insert(folder.clone(), found);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_beside_the_folder_of_the_files_is_no_reason_to_read_them() {
+        let file = |name: &str| PathBuf::from("/run/bundle").join(name);
+        let files = Files { parts: Some(["c", "k", "a"].map(file)), extra_roots: None };
+        for concerning in ["/run/bundle/c", "/run/bundle/..data", "/run/bundle", "/elsewhere/c"] {
+            assert!(files.may_concern(Path::new(concerning)), "{concerning}");
+        }
+        assert!(!files.may_concern(Path::new("/run/another")));
+    }
+
+    #[test]
+    fn files_are_read_whatever_becomes_of_their_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("bundle");
+        let place = |name: &str| folder.join(name);
+        let files = Files { parts: Some(["c", "k", "a"].map(place)), extra_roots: None };
+        let write = |text: &str| {
+            fs::create_dir_all(&folder).unwrap();
+            for name in ["c", "k", "a"] {
+                fs::write(folder.join(name), text).unwrap();
+            }
+        };
+        let (readings_in, mut readings) = mpsc::channel(READINGS_MAX);
+        thread::spawn(move || watch(&files, &readings_in));
+        let mut until = |text: &str| {
+            while let Some(reading) = readings.blocking_recv() {
+                let seen = reading.parts.unwrap().map_or_else(|error| error, |parts| parts.chain);
+                if seen.contains(text) {
+                    return;
+                }
+            }
+        };
+        until("No such file");
+        write("first");
+        until("first");
+        write("in place");
+        until("in place");
+        fs::rename(&folder, root.path().join("old")).unwrap();
+        write("another folder");
+        until("another folder");
+        write("in place again");
+        until("in place again");
     }
 }

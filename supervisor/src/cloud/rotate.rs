@@ -78,8 +78,8 @@ struct Rotator {
     is_refusal_counted: bool,
     /// What is wrong with the renewal.
     renewal_trouble: Option<String>,
-    /// The disk does not have what is in force.
-    unkept: Option<String>,
+    /// The disk does not have what is in force, and is tried again at this time.
+    unkept: Option<Instant>,
     is_certificate_told: bool,
 }
 
@@ -168,7 +168,7 @@ impl Rotator {
             self.ask();
         }
         self.look_at_dates(now);
-        if self.unkept.is_some() {
+        if self.unkept.is_some_and(|again_at| again_at <= Instant::now()) {
             self.keep().await;
         }
         let is_waiting = !self.rotation.is_idle();
@@ -368,13 +368,16 @@ impl Rotator {
                         "the bundle in force is not kept, the next start would use an older one: {error}; make {folder} writable"
                     ),
                 );
-                self.unkept = Some(error);
+                self.unkept = Some(Instant::now() + LOOK_INTERVAL);
             }
         }
     }
 
     fn ask(&mut self) {
-        let Some(dp_id) = &self.bundle.dp_id else { return };
+        let Some(dp_id) = &self.bundle.dp_id else {
+            // Nobody to ask for: a persisted bundle without a name, which is a finding of its own.
+            return self.renewal.not_offered(unix(SystemTime::now()), chance());
+        };
         let request = match Request::new(&self.bundle.env_id, dp_id) {
             Ok(request) => request,
             Err(error) => {
