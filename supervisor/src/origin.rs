@@ -20,6 +20,7 @@ use crate::projection::{self, Report, SourceTls};
 use crate::settings::source::scope;
 use crate::settings::{Etcd, EtcdTls, Managed};
 use crate::state::seal::DataKey;
+use crate::state::snapshot::{Place, Snapshot};
 
 /// Why a certificate bundle cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,25 @@ impl Cloud {
             credentials,
             _credentials_source: source,
         })
+    }
+
+    /// Begins to read and to keep the snapshot, if there is to be one.
+    pub fn snapshot(&self, findings: &Findings) -> Option<Snapshot> {
+        let managed = &self.managed;
+        let path = managed.snapshot.as_deref()?;
+        let prefix = scope(&managed.prefix, &self.bundle.env_id);
+        let (key, env_id) = (self.data_key.clone(), &self.bundle.env_id);
+        let place = Place::new(path, &managed.mtls_dir, key, env_id, &prefix);
+        match Snapshot::start(place, findings.clone()) {
+            Ok(snapshot) => Some(snapshot),
+            Err(error) => {
+                let text = format!(
+                    "no snapshot is kept: its thread cannot be started ({error}); raise the limit of processes"
+                );
+                findings.found(Topic::Snapshot, text);
+                None
+            }
+        }
     }
 
     /// A connection to the manager, made when it is first used.

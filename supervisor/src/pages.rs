@@ -17,6 +17,7 @@ use crate::findings::Findings;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
 use crate::projection::report::{Gauges, Report, rfc3339};
+use crate::state::snapshot::{Snapshot, SnapshotStatus};
 
 /// Where pages take their content from.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct Sources {
     pub collector: Rc<RefCell<Collector>>,
     /// State of the configuration.
     pub projection: Handle,
+    /// The snapshot, where there is one.
+    pub snapshot: Option<Snapshot>,
     /// State of the usage events.
     pub telemetry: Telemetry,
     /// State of the heartbeat.
@@ -61,6 +64,7 @@ pub async fn make(
             let node = NodeFacts {
                 config: config_facts(report.gauges),
                 workers,
+                snapshot: sources.snapshot.as_ref().map(Snapshot::status),
                 spooled_events: sources.telemetry.report().waiting as u64,
                 heartbeat_failures: sources.heartbeat.get().failures,
                 findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
@@ -81,6 +85,7 @@ struct ManagedStatus {
     certificate_expires_at: Option<String>,
     heartbeat: HeartbeatStatus,
     usage: UsageStatus,
+    snapshot: Option<SnapshotStatus>,
     findings: Vec<FindingStatus>,
 }
 
@@ -129,6 +134,7 @@ impl Sources {
                 last_success_at: usage.last_success.map(moment),
                 error: usage.error,
             },
+            snapshot: self.snapshot.as_ref().map(Snapshot::status),
             findings: findings.collect(),
         }
     }

@@ -42,6 +42,9 @@ use crate::worker_settings;
 /// Events of workers that wait for the loop; their tasks wait then.
 const EVENTS_QUEUED_MAX: usize = 1024;
 
+/// The end waits for the last write of the snapshot for so long at most.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(2);
+
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
@@ -183,6 +186,10 @@ async fn serve(
     findings: Findings,
 ) -> Result<(), StartError> {
     let now = Instant::now();
+    let snapshot = match &origin {
+        Origin::Cloud(cloud) => cloud.snapshot(&findings),
+        Origin::Etcd(_) => None,
+    };
     // First what is refused at once; nothing runs yet.
     let posts = posts(settings, origin.env_id(), log_filter)?;
     let program = Program::open(settings.workers.program.as_deref())?;
@@ -190,8 +197,9 @@ async fn serve(
 
     let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
     let dial: Arc<dyn Dial> = Arc::new(DirectDial::new(limit));
-    let (projection, updates) = projection::start(origin.source()?, Arc::clone(&dial))
-        .map_err(system("starting the projection"))?;
+    let (projection, updates) =
+        projection::start_from(origin.source()?, Arc::clone(&dial), snapshot.clone())
+            .map_err(system("starting the projection"))?;
 
     let session = match &origin {
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
@@ -227,6 +235,7 @@ async fn serve(
         sources: Sources {
             collector: Rc::new(RefCell::new(collector)),
             projection,
+            snapshot: snapshot.clone(),
             telemetry,
             heartbeat,
             findings,
@@ -240,7 +249,11 @@ async fn serve(
             max_drain: settings.shutdown.drain_max,
         },
     };
-    Ok(supervisor::run(parts).await?)
+    let ended = supervisor::run(parts).await;
+    if let Some(snapshot) = snapshot {
+        snapshot.finish(SNAPSHOT_LIMIT);
+    }
+    Ok(ended?)
 }
 
 /// The listeners, open, and who serves them.

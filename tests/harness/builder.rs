@@ -50,6 +50,15 @@ impl Builder {
         Self::unprovisioned_at(&cloud.url())
     }
 
+    /// A gateway in the state directory that a former one has left, with no bundle but the one in there.
+    pub fn after(former: &Gateway, cloud: &Cloud) -> Self {
+        let state = former.state();
+        Self::unprovisioned(cloud)
+            .set("/managed/mtls_dir", json!(state.join("mtls")))
+            .set("/managed/dp_id_file", json!(state.join("dp_id")))
+            .set("/managed/snapshot_cache_path", json!(state.join("config_cache.json")))
+    }
+
     fn unprovisioned_at(url: &str) -> Self {
         let mut builder = Self::new();
         let state = builder.state();

@@ -116,6 +116,39 @@ impl Gateway {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
+    /// `/status/managed` as it is now.
+    pub async fn status_managed(&self) -> Value {
+        let answer = client::fetch(self.status, "/status/managed").await.expect("status is served");
+        answer.json().await.expect("status is JSON")
+    }
+
+    /// What is told about a topic on `/status/managed`; empty if nothing is.
+    pub async fn finding(&self, topic: &str) -> String {
+        let managed = self.status_managed().await;
+        let findings = managed["findings"].as_array().cloned().unwrap_or_default();
+        let found = findings.iter().find(|finding| finding["topic"] == topic);
+        found.and_then(|finding| finding["text"].as_str()).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the snapshot on disk is of that revision or a later one, and the generation before it is there.
+    pub async fn wait_until_kept(&self, revision: i64) {
+        wait::until(&format!("revision {revision} is on disk"), async || {
+            let snapshot = self.status_managed().await["snapshot"].clone();
+            let kept = snapshot["revision"].as_i64().is_some_and(|kept| kept >= revision);
+            let before = snapshot["previous_generation"].as_u64() > Some(0);
+            if kept && before { Ok(()) } else { Err(snapshot) }
+        })
+        .await;
+    }
+
+    /// Kills it with all its workers, as a power cut would.
+    pub async fn kill_at_once(&mut self) {
+        let workers = self.workers();
+        self.signal(Signal::SIGKILL);
+        workers.iter().for_each(Worker::kill);
+        self.end().await;
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&mut self) {
         self.signal(Signal::SIGTERM);

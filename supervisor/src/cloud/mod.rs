@@ -6,6 +6,7 @@
 //! - `telemetry`: usage events from the spool, each until the manager has accepted it; `batch` decides, without I/O.
 
 pub mod batch;
+pub mod decision_store;
 pub mod heartbeat;
 pub mod manager;
 pub mod telemetry;

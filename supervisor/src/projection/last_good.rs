@@ -3,7 +3,10 @@
 //! A put that cannot be taken leaves the older good document served ("stale") until a good one comes or the key is
 //! deleted; it affects no other document. Pure: time is passed in. One put costs the same however large the set is.
 
+mod keep;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde_json::Value;
 use shared::codec::{self, VALUE_BYTES_MAX};
@@ -16,11 +19,16 @@ use super::hash;
 use super::key::{self, DocumentKind, KeyError};
 use super::partial::Partial;
 
+pub use keep::{Kept, read_again};
+
 /// A document of more bytes is read back as a worker would read it before it is handed out.
 const READ_BACK_BYTES: usize = 512 * 1024;
 
 /// Seconds since 1970 UTC.
 pub type UnixSeconds = i64;
+
+/// A document's text, which is held here and waits to be kept on disk.
+pub type Text = Arc<Secret<Vec<u8>>>;
 
 /// Why a key's latest document is not served.
 #[derive(Clone, Debug)]
@@ -37,7 +45,7 @@ pub struct Rejection {
 
 struct Entry {
     /// The latest document: canonical JSON, or as it came if it is not JSON.
-    observed: Secret<Vec<u8>>,
+    observed: Text,
     served: Option<Served>,
     rejection: Option<Rejection>,
 }
@@ -45,7 +53,7 @@ struct Entry {
 struct Served {
     kind: DocumentKind,
     /// The document in force where it is not the latest one.
-    older: Option<Secret<Vec<u8>>>,
+    older: Option<Text>,
     name: Option<String>,
     fields: Vec<String>,
 }
@@ -71,6 +79,8 @@ pub struct LastGood {
     partial: Partial,
     served_changes: u64,
     observed_changes: u64,
+    /// Keys of which something has changed that is to be kept on disk.
+    unkept: BTreeSet<Vec<u8>>,
 }
 
 impl LastGood {
@@ -85,16 +95,17 @@ impl LastGood {
             partial: Partial::default(),
             served_changes: 0,
             observed_changes: 0,
+            unkept: BTreeSet::new(),
         }
     }
 
     /// The document at `key` is `value` now.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>, now: UnixSeconds) -> Step {
         let parsed = serde_json::from_slice::<Value>(&value);
-        let observed = match &parsed {
+        let observed = Text::new(match &parsed {
             Ok(document) => Secret::new(hash::canonical(document)),
             Err(_) => Secret::new(value),
-        };
+        });
         let before = self.entries.remove(&key);
         if before.as_ref().is_none_or(|before| before.observed != observed) {
             self.observed_changes += 1;
@@ -110,20 +121,25 @@ impl LastGood {
             Ok((kind, document)) => self.take(kind, document, observed, before),
             Err(refusal) => refuse(refusal, observed, before, now),
         };
+        self.unkept.insert(key.clone());
+        self.insert(key, entry);
+        step
+    }
+
+    fn insert(&mut self, key: Vec<u8>, entry: Entry) {
         if entry.rejection.is_some() {
             self.rejected.insert(key.clone());
         } else {
             self.rejected.remove(&key);
         }
         self.entries.insert(key, entry);
-        step
     }
 
     fn take(
         &mut self,
         kind: DocumentKind,
         document: Document,
-        observed: Secret<Vec<u8>>,
+        observed: Text,
         before: Option<Entry>,
     ) -> (Entry, Step) {
         let unchanged = before.as_ref().is_some_and(|before| before.in_force() == Some(&observed));
@@ -146,6 +162,7 @@ impl LastGood {
         let Some(entry) = self.entries.remove(key) else { return Step::default() };
         self.observed_changes += 1;
         self.rejected.remove(key);
+        self.unkept.insert(key.to_vec());
         let Some(served) = entry.served else { return Step::default() };
         self.served_changes += 1;
         self.uncount(&served);
@@ -240,7 +257,7 @@ impl LastGood {
 }
 
 impl Entry {
-    fn in_force(&self) -> Option<&Secret<Vec<u8>>> {
+    fn in_force(&self) -> Option<&Text> {
         let served = self.served.as_ref()?;
         Some(served.older.as_ref().unwrap_or(&self.observed))
     }
@@ -284,7 +301,7 @@ fn read(
 
 fn refuse(
     refusal: Refusal,
-    observed: Secret<Vec<u8>>,
+    observed: Text,
     before: Option<Entry>,
     now: UnixSeconds,
 ) -> (Entry, Step) {

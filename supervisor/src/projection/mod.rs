@@ -14,13 +14,14 @@
 //! 1. nothing stops the start: a store that cannot be reached is tried again, for ever;
 //! 2. what one transaction of the store wrote becomes visible in one [`Update`];
 //! 3. a document that cannot be taken affects no other, and its older good form stays served;
-//! 4. a change costs what the change is worth, not what the set is.
+//! 4. a change costs what the change is worth, not what the set is;
+//! 5. what a snapshot has kept is handed out before the store is asked, and the store then for what came after it.
 
 pub mod connect;
 pub mod document;
 mod hash;
 pub mod key;
-mod last_good;
+pub mod last_good;
 mod load;
 mod partial;
 pub mod report;
@@ -28,22 +29,29 @@ mod state;
 mod watch;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use shared::dial::Dial;
 use shared::id::Revision;
 use shared::update::Change;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 pub use connect::{Source, SourceTls};
 pub use report::Report;
 
-use state::State;
-use watch::Follower;
+use self::state::State;
+use self::watch::Follower;
+use crate::state::snapshot::Snapshot;
+use crate::state::snapshot::file::Moment;
+use crate::state::snapshot::restore::From;
 
 /// Updates that may wait for the supervisor; then the store is read no further.
 const UPDATES_MAX: usize = 16;
+
+/// A disk that does not give back the snapshot within this is not waited for any longer.
+const RESTORE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What has changed for the workers.
 #[derive(Debug)]
@@ -85,25 +93,50 @@ impl Handle {
 
 /// Starts to follow `source` on a thread of its own.
 pub fn start(source: Source, dial: Arc<dyn Dial>) -> io::Result<(Handle, mpsc::Receiver<Update>)> {
+    start_from(source, dial, None)
+}
+
+/// The same, beginning with what the snapshot has kept, and keeping in it what comes.
+pub fn start_from(
+    source: Source,
+    dial: Arc<dyn Dial>,
+    snapshot: Option<Snapshot>,
+) -> io::Result<(Handle, mpsc::Receiver<Update>)> {
     let (questions, asked) = mpsc::channel(8);
     let (updates, received) = mpsc::channel(UPDATES_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new()
         .name("projection".to_owned())
-        .spawn(move || runtime.block_on(run(source, dial, asked, updates)))?;
+        .spawn(move || runtime.block_on(run(source, dial, snapshot, asked, updates)))?;
     Ok((Handle { questions }, received))
 }
 
 async fn run(
     source: Source,
     dial: Arc<dyn Dial>,
+    snapshot: Option<Snapshot>,
     mut asked: mpsc::Receiver<Question>,
     updates: mpsc::Sender<Update>,
 ) {
     let mut state = State::new(&source.prefix);
+    // Before anything is dialled.
+    let restored = match &snapshot {
+        Some(snapshot) => timeout(RESTORE_LIMIT, snapshot.restored()).await.ok().flatten(),
+        None => None,
+    };
+    let mut resume = None;
+    if let Some(restored) = restored {
+        let Moment { revision, store, .. } = restored.moment;
+        resume = (restored.from != From::Published).then_some((revision, store));
+        let update = state.restore(restored, now());
+        if updates.send(update).await.is_err() {
+            return;
+        }
+    }
     // One at a time: while a load is being decoded the next change waits in the connection.
     let (observed, mut seen) = mpsc::channel(1);
-    let follower = tokio::spawn(Follower::new(source, dial, observed).run());
+    let follower = Follower::new(source, dial, observed).resuming(resume);
+    let follower = tokio::spawn(follower.run());
     loop {
         tokio::select! {
             question = asked.recv() => match question {
@@ -117,10 +150,21 @@ async fn run(
                 {
                     break;
                 }
+                // After it is on its way to the workers.
+                state.keep_in(snapshot.as_ref());
             }
+            () = wanted(snapshot.as_ref()) => state.keep_in(snapshot.as_ref()),
         }
     }
     follower.abort();
+}
+
+/// Waits until the snapshot wants everything; for ever where there is none.
+async fn wanted(snapshot: Option<&Snapshot>) {
+    match snapshot {
+        Some(snapshot) => snapshot.wanted().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn now() -> i64 {

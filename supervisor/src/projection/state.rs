@@ -1,5 +1,7 @@
 //! What is known of the store, and what was made of it. Pure: time is passed in.
 
+mod keep;
+
 use std::collections::BTreeMap;
 
 use shared::id::Revision;
@@ -12,12 +14,18 @@ use super::report::{
     self, Applied, ConfigStatus, Gauges, LastFailure, LastReload, PartialStatus, Report,
     SourceStatus, State as Word, rfc3339,
 };
+use crate::state::snapshot::file::Moment;
 
 /// What the store was seen to hold or do.
 #[derive(Debug)]
 pub enum Observed {
     /// Its changes are followed from now on.
     Connected,
+    /// It is this store that is followed.
+    Store {
+        /// Its id.
+        id: u64,
+    },
     /// They are not any more, or not yet.
     Lost {
         /// Why, in words.
@@ -72,6 +80,10 @@ pub struct State {
     /// How often what is served had changed when that was told.
     applied_changes: u64,
     source_hash: Option<Hashed>,
+    /// The store that revisions are of, as far as it says.
+    store: Option<u64>,
+    /// What the snapshot was last handed.
+    kept: Option<Moment>,
     last_reload: Option<(bool, UnixSeconds)>,
     last_reload_success: Option<UnixSeconds>,
     last_failure: Option<(UnixSeconds, &'static str, String)>,
@@ -91,6 +103,8 @@ impl State {
             applied: None,
             applied_changes: 0,
             source_hash: None,
+            store: None,
+            kept: None,
             last_reload: None,
             last_reload_success: None,
             last_failure: None,
@@ -104,6 +118,10 @@ impl State {
         match observed {
             Observed::Connected => {
                 self.connected = true;
+                None
+            }
+            Observed::Store { id } => {
+                self.store = Some(id);
                 None
             }
             Observed::Lost { error } => {
@@ -162,6 +180,9 @@ impl State {
             return None;
         }
         let whole = self.handed_out.is_none();
+        if changes.is_empty() && self.handed_out.is_some_and(|(handed, _)| handed == revision) {
+            return None;
+        }
         self.handed_out = Some((revision, now));
         Some(Update { revision: Revision(revision), whole, changes })
     }

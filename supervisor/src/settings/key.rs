@@ -165,7 +165,7 @@ pub static KEYS: &[Key] = &[
     key("managed.cp_ca_file", Text, None, InEffect),
     key("managed.mtls_dir", Text, Some("/var/lib/aisix/mtls"), InEffect),
     key("managed.dp_id_file", Text, Some("/var/lib/aisix/dp_id"), InEffect),
-    key("managed.snapshot_cache_path", Text, None, NotYet),
+    key("managed.snapshot_cache_path", Text, Some("/var/lib/aisix/config_cache.json"), InEffect),
     key("managed.heartbeat_interval_secs", Integer, Some("15"), InEffect),
     key("managed.proxy_url", Text, None, NotYet),
     key("managed.spool_max_bytes", Integer, Some("1073741824"), NotYet),

@@ -50,7 +50,7 @@ fn the_packaged_configuration_is_managed_and_needs_only_the_url() {
     assert_eq!(managed.bundle, BundleSource::Persisted);
     assert_eq!(managed.state_dir(), Path::new("/var/lib/aisix"));
     assert_eq!(loaded.settings.proxy.address, SocketAddr::from(([0, 0, 0, 0], 3000)));
-    assert_eq!(loaded.not_yet_in_effect, ["managed.snapshot_cache_path", "cache.backend"]);
+    assert_eq!(loaded.not_yet_in_effect, ["cache.backend"]);
     let told = load_file("config.managed.yaml", text, &[]).unwrap_err();
     assert!(told.contains("managed.cp_base_url is missing"), "{told}");
     assert!(told.contains("AISIX_MANAGED__CP_BASE_URL"), "{told}");
