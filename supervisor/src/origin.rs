@@ -1,7 +1,6 @@
 //! Where resources come from and whom the gateway reports to: AISIX Cloud, an etcd of one's own, or a file.
 
 use std::cell::Cell;
-use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::bundle::{self, Bundle, BundleError};
 use crate::cloud::budget::Budgets;
-use crate::cloud::budget::file_store::FileStore;
+use crate::cloud::decision_store::{DecisionStore, Nowhere};
 use crate::cloud::heartbeat::{self, Author, Facts, OutcomeCell};
 use crate::cloud::manager::{Manager, Session};
 use crate::cloud::renewal::Hints;
@@ -28,6 +27,7 @@ use crate::settings::source::scope;
 use crate::settings::{Etcd, EtcdTls, Managed};
 use crate::spool;
 use crate::state::seal::DataKey;
+use crate::state::snapshot::{Place, Snapshot};
 
 /// Why a certificate bundle cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -111,18 +111,44 @@ impl Cloud {
         }
     }
 
+    /// Begins to read and to keep the snapshot, if there is to be one.
+    pub fn snapshot(&self, findings: &Findings) -> Option<Snapshot> {
+        let managed = &self.managed;
+        let path = managed.snapshot.as_deref()?;
+        let prefix = scope(&managed.prefix, &self.bundle.env_id);
+        let (key, env_id) = (self.data_key.clone(), &self.bundle.env_id);
+        let place = Place::new(path, &managed.mtls_dir, key, env_id, &prefix);
+        match Snapshot::start(place, findings.clone()) {
+            Ok(snapshot) => Some(snapshot),
+            Err(error) => {
+                let text = format!(
+                    "no snapshot is kept: its thread cannot be started ({error}); raise the limit of processes"
+                );
+                findings.found(Topic::Snapshot, text);
+                None
+            }
+        }
+    }
+
     /// A connection to the manager, made when it is first used.
     pub fn session(&self, dial: &Arc<dyn Dial>) -> Session {
         Session::new(self.manager(dial))
     }
 
-    /// Starts to follow the budgets of caller keys.
-    pub fn budgets(&self, dial: &Arc<dyn Dial>, findings: Findings) -> io::Result<Budgets> {
-        let (directory, data_key) = (self.managed.state_dir(), self.data_key.clone());
-        let store = FileStore::open(directory, data_key, &self.bundle.env_id)?;
+    /// Starts to follow the budgets of caller keys; decisions are kept with the snapshot.
+    pub fn budgets(
+        &self,
+        dial: &Arc<dyn Dial>,
+        snapshot: Option<Snapshot>,
+        findings: Findings,
+    ) -> Budgets {
+        let store: Arc<dyn DecisionStore> = match snapshot {
+            Some(snapshot) => Arc::new(snapshot),
+            None => Arc::new(Nowhere),
+        };
         let manager = self.manager(dial);
         let session = move || Session::new(manager.clone());
-        Ok(Budgets::start(self.managed.budgets, Arc::new(store), session, findings))
+        Budgets::start(self.managed.budgets, store, session, findings)
     }
 
     /// Where usage events are kept that the Cloud has not accepted.

@@ -21,6 +21,7 @@ use crate::findings::Findings;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
 use crate::projection::report::{Gauges, Report, rfc3339};
+use crate::state::snapshot::{Snapshot, SnapshotStatus};
 
 /// Where pages take their content from.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Sources {
     pub collector: Rc<RefCell<Collector>>,
     /// State of the configuration.
     pub projection: Handle,
+    /// The snapshot, where there is one.
+    pub snapshot: Option<Snapshot>,
     /// State of the usage events.
     pub telemetry: Telemetry,
     /// State of the heartbeat.
@@ -70,6 +73,7 @@ pub async fn make(
                 config: config_facts(report.gauges),
                 workers,
                 usage: usage_facts(&sources.telemetry.report()),
+                snapshot: sources.snapshot.as_ref().map(Snapshot::status),
                 heartbeat_failures: sources.heartbeat.get().failures,
                 findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
                 bundle_rotations: sources.rotation.rotations(),
@@ -96,6 +100,7 @@ struct ManagedStatus {
     heartbeat: HeartbeatStatus,
     usage: UsageStatus,
     budgets: Option<budget::Status>,
+    snapshot: Option<SnapshotStatus>,
     findings: Vec<FindingStatus>,
 }
 
@@ -140,6 +145,7 @@ impl Sources {
             },
             usage: UsageStatus::from(usage),
             budgets: self.budgets.as_ref().map(Budgets::status),
+            snapshot: self.snapshot.as_ref().map(Snapshot::status),
             findings: findings.collect(),
         }
     }

@@ -42,11 +42,15 @@ use crate::shutdown::Limits;
 use crate::spool::Spool;
 use crate::spool::ring_file::RingFolders;
 use crate::state::lock::{StateError, StateLock};
+use crate::state::snapshot::Snapshot;
 use crate::supervisor::{self, Parts, RunError};
 use crate::worker_settings;
 
 /// Events of workers that wait for the loop; their tasks wait then.
 const EVENTS_QUEUED_MAX: usize = 1024;
+
+/// The end waits for the last write of the snapshot for so long at most.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
@@ -214,12 +218,13 @@ fn follow(
     settings: &Settings,
     origin: &Origin,
     told: projection::Told,
+    snapshot: Option<Snapshot>,
 ) -> Result<Followed, StartError> {
     match origin.source()? {
         Feed::Store(source) => {
             let dial = dial_for(settings, source.dial_limit);
-            let (projection, updates) =
-                projection::start(source, dial, told).map_err(system("starting the projection"))?;
+            let (projection, updates) = projection::start(source, dial, told, snapshot)
+                .map_err(system("starting the projection"))?;
             Ok((projection, updates, None))
         }
         Feed::File(path) => {
@@ -250,6 +255,10 @@ async fn serve(
     findings: Findings,
 ) -> Result<(), StartError> {
     let now = Instant::now();
+    let snapshot = match &origin {
+        Origin::Cloud(cloud) => cloud.snapshot(&findings),
+        Origin::Etcd(_) | Origin::File(_) => None,
+    };
     // First what is refused at once; nothing runs yet.
     let posts = posts(settings, origin.env_id(), log_filter)?;
     let program = Program::open(settings.workers.program.as_deref())?;
@@ -259,7 +268,7 @@ async fn serve(
     let dial = dial_for(settings, limit);
     let nudge = Arc::new(Notify::new());
     let told = projection::Told { findings: findings.clone(), nudge: Arc::clone(&nudge) };
-    let (projection, updates, reload) = follow(settings, &origin, told)?;
+    let (projection, updates, reload) = follow(settings, &origin, told, snapshot.clone())?;
 
     let (home, rings) = match &origin {
         Origin::Cloud(cloud) => {
@@ -277,9 +286,7 @@ async fn serve(
         Origin::Etcd(_) | Origin::File(_) => None,
     };
     let budgets = match &origin {
-        Origin::Cloud(cloud) => Some(
-            cloud.budgets(&dial, findings.clone()).map_err(system("starting to follow budgets"))?,
-        ),
+        Origin::Cloud(cloud) => Some(cloud.budgets(&dial, snapshot.clone(), findings.clone())),
         Origin::Etcd(_) | Origin::File(_) => None,
     };
     let spend = budgets.clone().map(|budgets| Arc::new(budgets) as Arc<dyn SpendSink>);
@@ -318,6 +325,7 @@ async fn serve(
         sources: Sources {
             collector: Rc::new(RefCell::new(collector)),
             projection,
+            snapshot: snapshot.clone(),
             telemetry,
             heartbeat,
             budgets,
@@ -334,7 +342,11 @@ async fn serve(
             max_drain: settings.shutdown.drain_max,
         },
     };
-    Ok(supervisor::run(parts).await?)
+    let ended = supervisor::run(parts).await;
+    if let Some(snapshot) = snapshot {
+        snapshot.finish(SNAPSHOT_LIMIT);
+    }
+    Ok(ended?)
 }
 
 /// The listeners, open, and who serves them.

@@ -97,6 +97,11 @@ impl Cloud {
         self.process = None;
     }
 
+    /// Where the manager and the store are, or would be.
+    pub fn address(&self) -> SocketAddr {
+        self.manager
+    }
+
     /// What a gateway is told as `AISIX_MANAGED__CP_BASE_URL`.
     pub fn url(&self) -> String {
         format!("https://{}", self.manager)

@@ -130,6 +130,17 @@ impl Gateway {
         found.and_then(|finding| finding["text"].as_str()).unwrap_or_default().to_owned()
     }
 
+    /// Waits until the snapshot on disk is of that revision or a later one, and the generation before it is there.
+    pub async fn wait_until_kept(&self, revision: i64) {
+        wait::until(&format!("revision {revision} is on disk"), async || {
+            let snapshot = self.status_managed().await["snapshot"].clone();
+            let kept = snapshot["revision"].as_i64().is_some_and(|kept| kept >= revision);
+            let before = snapshot["previous_generation"].as_u64() > Some(0);
+            if kept && before { Ok(()) } else { Err(snapshot) }
+        })
+        .await;
+    }
+
     /// Kills it with all its workers, as a power cut would.
     pub async fn kill_at_once(&mut self) {
         let workers = self.workers();

@@ -10,6 +10,7 @@
 
 pub mod authority;
 pub mod binaries;
+mod black_hole;
 mod builder;
 pub mod caller;
 pub mod client;
@@ -29,6 +30,7 @@ pub mod wait;
 pub mod worker;
 mod world;
 
+pub use black_hole::BlackHole;
 pub use builder::{Builder, WORKERS};
 pub use caller::Caller;
 pub use client::{Answer, ClientError, Connection};

@@ -4,6 +4,8 @@
 
 use shared::id::Role;
 
+use crate::state::snapshot::SnapshotStatus;
+
 /// A family of the supervisor itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnFamily {
@@ -42,6 +44,8 @@ pub struct NodeFacts {
     pub config: ConfigFacts,
     /// State of the worker processes.
     pub workers: Vec<WorkerFacts>,
+    /// State of the snapshot on disk.
+    pub snapshot: Option<SnapshotStatus>,
     /// State of the usage events.
     pub usage: UsageFacts,
     /// Heartbeats that the Cloud did not accept.
@@ -125,6 +129,7 @@ impl NodeFacts {
             workers.map(|of| labelled("role", of.role.name(), count(of))).collect()
         };
         let mut families = Vec::from(self.config.families());
+        families.extend(self.snapshot.as_ref().map(snapshot_families).into_iter().flatten());
         families.extend([
             gauge(
                 "aisix_workers_up",
@@ -212,6 +217,32 @@ impl UsageFacts {
             ),
         ]
     }
+}
+
+fn snapshot_families(snapshot: &SnapshotStatus) -> [OwnFamily; 5] {
+    [
+        gauge(
+            "aisix_snapshot_revision",
+            "Revision of the configuration that is kept on disk.",
+            optional(snapshot.revision),
+        ),
+        gauge(
+            "aisix_snapshot_last_write_timestamp_seconds",
+            "When the snapshot was last written.",
+            optional(snapshot.last_write_at_unix),
+        ),
+        gauge("aisix_snapshot_bytes", "Size of the snapshot on disk.", number(snapshot.bytes)),
+        counter(
+            "aisix_snapshot_written_bytes_total",
+            "Bytes written to the snapshot and the generation before it.",
+            number(snapshot.written_bytes),
+        ),
+        counter(
+            "aisix_snapshot_write_failures_total",
+            "Writes of the snapshot that failed.",
+            number(snapshot.failures),
+        ),
+    ]
 }
 
 impl ConfigFacts {

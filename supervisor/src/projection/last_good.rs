@@ -3,8 +3,11 @@
 //! A put that cannot be taken leaves the older good document served ("stale") until a good one comes or the key is
 //! deleted; it affects no other document. Pure: time is passed in. One put costs the same however large the set is.
 
+mod keep;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use serde_json::Value;
 use shared::codec::{self, VALUE_BYTES_MAX};
@@ -20,11 +23,16 @@ use super::names::Names;
 use super::partial::{Partial, ROWS_MAX};
 use crate::cloud::heartbeat::PartiallyCompatible;
 
+pub use keep::{Kept, read_again};
+
 /// A document of more bytes is read back as a worker would read it before it is handed out.
 const READ_BACK_BYTES: usize = 512 * 1024;
 
 /// Seconds since 1970 UTC.
 pub type UnixSeconds = i64;
+
+/// A document's text, which is held here and waits to be kept on disk.
+pub type Text = Arc<Secret<Vec<u8>>>;
 
 /// Why a key's latest document is not served.
 #[derive(Clone, Debug)]
@@ -41,7 +49,7 @@ pub struct Rejection {
 
 struct Entry {
     /// The latest document: canonical JSON, or as it came if it is not JSON.
-    observed: Secret<Vec<u8>>,
+    observed: Text,
     served: Option<Served>,
     rejection: Option<Rejection>,
 }
@@ -49,7 +57,7 @@ struct Entry {
 struct Served {
     kind: DocumentKind,
     /// The document in force where it is not the latest one.
-    older: Option<Secret<Vec<u8>>>,
+    older: Option<Text>,
     /// Workers were told of it: it is not switched off.
     in_force: bool,
     name: Option<String>,
@@ -82,6 +90,8 @@ pub struct LastGood {
     rejection_changes: u64,
     served_chain: Chain,
     observed_chain: Chain,
+    /// Keys of which something has changed that is to be kept on disk.
+    unkept: BTreeSet<Vec<u8>>,
 }
 
 impl LastGood {
@@ -100,16 +110,17 @@ impl LastGood {
             rejection_changes: 0,
             served_chain: Chain::default(),
             observed_chain: Chain::default(),
+            unkept: BTreeSet::new(),
         }
     }
 
     /// The document at `key` is `value` now.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>, now: UnixSeconds) -> Step {
         let parsed = serde_json::from_slice::<Value>(&value);
-        let observed = match &parsed {
+        let observed = Text::new(match &parsed {
             Ok(document) => Secret::new(canonical(document, &value)),
             Err(_) => Secret::new(value),
-        };
+        });
         let before = self.entries.remove(&key);
         if before.as_ref().is_none_or(|before| before.observed != observed) {
             self.observed_changes += 1;
@@ -126,14 +137,20 @@ impl LastGood {
             Ok((kind, document)) => self.take(&key, kind, document, observed, before),
             Err(refusal) => refuse(refusal, observed, before, now),
         };
+        self.unkept.insert(key.clone());
+        self.insert(key, entry, step.known);
+        step
+    }
+
+    /// `known`: it was refused for the same reason before.
+    fn insert(&mut self, key: Vec<u8>, entry: Entry, known: bool) {
         let news = if entry.rejection.is_some() {
-            self.rejected.insert(key.clone()) || !step.known
+            self.rejected.insert(key.clone()) || !known
         } else {
             self.rejected.remove(&key)
         };
         self.rejection_changes += u64::from(news);
         self.entries.insert(key, entry);
-        step
     }
 
     fn take(
@@ -141,7 +158,7 @@ impl LastGood {
         key: &[u8],
         kind: DocumentKind,
         document: Document,
-        observed: Secret<Vec<u8>>,
+        observed: Text,
         before: Option<Entry>,
     ) -> (Entry, Step) {
         let unchanged = before.as_ref().is_some_and(|before| before.in_force() == Some(&observed));
@@ -172,6 +189,7 @@ impl LastGood {
         self.observed_changes += 1;
         self.observed_chain.changed(key);
         self.rejection_changes += u64::from(self.rejected.remove(key));
+        self.unkept.insert(key.to_vec());
         let Some(served) = entry.served else { return Step::default() };
         self.served_changes += 1;
         self.served_chain.changed(key);
@@ -304,7 +322,7 @@ impl Served {
 }
 
 impl Entry {
-    fn in_force(&self) -> Option<&Secret<Vec<u8>>> {
+    fn in_force(&self) -> Option<&Text> {
         let served = self.served.as_ref()?;
         Some(served.older.as_ref().unwrap_or(&self.observed))
     }
@@ -348,7 +366,7 @@ fn read(
 
 fn refuse(
     refusal: Refusal,
-    observed: Secret<Vec<u8>>,
+    observed: Text,
     before: Option<Entry>,
     now: UnixSeconds,
 ) -> (Entry, Step) {

@@ -14,7 +14,8 @@
 //! 1. nothing stops the start: a store that cannot be reached is tried again, for ever;
 //! 2. what one transaction of the store wrote becomes visible in one [`Update`];
 //! 3. a document that cannot be taken affects no other, and its older good form stays served;
-//! 4. a change costs what the change is worth, not what the set is.
+//! 4. a change costs what the change is worth, not what the set is;
+//! 5. what a snapshot has kept is handed out before the store is asked, and the store then for what came after it.
 
 mod canonical;
 pub mod connect;
@@ -22,7 +23,7 @@ pub mod document;
 mod file;
 mod hash;
 pub mod key;
-mod last_good;
+pub mod last_good;
 mod load;
 mod names;
 mod partial;
@@ -32,14 +33,14 @@ mod state;
 mod watch;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use shared::dial::Dial;
 use shared::id::Revision;
 use shared::update::Change;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 pub use connect::{Source, SourceTls};
 pub use file::{Reload, start as start_from_file};
@@ -47,6 +48,9 @@ pub use load::load;
 pub use report::Report;
 
 use crate::findings::{Findings, Topic};
+use crate::state::snapshot::Snapshot;
+use crate::state::snapshot::file::Moment;
+use crate::state::snapshot::restore::From;
 
 use pending::Pending;
 use state::State;
@@ -54,6 +58,9 @@ use watch::Follower;
 
 /// Updates that may wait for the supervisor; then the store is read no further.
 const UPDATES_MAX: usize = 16;
+
+/// A disk that does not give back the snapshot within this is not waited for any longer.
+const RESTORE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What has changed for the workers.
 #[derive(Debug)]
@@ -102,18 +109,28 @@ pub struct Told {
     pub nudge: Arc<Notify>,
 }
 
+impl Told {
+    fn note_not_enforced(&self, state: &State) {
+        match state.not_enforced() {
+            Some(text) => self.findings.found(Topic::NotEnforced, text),
+            None => self.findings.settled(Topic::NotEnforced),
+        }
+    }
+}
+
 /// Starts to follow `source` on a thread of its own.
 pub fn start(
     source: Source,
     dial: Arc<dyn Dial>,
     told: Told,
+    snapshot: Option<Snapshot>,
 ) -> io::Result<(Handle, mpsc::Receiver<Update>)> {
     let (questions, asked) = mpsc::channel(8);
     let (updates, received) = mpsc::channel(UPDATES_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new()
         .name("projection".to_owned())
-        .spawn(move || runtime.block_on(run(source, dial, told, asked, updates)))?;
+        .spawn(move || runtime.block_on(run(source, dial, told, snapshot, asked, updates)))?;
     Ok((Handle { questions }, received))
 }
 
@@ -121,14 +138,31 @@ async fn run(
     source: Source,
     dial: Arc<dyn Dial>,
     told: Told,
+    snapshot: Option<Snapshot>,
     mut asked: mpsc::Receiver<Question>,
     updates: mpsc::Sender<Update>,
 ) {
     let mut state = State::new(&source.prefix);
     let mut pending = Pending::default();
+    // Before anything is dialled.
+    let restored = match &snapshot {
+        Some(snapshot) => timeout(RESTORE_LIMIT, snapshot.restored()).await.ok().flatten(),
+        None => None,
+    };
+    let mut resume = None;
+    if let Some(restored) = restored {
+        let Moment { revision, store, .. } = restored.moment;
+        resume = (restored.from != From::Published).then_some((revision, store));
+        let update = state.restore(restored, now());
+        told.note_not_enforced(&state);
+        if updates.send(update).await.is_err() {
+            return;
+        }
+    }
     // One at a time: while a load is being decoded the next change waits in the connection.
     let (observed, mut seen) = mpsc::channel(1);
-    let follower = tokio::spawn(Follower::new(source, dial, observed).run());
+    let follower = Follower::new(source, dial, observed).resuming(resume);
+    let follower = tokio::spawn(follower.run());
     loop {
         let moment = Instant::now();
         let due_at = pending.due_at(moment);
@@ -146,22 +180,30 @@ async fn run(
                 if state.rejection_changes() != rejections {
                     told.nudge.notify_one();
                 }
+                // After it is on its way to the workers.
+                state.keep_in(snapshot.as_ref());
             }
             permit = updates.reserve(), if due_at.is_some_and(|due_at| due_at <= moment) => {
                 let Ok(permit) = permit else { break };
                 if let Some(update) = pending.take(Instant::now()) {
                     permit.send(update);
                 }
-                match state.not_enforced() {
-                    Some(text) => told.findings.found(Topic::NotEnforced, text),
-                    None => told.findings.settled(Topic::NotEnforced),
-                }
+                told.note_not_enforced(&state);
             }
             () = sleep_until(due_at.unwrap_or(moment).into()),
                 if due_at.is_some_and(|due_at| due_at > moment) => {}
+            () = wanted(snapshot.as_ref()) => state.keep_in(snapshot.as_ref()),
         }
     }
     follower.abort();
+}
+
+/// Waits until the snapshot wants everything; for ever where there is none.
+async fn wanted(snapshot: Option<&Snapshot>) {
+    match snapshot {
+        Some(snapshot) => snapshot.wanted().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn now() -> i64 {

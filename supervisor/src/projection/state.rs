@@ -1,5 +1,7 @@
 //! What is known of the store, and what was made of it. Pure: time is passed in.
 
+mod keep;
+
 use std::collections::BTreeMap;
 
 use shared::id::Revision;
@@ -12,12 +14,18 @@ use super::report::{
     self, Applied, ConfigStatus, Gauges, LastFailure, LastReload, PartialStatus, Report,
     SourceStatus, State as Word, rfc3339,
 };
+use crate::state::snapshot::file::Moment;
 
 /// What the store was seen to hold or do.
 #[derive(Debug)]
 pub enum Observed {
     /// Its changes are followed from now on.
     Connected,
+    /// It is this store that is followed.
+    Store {
+        /// Its id.
+        id: u64,
+    },
     /// They are not any more, or not yet.
     Lost {
         /// Why, in words.
@@ -96,6 +104,10 @@ pub struct State {
     told: Option<Told>,
     /// The second in which everything was last hashed: a large set takes a while.
     hashed_at: Option<UnixSeconds>,
+    /// The store that revisions are of, as far as it says.
+    store: Option<u64>,
+    /// What the snapshot was last handed.
+    kept: Option<Moment>,
     last_reload: Option<(bool, UnixSeconds)>,
     last_reload_success: Option<UnixSeconds>,
     last_failure: Option<(UnixSeconds, &'static str, String)>,
@@ -118,6 +130,8 @@ impl State {
             candidate: None,
             told: None,
             hashed_at: None,
+            store: None,
+            kept: None,
             last_reload: None,
             last_reload_success: None,
             last_failure: None,
@@ -136,6 +150,10 @@ impl State {
         match observed {
             Observed::Connected => {
                 self.connected = true;
+                None
+            }
+            Observed::Store { id } => {
+                self.store = Some(id);
                 None
             }
             Observed::Lost { error } => {
@@ -201,6 +219,9 @@ impl State {
             return None;
         }
         let whole = self.handed_out.is_none();
+        if changes.is_empty() && self.handed_out.is_some_and(|(handed, _)| handed == revision) {
+            return None;
+        }
         // What workers confirm of a store that was set back since says nothing about it.
         if self.handed_out.is_some_and(|(before, _)| revision < before) {
             self.candidate = None;

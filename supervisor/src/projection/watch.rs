@@ -79,6 +79,8 @@ pub struct Follower {
     observed: mpsc::Sender<Observed>,
     /// The latest revision up to which everything was seen.
     seen: Option<i64>,
+    /// Which store that is a revision of, as far as it says.
+    store: Option<u64>,
     backoff: Backoff,
     attempts: usize,
     /// How long the store may take to answer a request.
@@ -91,7 +93,24 @@ impl Follower {
     /// Tells `observed` what it sees.
     pub fn new(source: Source, dial: Arc<dyn Dial>, observed: mpsc::Sender<Observed>) -> Self {
         let (backoff, patience) = (Backoff::default(), source.request_limit);
-        Self { source, dial, observed, seen: None, backoff, attempts: 0, patience, trouble: None }
+        Self {
+            source,
+            dial,
+            observed,
+            seen: None,
+            store: None,
+            backoff,
+            attempts: 0,
+            patience,
+            trouble: None,
+        }
+    }
+
+    /// Everything up to this revision of this store was seen by the run before.
+    pub fn resuming(mut self, seen: Option<(i64, Option<u64>)>) -> Self {
+        self.seen = seen.map(|(revision, _)| revision);
+        self.store = seen.and_then(|(_, store)| store);
+        self
     }
 
     /// Follows until nobody listens.
@@ -103,7 +122,7 @@ impl Follower {
                     info!(
                         "the store no longer has what came after the last revision seen; loading everything again"
                     );
-                    self.seen = None;
+                    (self.seen, self.store) = (None, None);
                     // With a pause, lest a broken store is asked for everything again and again.
                     self.pause(identity).await;
                     continue;
@@ -171,13 +190,21 @@ impl Follower {
             }
         };
         let opened = open(&client, &self.source.prefix, seen + 1, self.patience).await;
-        let (mut stream, now_at) = match opened {
+        let (mut stream, now_at, store) = match opened {
             Err(FollowError::Watch(reason)) if is_compacted(&reason) => return Ok(Left::Reload),
             opened => opened?,
         };
         // A store that was set back would not send a thing until it has overtaken what we have seen.
         if now_at.is_some_and(|now_at| now_at < seen) {
             return Ok(Left::Reload);
+        }
+        // Another store counts revisions of its own.
+        if self.store.is_some() && store.is_some() && self.store != store {
+            return Ok(Left::Reload);
+        }
+        if let Some(id) = store {
+            self.store = store;
+            self.tell(Observed::Store { id }).await?;
         }
         // Whoever follows successfully stays with this endpoint.
         self.attempts = self.attempts.wrapping_sub(1);
@@ -227,13 +254,13 @@ impl Follower {
     }
 }
 
-/// A watch from `revision` on that the store has accepted, and the store's own revision.
+/// A watch from `revision` on that the store has accepted, the store's own revision, and its id.
 async fn open(
     client: &Client,
     prefix: &str,
     revision: i64,
     limit: Duration,
-) -> Result<(WatchStream, Option<i64>), FollowError> {
+) -> Result<(WatchStream, Option<i64>, Option<u64>), FollowError> {
     let options = WatchOptions::new()
         .with_range(range_end(prefix))
         .with_start_revision(revision)
@@ -256,9 +283,10 @@ async fn open(
     }
     if compacted {
         // As good as a store that was set back: what was seen is of no use.
-        return Ok((stream, Some(0)));
+        return Ok((stream, Some(0), None));
     }
-    Ok((stream, created.header.map(|header| header.revision).filter(|revision| *revision > 0)))
+    let (now_at, store) = created.header.map_or((0, 0), |of| (of.revision, of.cluster_id));
+    Ok((stream, Some(now_at).filter(|now_at| *now_at > 0), Some(store).filter(|id| *id > 0)))
 }
 
 /// Whether the store says that it no longer has the revision. Stores that only resemble etcd may say so in words alone.

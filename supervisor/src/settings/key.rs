@@ -3,7 +3,7 @@
 //! The table drives reading of files and variables, the detection of unknown keys, and the refusal of values that this
 //! build cannot act on. Names and defaults are those of the published data plane, then our own.
 
-use Effect::{ByDesign, InEffect, InEffect as NotYet, Refused};
+use Effect::{ByDesign, InEffect, Refused};
 use Kind::{Bool, Choice, Integer, Number, Numbers, Objects, Secret, Text, Texts, TextsInFile};
 
 /// What a value must be.
@@ -173,7 +173,7 @@ pub static KEYS: &[Key] = &[
     key("managed.cp_ca_file", Text, None, InEffect),
     key("managed.mtls_dir", Text, Some("/var/lib/aisix/mtls"), InEffect),
     key("managed.dp_id_file", Text, Some("/var/lib/aisix/dp_id"), InEffect),
-    key("managed.snapshot_cache_path", Text, None, NotYet),
+    key("managed.snapshot_cache_path", Text, Some("/var/lib/aisix/config_cache.json"), InEffect),
     key("managed.heartbeat_interval_secs", Integer, Some("15"), InEffect),
     key("managed.proxy_url", Secret, None, InEffect),
     key("managed.spool_max_bytes", Integer, Some("1073741824"), InEffect),

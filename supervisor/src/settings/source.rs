@@ -49,6 +49,8 @@ pub struct Managed {
     pub mtls_dir: PathBuf,
     /// File that holds the id of this data plane.
     pub dp_id_file: PathBuf,
+    /// File of the snapshot; `None` = resources and decisions are not kept on disk.
+    pub snapshot: Option<PathBuf>,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// What applies to budgets without the Cloud.
@@ -159,6 +161,7 @@ impl Managed {
             mtls_dir: raw.path("managed.mtls_dir").unwrap_or_default(),
             dp_id_file: raw.path("managed.dp_id_file").unwrap_or_default(),
             spool_bytes_max: raw.integer("managed.spool_max_bytes").unwrap_or_default(),
+            snapshot: raw.path("managed.snapshot_cache_path").filter(|path| path != Path::new("")),
             heartbeat_interval: Duration::from_secs(
                 interval.clamp(HEARTBEAT_SECS.0, HEARTBEAT_SECS.1),
             ),

@@ -42,7 +42,7 @@ impl Followed {
         };
         let dial = Arc::new(DirectDial::new(Duration::from_secs(5)));
         let told = Told { findings: Findings::default(), nudge: Arc::default() };
-        let (handle, updates) = projection::start(source, dial, told).unwrap();
+        let (handle, updates) = projection::start(source, dial, told, None).unwrap();
         Self { handle, updates }
     }
 

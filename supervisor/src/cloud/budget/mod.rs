@@ -16,7 +16,6 @@
 
 mod decision;
 mod facts;
-pub mod file_store;
 mod kept;
 mod key;
 mod run;

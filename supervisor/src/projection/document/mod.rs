@@ -81,6 +81,13 @@ impl RefusalKind {
         }
     }
 
+    /// The kind of that name; one that this build does not know counts as against the schema.
+    pub fn of_name(name: &str) -> Self {
+        let all =
+            [Self::BadKey, Self::NonJson, Self::SchemaFailed, Self::ParseFailed, Self::UnknownKind];
+        all.into_iter().find(|kind| kind.name() == name).unwrap_or(Self::SchemaFailed)
+    }
+
     /// The `reason` label under which reload failures are counted.
     pub fn reason(self) -> &'static str {
         if self == Self::NonJson { "parse" } else { "validate" }
