@@ -112,7 +112,9 @@ fn the_published_forms_of_variables_are_all_understood() {
         ("AISIX_OBSERVABILITY__METRICS__CLIENT_TYPE_RULES", " "),
         ("AISIX_OBSERVABILITY__SERVICE_NAME", "0123"),
     ];
-    let settings = load(STANDALONE, &variables).unwrap();
+    let loaded = load_file("c.yaml", STANDALONE, &variables).unwrap();
+    assert_eq!(loaded.variables.len(), 6);
+    let settings = loaded.settings;
     assert_eq!(settings.proxy.real_ip.trusted_proxies.len(), 2);
     assert!(settings.proxy.real_ip.recursive);
     assert_eq!(settings.proxy.workers.get(), 3);
@@ -130,6 +132,9 @@ fn a_value_that_is_not_text_names_its_variable() {
     let value = OsString::from_vec(b"\xff".to_vec());
     let told = Settings::load(&path, [("AISIX_PROXY__ADDR".into(), value)]).unwrap_err();
     assert!(told.to_string().contains("proxy.addr (AISIX_PROXY__ADDR)"), "{told}");
+    let name = OsString::from_vec(b"AISIX_\xff".to_vec());
+    let told = Settings::load(&path, [(name, "x".into())]).unwrap_err();
+    assert!(told.to_string().contains("AISIX_") && told.to_string().contains("UTF-8"), "{told}");
 }
 
 #[test]
