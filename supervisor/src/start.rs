@@ -148,6 +148,7 @@ fn run(config: &Path) -> Result<(), StartError> {
     let settings = loaded.settings;
     let log_filter = log::start(&settings.observability.log_level)?;
     info!(version = shared::version::VERSION, config = %config.display(),
+        variables = loaded.variables.join(" "),
         service = settings.observability.service_name, "starting");
     for (key, reason) in &loaded.without_effect {
         debug!("{key} has no effect: {reason}");

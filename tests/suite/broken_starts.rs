@@ -287,10 +287,9 @@ async fn a_bundle_that_cannot_be_used_is_told_by_its_variables_or_its_files() {
             true,
         ),
         case(
-            "more issuers without PEM",
-            managed(&bundle)
-                .env("AISIX_MANAGED__CP_CA_CERT_FILE", &empty.path().display().to_string()),
-            &["managed.cp_ca_cert_file", &empty.path().display().to_string()],
+            "no file of more issuers",
+            managed(&bundle).env("AISIX_MANAGED__CP_CA_CERT_FILE", "/nowhere/more.crt"),
+            &["managed.cp_ca_cert_file", "/nowhere/more.crt"],
             true,
         ),
     ])

@@ -113,7 +113,7 @@ async fn a_caller_who_leaves_in_the_middle_of_a_stream_is_an_event_with_499() {
 
 #[tokio::test]
 async fn a_failed_attempt_is_an_event_with_its_class_and_a_refused_key_is_none() {
-    let world = World::start().await;
+    let world = World::start_with(|builder| builder.env("AISIX_UPSTREAM__RETRIES", "0")).await;
     assert_eq!(world.gateway.caller_with("sk-wrong").ask("small-1", "hello").await.status, 401);
     assert_eq!(world.caller().ask("status-503", "hello").await.status, 502);
     assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);

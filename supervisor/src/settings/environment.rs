@@ -38,7 +38,13 @@ pub fn read(environment: &Environment, raw: &mut Raw) -> Findings {
     let mut unknown = Vec::new();
     let mut set: BTreeMap<&str, (&str, &OsString)> = BTreeMap::new();
     for (name, value) in environment {
-        let Some(name) = name.to_str() else { continue };
+        let Some(name) = name.to_str() else {
+            if name.as_encoded_bytes().to_ascii_uppercase().starts_with(PREFIX.as_bytes()) {
+                let text = format!("the name of the variable {name:?} is not UTF-8; remove it");
+                findings.problems.push(Problem::Together(text));
+            }
+            continue;
+        };
         let upper = name.to_ascii_uppercase();
         let Some(path) = upper.strip_prefix(PREFIX) else { continue };
         if FILE.contains(&upper.as_str()) {

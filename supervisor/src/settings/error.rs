@@ -77,11 +77,11 @@ fn shown(name: &str) -> String {
 }
 
 fn suggestion(name: &str, origin: &Origin) -> String {
-    match (Key::nearest(name), origin) {
-        (Some(known), Origin::Variable(_)) => format!("; did you mean {}?", Key::variable(known)),
-        (Some(known), _) => format!("; did you mean {known}?"),
-        (None, _) => String::new(),
-    }
+    let nearest = match origin {
+        Origin::Variable(_) => Key::nearest_variable(name),
+        Origin::Default | Origin::File { .. } => Key::nearest(name).map(str::to_owned),
+    };
+    nearest.map(|known| format!("; did you mean {known}?")).unwrap_or_default()
 }
 
 /// Why there are no settings.

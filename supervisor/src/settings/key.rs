@@ -72,18 +72,29 @@ impl Key {
         let groups = |key: &'static Self| {
             key.name.match_indices('.').filter_map(|(dot, _)| key.name.get(..dot))
         };
-        KEYS.iter()
-            .flat_map(|key| groups(key).chain([key.name]))
-            .map(|known| (strsim::damerau_levenshtein(name, known), known))
-            .min_by_key(|(distance, _)| *distance)
-            .filter(|(distance, known)| *distance <= known.len() / 2)
-            .map(|(_, known)| known)
+        most_like(name, KEYS.iter().flat_map(|key| groups(key).chain([key.name])))
+    }
+
+    /// The key that the variable of the path `name` was perhaps meant for. A group has no variable.
+    pub fn nearest_variable(name: &str) -> Option<String> {
+        let nearest = most_like(name, KEYS.iter().map(|key| key.name));
+        // Of a group any key shows what is missing.
+        let below = || KEYS.iter().find(|key| below(key.name, name)).map(|key| key.name);
+        nearest.or_else(below).map(Self::variable)
     }
 
     /// The variable that sets this key.
     pub fn variable(name: &str) -> String {
         format!("AISIX_{}", name.to_ascii_uppercase().replace('.', "__"))
     }
+}
+
+fn most_like(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    names
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, known)| *distance <= known.len() / 2)
+        .map(|(_, known)| known)
 }
 
 fn below(name: &str, path: &str) -> bool {
@@ -262,6 +273,17 @@ mod tests {
             ("nothing.like.it", None),
         ] {
             assert_eq!(Key::nearest(written), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_variable_of_a_group_is_told_one_of_a_key() {
+        for (written, meant) in [
+            ("proxy", "AISIX_PROXY__ADDR"),
+            ("managed.cp_base", "AISIX_MANAGED__CP_BASE_URL"),
+            ("observability.metrics.buckets", "AISIX_OBSERVABILITY__METRICS__BUCKETS__A2A_TTFB"),
+        ] {
+            assert_eq!(Key::nearest_variable(written).as_deref(), Some(meant), "{written}");
         }
     }
 

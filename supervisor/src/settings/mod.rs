@@ -88,6 +88,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// Keys that were written and that there is nothing here to act on for, with the reason.
     pub without_effect: Vec<(&'static str, &'static str)>,
+    /// Variables that values come from.
+    pub variables: Vec<String>,
     /// Variables with our prefix that are nobody's configuration.
     pub ignored_variables: Vec<String>,
 }
@@ -115,7 +117,12 @@ impl Settings {
         }
         let settings = Self::new(&raw, &environment)?;
         let without_effect = raw.without_effect();
-        Ok(Loaded { settings, without_effect, ignored_variables: findings.ignored })
+        Ok(Loaded {
+            settings,
+            without_effect,
+            variables: raw.variables(),
+            ignored_variables: findings.ignored,
+        })
     }
 
     fn new(raw: &Raw, environment: &Environment) -> Result<Self, Problem> {

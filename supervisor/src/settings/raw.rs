@@ -58,6 +58,17 @@ impl Raw {
             .collect()
     }
 
+    /// Variables that values come from, by name.
+    pub fn variables(&self) -> Vec<String> {
+        let origins = self.0.values().map(|entry| &entry.origin);
+        origins
+            .filter_map(|origin| match origin {
+                Origin::Variable(name) => Some(name.clone()),
+                Origin::Default | Origin::File { .. } => None,
+            })
+            .collect()
+    }
+
     /// Whether the key has another value than its default.
     pub fn differs(&self, key: &'static Key) -> bool {
         let default = Entry::default_of(key);
