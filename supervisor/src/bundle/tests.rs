@@ -37,6 +37,8 @@ impl Ca {
         let mut params = params(&[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = OffsetDateTime::from(now() - 100 * DAY);
+        params.not_after = OffsetDateTime::from(now() + 1000 * DAY);
         change(&mut params);
         let pem = params.self_signed(&key).unwrap().pem();
         Self { pem, issuer: Issuer::new(params, key) }
