@@ -58,6 +58,12 @@ impl Manager {
         Self { address, reports, accepting }
     }
 
+    /// Stops listening. Connections that are there are served on.
+    pub async fn stop(mut self) {
+        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

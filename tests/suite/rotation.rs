@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::rc::Rc;
+use std::time::Duration;
 
 use harness::authority::Authority;
 use harness::cloud::{Bundle, ENVIRONMENT};
@@ -77,7 +78,10 @@ impl Rotating {
     }
 }
 
-/// Callers that ask without a pause until they are told that it is enough.
+/// How long a caller thinks between two requests: the load is there, and leaves the machine room for the rotations.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Callers that ask until they are told that it is enough.
 #[derive(Default)]
 struct Load {
     answered: RefCell<Vec<String>>,
@@ -90,6 +94,7 @@ async fn load(caller: Caller, seen: Rc<Load>) {
         assert_eq!(answer.status, 200);
         seen.answered.borrow_mut().push(answer.header("x-aisix-request-id").to_owned());
         answer.bytes().await.expect("the whole answer comes");
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -206,8 +211,8 @@ async fn nobody_notices_a_rotation_by_files_that_are_renamed() {
 
 #[tokio::test]
 async fn nobody_notices_many_rotations_of_a_mounted_secret() {
-    let full = std::env::var_os("SUITE_FULL").is_some();
-    nobody_notices(Style::Swap, if full { 1000 } else { 20 }).await;
+    nobody_notices(Style::Swap, if std::env::var_os("SUITE_FULL").is_some() { 1000 } else { 20 })
+        .await;
 }
 
 #[tokio::test]
@@ -317,4 +322,32 @@ async fn a_bad_bundle_in_the_files_is_refused_and_the_one_in_force_stays() {
     let status = world.gateway.status_managed().await;
     assert_eq!(status["findings"], json!([]), "{status}");
     assert_eq!(world.metric("aisix_heartbeat_failures_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_bundle_that_the_disk_does_not_take_is_used_all_the_same_and_kept_once_it_does() {
+    let mut world = Rotating::start(Style::InPlace, |builder| builder).await;
+    let next = world.issue();
+    let obstacle = world.gateway.state().join("mtls/next");
+    fs::write(&obstacle, "in the way").unwrap();
+    world.files.put(&next);
+    world.settled_on(&next.fingerprint()).await;
+    wait::until("the disk's refusal is shown", async || {
+        let findings = world.gateway.status_managed().await["findings"].clone();
+        let text = findings[0]["text"].as_str().unwrap_or_default();
+        if text.contains("is not kept") && text.contains("mtls/next") {
+            Ok(())
+        } else {
+            Err(findings)
+        }
+    })
+    .await;
+    fs::remove_file(&obstacle).unwrap();
+    let kept = world.gateway.state().join("mtls/client.crt");
+    wait::until("the bundle is kept", async || {
+        let findings = world.gateway.status_managed().await["findings"].clone();
+        let is_kept = Bundle::text(&kept) == Bundle::text(&next.certificate);
+        if is_kept && findings == json!([]) { Ok(()) } else { Err(findings) }
+    })
+    .await;
 }

@@ -39,7 +39,7 @@ async fn a_kill_at_any_moment_of_a_rotation_leaves_one_identity_that_works() {
         let mut gateway =
             with_state(Builder::managed_with(&cloud, &files.bundle()), &state).start().await;
         let start = std::time::Instant::now();
-        let until = Duration::from_millis(150 + u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 6);
+        let until = Duration::from_millis(150 + u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 12);
         // What matters is only that the kill comes at another moment each time.
         let mut next = issue();
         files.put(&next);

@@ -45,7 +45,7 @@ async fn the_cloud_moves_to_a_new_authority_by_files_alone() {
     in_force(&gateway, &leaf).await;
 
     // The manager follows, and the old authority is trusted no longer.
-    drop(manager);
+    manager.stop().await;
     let manager = Manager::start_at(address, &new, &[&new]).await;
     let last = issue(&new);
     files.put(&last);

@@ -9,6 +9,9 @@
 //! on the way finish, and dials anew; a heartbeat goes out. Whatever goes wrong is told once in the log, counted, and
 //! shown until it is over.
 
+mod ask;
+mod files;
+
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,18 +21,19 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use super::heartbeat::{self, Author};
-use super::manager::{Broken, Manager, ManagerError, Reason, Session};
-use super::renewal::{self, Hints, Mode, Renewal, Request};
+use self::files::Files;
+use super::heartbeat::Author;
+use super::manager::{Manager, ManagerError};
+use super::renewal::{Hints, Mode, Renewal, Request};
 use super::rotation_report::ReportCell;
 use super::tls::InForce;
 use crate::backoff::chance;
-use crate::bundle::candidate::{self, Reading, Rejection, Verdict};
+use crate::bundle::candidate::Reading;
 use crate::bundle::check::date;
 use crate::bundle::rotation::{Action, By, Candidate, Input, Rotation};
-use crate::bundle::{Bundle, Origin, unix};
+use crate::bundle::{Bundle, unix};
 use crate::findings::{Findings, Topic};
 use crate::settings::Managed;
 use crate::state::seal::DataKey;
@@ -81,18 +85,6 @@ struct Rotator {
     /// The disk does not have what is in force, and is tried again at this time.
     unkept: Option<Instant>,
     is_certificate_told: bool,
-}
-
-/// What was read from the files.
-#[derive(Default)]
-struct Files {
-    /// When all was well.
-    settled: Option<Reading>,
-    /// What the candidate is made of.
-    offered: Option<Reading>,
-    /// Wrong, but perhaps only half written: counts when it is read again.
-    suspect: Option<Reading>,
-    trouble: Option<String>,
 }
 
 /// Runs until it is dropped.
@@ -195,113 +187,6 @@ impl Rotator {
         self.step(Input::Offer(Box::new(Candidate { bundle, by }))).await;
     }
 
-    async fn take_in(&mut self, reading: Reading) {
-        let settled = match self.files.settled.take() {
-            Some(settled) => settled,
-            None => in_force_in(&reading, &self.bundle),
-        };
-        if self.files.offered.as_ref() == Some(&reading) {
-            self.files.settled = Some(settled);
-            return;
-        }
-        let verdict = candidate::judge(&reading, &settled, &self.bundle, SystemTime::now());
-        self.files.settled = Some(settled);
-        let suspect = self.files.suspect.take();
-        match verdict {
-            Verdict::Unchanged => {
-                self.withdraw().await;
-                self.files.settled = Some(reading);
-                self.files.trouble = None;
-            }
-            Verdict::Candidate(bundle) => {
-                self.files.offered = Some(reading);
-                self.files.trouble = None;
-                self.offer(*bundle, By::Files).await;
-            }
-            Verdict::Rejected(rejection) => {
-                self.withdraw().await;
-                if suspect.as_ref() == Some(&reading) {
-                    self.reject_files(&rejection);
-                }
-                self.files.suspect = Some(reading);
-            }
-        }
-        self.tell();
-    }
-
-    async fn withdraw(&mut self) {
-        if self.files.offered.take().is_some() {
-            self.step(Input::Withdraw).await;
-        }
-    }
-
-    fn reject_files(&mut self, rejection: &Rejection) {
-        let text = format!(
-            "the files of the certificate bundle have changed, {}",
-            self.kept_by(rejection)
-        );
-        // Seen again: nothing new.
-        if self.files.trouble.as_ref() != Some(&text) {
-            self.parts.report.rejected(rejection, unix(SystemTime::now()));
-            self.files.trouble = Some(text);
-        }
-    }
-
-    fn kept_by(&self, rejection: &Rejection) -> String {
-        let until = date(self.bundle.not_after_unix);
-        format!(
-            "and what they hold now is not taken into use: {rejection}; the bundle in force (valid until {until}) stays"
-        )
-    }
-
-    /// A heartbeat with the candidate, over a connection of its own.
-    fn prove(&mut self, candidate: &Candidate) {
-        let in_force = match InForce::new(candidate.bundle.clone()) {
-            Ok(in_force) => in_force,
-            // It was made once already, when it was judged.
-            Err(error) => return error!(%error, "a checked bundle cannot be used"),
-        };
-        let (_, credentials) = watch::channel(Arc::new(in_force));
-        let mut session = Session::new(Manager { credentials, ..self.parts.manager.clone() });
-        let author = Rc::clone(&self.parts.author);
-        let dp_id = candidate.bundle.dp_id.clone().unwrap_or_default();
-        self.proof = Some(Box::pin(async move {
-            let facts = author.turn().await;
-            session.post(heartbeat::PATH, author.write(&dp_id, facts)).await.map(drop)
-        }));
-    }
-
-    async fn proved(&mut self, result: Result<(), ManagerError>) {
-        let Err(error) = result else { return self.step(Input::Proved).await };
-        let (Rotation::Proving(candidate, _) | Rotation::Waiting { candidate, .. }) =
-            &self.rotation
-        else {
-            return;
-        };
-        let by = candidate.by;
-        let is_refusal = is_refusal(&error.reason);
-        let text = if is_refusal {
-            let rejection = Rejection::Refused(error.to_string());
-            if !self.is_refusal_counted {
-                self.is_refusal_counted = true;
-                self.parts.report.rejected(&rejection, unix(SystemTime::now()));
-            }
-            rejection.to_string()
-        } else {
-            format!("the Cloud could not be asked whether it accepts it: {error}")
-        };
-        let until = date(self.bundle.not_after_unix);
-        let text = format!(
-            "a new certificate bundle is not yet in use: {text}; trying again, the bundle in force (valid until {until}) stays"
-        );
-        match by {
-            By::Files => self.files.trouble = Some(text),
-            By::Cloud => self.renewal_trouble = Some(text),
-        }
-        self.tell();
-        self.step(if is_refusal { Input::Refused } else { Input::Unreachable }).await;
-    }
-
     async fn commit(&mut self, candidate: Candidate) {
         let Candidate { bundle, by } = candidate;
         let in_force = match InForce::new(bundle.clone()) {
@@ -373,64 +258,6 @@ impl Rotator {
         }
     }
 
-    fn ask(&mut self) {
-        let Some(dp_id) = &self.bundle.dp_id else {
-            // Nobody to ask for: a persisted bundle without a name, which is a finding of its own.
-            return self.renewal.not_offered(unix(SystemTime::now()), chance());
-        };
-        let request = match Request::new(&self.bundle.env_id, dp_id) {
-            Ok(request) => request,
-            Err(error) => {
-                warn!(%error, "no request for a new certificate can be made");
-                return self.renewal.failed(unix(SystemTime::now()), chance());
-            }
-        };
-        info!("asking the Cloud for a new certificate");
-        let mut session = Session::new(self.parts.manager.clone());
-        self.request = Some(Box::pin(async move {
-            let answer = session.post(renewal::PATH, request.body.clone()).await;
-            (request, answer)
-        }));
-    }
-
-    async fn answered(&mut self, request: &Request, answer: Result<Bytes, ManagerError>) {
-        let now = unix(SystemTime::now());
-        let told = match answer {
-            Err(error) if renewal::is_not_offered(&error.reason) => {
-                if self.renewal.mode() != Mode::Manual {
-                    info!(
-                        "the Cloud does not renew certificates ({error}): it is done by files, and asked for again in a day"
-                    );
-                }
-                self.renewal.not_offered(now, chance());
-                self.renewal_trouble = None;
-                return self.tell();
-            }
-            Err(error) => error.to_string(),
-            Ok(answer) => {
-                let roots = &self.bundle.roots_pem;
-                let renewed = request.answered(&answer, roots).map_err(Rejection::Answer);
-                let judged = renewed.and_then(|renewed| {
-                    self.rotate_before = renewed.rotate_before_unix;
-                    candidate::renewed(renewed.parts, &self.bundle, SystemTime::now())
-                });
-                match judged {
-                    Ok(bundle) => return self.offer(bundle, By::Cloud).await,
-                    Err(rejection) => {
-                        self.parts.report.rejected(&rejection, now);
-                        rejection.to_string()
-                    }
-                }
-            }
-        };
-        self.renewal.failed(now, chance());
-        let until = date(self.bundle.not_after_unix);
-        self.renewal_trouble = Some(format!(
-            "the certificate (valid until {until}) is not renewed: {told}; trying again"
-        ));
-        self.tell();
-    }
-
     /// Shows what is wrong with rotation, or that nothing is.
     fn tell(&self) {
         let troubles = [&self.files.trouble, &self.renewal_trouble];
@@ -465,29 +292,5 @@ impl Rotator {
         };
         self.is_certificate_told = true;
         self.parts.findings.found(Topic::Certificate, told);
-    }
-}
-
-/// What the files would have to hold to be what is in force.
-fn in_force_in(reading: &Reading, bundle: &Bundle) -> Reading {
-    if bundle.origin != Origin::Supplied {
-        // They hold something older, as they did at the start.
-        return reading.clone();
-    }
-    let extra_roots = bundle.extra_roots_pem.clone().map(Ok);
-    Reading {
-        parts: reading.parts.as_ref().map(|_| Ok(bundle.parts())),
-        extra_roots: extra_roots.or_else(|| reading.extra_roots.clone()),
-    }
-}
-
-/// Whether somebody has said no, rather than that nobody could be asked.
-fn is_refusal(reason: &Reason) -> bool {
-    match reason {
-        Reason::Connection(Broken::Tls(_)) | Reason::WebPage { .. } => true,
-        Reason::Status { status, .. } => {
-            (400..500).contains(status) && !matches!(status, 408 | 429)
-        }
-        Reason::Connection(Broken::Network(_)) | Reason::Timeout | Reason::TooLong => false,
     }
 }
