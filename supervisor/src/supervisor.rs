@@ -159,8 +159,7 @@ impl Supervisor {
     fn handle(&mut self, event: Event) -> Result<(), Unconfined> {
         let now = Instant::now();
         let budgets = self.parts.sources.budgets.as_ref();
-        let happenings =
-            self.parts.fleet.handle(event, &mut self.configuration, budgets, now)?;
+        let happenings = self.parts.fleet.handle(event, &mut self.configuration, budgets, now)?;
         self.act(happenings, now);
         Ok(())
     }

@@ -141,12 +141,7 @@ impl Ledger {
     }
 
     /// What a caller key has spent, in dollars, at these prices per thousand tokens of prompt and answer.
-    pub fn spent(
-        &self,
-        env_id: &str,
-        api_key_id: &str,
-        prices: impl Fn(&str) -> [f64; 2],
-    ) -> f64 {
+    pub fn spent(&self, env_id: &str, api_key_id: &str, prices: impl Fn(&str) -> [f64; 2]) -> f64 {
         let of_key = |event: &&Object| {
             is(event, "env_id", Some(env_id)) && is(event, "api_key_id", Some(api_key_id))
         };

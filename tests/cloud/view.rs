@@ -78,9 +78,7 @@ async fn answer(cloud: &Cloud, request: Request<Incoming>) -> Reply {
         (
             "/" | "/environments" | "/heartbeats" | "/usage" | "/usage/totals" | "/budget_checks",
             other,
-        ) => {
-            reply::wrong_method(other, "GET")
-        }
+        ) => reply::wrong_method(other, "GET"),
         (path, _) => reply::unknown_path(path),
     }
 }

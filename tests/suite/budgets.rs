@@ -54,7 +54,8 @@ async fn a_denied_key_is_told_why_in_both_dialects_and_an_allowed_one_is_served(
     );
     let body = json!({"model": "small-1", "max_tokens": 5,
         "messages": [{"role": "user", "content": "hello"}]});
-    let answer = client::send(gateway.proxy(), denied.request("/v1/messages", &body)).await.unwrap();
+    let answer =
+        client::send(gateway.proxy(), denied.request("/v1/messages", &body)).await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "3600"));
     assert_eq!(
         answer.json().await.unwrap(),
@@ -65,7 +66,10 @@ async fn a_denied_key_is_told_why_in_both_dialects_and_an_allowed_one_is_served(
     let denied: Vec<_> = events.iter().filter(|event| event["api_key_id"] == "k-2").collect();
     assert_eq!(denied.len(), 2);
     for event in denied {
-        assert_eq!((&event["status_code"], &event["error_class"]), (&json!(429), &json!("billing_error")));
+        assert_eq!(
+            (&event["status_code"], &event["error_class"]),
+            (&json!(429), &json!("billing_error"))
+        );
         assert_eq!(event["prompt_tokens"], 0);
     }
     assert_eq!(upstream.ledger().len(), 1);
@@ -142,7 +146,9 @@ async fn metrics_and_status_tell_of_budgets() {
         if shown == 1.0 { Ok(metrics) } else { Err(shown) }
     })
     .await;
-    for (name, value) in [("limit_usd", 50.0), ("spent_usd", 12.5), ("remaining_usd", 37.5), ("reset_seconds", 60.0)] {
+    for (name, value) in
+        [("limit_usd", 50.0), ("spent_usd", 12.5), ("remaining_usd", 37.5), ("reset_seconds", 60.0)]
+    {
         assert_eq!(metrics.sum(&format!("aisix_budget_{name}"), &of_key), value, "{name}");
     }
     assert!(metrics.sum("aisix_budget_checks_total", &[]) >= 1.0);
@@ -175,7 +181,8 @@ async fn until_refused(gateway: &Gateway) -> (usize, Value) {
 }
 
 #[tokio::test]
-async fn a_burst_ends_at_the_limit_although_the_cloud_has_not_heard_of_it_and_no_dollar_counts_twice() {
+async fn a_burst_ends_at_the_limit_although_the_cloud_has_not_heard_of_it_and_no_dollar_counts_twice()
+ {
     const LIMIT: usize = 200;
     let upstream = upstream().await;
     let projection = Projection::of(&upstream).with("models", "m-small-1", priced());

@@ -44,7 +44,11 @@ async fn told(caller: &Caller) -> (u16, String) {
 async fn becomes(caller: &Caller, status: u16, message: &str) {
     wait::until(&format!("{} is told {status} {message:?}", caller.key), async || {
         let seen = told(caller).await;
-        if (seen.0, seen.1.as_str()) == (status, message) { Ok(()) } else { Err(format!("{seen:?}")) }
+        if (seen.0, seen.1.as_str()) == (status, message) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     })
     .await;
 }
@@ -54,7 +58,11 @@ async fn decided(gateway: &Gateway, count: u64) {
     wait::until("every key is decided and kept", async || {
         let budgets = gateway.status_managed().await["budgets"].clone();
         let number = |name: &str| budgets[name].as_u64().unwrap_or_default();
-        if number("decided") >= count && number("unkept") == 0 { Ok(()) } else { Err(budgets.clone()) }
+        if number("decided") >= count && number("unkept") == 0 {
+            Ok(())
+        } else {
+            Err(budgets.clone())
+        }
     })
     .await;
 }
@@ -105,6 +113,7 @@ async fn while_every_call_hangs_known_keys_are_served_and_refused_as_before() {
     .await;
     for _ in 0..8 {
         assert_eq!(told(&gateway.caller()).await, (200, String::new()));
+        assert_eq!(told(&gateway.caller_with("sk-denied")).await, (429, "enough".to_owned()));
     }
 }
 

@@ -48,7 +48,8 @@ struct Inner<'a> {
 impl<'a> From<&'a RequestError> for Envelope<'a> {
     fn from(error: &'a RequestError) -> Self {
         let denial = error.denial();
-        let told = |field: fn(&Denial) -> &Option<String>| denial.and_then(|it| field(it).as_deref());
+        let told =
+            |field: fn(&Denial) -> &Option<String>| denial.and_then(|it| field(it).as_deref());
         let error = Inner {
             message: error.to_string(),
             kind: error.kind(),

@@ -182,7 +182,8 @@ fn number(object: &Value, names: &[&str]) -> Option<f64> {
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     };
-    let usable = |name: &&str| object.get(*name).and_then(value).filter(|number| number.is_finite());
+    let usable =
+        |name: &&str| object.get(*name).and_then(value).filter(|number| number.is_finite());
     names.iter().find_map(usable)
 }
 
@@ -228,7 +229,11 @@ mod tests {
         let decision = read(json!({"allow": false,
             "reason": {"reset_seconds": "7", "retry_after_seconds": null, "max_usd": 1.005}}));
         assert_eq!(decision.retry_after_seconds, Some(7));
-        assert_eq!(decision.budget.limit, Some(1.005), "what the budget does not say, the reason may");
+        assert_eq!(
+            decision.budget.limit,
+            Some(1.005),
+            "what the budget does not say, the reason may"
+        );
     }
 
     #[test]
@@ -253,7 +258,8 @@ mod tests {
 
     #[test]
     fn a_budget_with_nothing_left_that_allows_does_not_bind() {
-        let with = |remaining: f64| read(json!({"allow": true, "budget": {"remaining_usd": remaining}}));
+        let with =
+            |remaining: f64| read(json!({"allow": true, "budget": {"remaining_usd": remaining}}));
         assert_eq!(with(0.0).allowance(), None);
         assert_eq!(with(-3.0).allowance(), None);
         assert_eq!(with(0.5).allowance(), Some(0.5));

@@ -82,8 +82,12 @@ impl File {
         let plain = serde_json::to_vec(decisions)?;
         let sealed = sealer.seal(b"all", &plain).map_err(io::Error::other)?;
         let next = self.path.with_extension("next");
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&next)?;
         file.write_all(&salt)?;
         file.write_all(&sealed)?;
         fs::rename(next, &self.path)

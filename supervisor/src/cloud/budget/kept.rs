@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_read_again_and_damage_is_nothing() {
-        let decision = Decision { allow: true, message: Some("m".to_owned()), ..Decision::default() };
+        let decision =
+            Decision { allow: true, message: Some("m".to_owned()), ..Decision::default() };
         let bytes = write(&decision, 5_000, 0.25);
         let kept = read(&bytes, 9_000).unwrap();
         assert_eq!((kept.decision, kept.at, kept.since_answer), (decision, 5_000, 0.25));

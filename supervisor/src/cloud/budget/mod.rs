@@ -14,6 +14,7 @@
 //! ```
 //! `decision`, `key`, `schedule` and `table` are pure; `run` makes the calls.
 
+mod calls;
 mod decision;
 mod facts;
 pub mod file_store;
@@ -101,7 +102,9 @@ impl Budgets {
             return Ok(None);
         }
         let entries = untold.iter().map(|(id, verdict)| (&**id, verdict));
-        budget::write(untold.len(), entries).map(Some).inspect_err(|_| self.table().give_back(untold))
+        budget::write(untold.len(), entries)
+            .map(Some)
+            .inspect_err(|_| self.table().give_back(untold))
     }
 
     /// Everything that a worker which knows nothing is to be told.

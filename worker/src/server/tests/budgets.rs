@@ -118,8 +118,7 @@ fn a_model_with_a_cost_is_its_price_in_usage() {
         direct.cost = Some(cost);
     }
     run(async {
-        const ANSWER: &str =
-            r#"{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}"#;
+        const ANSWER: &str = r#"{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}"#;
         let upstream = Upstream::start([json("200 OK", ANSWER)]).await;
         let gateway = Gateway::start(test_settings(), upstream.address).await;
         gateway.put(Resource::Model(priced));
