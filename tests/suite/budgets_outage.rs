@@ -113,6 +113,7 @@ async fn while_every_call_hangs_known_keys_are_served_and_refused_as_before() {
     .await;
     for _ in 0..8 {
         assert_eq!(told(&gateway.caller()).await, (200, String::new()));
+        assert_eq!(told(&gateway.caller_with("sk-denied")).await, (429, "enough".to_owned()));
     }
 }
 

@@ -14,6 +14,7 @@
 //! ```
 //! `decision`, `key`, `schedule` and `table` are pure; `run` makes the calls.
 
+mod calls;
 mod decision;
 mod facts;
 mod kept;

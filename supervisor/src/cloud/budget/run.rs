@@ -8,9 +8,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use super::Budgets;
+use super::calls::Outcome;
 use super::decision::Decision;
 use super::key::{Moment, Rules};
-use super::table::{Outcome, Table};
+use super::table::Table;
 use crate::backoff::chance;
 use crate::cloud::manager::{ManagerError, Reason, Session};
 use crate::findings::{Findings, Topic};
@@ -20,8 +21,8 @@ const PATH: &str = "/dp/budget_check?api_key_id=";
 const KEEP_EVERY: Moment = 1_000;
 /// How long a connection is kept that nobody needs.
 const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(8);
-/// The longest that the Cloud can put us off.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The longest that the Cloud can put us off: callers wait, and few calls are made anyway while it is not well.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The loop looks around at least so often while connections are open.
 const LOOK_EVERY: Moment = 2_000;
 

@@ -12,30 +12,18 @@ use shared::budget::Verdict;
 use shared::resource::{Kind, Resource};
 use shared::update::Change;
 
-use super::decision::{Decision, FailMode};
+use super::calls::{Calls, Outcome};
+use super::decision::FailMode;
 use super::kept::{self, Kept};
 use super::key::{Answer, Key, Moment, Rules};
 use super::schedule::Schedule;
 
-/// Failed calls in a row after which the Cloud counts as away.
-const AWAY_AFTER: u32 = 3;
 /// What did not change what a key may do is kept at most once in so long.
 const KEPT_EVERY: Moment = 5_000;
 /// Alarms that ring in one go.
 const ALARMS_AT_ONCE: usize = 1_000;
 /// Keys, before the first projection, whose spending is remembered. Beyond, it is not counted until the next decision.
 const EARLY_MAX: usize = 100_000;
-
-/// What came of a call.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The Cloud has decided.
-    Decided(Box<Decision>),
-    /// It has not, but it is there: it refused to decide about this key, or said something else.
-    Refused(String),
-    /// It is not there, or not well. It may say for how long, in milliseconds.
-    Away(String, Option<Moment>),
-}
 
 /// One key and where it stands.
 #[derive(Debug, Default)]
@@ -44,21 +32,6 @@ struct Row {
     alarm: Option<Moment>,
     kept: Option<(Moment, bool, FailMode)>,
     refusal: Option<String>,
-}
-
-/// Counters of calls.
-#[derive(Clone, Debug, Default)]
-pub struct Calls {
-    /// Made.
-    pub made: u64,
-    /// Without a decision.
-    pub failed: u64,
-    /// Failed in a row for the Cloud's own sake.
-    pub away: u32,
-    /// Why the latest of those failed.
-    pub reason: Option<String>,
-    /// When a decision last came.
-    pub decided_at: Option<Moment>,
 }
 
 /// All caller keys.
@@ -231,21 +204,10 @@ impl Table {
     /// The call that [`Table::next`] asked for is over.
     pub fn done(&mut self, id: &Arc<str>, outcome: Outcome, now: Moment, chance: f64) {
         self.schedule.done();
-        self.calls.failed += u64::from(!matches!(outcome, Outcome::Decided(_)));
         let was_away = self.is_away();
-        match &outcome {
-            Outcome::Decided(_) => {
-                self.calls.decided_at = Some(now);
-                (self.calls.away, self.calls.reason) = (0, None);
-            }
-            Outcome::Refused(_) => (self.calls.away, self.calls.reason) = (0, None),
-            Outcome::Away(reason, pause) => {
-                self.calls.away = self.calls.away.saturating_add(1);
-                self.calls.reason = Some(reason.clone());
-                if let Some(pause) = pause {
-                    self.schedule.pause(now + pause);
-                }
-            }
+        self.calls.note(&outcome, now);
+        if let Outcome::Away(_, Some(pause)) = &outcome {
+            self.schedule.pause(now + pause);
         }
         if was_away && !self.is_away() {
             self.look_again(now);
@@ -324,7 +286,7 @@ impl Table {
 
     /// Whether the Cloud does not answer at all.
     pub fn is_away(&self) -> bool {
-        self.calls.away >= AWAY_AFTER
+        self.calls.is_away()
     }
 
     /// It could not be told to the workers after all.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use shared::resource::ApiKey;
 
 use super::*;
+use crate::cloud::budget::decision::Decision;
 
 const RULES: Rules = Rules { stale_max: 600_000, unknown_allowed: false };
 const START: Moment = 1_800_000_000_000;
@@ -144,6 +145,7 @@ fn what_was_kept_decides_after_a_restart_and_its_age_goes_on() {
         assert_eq!(dropped, [("gone".to_owned(), None)]);
         let (_, key) = second.keys().next().unwrap();
         assert_eq!(key.spend.total(), 0.75);
+        second.used(&[("a".to_owned(), 1)], now);
         let id = second.next(now).expect("it is asked for again");
         second.done(&id, Outcome::Away("down".to_owned(), None), now + 10, 1.0);
         let told = told(&mut second);
