@@ -169,7 +169,8 @@ impl Upload {
     /// Sends until it is dropped.
     pub async fn run(mut self) {
         let lanes = self.sessions.into_iter().enumerate();
-        let lanes = join_all(lanes.map(|(lane, session)| Rc::clone(&self.shared).run(lane, session)));
+        let lanes =
+            join_all(lanes.map(|(lane, session)| Rc::clone(&self.shared).run(lane, session)));
         let hurry = async {
             if self.hurry.wait_for(|hurry| *hurry).await.is_ok() {
                 self.shared.pace.borrow_mut().hurry();

@@ -26,9 +26,7 @@ use base::Base;
 use exposition::Exposition;
 use source::Source;
 
-pub use own::{
-    ConfigFacts, NodeFacts, OwnFamily, OwnKind, OwnSample, UsageFacts, WorkerFacts,
-};
+pub use own::{ConfigFacts, NodeFacts, OwnFamily, OwnKind, OwnSample, UsageFacts, WorkerFacts};
 
 /// Content type of what [`Collector::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";

@@ -84,8 +84,7 @@ mod tests {
         };
         letters.write(&[letter("a"), letter("b")], "now").unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        let first: serde_json::Value =
-            serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!((&first["at"], &first["event"]["event_id"]), (&"now".into(), &"a".into()));
         assert_eq!(text.lines().count(), 2);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

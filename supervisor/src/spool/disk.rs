@@ -88,13 +88,8 @@ impl Disk {
         match self.open() {
             Ok((store, found, next)) => {
                 self.store = Some(store);
-                self.pause = PAUSES.0;
-                match &self.set_aside {
-                    Some(text) => self.findings.found(Topic::Spool, text.clone()),
-                    None if std::mem::take(&mut self.has_failed) => {
-                        self.findings.settled(Topic::Spool);
-                    }
-                    None => {}
+                if let Some(text) = &self.set_aside {
+                    self.findings.found(Topic::Spool, text.clone());
                 }
                 Some((found, next))
             }
@@ -154,7 +149,10 @@ impl Disk {
         let Some(store) = &mut self.store else { return false };
         let number = store.commits().saturating_add(1);
         match store.commit(staged, unix(SystemTime::now())) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.works();
+                true
+            }
             Err(error) => {
                 self.doubtful = Some((number, staged.additions()));
                 self.failed(&error, now);
@@ -189,6 +187,17 @@ impl Disk {
         })
     }
 
+    /// It takes what it is given: what was found about it before is over, unless something was set aside.
+    fn works(&mut self) {
+        self.pause = PAUSES.0;
+        if std::mem::take(&mut self.has_failed) {
+            match &self.set_aside {
+                Some(text) => self.findings.found(Topic::Spool, text.clone()),
+                None => self.findings.settled(Topic::Spool),
+            }
+        }
+    }
+
     /// A failed write or sync is final for a database that is open: only opening it again tells what is on disk.
     fn failed(&mut self, error: &StoreError, now: Instant) {
         self.store = None;
@@ -213,7 +222,8 @@ impl Disk {
 /// The name of another environment's spool, which must not lead anywhere else.
 fn aside(env_id: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let plain: String = env_id.chars().map(|c| if is_plain(c) { c } else { '_' }).take(80).collect();
+    let plain: String =
+        env_id.chars().map(|c| if is_plain(c) { c } else { '_' }).take(80).collect();
     format!("spool.{plain}.redb")
 }
 

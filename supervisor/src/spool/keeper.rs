@@ -101,6 +101,8 @@ impl Keeper {
             };
             for read in self.rings.abandoned() {
                 self.keep(read, None);
+                // A ring that held nothing more goes all the same.
+                self.touch();
             }
             self.unfold();
             let now = Instant::now();
@@ -111,6 +113,9 @@ impl Keeper {
             if let Some(done) = closing {
                 // What a ring held is on disk, and its file is gone: its row can go too.
                 self.commit(now);
+                self.tell();
+                // Closed before the answer: whoever waits for it may open the database again.
+                drop(self.disk.take());
                 let _ = done.send(());
                 return;
             }
@@ -194,10 +199,17 @@ impl Keeper {
                 break;
             }
             let at = i64::try_from(row.synced_at_unix).unwrap_or(i64::MAX);
-            info!(ring = row.name, sequence = row.place.sequence, synced_at = rfc3339(at),
-                "the last run did not end in order: up to this usage record of that worker everything was on disk");
+            info!(
+                ring = row.name,
+                sequence = row.place.sequence,
+                synced_at = rfc3339(at),
+                "the last run did not end in order: up to this usage record of that worker everything was on disk"
+            );
             if !files.iter().any(|file| file.name == row.name) {
-                warn!(ring = row.name, "the ring is gone: what the worker wrote after that is lost");
+                warn!(
+                    ring = row.name,
+                    "the ring is gone: what the worker wrote after that is lost"
+                );
                 self.staged.rings.insert(row.name.clone(), None);
             }
         }
@@ -362,10 +374,16 @@ impl Keeper {
         if found.blocks.is_empty() && !disk.is_open() {
             // The disk is away: what waits in memory is sent from there.
             let free = staged.blocks.iter().find(|(number, _)| !leased.contains_key(*number));
-            found.blocks.extend(free.and_then(|(number, block)| Some((*number, block.open().ok()?))));
+            found
+                .blocks
+                .extend(free.and_then(|(number, block)| Some((*number, block.open().ok()?))));
         }
         for (number, error) in found.damaged {
-            error!(block = number, error, "usage events in the spool cannot be opened; they are set aside in its table `damaged`");
+            error!(
+                block = number,
+                error,
+                "usage events in the spool cannot be opened; they are set aside in its table `damaged`"
+            );
             self.findings.found(
                 Topic::Spool,
                 format!("a block of usage events in {} cannot be opened: {error}; it is set aside in the table `damaged` of the spool", disk.state().display()),

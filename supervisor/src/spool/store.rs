@@ -53,15 +53,20 @@ pub enum StoreError {
 
 impl<E: Into<redb::Error>> From<E> for StoreError {
     fn from(error: E) -> Self {
+        use redb::Error as Is;
         match error.into() {
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Is::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Self::Damaged(error.to_string())
             }
-            error @ (redb::Error::Io(_)
-            | redb::Error::PreviousIo
-            | redb::Error::DatabaseClosed
-            | redb::Error::DatabaseAlreadyOpen) => Self::Refused(error.to_string()),
-            error => Self::Damaged(error.to_string()),
+            error @ (Is::Corrupted(_)
+            | Is::UpgradeRequired(_)
+            | Is::TableTypeMismatch { .. }
+            | Is::TableIsMultimap(_)
+            | Is::TableIsNotMultimap(_)
+            | Is::TypeDefinitionChanged { .. }
+            | Is::TableDoesNotExist(_)) => Self::Damaged(error.to_string()),
+            // Whatever else it is, the file may be good: it is tried again.
+            error => Self::Refused(error.to_string()),
         }
     }
 }
@@ -129,11 +134,14 @@ impl Store {
         let read = database.begin_read()?;
         let meta = read.open_table(META)?;
         let check = meta.get("check")?;
-        sealer.open(b"check", check.as_ref().map_or(&[][..], |check| check.value())).map_err(sealed)?;
+        sealer
+            .open(b"check", check.as_ref().map_or(&[][..], |check| check.value()))
+            .map_err(sealed)?;
         let counts = meta.get("counts")?.map(|counts| {
-            let mut numbers = counts.value().chunks_exact(8).map(|bytes| {
-                bytes.try_into().map_or(0, u64::from_le_bytes)
-            });
+            let mut numbers = counts
+                .value()
+                .chunks_exact(8)
+                .map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
             let mut next = || numbers.next().unwrap_or_default();
             Counts { events: next(), bytes: next(), folded: next(), commits: next() }
         });
@@ -335,9 +343,9 @@ impl Store {
             let mut rings = write.open_table(RINGS)?;
             for (name, place) in &staged.rings {
                 match place {
-                    Some(place) => drop(
-                        rings.insert(&name[..], (place.sequence, place.position, now_unix))?,
-                    ),
+                    Some(place) => {
+                        drop(rings.insert(&name[..], (place.sequence, place.position, now_unix))?)
+                    }
                     None => drop(rings.remove(&name[..])?),
                 }
             }

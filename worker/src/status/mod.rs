@@ -109,11 +109,13 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
             (ToWorker::Drain, _) if finished.is_some() => break,
             (ToWorker::Drain, _) => stop.notify_one(),
             (ToWorker::Retire, _) => {}
-            (ToWorker::Welcome
+            (
+                ToWorker::Welcome
                 | ToWorker::Configuration { .. }
                 | ToWorker::Page(..)
                 | ToWorker::UsageTaken(_),
-                _) => {
+                _,
+            ) => {
                 return Err(
                     LinkError::Unexpected { expected: "a message for the status role" }.into()
                 );
