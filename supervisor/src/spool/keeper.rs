@@ -436,6 +436,7 @@ impl Keeper {
     /// Tells how the spool stands.
     fn tell(&mut self) {
         let leased: u64 = self.leased.values().sum();
+        self.facts.known = true;
         let there = self.counts.events.saturating_sub(self.going);
         self.facts.waiting = there.saturating_add(self.staged.events());
         // What is only in memory is sent from there if the disk is away, else after the commit.
