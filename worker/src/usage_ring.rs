@@ -71,8 +71,7 @@ impl UsageSink for UsageRing {
     fn record(&self, event: UsageEvent) {
         let mut state = self.state.borrow_mut();
         let before = state.ring.last();
-        if let Err((error, total)) = state.write(event) {
-            state.totals.add(total);
+        if let Err(error) = state.write(event) {
             self.metrics.usage_dropped("sink_full", "", "", "");
             if !std::mem::replace(&mut state.refused, true) {
                 warn!("details of usage events are shed, their totals are kept: {error}");
@@ -83,22 +82,20 @@ impl UsageSink for UsageRing {
 }
 
 impl State {
-    /// Writes an event, or says why not and what it comes to.
-    fn write(&mut self, event: UsageEvent) -> Result<(), (WriteError, UsageTotal)> {
+    /// Writes an event, or keeps what it comes to and says why.
+    fn write(&mut self, event: UsageEvent) -> Result<(), WriteError> {
         let mut record = Record::Event(Box::new(event));
         let mut written = self.ring.push(&record);
         if let (Err(WriteError::TooLong), Record::Event(event)) = (&written, &mut record) {
             shorten(event);
             written = self.ring.push(&record);
         }
-        match (written, record) {
-            (Err(error), Record::Event(event)) => Err((error, UsageTotal::of(&event))),
-            (Err(error), Record::Total(total)) => Err((error, total)),
-            (Ok(_), _) => {
-                self.refused = false;
-                Ok(())
-            }
+        if let (Err(_), Record::Event(event)) = (&written, &record) {
+            self.totals.add(UsageTotal::of(event));
+        } else {
+            self.refused = false;
         }
+        written.map(drop)
     }
 
     fn write_totals(&mut self) {
@@ -154,10 +151,7 @@ mod tests {
         for _ in 0..10 {
             match state.write(event(3)) {
                 Ok(()) => written += 1,
-                Err((_, total)) => {
-                    state.totals.add(total);
-                    shed += 1;
-                }
+                Err(_) => shed += 1,
             }
         }
         assert!(written > 0 && shed > 0);

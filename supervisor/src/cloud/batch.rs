@@ -11,8 +11,8 @@
 //! 429, 503, Retry-After    nobody sends before that
 //! anything else            nobody sends for 1-60 s, then one lane tries; for ever
 //! ```
-//! An event that is refused alone is given up only if the Cloud accepts others: of the same batch, or any after that.
-//! Until then it may be the manager that is at fault, and everything is kept.
+//! An event that is refused alone is given up only if the Cloud has accepted another just before: of the same batch, or any
+//! since it was refused first. Otherwise it may be the manager that is at fault, and everything is kept.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -214,9 +214,11 @@ impl Pace {
 pub struct Batch {
     /// To be sent, each range in a request of its own.
     todo: VecDeque<Range<usize>>,
-    /// Refused alone.
+    /// Refused alone while nothing was accepted.
     suspects: Vec<usize>,
-    /// The Cloud has accepted some of these events, or others since a suspect was refused.
+    /// Refused alone while others were accepted.
+    given_up: Vec<usize>,
+    /// The Cloud accepts events: it is not at fault.
     has_accepted: bool,
     /// Requests that the Cloud had accepted when the batch was done but for its suspects.
     parked_at: u64,
@@ -228,7 +230,8 @@ impl Batch {
         let size = pace.size_max.max(1);
         let starts = (0..events).step_by(size);
         let todo = starts.map(|start| start..events.min(start + size)).collect();
-        Self { todo, suspects: Vec::new(), has_accepted: false, parked_at: 0 }
+        let (suspects, given_up) = (Vec::new(), Vec::new());
+        Self { todo, suspects, given_up, has_accepted: false, parked_at: 0 }
     }
 
     /// What to send next; `None` when every event has been sent.
@@ -241,11 +244,16 @@ impl Batch {
         let Some(range) = self.todo.front().cloned() else { return };
         match answer {
             Answer::Later(_) => return,
-            Answer::Accepted => self.has_accepted = true,
+            Answer::Accepted => {
+                self.has_accepted = true;
+                self.retry();
+            }
             Answer::Refused | Answer::TooLarge if range.len() <= 1 => {
-                self.suspects.push(range.start);
+                let list = if self.has_accepted { &mut self.given_up } else { &mut self.suspects };
+                list.push(range.start);
                 pace.refused_alone += 1;
-                if !self.has_accepted && pace.refused_alone >= REFUSED_ALONE_MAX {
+                if pace.refused_alone >= REFUSED_ALONE_MAX {
+                    self.has_accepted = false;
                     pace.refuses_all(chance, now);
                 }
             }
@@ -264,8 +272,8 @@ impl Batch {
     /// Every event has been sent. The events to be given up, or `None` if it is not known yet whose fault it is: then the
     /// batch is parked.
     pub fn conclude(&mut self, pace: &Pace) -> Option<Vec<usize>> {
-        if self.has_accepted || self.suspects.is_empty() {
-            return Some(std::mem::take(&mut self.suspects));
+        if self.suspects.is_empty() {
+            return Some(std::mem::take(&mut self.given_up));
         }
         self.parked_at = pace.accepted;
         None
@@ -281,7 +289,7 @@ impl Batch {
         has_accepted
     }
 
-    /// Sends the suspects of a parked batch again, whatever happened since.
+    /// Sends the suspects again.
     pub fn retry(&mut self) {
         self.todo.extend(self.suspects.drain(..).map(|event| event..event + 1));
     }

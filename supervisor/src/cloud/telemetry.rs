@@ -145,7 +145,9 @@ impl Telemetry {
     /// events are left for the next start.
     pub async fn flush(&mut self, deadline: Instant) -> u64 {
         self.hurry.send_replace(true);
-        let sent = self.facts.wait_for(|facts| facts.waiting == 0 && facts.live_rings == 0);
+        let sent = self.facts.wait_for(|facts| {
+            facts.known && facts.waiting == 0 && facts.folded == 0 && facts.live_rings == 0
+        });
         let _ = timeout_at(deadline, sent).await;
         self.spool.close().await;
         let facts = self.facts.borrow();

@@ -88,13 +88,8 @@ impl Disk {
         match self.open() {
             Ok((store, found, next)) => {
                 self.store = Some(store);
-                self.pause = PAUSES.0;
-                match &self.set_aside {
-                    Some(text) => self.findings.found(Topic::Spool, text.clone()),
-                    None if std::mem::take(&mut self.has_failed) => {
-                        self.findings.settled(Topic::Spool);
-                    }
-                    None => {}
+                if let Some(text) = &self.set_aside {
+                    self.findings.found(Topic::Spool, text.clone());
                 }
                 Some((found, next))
             }
@@ -154,7 +149,10 @@ impl Disk {
         let Some(store) = &mut self.store else { return false };
         let number = store.commits().saturating_add(1);
         match store.commit(staged, unix(SystemTime::now())) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.works();
+                true
+            }
             Err(error) => {
                 self.doubtful = Some((number, staged.additions()));
                 self.failed(&error, now);
@@ -187,6 +185,17 @@ impl Disk {
             self.failed(&error, Instant::now());
             Vec::new()
         })
+    }
+
+    /// It takes what it is given: what was found about it before is over, unless something was set aside.
+    fn works(&mut self) {
+        self.pause = PAUSES.0;
+        if std::mem::take(&mut self.has_failed) {
+            match &self.set_aside {
+                Some(text) => self.findings.found(Topic::Spool, text.clone()),
+                None => self.findings.settled(Topic::Spool),
+            }
+        }
     }
 
     /// A failed write or sync is final for a database that is open: only opening it again tells what is on disk.

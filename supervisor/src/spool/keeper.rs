@@ -101,6 +101,8 @@ impl Keeper {
             };
             for read in self.rings.abandoned() {
                 self.keep(read, None);
+                // A ring that held nothing more goes all the same.
+                self.touch();
             }
             self.unfold();
             let now = Instant::now();
@@ -111,6 +113,9 @@ impl Keeper {
             if let Some(done) = closing {
                 // What a ring held is on disk, and its file is gone: its row can go too.
                 self.commit(now);
+                self.tell();
+                // Closed before the answer: whoever waits for it may open the database again.
+                drop(self.disk.take());
                 let _ = done.send(());
                 return;
             }
@@ -431,6 +436,7 @@ impl Keeper {
     /// Tells how the spool stands.
     fn tell(&mut self) {
         let leased: u64 = self.leased.values().sum();
+        self.facts.known = true;
         let there = self.counts.events.saturating_sub(self.going);
         self.facts.waiting = there.saturating_add(self.staged.events());
         // What is only in memory is sent from there if the disk is away, else after the commit.

@@ -63,6 +63,8 @@ pub struct Home {
 /// How the spool stands.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
+    /// Whether the database has been looked at: before, the rest says nothing.
+    pub known: bool,
     /// Events that the Cloud has not accepted, those on their way included.
     pub waiting: u64,
     /// Those that nobody is sending.

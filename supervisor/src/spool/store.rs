@@ -53,15 +53,20 @@ pub enum StoreError {
 
 impl<E: Into<redb::Error>> From<E> for StoreError {
     fn from(error: E) -> Self {
+        use redb::Error as Is;
         match error.into() {
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Is::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Self::Damaged(error.to_string())
             }
-            error @ (redb::Error::Io(_)
-            | redb::Error::PreviousIo
-            | redb::Error::DatabaseClosed
-            | redb::Error::DatabaseAlreadyOpen) => Self::Refused(error.to_string()),
-            error => Self::Damaged(error.to_string()),
+            error @ (Is::Corrupted(_)
+            | Is::UpgradeRequired(_)
+            | Is::TableTypeMismatch { .. }
+            | Is::TableIsMultimap(_)
+            | Is::TableIsNotMultimap(_)
+            | Is::TypeDefinitionChanged { .. }
+            | Is::TableDoesNotExist(_)) => Self::Damaged(error.to_string()),
+            // Whatever else it is, the file may be good: it is tried again.
+            error => Self::Refused(error.to_string()),
         }
     }
 }

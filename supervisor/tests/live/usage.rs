@@ -12,6 +12,7 @@ use shared::id::WorkerId;
 use shared::ring::{RING_BYTES, Record, Writer};
 use shared::usage::UsageEvent;
 use supervisor::cloud::manager::Session;
+use supervisor::cloud::spend::SpendSink;
 use supervisor::cloud::telemetry::{self, Telemetry};
 use supervisor::findings::{Findings, Topic};
 use supervisor::spool::ring_file::RingFolders;
@@ -56,6 +57,16 @@ impl Site {
     }
 
     fn start_as(&self, env: &str, bytes_max: u64, session: impl Fn() -> Option<Session>) -> Run {
+        self.start_for(env, bytes_max, session, None)
+    }
+
+    fn start_for(
+        &self,
+        env: &str,
+        bytes_max: u64,
+        session: impl Fn() -> Option<Session>,
+        spend: Option<Arc<dyn SpendSink>>,
+    ) -> Run {
         let state = self.state().to_owned();
         let rings = RingFolders::of(&state, env);
         let home = Home { state, key: self.key.clone(), env_id: env.to_owned(), bytes_max };
@@ -65,7 +76,7 @@ impl Site {
         let (ring, writer, reason) = rings.make(WORKER).unwrap();
         assert_eq!(reason, None);
         spool.open(WORKER, ring);
-        let (telemetry, upload) = telemetry::new(spool, session, None, findings.clone());
+        let (telemetry, upload) = telemetry::new(spool, session, spend, findings.clone());
         let task = tokio::task::spawn_local(upload.run());
         let writer = Some(Writer::new(File::from(writer), RING_BYTES));
         Run { telemetry, task, reports, writer, findings }
@@ -349,4 +360,82 @@ async fn a_disk_that_refuses_is_a_finding_and_events_go_on_from_memory() {
         })
         .await;
     assert_eq!(*accepted.lock().unwrap(), 250);
+}
+
+/// Adds up what it is told, in cents.
+#[derive(Default)]
+struct Cents {
+    delivered: AtomicU16,
+}
+
+impl SpendSink for Cents {
+    fn spent(&self, _: &str, _: f64) {}
+
+    fn delivered(&self, api_key_id: &str, cost_usd: f64, _: std::time::Instant) {
+        assert_eq!(api_key_id, "k");
+        self.delivered.fetch_add((cost_usd * 100.0).round() as u16, Ordering::Relaxed);
+    }
+}
+
+/// What was told to have been spent until everything so far was taken, in dollars.
+async fn spent(reports: &mut UnboundedReceiver<Report>) -> f64 {
+    let mut sum = 0.0;
+    loop {
+        match timeout(HANG, reports.recv()).await.unwrap().unwrap() {
+            Report::Spent(sums) => sum += sums.iter().map(|(_, cost_usd)| cost_usd).sum::<f64>(),
+            Report::Taken(..) => return sum,
+            Report::Misbehaved(_, reason) => panic!("{reason}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_requests_cost_waits_with_them_and_is_told_when_it_is_delivered() {
+    let authority = Authority::new();
+    let manager = FakeManager::start(&authority, true, Box::new(|_, _| status(200, "{}"))).await;
+    let site = Site::new();
+    let costly = |n| UsageEvent { cost_usd: 0.1, ..event(n) };
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            let mut run = site.start(u64::MAX, nobody);
+            let writer = run.writer.as_mut().unwrap();
+            for n in 0..30 {
+                writer.push(&Record::Event(Box::new(costly(n)))).unwrap();
+            }
+            run.telemetry.spool().told(WORKER, 30);
+            assert!((spent(&mut run.reports).await - 3.0).abs() < 1e-9);
+            assert_eq!(run.end(Duration::from_millis(1)).await, 30);
+
+            let cents = Arc::new(Cents::default());
+            let sink = Some(Arc::clone(&cents) as Arc<dyn SpendSink>);
+            let session = || Some(manager.session(&authority, &authority));
+            let mut run = site.start_for("e", u64::MAX, session, sink);
+            let writer = run.writer.as_mut().unwrap();
+            writer.push(&Record::Event(Box::new(costly(30)))).unwrap();
+            run.telemetry.spool().told(WORKER, 1);
+            assert!((spent(&mut run.reports).await - 3.1).abs() < 1e-9, "what waits, and the new");
+            assert_eq!(run.end(HANG).await, 0);
+            assert_eq!(cents.delivered.load(Ordering::Relaxed), 310);
+
+            let mut run = site.start(u64::MAX, nobody);
+            run.write((0..1).map(event)).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lies_about_its_ring_is_told_on() {
+    let site = Site::new();
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            let mut run = site.start(u64::MAX, nobody);
+            run.writer.as_mut().unwrap().push(&Record::Event(Box::new(event(1)))).unwrap();
+            run.telemetry.spool().told(WORKER, u64::MAX);
+            let report = timeout(HANG, run.reports.recv()).await.unwrap().unwrap();
+            assert!(matches!(report, Report::Misbehaved(WORKER, _)), "{report:?}");
+            assert_eq!(run.end(Duration::from_millis(1)).await, 1, "what was valid counts");
+        })
+        .await;
 }

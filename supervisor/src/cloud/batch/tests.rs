@@ -156,6 +156,35 @@ fn a_manager_that_refuses_everything_is_not_believed_and_not_pressed() {
     assert_eq!(everything, 100);
 }
 
+#[test]
+fn what_was_refused_while_the_manager_was_at_fault_is_delivered_when_it_is_well() {
+    let mut pace = Pace::default();
+    let mut batch = Batch::new(10, &pace);
+    let now = Instant::now();
+    let mut delivered = Vec::new();
+    for request in 0.. {
+        let Some(range) = batch.next() else { break };
+        let answer = if request < 20 { Answer::Refused } else { Answer::Accepted };
+        pace.answered(answer, 1.0, now);
+        batch.answered(answer, &mut pace, 1.0, now);
+        if answer == Answer::Accepted {
+            delivered.extend(range);
+        }
+    }
+    delivered.sort_unstable();
+    if batch.conclude(&pace).is_none() {
+        pace.answered(Answer::Accepted, 1.0, now);
+        assert!(batch.revive(&pace));
+        while let Some(range) = batch.next() {
+            batch.answered(Answer::Accepted, &mut pace, 1.0, now);
+            delivered.extend(range);
+        }
+    }
+    assert_eq!(batch.conclude(&pace), Some(Vec::new()));
+    delivered.sort_unstable();
+    assert_eq!(delivered, (0..10).collect::<Vec<_>>());
+}
+
 proptest! {
     #[test]
     fn every_good_event_is_delivered_once_and_only_bad_ones_are_given_up(
