@@ -94,7 +94,7 @@ async fn a_snapshot_that_is_cut_off_or_changed_is_not_used_and_the_generation_be
     for damage in ["cut off", "changed"] {
         let mut site = Site::start().await;
         site.add("sk-two").await;
-        let (gateway, _hole) = site
+        let (mut gateway, hole) = site
             .restart_offline(|path| {
                 let mut content = fs::read(path).unwrap();
                 let last = content.len() - 1;
@@ -105,7 +105,6 @@ async fn a_snapshot_that_is_cut_off_or_changed_is_not_used_and_the_generation_be
                 fs::write(path, content).unwrap();
             })
             .await;
-        let mut gateway = gateway;
         gateway.wait_until_ready().await;
         assert_eq!(status_with(&gateway, projection::CALLER_KEY).await, 200);
         let told = gateway.finding("snapshot").await;
@@ -114,13 +113,9 @@ async fn a_snapshot_that_is_cut_off_or_changed_is_not_used_and_the_generation_be
         assert_eq!(gateway.status_managed().await["snapshot"]["restored_from"], "previous");
         assert!(gateway.metrics().await.sum("aisix_findings", &[("topic", "snapshot")]) > 0.0);
         // Back online it has everything again.
-        drop(_hole);
+        drop(hole);
         site.cloud.resume().await;
-        wait::until("the later key is usable", async || {
-            let status = status_with(&gateway, "sk-two").await;
-            if status == 200 { Ok(()) } else { Err(status) }
-        })
-        .await;
+        usable(&gateway, "sk-two").await;
         assert!(!site.upstream.ledger().is_empty());
     }
 }
@@ -161,7 +156,7 @@ async fn the_snapshot_of_the_published_data_plane_is_taken_over_sealed_and_empti
     use base64::Engine;
     let upstream = upstream().await;
     let etcd = Etcd::start().await;
-    let cloud = Cloud::over(&etcd).await;
+    let mut cloud = Cloud::over(&etcd).await;
     // Provides identity and bundle.
     let mut first = Builder::managed(&cloud).start().await;
     first.kill_at_once().await;
@@ -178,15 +173,13 @@ async fn the_snapshot_of_the_published_data_plane_is_taken_over_sealed_and_empti
             serde_json::json!({"key": format!("{}{key}", prefix()), "value_b64": value, "revision": 1})
         })
         .collect();
-    let (stale, entries): (Vec<_>, Vec<_>) =
+    let (mut stale, entries): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| row["key"].as_str().unwrap().ends_with("m-small-1"));
-    let mut stale = stale;
     stale[0]["since_unix_secs"] = 1_789_999_000.into();
     let published =
         serde_json::json!({"version": 1, "revision": 90_210, "entries": entries, "stale": stale});
     let path = first.state().join("config_cache.json");
     fs::write(&path, published.to_string()).unwrap();
-    let mut cloud = cloud;
     cloud.stop();
     let _hole = BlackHole::at(cloud.address());
 
@@ -254,6 +247,14 @@ impl Drop for Disk {
     }
 }
 
+async fn usable(gateway: &Gateway, caller_key: &str) {
+    wait::until(&format!("{caller_key} is usable"), async || {
+        let status = status_with(gateway, caller_key).await;
+        if status == 200 { Ok(()) } else { Err(status) }
+    })
+    .await;
+}
+
 async fn settled(gateway: &Gateway) {
     wait::until("the finding is settled", async || {
         let told = gateway.finding("snapshot").await;
@@ -284,11 +285,7 @@ async fn on_a_full_disk_traffic_goes_on_and_everything_is_written_once_there_is_
     let mut document = projection::api_key("sk-two", &["*"]);
     document["display_name"] = large.into();
     site.etcd.put(&key, &document).await;
-    wait::until("the new key is usable all the same", async || {
-        let status = status_with(&site.gateway, "sk-two").await;
-        if status == 200 { Ok(()) } else { Err(status) }
-    })
-    .await;
+    usable(&site.gateway, "sk-two").await;
     let told = wait::until("it is told", async || {
         let told = site.gateway.finding("snapshot").await;
         if told.is_empty() { Err("nothing") } else { Ok(told) }
@@ -328,7 +325,7 @@ async fn on_a_disk_that_is_read_only_traffic_goes_on_and_the_snapshot_is_served(
     .await;
     let path = first.state().join("config_cache.json").display().to_string();
     assert!(told.contains(&path) && told.contains("Read-only file system"), "{told}");
-    assert_eq!(status_with(&second, "sk-two").await, 200);
+    usable(&second, "sk-two").await;
 }
 
 #[tokio::test]

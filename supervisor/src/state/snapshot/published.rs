@@ -78,8 +78,7 @@ pub fn read(path: &Path, prefix: &str, now: i64) -> Result<Import, String> {
     let mut import =
         Import { revision: published.revision, documents: BTreeMap::new(), foreign: 0 };
     for row in &published.entries {
-        let observed: Secret<Vec<u8>> = decode(row)?.into();
-        let kept = Kept { observed: observed.into(), older: None, rejection: None };
+        let kept = Kept { observed: decode(row)?.into(), older: None, rejection: None };
         import.take(row, prefix, kept);
     }
     for row in &published.stale {

@@ -122,9 +122,12 @@ impl Opened {
     ) {
         let number = contents.number;
         match least {
+            Some(least) if number < least && contents.strange_end => {
+                return self.refuse(path, &ReadError::Damaged(contents.bytes).to_string());
+            }
             Some(least) if number < least => {
                 let reason = format!(
-                    "is older than it was: it ends at generation {number}, and {least} was written; it was cut off or put back from a copy"
+                    "is older than it was: it ends at generation {number}, and {least} was written; it was put back from a copy, cut off, or changed at its end"
                 );
                 return self.refuse(path, &reason);
             }
@@ -140,11 +143,8 @@ impl Opened {
         let Some((documents, decisions)) = sum(contents, &place.build) else {
             return self.refuse(path, "is written in a form that this build does not know");
         };
-        match writer {
-            Some(Ok(writer)) => self.writer = Some(writer),
-            // A disk that cannot be written to shows at the first write.
-            Some(Err(_)) | None => {}
-        }
+        // A disk that cannot be written to shows at the first write.
+        self.writer = writer.and_then(Result::ok);
         self.noted.current = self.noted.current.max(number);
         if from == From::Previous {
             self.noted.previous = self.noted.previous.max(number);

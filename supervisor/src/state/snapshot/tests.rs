@@ -18,6 +18,9 @@ const SECRET: &str = "sk-provider-secret";
 /// Far beyond what any step takes.
 const HANG: Duration = Duration::from_secs(60);
 
+/// Where, at which revision, and the documents in force.
+type Found = (From, i64, Vec<(String, String)>);
+
 struct Directory {
     folder: TempDir,
     key: DataKey,
@@ -67,8 +70,8 @@ impl Directory {
         snapshot.finish(HANG);
     }
 
-    /// What the next start finds: where, at which revision, and the documents in force.
-    fn found(&self) -> Option<(From, i64, Vec<(String, String)>)> {
+    /// What the next start finds.
+    fn found(&self) -> Option<Found> {
         let restored = restore::open(&self.place(), 0).restored?;
         let documents = restored.documents.into_iter().map(|(key, record)| {
             let text = record.kept.in_force().unwrap_or_default().to_vec();
@@ -417,7 +420,6 @@ fn what_was_replaced_does_not_fill_the_disk() {
     assert_eq!(directory.found().unwrap().1, 39);
 }
 
-/// A file of exact bytes in the middle, for tests of what lies there.
 #[test]
 fn a_hole_in_the_middle_is_noticed_without_a_note() {
     let directory = Directory::new();
