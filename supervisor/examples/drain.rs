@@ -95,7 +95,8 @@ fn main() {
         roots_pem: read("ca.crt"),
         extra_roots_pem: None,
     });
-    let credentials = watch::channel(Arc::new(credentials.unwrap())).1;
+    let in_force = InForce::without_bundle(credentials.unwrap());
+    let credentials = watch::channel(Arc::new(in_force)).1;
     let session = || {
         Some(Session::new(Manager {
             url: MANAGER.parse().unwrap(),
