@@ -27,6 +27,7 @@ pub mod watch;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -265,7 +266,9 @@ fn store(managed: &Managed) -> Store<'_> {
 fn read(key: &'static str, path: &Path) -> Result<String, BundleError> {
     let failed = |source| BundleError::Read { key, path: path.to_owned(), source };
     let mut text = String::new();
-    let file = File::open(path).map_err(failed)?;
+    // A pipe that nobody writes to would hold up the start for ever.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(failed)?;
     let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if bytes as u64 > FILE_BYTES_MAX {
         let reason = format!("it is larger than {FILE_BYTES_MAX} bytes");

@@ -215,11 +215,11 @@ impl Rotator {
         match by {
             By::Files => {
                 self.files.settled = self.files.offered.take().or(self.files.settled.take());
+                self.files.trouble = None;
             }
             // What the files offer is judged anew, beside what is in force now.
             By::Cloud => self.files.offered = None,
         }
-        self.files.trouble = None;
         self.renewal_trouble = None;
         self.tell();
         if self.unkept.is_none() {
@@ -272,7 +272,7 @@ impl Rotator {
     /// Whether the certificate has expired, or will and nobody renews it.
     fn look_at_dates(&mut self, now: i64) {
         let (from, until) = (self.bundle.not_before_unix, self.bundle.not_after_unix);
-        let is_near = (until - now) < until.saturating_sub(from) / 6;
+        let is_near = until.saturating_sub(now) < until.saturating_sub(from) / 6;
         let told = if now > until {
             format!(
                 "the certificate in force expired on {}; traffic is served, the Cloud may refuse everything else: supply a new bundle",
