@@ -169,7 +169,7 @@ fn run(config: &Path) -> Result<(), StartError> {
             LocalSet::new().block_on(&runtime, serve(&settings, cloud, &log_filter, findings))
         }
         Source::Etcd(etcd) => {
-            let etcd = Origin::Etcd(Box::new(etcd));
+            let etcd = Origin::Etcd(etcd);
             LocalSet::new().block_on(&runtime, serve(&settings, etcd, &log_filter, findings))
         }
         Source::File(path) => {

@@ -304,7 +304,9 @@ impl State {
         let current = self.applied.is_some() && self.applied_changes == changes;
         // More than was ever handed out of this store is from before it was set back.
         let reached = |revision: i64| revision <= confirmed;
-        if confirmed == revision && (current || may_hash) {
+        // The first time is told at once, and so is what costs nothing.
+        let may_tell = current || may_hash || self.applied.is_none() || self.source_is_served();
+        if confirmed == revision && may_tell {
             let applied = self.applied_at(revision, at, now);
             self.tell(Candidate { changes, applied });
             self.candidate = None;
@@ -320,14 +322,19 @@ impl State {
         }
     }
 
+    /// Whether everything in the store is served, and its hash is known.
+    fn source_is_served(&self) -> bool {
+        let changes = self.documents.observed_changes();
+        self.told.as_ref().is_some_and(|told| told.changes == changes)
+            && self.documents.rejected().next().is_none()
+    }
+
     /// What there will be to tell once every worker has `revision`, which is the latest.
     fn applied_at(&mut self, revision: i64, at: UnixSeconds, now: UnixSeconds) -> Applied {
-        let (served, observed) =
-            (self.documents.served_changes(), self.documents.observed_changes());
-        let all_served = self.documents.rejected().next().is_none();
+        let served = self.documents.served_changes();
         let config_hash = match (&self.applied, &self.told) {
             (Some(applied), _) if self.applied_changes == served => applied.config_hash.clone(),
-            (_, Some(told)) if all_served && told.changes == observed => told.hash.clone(),
+            (_, Some(told)) if self.source_is_served() => told.hash.clone(),
             _ => {
                 self.hashed_at = Some(now);
                 self.documents.config_hash()

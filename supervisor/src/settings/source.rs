@@ -27,7 +27,7 @@ pub enum Source {
     /// AISIX Cloud, which this gateway also reports to.
     Managed(Box<Managed>),
     /// An etcd without a Cloud.
-    Etcd(Etcd),
+    Etcd(Box<Etcd>),
     /// A file of resources.
     File(PathBuf),
 }
@@ -126,7 +126,7 @@ impl Source {
                     .to_owned(),
             )),
             (false, Some(file)) => Ok(Self::File(file)),
-            (false, None) if has_endpoints => Ok(Self::Etcd(Etcd::new(raw, environment)?)),
+            (false, None) if has_endpoints => Ok(Self::Etcd(Box::new(Etcd::new(raw, environment)?))),
             (false, None) => Err(Problem::Missing {
                 key: "etcd.endpoints",
                 reason: "without managed.enabled or resources_file, resources come from etcd",

@@ -38,7 +38,7 @@ fn managed(variables: &[(&str, &str)]) -> Result<Managed, String> {
 
 fn etcd(text: &str, variables: &[(&str, &str)]) -> Result<Etcd, String> {
     match load(text, variables)?.source {
-        Source::Etcd(etcd) => Ok(etcd),
+        Source::Etcd(etcd) => Ok(*etcd),
         source => panic!("{source:?}"),
     }
 }

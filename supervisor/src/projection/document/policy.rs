@@ -4,9 +4,9 @@
 use serde_json::{Map, Value};
 use shared::resource::{Condition, Dimension, PolicyScope, RateLimitPolicy, Resource, Subject};
 
-use super::shape::Rule::{Bool, Choice, Either, Like, List, Object};
+use super::shape::Rule::{Bool, Choice, Count32, Either, Like, List, Object};
 use super::shape::{
-    ANY_TEXT, COUNT, COUNT_32, Field, POSITIVE, Rule, TEXT, TEXTS, field, has_any, needed, text,
+    ANY_TEXT, COUNT, Field, POSITIVE, Rule, TEXT, TEXTS, field, has_any, needed, text,
 };
 use super::{Refusal, schema_failed};
 
@@ -45,7 +45,7 @@ static GROUP: &[Field] = &[
     field("negate", Bool),
 ];
 static LIMITS: &[Field] = &[
-    field("concurrency", COUNT_32),
+    field("concurrency", Count32),
     field("rpd", COUNT),
     field("rph", COUNT),
     field("rpm", COUNT),

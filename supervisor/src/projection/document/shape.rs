@@ -28,6 +28,8 @@ pub enum Rule {
     Like(&'static str, &'static str),
     /// A whole number within bounds, none below zero.
     Integer(u64, u64),
+    /// A whole number of 32 bits.
+    Count32,
     /// A whole number of 32 bits with a sign.
     Signed,
     /// A number within bounds.
@@ -156,9 +158,23 @@ impl<'a> Checked<'a> {
                 self.expect(fits, meaning)
             }
             Rule::Integer(min, max) => self.integer(value, *min, *max),
+            Rule::Count32 => {
+                self.integer(value, 0, u64::MAX)?;
+                match value.as_u64().map(u32::try_from) {
+                    Some(Ok(_)) => Ok(()),
+                    // As for `Signed`.
+                    _ => Err(parse_failed(&self.pointer(), "expected an integer of 32 bits")),
+                }
+            }
             Rule::Signed => {
-                let fits = value.as_i64().is_some_and(|number| i32::try_from(number).is_ok());
-                self.expect(fits, "an integer of 32 bits")
+                let expected = "an integer of 32 bits";
+                let is_whole = value.as_f64().is_some_and(|number| number.fract() == 0.0);
+                self.expect(is_whole, expected)?;
+                match value.as_i64().map(i32::try_from) {
+                    Some(Ok(_)) => Ok(()),
+                    // The published schema sets no bounds; what reads the documents after it does.
+                    _ => Err(parse_failed(&self.pointer(), &format!("expected {expected}"))),
+                }
             }
             Rule::Number(min, max) => {
                 let fits = value.as_f64().is_some_and(|number| (*min..=*max).contains(&number));
