@@ -36,7 +36,7 @@ pub struct Keeper {
     findings: Findings,
     shared: Arc<Shared>,
     writer: Option<Writer>,
-    /// Size of the file in force when it was last written as a whole, or read.
+    /// What the file in force would take if it were written as a whole, as far as is known.
     whole_bytes: u64,
     noted: Generations,
     /// The generation before, where it is the beginning of the file in force: bytes, and number of its last part.
@@ -123,10 +123,10 @@ impl Keeper {
 
     /// Takes over what was found, and tells it.
     fn begin(&mut self, opened: Opened) -> Option<Restored> {
-        let Opened { restored, decisions, writer, noted, troubles } = opened;
+        let Opened { restored, decisions, writer, needed_bytes, noted, troubles } = opened;
         self.noted = noted;
         self.found = troubles;
-        self.whole_bytes = writer.as_ref().map_or(0, |writer| writer.bytes);
+        self.whole_bytes = writer.as_ref().map_or(0, |writer| writer.bytes.min(needed_bytes));
         self.writer = writer;
         if self.writer.is_none() {
             self.shared.ask_for_all();
@@ -220,6 +220,8 @@ impl Keeper {
         }
         let done = self.write(batch, now).and_then(|()| self.renew_previous(now));
         match done {
+            // Without a file nothing was written: what was told stays true until everything is there.
+            Ok(()) if self.writer.is_none() => {}
             Ok(()) => {
                 self.waited = Duration::ZERO;
                 self.tell(None);

@@ -60,6 +60,8 @@ pub struct Opened {
     pub decisions: Decisions,
     /// Goes on writing the file in force; `None` = it has to be written anew.
     pub writer: Option<Writer>,
+    /// What of the file counts, about.
+    pub needed_bytes: u64,
     /// What was noted, or is known from the files.
     pub noted: Generations,
     /// What was wrong, and what was done about it.
@@ -140,7 +142,7 @@ impl Opened {
         let moment = contents.moment;
         let writer = (from == From::Current)
             .then(|| Writer::go_on(path, &contents, &place.key, &place.env_id, &place.build));
-        let Some((documents, decisions)) = sum(contents, &place.build) else {
+        let Some((documents, decisions, needed_bytes)) = sum(contents, &place.build) else {
             return self.refuse(path, "is written in a form that this build does not know");
         };
         // A disk that cannot be written to shows at the first write.
@@ -149,6 +151,7 @@ impl Opened {
         if from == From::Previous {
             self.noted.previous = self.noted.previous.max(number);
         }
+        self.needed_bytes = needed_bytes;
         self.decisions = decisions;
         self.restored = Some(Restored { from, moment, documents });
     }
@@ -192,8 +195,8 @@ impl Opened {
     }
 }
 
-/// The sum of all runs. `None` if an entry cannot be read.
-fn sum(contents: Contents, build: &str) -> Option<(BTreeMap<Vec<u8>, Record>, Decisions)> {
+/// The sum of all runs, and how many bytes it has. `None` if an entry cannot be read.
+fn sum(contents: Contents, build: &str) -> Option<(BTreeMap<Vec<u8>, Record>, Decisions, u64)> {
     let mut latest = BTreeMap::new();
     let mut decisions = Decisions::new();
     for (written_by, entries) in contents.runs {
@@ -213,10 +216,12 @@ fn sum(contents: Contents, build: &str) -> Option<(BTreeMap<Vec<u8>, Record>, De
         }
     }
     let mut documents = BTreeMap::new();
+    let mut bytes = 0;
     for (key, (value, same_build)) in latest {
+        bytes += (key.len() + value.expose().len()) as u64;
         documents.insert(key, record::decode(value.expose(), same_build).ok()?);
     }
-    Some((documents, decisions))
+    Some((documents, decisions, bytes))
 }
 
 /// Moves a file aside, and says where it is. Where that cannot be done it stays, and is ignored all the same.
