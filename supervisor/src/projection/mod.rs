@@ -5,17 +5,19 @@
 //!                 │ Observed
 //!                 ▼
 //!          state ─► last_good   document by document: key, JSON, document/, the last good form of each
-//!            │ Update      │ hash, partial, report
-//!            ▼             ▼
-//!        the workers    /status/config, heartbeat, metrics
+//!            │ Update      │ canonical, hash, names, partial, report
+//!         pending          ▼
+//!            ▼          /status/config, heartbeat, metrics
+//!        the workers
 //! ```
 //!
 //! All of it runs on a thread of its own, so that a large load never holds up the supervisor. Promises:
 //! 1. nothing stops the start: a store that cannot be reached is tried again, for ever;
 //! 2. what one transaction of the store wrote becomes visible in one [`Update`];
 //! 3. a document that cannot be taken affects no other, and its older good form stays served;
-//! 4. a change costs what the change is worth, not what the set is;
-//! 5. what a snapshot has kept is handed out before the store is asked, and the store then for what came after it.
+//! 4. a change costs what the change is worth, not what the set is, and a burst of them is few updates;
+//! 5. what cannot be enforced is told, and workers know what it guards;
+//! 6. what a snapshot has kept is handed out before the store is asked, and the store then for what came after it.
 
 mod canonical;
 pub mod connect;
