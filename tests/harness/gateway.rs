@@ -38,8 +38,14 @@ impl Gateway {
     /// If the gateway ends before.
     pub async fn wait_until_ready(&mut self) {
         self.wait_for(self.proxy, "/readyz").await;
-        // One worker may be ahead of the others; this route waits for all of them.
         self.wait_for(self.status, "/status/ready").await;
+        // One worker may be ahead of the others.
+        wait::until("every proxy worker serves", async || {
+            let up = self.metrics().await.sum("aisix_workers_up", &[("role", "proxy")]);
+            let started = self.proxies().len();
+            if up >= started as f64 { Ok(()) } else { Err(format!("{up} of {started}")) }
+        })
+        .await;
     }
 
     async fn wait_for(&mut self, address: SocketAddr, path: &str) {

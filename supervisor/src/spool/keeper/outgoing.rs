@@ -1,0 +1,131 @@
+//! What goes out of the spool: leases of events, what becomes of them, and how the spool stands.
+
+use std::time::{Instant, SystemTime};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing::error;
+
+use super::Keeper;
+use crate::findings::Topic;
+use crate::projection::report::rfc3339;
+use crate::spool::Leased;
+use crate::spool::dead_letters::DeadLetter;
+use crate::spool::disk::unix;
+use crate::spool::store::End;
+
+impl Keeper {
+    pub(super) fn lease(&mut self, end: End, events_max: usize) -> Leased {
+        let Some(disk) = &mut self.disk else { return Leased::default() };
+        let (leased, staged) = (&self.leased, &self.staged);
+        let skip = |number: u64| {
+            leased.contains_key(&number)
+                || staged.removed.contains(&number)
+                || staged.damaged.contains(&number)
+        };
+        let mut found = disk.blocks(end, events_max, skip);
+        if found.blocks.is_empty() && !disk.is_open() {
+            // The disk is away: what waits in memory is sent from there.
+            let free = staged.blocks.iter().find(|(number, _)| !leased.contains_key(*number));
+            found
+                .blocks
+                .extend(free.and_then(|(number, block)| Some((*number, block.open().ok()?))));
+        }
+        for (number, error) in found.damaged {
+            error!(
+                block = number,
+                error,
+                "usage events in the spool cannot be opened; they are set aside in its table `damaged`"
+            );
+            self.findings.found(
+                Topic::Spool,
+                format!("a block of usage events in {} cannot be opened: {error}; it is set aside in the table `damaged` of the spool", disk.state().display()),
+            );
+            self.staged.damaged.insert(number);
+            self.staged_since.get_or_insert_with(Instant::now);
+        }
+        let mut leased = Leased::default();
+        for (number, events) in found.blocks {
+            self.leased.insert(number, events.len() as u64);
+            leased.blocks.push(number);
+            leased.events.extend(events);
+        }
+        leased
+    }
+
+    pub(super) fn settle(&mut self, blocks: &[u64], spent: &[(String, u64)], dead: &[DeadLetter]) {
+        if let (false, Some(file)) = (dead.is_empty(), &self.dead_letters) {
+            let at = rfc3339(i64::try_from(unix(SystemTime::now())).unwrap_or(i64::MAX));
+            let path = file.path().display();
+            if let Err(error) = file.write(dead, &at) {
+                self.findings.found(
+                    Topic::Spool,
+                    format!("dead letters cannot be written to {path}: {error}; the events stay in the spool: make room on the disk"),
+                );
+                self.leased.retain(|number, _| !blocks.contains(number));
+                return;
+            }
+            self.facts.dead_letters += dead.len() as u64;
+            let count = self.facts.dead_letters;
+            let reason = dead.first().map_or("", |letter| letter.reason.as_str());
+            self.findings.found(
+                Topic::Usage,
+                format!("the Cloud will not accept {count} usage events since the start, they are in {path}: {reason}"),
+            );
+        }
+        for number in blocks {
+            let events = self.leased.remove(number).unwrap_or_default();
+            if self.staged.remove(*number).is_none() {
+                self.staged.removed.insert(*number);
+                self.going += events;
+            }
+        }
+        for (key, nano_usd) in spent {
+            self.staged.spend(key, -i128::from(*nano_usd));
+        }
+        self.touch();
+    }
+
+    /// Tells how the spool stands.
+    pub(super) fn tell(&mut self) {
+        let leased: u64 = self.leased.values().sum();
+        self.facts.known = true;
+        let there = self.counts.events.saturating_sub(self.going);
+        self.facts.waiting = there.saturating_add(self.staged.events());
+        // What is only in memory is sent from there if the disk is away, else after the commit.
+        let is_away = self.disk.as_ref().is_some_and(|disk| !disk.is_open());
+        let sendable = if is_away { self.staged.events() } else { there };
+        self.facts.free = sendable.saturating_sub(leased);
+        self.facts.folded = self.counts.folded;
+        self.facts.bytes = self.counts.bytes.saturating_add(self.staged.bytes());
+        self.facts.live_rings = self.rings.live();
+        self.facts.oldest = self.oldest();
+        self.told.send_if_modified(|told| {
+            let changed = *told != self.facts;
+            if changed {
+                told.clone_from(&self.facts);
+            }
+            changed
+        });
+    }
+
+    /// When the oldest event occurred: looked up again only when the oldest block is another.
+    fn oldest(&mut self) -> Option<SystemTime> {
+        if self.facts.waiting == 0 {
+            self.oldest = None;
+            return None;
+        }
+        let known = self.oldest.filter(|(number, _)| !self.staged.removed.contains(number));
+        if let Some((_, at)) = known {
+            return at;
+        }
+        let removed = &self.staged.removed;
+        let disk = self.disk.as_mut()?;
+        let found = disk.blocks(End::Oldest, 1, |number| removed.contains(&number));
+        let (number, events) = found.blocks.into_iter().next()?;
+        let moment = OffsetDateTime::parse(&events.first()?.occurred_at, &Rfc3339).ok();
+        let at = moment.map(SystemTime::from);
+        self.oldest = Some((number, at));
+        at
+    }
+}
