@@ -38,7 +38,10 @@ async fn with_the_cloud_swallowing_packets_a_start_serves_and_goes_on_until_it_i
     let mut first = Builder::managed(&cloud).start().await;
     let before = first.status_config().await;
     first.wait_until_kept(before["applied"]["applied_revision"].as_i64().unwrap()).await;
-    first.kill_at_once().await;
+    usable(&first, &format!("sk-{}", KEYS - 1)).await;
+    // In order, so that the decision on the key is on disk.
+    first.terminate();
+    first.end().await;
     cloud.stop();
     let hole = BlackHole::at(cloud.address());
 
@@ -131,7 +134,13 @@ async fn what_is_stale_stays_stale_across_a_restart_without_the_cloud() {
     let mut first = Builder::managed(&cloud).start().await;
     let revision = put(&etcd, "models", "m-small-1", &json!({"display_name": 7}).to_string()).await;
     first.wait_until_kept(revision).await;
-    let before = first.status_config().await;
+    // Hashes are told at most once a second, of the revision beside them.
+    let before = wait::until("the status tells the revision", async || {
+        let status = first.status_config().await;
+        let observed = status["source"]["observed_revision"].as_i64();
+        if observed == Some(revision) { Ok(status) } else { Err(status) }
+    })
+    .await;
     assert_eq!(before["state"], "degraded", "{before}");
     first.kill_at_once().await;
     cloud.stop();
