@@ -232,6 +232,7 @@ fn follow(
             let first = resources::load(path, &resources::variable)?;
             let (projection, updates, reload) = projection::start_from_file(path.clone(), first)
                 .map_err(system("starting the projection"))?;
+            told.begun.notify_one();
             Ok((projection, updates, Some(reload)))
         }
     }
@@ -268,7 +269,12 @@ async fn serve(
     let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
     let dial = dial_for(settings, limit);
     let nudge = Arc::new(Notify::new());
-    let told = projection::Told { findings: findings.clone(), nudge: Arc::clone(&nudge) };
+    let begun = Arc::new(Notify::new());
+    let told = projection::Told {
+        findings: findings.clone(),
+        nudge: Arc::clone(&nudge),
+        begun: Arc::clone(&begun),
+    };
     let (projection, updates, reload) = follow(settings, &origin, told, snapshot.clone())?;
 
     let (home, rings) = match &origin {
@@ -337,6 +343,7 @@ async fn serve(
         },
         applied,
         nudge,
+        begun,
         reload,
         limits: Limits {
             min_drain: settings.shutdown.drain_min,

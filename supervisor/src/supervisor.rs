@@ -59,6 +59,8 @@ pub struct Parts {
     pub nudge: Arc<Notify>,
     /// How the gateway ends.
     pub limits: Limits,
+    /// Told when the first configuration, if one was kept, is among the updates.
+    pub begun: Arc<Notify>,
     /// Has the resources file read again; `None` where resources do not come from a file.
     pub reload: Option<Reload>,
 }
@@ -82,6 +84,8 @@ struct Supervisor {
     configuration: Configuration,
     stage: Stage,
     was_ready: bool,
+    /// What was kept is in force: workers may be welcomed.
+    begun: bool,
     /// The workers are behind and have to be sent the whole configuration.
     owed: bool,
     progress_at: Instant,
@@ -101,6 +105,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         configuration: Configuration::default(),
         stage: Stage::Running,
         was_ready: false,
+        begun: false,
         owed: false,
         progress_at: Instant::now(),
         pages,
@@ -111,7 +116,11 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         supervisor.tick(Instant::now());
         let wake_at = supervisor.wake_at();
         tokio::select! {
-            Some(event) = supervisor.parts.events.recv() => supervisor.handle(event)?,
+            // A worker that served before would refuse every caller.
+            () = supervisor.parts.begun.notified(), if !supervisor.begun => supervisor.begin(),
+            Some(event) = supervisor.parts.events.recv(), if supervisor.begun => {
+                supervisor.handle(event)?;
+            }
             Some(report) = supervisor.parts.spool_reports.recv() => supervisor.spooled(report),
             Some(update) = supervisor.parts.updates.recv() => supervisor.take_in(update),
             Some((worker, request, page, body)) = made.recv() => {
@@ -128,13 +137,14 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         }
         supervisor.advance(Instant::now());
     }
-    if let Some(budgets) = &supervisor.parts.sources.budgets {
-        budgets.keep();
-    }
     let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
     match supervisor.parts.sources.telemetry.flush(deadline).await {
         0 => info!("ended in order"),
         left => warn!("ended; {left} usage events wait in the spool for the next start"),
+    }
+    // After the last delivery, which decides what the Cloud knows of.
+    if let Some(budgets) = &supervisor.parts.sources.budgets {
+        budgets.keep();
     }
     Ok(())
 }
@@ -155,6 +165,13 @@ impl Supervisor {
     fn wake_at(&self) -> Instant {
         let fleet = self.parts.fleet.next_tick();
         self.stage.wake_at().map_or(fleet, |stage| stage.min(fleet))
+    }
+
+    fn begin(&mut self) {
+        self.begun = true;
+        while let Ok(update) = self.parts.updates.try_recv() {
+            self.take_in(update);
+        }
     }
 
     fn tick(&mut self, now: Instant) {

@@ -109,6 +109,8 @@ pub struct Told {
     pub findings: Findings,
     /// Wants a heartbeat when documents begin or cease to be rejected.
     pub nudge: Arc<Notify>,
+    /// Told once what the snapshot held is on its way, or that there is none.
+    pub begun: Arc<Notify>,
 }
 
 impl Told {
@@ -161,6 +163,7 @@ async fn run(
             return;
         }
     }
+    told.begun.notify_one();
     // One at a time: while a load is being decoded the next change waits in the connection.
     let (observed, mut seen) = mpsc::channel(1);
     let follower = Follower::new(source, dial, observed).resuming(resume);

@@ -41,7 +41,8 @@ impl Followed {
             request_limit: HANG,
         };
         let dial = Arc::new(DirectDial::new(Duration::from_secs(5)));
-        let told = Told { findings: Findings::default(), nudge: Arc::default() };
+        let told =
+            Told { findings: Findings::default(), nudge: Arc::default(), begun: Arc::default() };
         let (handle, updates) = projection::start(source, dial, told, None).unwrap();
         Self { handle, updates }
     }
