@@ -88,8 +88,9 @@ impl Cloud {
     /// Finds the bundle, checks it and puts it in force.
     pub fn open(managed: &Managed, findings: &Findings) -> Result<Self, OpenError> {
         let (bundle, data_key) = Bundle::open(managed, SystemTime::now())?;
-        if !bundle.findings.is_empty() {
-            findings.found(Topic::Certificate, bundle.findings.join("; "));
+        let told = [&bundle.findings[..], &bundle.lasting[..], bundle.unkept.as_slice()].concat();
+        if !told.is_empty() {
+            findings.found(Topic::Certificate, told.join("; "));
         }
         info!(env_id = bundle.env_id, dp_id = bundle.dp_id.as_deref().unwrap_or("(none)"),
             origin = %bundle.origin, fingerprint = bundle.fingerprint(),

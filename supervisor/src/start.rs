@@ -122,7 +122,7 @@ fn validate_configuration(config: &Path) -> Result<(), StartError> {
     if let Some(bundle) = bundle {
         println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
         println!("note: it is the {} one: {}", bundle.origin, bundle.why);
-        for finding in &bundle.findings {
+        for finding in bundle.findings.iter().chain(&bundle.lasting) {
             println!("note: {finding}");
         }
     }

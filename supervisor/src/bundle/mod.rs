@@ -4,7 +4,7 @@
 //! source      supplied inline, supplied as files, or neither
 //! check       PEM, key, chain, dates, purpose; identity: the environment and data plane it names
 //! open        at the start: which one, the supplied or the kept one
-//! store       on disk, replaced as a whole or not at all
+//! store       on disk, replaced as a whole or not at all; data_key: what the state directory is sealed with
 //!
 //! watch ─► candidate ─► rotation ─► store     while running: files change (or the Cloud renews), what they hold is
 //!                                             checked, proved by a heartbeat, kept, and only then in force
@@ -17,6 +17,7 @@
 
 pub mod candidate;
 pub mod check;
+mod data_key;
 pub mod identity;
 mod open;
 pub mod rotation;
@@ -36,9 +37,11 @@ use rustls::pki_types::pem::PemObject;
 use shared::secret::Secret;
 
 use self::check::{Fault, Leaf, Parts};
+use self::data_key::wrapping_keys;
 use self::store::{Kept, Store, StoreError};
+use crate::cloud::tls::IdentityError;
 use crate::settings::Managed;
-use crate::state::seal::{DataKey, SealError, WrappingKey};
+use crate::state::seal::{DataKey, SealError};
 
 /// Where a bundle came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +89,10 @@ pub struct Bundle {
     pub why: &'static str,
     /// What an operator should know, a line each. None of it stops the start.
     pub findings: Vec<String>,
+    /// The same of the state directory: it holds whatever bundle is in force.
+    pub lasting: Vec<String>,
+    /// Why the start could not keep it on disk; `None` = it is kept, or that is not tried yet.
+    pub unkept: Option<String>,
 }
 
 /// Why there is no bundle to start with.
@@ -117,6 +124,11 @@ pub enum BundleError {
         /// What is wrong with it.
         fault: Fault,
     },
+    /// TLS cannot use it, or what `managed.cp_ca_cert_file` adds to it.
+    #[error(
+        "the certificate bundle, with managed.cp_ca_cert_file if that is set, cannot be used: {0}"
+    )]
+    Identity(#[from] IdentityError),
     /// The state directory.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -189,6 +201,8 @@ impl Bundle {
             origin,
             why: "",
             findings: Vec::new(),
+            lasting: Vec::new(),
+            unkept: None,
         }
     }
 
@@ -226,31 +240,6 @@ impl Bundle {
             roots: self.roots_pem.clone(),
         }
     }
-}
-
-/// The data key that is kept, or a new one; and what is lost, if one was kept and cannot be opened.
-fn data_key(store: &Store<'_>) -> Result<(DataKey, Option<String>), SealError> {
-    let Some(Kept { parts, seal: Some(seal), .. }) = store.read().ok().flatten() else {
-        return Ok((DataKey::generate()?, None));
-    };
-    let keys = wrapping_keys(&parts.key)?;
-    match keys.iter().find_map(|under| DataKey::unwrap(&seal, under).ok()) {
-        Some(key) => Ok((key, None)),
-        None => {
-            let lost = format!(
-                "{}/seal does not open under the key beside it; what was sealed before (snapshot, unsent usage) cannot be read",
-                store.mtls_dir.display()
-            );
-            Ok((DataKey::generate()?, Some(lost)))
-        }
-    }
-}
-
-/// What the data key may be wrapped under, the preferred one first.
-fn wrapping_keys(client_key: &Secret<String>) -> Result<Vec<WrappingKey>, SealError> {
-    let mut keys = Vec::from_iter(WrappingKey::of_credential()?);
-    keys.push(WrappingKey::of_client_key(client_key)?);
-    Ok(keys)
 }
 
 /// Seconds since 1970.

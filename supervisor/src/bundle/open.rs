@@ -5,6 +5,7 @@
 //! usable        none, or not usable              the supplied one
 //! usable        usable                           the newer one; of two as old as each other the supplied one
 //! expired       there                            the newer one, with a finding: it expired while this was switched off
+//! too early     the same one                     it, with a finding: the clock of this machine is not set yet
 //! faulty        any                              none: the start ends, nothing is overwritten
 //! none          there                            the kept one, expired or not
 //! ```
@@ -20,6 +21,7 @@ use super::check::{Fault, Parts};
 use super::source::BundleSource;
 use super::store::Kept;
 use super::{Bundle, BundleError, Origin, data_key, holds_certificate, read, store};
+use crate::cloud::tls::InForce;
 use crate::settings::Managed;
 use crate::state::seal::DataKey;
 
@@ -29,7 +31,7 @@ const FILES: &str = "the AISIX_MANAGED__CP_*_FILE variables";
 /// What the supplied parts are good for.
 enum Supplied {
     Usable(Bundle),
-    /// Right in every other way.
+    /// Right in every other way; its time is over or has not come.
     Expired(Bundle, Fault),
     None,
 }
@@ -40,16 +42,18 @@ impl Bundle {
     pub fn open(managed: &Managed, now: SystemTime) -> Result<(Self, DataKey), BundleError> {
         let mut bundle = Self::examine(managed, now)?;
         let store = store(managed);
-        let (data_key, lost) = data_key(&store)?;
-        bundle.findings.extend(lost);
+        // What an interruption has left is in its place before anything is looked for; else `keep` says why not.
+        let _ = store.recover();
+        let (data_key, lost) = data_key::find(&store, &bundle.key_pem, now)?;
+        bundle.lasting.extend(lost);
         // The bundle works without being kept: traffic first.
         if let Err(error) = bundle.keep(managed, &data_key) {
-            bundle.findings.push(format!(
+            bundle.unkept = Some(format!(
                 "the bundle is not kept as it is, a later start may fail: {error}; make {} writable",
                 managed.state_dir().display()
             ));
         }
-        bundle.findings.extend(store.tighten());
+        bundle.lasting.extend(store.tighten());
         Ok((bundle, data_key))
     }
 
@@ -77,7 +81,11 @@ impl Bundle {
             Supplied::Expired(supplied, fault) => {
                 // One that was never kept was never in use: that is a mistake rather than a long pause.
                 let kept = Self::persisted(managed, now).ok().flatten();
-                let kept = kept.filter(|kept| kept.env_id == supplied.env_id);
+                let kept = kept.filter(|kept| match &fault {
+                    // Known to be good: the clock is not set yet.
+                    Fault::NotYetValid(_) => kept.parts() == supplied.parts(),
+                    _ => kept.env_id == supplied.env_id,
+                });
                 let Some(kept) = kept else { return Err(refused(fault)) };
                 supplied.expired(kept, &fault, by, now)
             }
@@ -85,6 +93,8 @@ impl Bundle {
         if let Some(path) = &managed.extra_roots {
             bundle.trust_also(path)?;
         }
+        // Before anything is overwritten by it.
+        InForce::new(bundle.clone())?;
         Ok(bundle)
     }
 
@@ -112,7 +122,9 @@ impl Bundle {
         }
         let findings =
             vec![format!("the certificate bundle of {by}: {fault}; traffic is served meanwhile")];
-        if kept.is_newer_than(&self) {
+        if kept.parts() == self.parts() {
+            Self { why: "it is the kept one", findings, ..self }
+        } else if kept.is_newer_than(&self) {
             Self { why: "both have expired, it is the newer one", findings, ..kept }
         } else {
             Self { why: "both have expired, it is not older than the kept one", findings, ..self }
@@ -183,7 +195,9 @@ fn supplied(parts: Parts, now: SystemTime) -> Result<Supplied, Fault> {
     let bundle = |parts| Bundle::new(parts, leaf.clone(), Origin::Supplied);
     match verified {
         Ok(()) => Ok(Supplied::Usable(bundle(parts))),
-        Err(fault @ Fault::Expired(_)) => Ok(Supplied::Expired(bundle(parts), fault)),
+        Err(fault @ (Fault::Expired(_) | Fault::NotYetValid(_))) => {
+            Ok(Supplied::Expired(bundle(parts), fault))
+        }
         Err(fault) => Err(fault),
     }
 }

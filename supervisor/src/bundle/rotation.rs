@@ -123,6 +123,16 @@ impl Rotation {
         }
     }
 
+    /// Whether the Cloud may be asked for a new certificate. A bundle of files that waits may be refused for ever, and must
+    /// not hold up a renewal.
+    pub fn may_renew(&self) -> bool {
+        match self {
+            Self::Idle => true,
+            Self::Waiting { candidate, .. } => candidate.by == By::Files,
+            Self::Proving(..) => false,
+        }
+    }
+
     /// Whether nothing is on its way.
     pub fn is_idle(&self) -> bool {
         matches!(self, Self::Idle)
@@ -149,6 +159,8 @@ mod tests {
             origin: Origin::Supplied,
             why: "",
             findings: Vec::new(),
+            lasting: Vec::new(),
+            unkept: None,
         };
         Box::new(Candidate { bundle, by })
     }
@@ -187,6 +199,9 @@ mod tests {
             assert_eq!(action, Some(Action::Prove(candidate("a", By::Files))));
             rotation = again;
         }
+        assert!(!rotation.may_renew());
+        (rotation, _) = rotation.step(Input::Refused, now, 1.0);
+        assert!(rotation.may_renew(), "what is refused for ever holds up no renewal");
         let (rotation, action) = rotation.step(Input::Withdraw, now, 1.0);
         assert!(rotation.is_idle() && action == Some(Action::Drop));
     }
@@ -197,7 +212,7 @@ mod tests {
         let (rotation, action) = proving("a", By::Cloud).step(Input::Refused, now, 1.0);
         assert!(rotation.is_idle() && action == Some(Action::GiveUp));
         let (rotation, action) = proving("a", By::Cloud).step(Input::Unreachable, now, 1.0);
-        assert!(rotation.wake_at().is_some() && action.is_none());
+        assert!(rotation.wake_at().is_some() && action.is_none() && !rotation.may_renew());
         let (rotation, _) = rotation.step(Input::Withdraw, now, 1.0);
         assert!(!rotation.is_idle(), "files have no say in it");
     }

@@ -4,6 +4,7 @@
 //! <mtls_dir>/ca.crt, client.crt    0644
 //! <mtls_dir>/client.key, env_id    0600
 //! <mtls_dir>/seal                  0600   the data key, wrapped under client.key: see state/seal.rs
+//! <mtls_dir>/seal.lost-<time>      0600   one that nothing opens any more, moved aside
 //! <dp_id_file>                     0600
 //! <mtls_dir>/previous/             0700   the bundle before the last replacement, with its seal
 //! <mtls_dir>/next/                 0700   a bundle on its way in, with `previous/` as it will be
@@ -118,10 +119,39 @@ impl Store<'_> {
         }))
     }
 
+    /// The data key as it was wrapped: in force, and of the bundle before. `Ok(None)` only where there is none.
+    pub fn seals(&self) -> [io::Result<Option<String>>; 2] {
+        let places = [self.locate(SEAL), self.mtls_dir.join(PREVIOUS).join(SEAL)];
+        places.map(|path| match fs::read(&path) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+                Ok(Some(text).filter(|text| !text.is_empty()))
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+                _ => Err(error),
+            },
+        })
+    }
+
+    /// The private keys beside them, where they can be read.
+    pub fn client_keys(&self) -> impl Iterator<Item = Secret<String>> {
+        let places = [self.locate(KEY), self.mtls_dir.join(PREVIOUS).join(KEY)];
+        places.into_iter().filter_map(|path| fs::read_to_string(path).ok().map(Secret::new))
+    }
+
+    /// Moves the data key's wrap out of the way of a new one, and says where it is.
+    pub fn move_seal_aside(&self, now_unix: i64) -> io::Result<PathBuf> {
+        let to = self.mtls_dir.join(format!("{SEAL}.lost-{now_unix}"));
+        fs::rename(self.locate(SEAL), &to)?;
+        Ok(to)
+    }
+
     /// Makes `bundle` the one that is kept, in one transaction. What is kept already is not written again.
     pub fn keep(&self, bundle: &Kept) -> Result<(), StoreError> {
         self.recover()?;
-        let there = self.read()?;
+        // What cannot be read is replaced all the same.
+        let there = self.read().ok().flatten();
         if there.as_ref() == Some(bundle) {
             return Ok(());
         }

@@ -85,6 +85,8 @@ impl Mode {
 #[derive(Clone, Debug)]
 pub struct Renewal {
     mode: Mode,
+    /// The certificate is in force, and valid, since this time.
+    since: i64,
     not_after: i64,
     due: i64,
     /// Not before this time: a pause after a failure, or after the last request.
@@ -97,7 +99,7 @@ impl Renewal {
     pub fn new(is_auto: bool, not_before: i64, not_after: i64, chance: f64) -> Self {
         let mode = if is_auto { Mode::Auto } else { Mode::Off };
         let due = due(not_before, not_after, chance);
-        Self { mode, not_after, due, earliest: i64::MIN, failures: 0 }
+        Self { mode, since: not_before, not_after, due, earliest: i64::MIN, failures: 0 }
     }
 
     /// A new certificate is in force. `rotate_before` is what the Cloud said of it.
@@ -109,19 +111,20 @@ impl Renewal {
         now: i64,
         chance: f64,
     ) {
-        self.not_after = not_after;
+        (self.since, self.not_after) = (not_before.max(now), not_after);
         self.due = due(not_before, not_after, chance);
         self.earliest = now.saturating_add(SPACING);
         self.failures = 0;
         self.told(Hints { rotate_now: false, rotate_before_unix: rotate_before }, now, chance);
     }
 
-    /// What the Cloud wishes. A time that is over already would mean to renew without end, and counts for nothing.
+    /// What the Cloud wishes. A time that is over means now; one that was over before the certificate came into force is
+    /// about another, and would mean to renew without end.
     pub fn told(&mut self, hints: Hints, now: i64, chance: f64) {
-        if let Some(before) = hints.rotate_before_unix.filter(|before| *before > now) {
+        if let Some(before) = hints.rotate_before_unix.filter(|before| *before > self.since) {
             // A little earlier: by then it should be done.
-            let margin = (before - now) as f64 * 0.05 * chance.clamp(0.0, 1.0);
-            self.due = self.due.min(before - margin as i64);
+            let margin = before.saturating_sub(now).max(0) as f64 * 0.05 * chance.clamp(0.0, 1.0);
+            self.due = self.due.min(before.max(now) - margin as i64);
         }
         if hints.rotate_now && self.mode != Mode::Off {
             self.due = self.due.min(now);
@@ -253,7 +256,13 @@ mod tests {
         renewal.told(told(30 * DAY), 0, 0.0);
         assert_eq!(renewal.at(), Some(30 * DAY));
         renewal.told(told(10 * DAY), 20 * DAY, 0.0);
-        assert_eq!(renewal.at(), Some(30 * DAY), "a time that is over counts for nothing");
+        assert_eq!(renewal.at(), Some(20 * DAY), "a time that is over means now");
+        renewal.failed(20 * DAY, 1.0);
+        renewal.told(told(10 * DAY), 20 * DAY, 0.0);
+        assert!(renewal.at() > Some(20 * DAY), "a pause after a failure is kept");
+        renewal.replaced(19 * DAY, 19 * DAY + LIFE, None, 20 * DAY, 0.5);
+        renewal.told(told(10 * DAY), 21 * DAY, 0.0);
+        assert!(renewal.at() > Some(70 * DAY), "it was about the certificate before");
         renewal.told(Hints { rotate_now: true, rotate_before_unix: None }, 21 * DAY, 0.0);
         assert_eq!(renewal.at(), Some(21 * DAY));
     }

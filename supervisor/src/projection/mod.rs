@@ -42,7 +42,7 @@ use shared::dial::Dial;
 use shared::id::Revision;
 use shared::update::Change;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 
 pub use connect::{Source, SourceTls};
 pub use file::{Reload, start as start_from_file};
@@ -150,7 +150,7 @@ async fn run(
     let mut pending = Pending::default();
     // Before anything is dialled.
     let restored = match &snapshot {
-        Some(snapshot) => timeout(RESTORE_LIMIT, snapshot.restored()).await.ok().flatten(),
+        Some(snapshot) => snapshot.restored(RESTORE_LIMIT).await,
         None => None,
     };
     let mut resume = None;

@@ -69,6 +69,8 @@ impl Authority {
             origin: Origin::Supplied,
             why: "",
             findings: Vec::new(),
+            lasting: Vec::new(),
+            unkept: None,
         };
         InForce::new(bundle).unwrap()
     }

@@ -1,9 +1,10 @@
 //! Starts with every kind of bundle; `faults.rs` has the bad ones, `newer.rs` the choice between two, `running.rs` what
-//! happens later.
+//! happens later, `sealed.rs` what becomes of the data key.
 
 mod faults;
 mod newer;
 mod running;
+mod sealed;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -277,7 +278,8 @@ fn a_state_directory_that_cannot_be_written_is_a_finding() {
     gateway.managed.mtls_dir = file.join("mtls");
     gateway.supply(&Ca::new().good());
     let bundle = gateway.open().unwrap();
-    assert!(bundle.findings[0].contains("is not kept"), "{:?}", bundle.findings);
+    let told = bundle.unkept.unwrap_or_default();
+    assert!(told.contains("is not kept"), "{told}");
 }
 
 #[test]
@@ -294,8 +296,8 @@ fn a_key_that_everybody_could_read_is_a_finding() {
     let key = gateway.managed.mtls_dir.join("client.key");
     fs::set_permissions(&key, Permissions::from_mode(0o604)).unwrap();
     let bundle = gateway.open().unwrap();
-    assert!(bundle.findings[0].contains("client.key"), "{:?}", bundle.findings);
-    assert!(gateway.open().unwrap().findings.is_empty());
+    assert!(bundle.lasting[0].contains("client.key"), "{:?}", bundle.lasting);
+    assert!(gateway.open().unwrap().lasting.is_empty());
 }
 
 #[test]
@@ -311,5 +313,12 @@ fn extra_issuers_are_read_and_a_file_without_any_is_a_finding() {
     assert_eq!(bundle.extra_roots_pem, None);
     assert!(bundle.findings[0].contains("extra.pem"), "{:?}", bundle.findings);
     fs::write(&extra, &ca.pem).unwrap();
-    assert_eq!(gateway.open().unwrap().extra_roots_pem, Some(ca.pem));
+    assert_eq!(gateway.open().unwrap().extra_roots_pem, Some(ca.pem.clone()));
+    // PEM around what is no certificate: the start ends before it overwrites anything.
+    fs::write(&extra, ca.pem.replace("MII", "MIJ")).unwrap();
+    let kept = fs::read_to_string(gateway.managed.mtls_dir.join("client.crt")).unwrap();
+    gateway.supply(&dated(&ca, 0, 90, &NAMES));
+    let told = gateway.open().unwrap_err();
+    assert!(told.contains("extra CA certificates") && told.contains("cp_ca_cert_file"), "{told}");
+    assert_eq!(fs::read_to_string(gateway.managed.mtls_dir.join("client.crt")).unwrap(), kept);
 }

@@ -57,3 +57,18 @@ fn a_bundle_that_expired_while_the_gateway_was_off_does_not_stop_the_start() {
     gateway.supply(&old);
     assert!(open_late(&gateway).unwrap_err().to_string().contains("expired on"));
 }
+
+#[test]
+fn the_kept_bundle_does_not_end_a_start_before_the_clock_is_set() {
+    let ca = Ca::new();
+    let parts = dated(&ca, -5, 90, &NAMES);
+    let mut gateway = Gateway::after(&parts);
+    gateway.supply(&parts);
+    let (bundle, _) = Bundle::open(&gateway.managed, SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(bundle.parts(), parts);
+    assert!(bundle.findings[0].contains("clock"), "{:?}", bundle.findings);
+    // One that was never in use may be meant for later.
+    gateway.supply(&dated(&ca, -1, 90, &NAMES));
+    let told = Bundle::open(&gateway.managed, SystemTime::UNIX_EPOCH).unwrap_err().to_string();
+    assert!(told.contains("clock"), "{told}");
+}

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info};
@@ -84,7 +84,14 @@ struct Rotator {
     renewal_trouble: Option<String>,
     /// The disk does not have what is in force, and is tried again at this time.
     unkept: Option<Instant>,
-    is_certificate_told: bool,
+    /// Held by whoever writes to the disk: one that is left behind may still do so.
+    keeping: Arc<Mutex<()>>,
+    /// What is wrong with the state directory since the start.
+    lasting: Vec<String>,
+    /// Why the disk does not have what is in force.
+    unkept_why: Option<String>,
+    /// What is wrong with the dates of the certificate in force.
+    dates: Option<String>,
 }
 
 /// Runs until it is dropped.
@@ -123,7 +130,12 @@ impl Rotator {
         let (from, until) = (bundle.not_before_unix, bundle.not_after_unix);
         let renewal = Renewal::new(parts.managed.renew_certificate, from, until, chance());
         Self {
-            is_certificate_told: !bundle.is_in_time(SystemTime::now()),
+            keeping: Arc::default(),
+            lasting: bundle.lasting.clone(),
+            // The data key is not on disk either: everything sealed from now on would be lost.
+            unkept: bundle.unkept.is_some().then(Instant::now),
+            unkept_why: bundle.unkept.clone(),
+            dates: None,
             parts,
             bundle,
             rotation: Rotation::default(),
@@ -134,7 +146,6 @@ impl Rotator {
             rotate_before: None,
             is_refusal_counted: false,
             renewal_trouble: None,
-            unkept: None,
         }
     }
 
@@ -143,7 +154,7 @@ impl Rotator {
         let retry = self.rotation.wake_at().map_or(latest, Instant::from_std);
         // By the wall clock, which may be set meanwhile: looked at again and again.
         let left = self.renewal.at().map(|at| at.saturating_sub(unix(SystemTime::now())));
-        let is_free = self.rotation.is_idle() && self.request.is_none();
+        let is_free = self.rotation.may_renew() && self.request.is_none();
         let renewal = left.filter(|_| is_free).map(|left| {
             Instant::now()
                 + Duration::from_secs(left.clamp(0, LOOK_INTERVAL.as_secs() as i64) as u64)
@@ -156,7 +167,7 @@ impl Rotator {
         self.step(Input::Tick).await;
         let now = unix(SystemTime::now());
         let is_due = self.renewal.at().is_some_and(|at| at <= now);
-        if is_due && self.rotation.is_idle() && self.request.is_none() {
+        if is_due && self.rotation.may_renew() && self.request.is_none() {
             self.ask();
         }
         self.look_at_dates(now);
@@ -176,6 +187,8 @@ impl Rotator {
             Some(Action::Prove(candidate)) => self.prove(&candidate),
             Some(Action::Commit(candidate)) => self.commit(*candidate).await,
             Some(Action::GiveUp) => {
+                // It may have taken the place of a bundle of the files, which is offered again.
+                self.files.offered = None;
                 self.renewal.failed(unix(SystemTime::now()), chance());
             }
             Some(Action::Drop) => self.proof = None,
@@ -194,7 +207,7 @@ impl Rotator {
             Err(error) => return error!(%error, "a proved bundle cannot be used"),
         };
         self.bundle = bundle;
-        self.unkept = None;
+        (self.unkept, self.unkept_why) = (None, None);
         // Kept before anybody uses it: a start after a kill has what the Cloud has seen.
         self.keep().await;
         self.parts.in_force.send_replace(Arc::new(in_force));
@@ -222,39 +235,49 @@ impl Rotator {
         }
         self.renewal_trouble = None;
         self.tell();
-        if self.unkept.is_none() {
-            self.is_certificate_told = false;
-            self.parts.findings.settled(Topic::Certificate);
-        }
+        self.look_at_dates(now);
     }
 
     /// Writes the bundle in force to disk. Without that it is in force all the same.
     async fn keep(&mut self) {
         let (bundle, managed) = (self.bundle.clone(), self.parts.managed.clone());
         let data_key = self.parts.data_key.clone();
-        let kept = spawn_blocking(move || {
-            bundle.keep(&managed, &data_key).map_err(|error| error.to_string())
-        });
-        let kept = match timeout(KEEP_LIMIT, kept).await {
-            Ok(Ok(kept)) => kept,
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("the disk has not answered within {KEEP_LIMIT:?}")),
-        };
-        match kept {
-            Ok(()) if self.unkept.take().is_some() => {
-                self.parts.findings.settled(Topic::Certificate);
+        let kept = match Arc::clone(&self.keeping).try_lock_owned() {
+            Ok(alone) => {
+                let kept = spawn_blocking(move || {
+                    let _alone = alone;
+                    bundle.keep(&managed, &data_key).map_err(|error| error.to_string())
+                });
+                match timeout(KEEP_LIMIT, kept).await {
+                    Ok(Ok(kept)) => kept,
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err(format!("the disk has not answered within {KEEP_LIMIT:?}")),
+                }
             }
-            Ok(()) => {}
+            Err(_) => Err("the disk is still busy with an earlier attempt".to_owned()),
+        };
+        (self.unkept, self.unkept_why) = match kept {
+            Ok(()) => (None, None),
             Err(error) => {
                 let folder = self.parts.managed.state_dir().display();
-                self.parts.findings.found(
-                    Topic::Certificate,
-                    format!(
-                        "the bundle in force is not kept, the next start would use an older one: {error}; make {folder} writable"
-                    ),
+                let why = format!(
+                    "the bundle in force is not kept, the next start would use an older one: {error}; make {folder} writable"
                 );
-                self.unkept = Some(Instant::now() + LOOK_INTERVAL);
+                (Some(Instant::now() + LOOK_INTERVAL), Some(why))
             }
+        };
+        self.tell_certificate();
+    }
+
+    /// Shows what is wrong with the bundle in force, all of it together, or that nothing is.
+    fn tell_certificate(&self) {
+        let known = self.bundle.findings.iter().chain(&self.lasting);
+        let text: Vec<_> =
+            known.chain(&self.unkept_why).chain(&self.dates).map(String::as_str).collect();
+        if text.is_empty() {
+            self.parts.findings.settled(Topic::Certificate);
+        } else {
+            self.parts.findings.found(Topic::Certificate, text.join("; "));
         }
     }
 
@@ -273,24 +296,20 @@ impl Rotator {
     fn look_at_dates(&mut self, now: i64) {
         let (from, until) = (self.bundle.not_before_unix, self.bundle.not_after_unix);
         let is_near = until.saturating_sub(now) < until.saturating_sub(from) / 6;
-        let told = if now > until {
-            format!(
+        self.dates = if now > until {
+            Some(format!(
                 "the certificate in force expired on {}; traffic is served, the Cloud may refuse everything else: supply a new bundle",
                 date(until)
-            )
+            ))
         } else if is_near && self.renewal.mode() != Mode::Auto {
-            format!(
+            Some(format!(
                 "the certificate in force expires on {} and the Cloud does not renew it ({}): supply a new bundle",
                 date(until),
                 self.renewal.mode().name()
-            )
+            ))
         } else {
-            if std::mem::take(&mut self.is_certificate_told) && self.unkept.is_none() {
-                self.parts.findings.settled(Topic::Certificate);
-            }
-            return;
+            None
         };
-        self.is_certificate_told = true;
-        self.parts.findings.found(Topic::Certificate, told);
+        self.tell_certificate();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! head    magic (16) | salt (16) | number of the first part, u64 LE | bytes of env_id, u8 | env_id
+//!         | bytes of the prefix of keys, u16 LE | prefix
 //! part    bytes of what follows, u32 LE | sealed Part, for the place: head, number
 //! ```
 //!
@@ -71,6 +72,9 @@ pub enum ReadError {
     /// Of another environment.
     #[error("belongs to environment {0}")]
     OtherEnvironment(String),
+    /// Of documents elsewhere in the store: its revision says nothing about those here.
+    #[error("holds documents under the prefix {0:?}")]
+    OtherPrefix(String),
     /// Content that was sealed cannot be opened.
     #[error("is damaged, or was sealed under another key, from byte {0} on")]
     Damaged(u64),
@@ -87,15 +91,19 @@ struct Head {
 }
 
 impl Head {
-    fn new(salt: [u8; SALT_BYTES], first: u64, env_id: &str) -> io::Result<Self> {
-        let length = u8::try_from(env_id.len()).map_err(io::Error::other)?;
-        let first_bytes = first.to_le_bytes();
-        let bytes = [&MAGIC[..], &salt, &first_bytes, &[length], env_id.as_bytes()].concat();
+    fn new(salt: [u8; SALT_BYTES], first: u64, env_id: &str, prefix: &str) -> io::Result<Self> {
+        let env_length = u8::try_from(env_id.len()).map_err(io::Error::other)?;
+        let prefix_length = u16::try_from(prefix.len()).map_err(io::Error::other)?;
+        let mut bytes = [&MAGIC[..], &salt, &first.to_le_bytes()].concat();
+        bytes.push(env_length);
+        bytes.extend_from_slice(env_id.as_bytes());
+        bytes.extend_from_slice(&prefix_length.to_le_bytes());
+        bytes.extend_from_slice(prefix.as_bytes());
         Ok(Self { salt, first, bytes })
     }
 
-    /// The head and its environment.
-    fn read(file: &mut impl Read) -> Result<(Self, String), ReadError> {
+    /// The head, its environment and its prefix.
+    fn read(file: &mut impl Read) -> Result<(Self, String, String), ReadError> {
         let mut magic = [0; MAGIC.len()];
         let (mut salt, mut first, mut length) = ([0; SALT_BYTES], [0; 8], [0; 1]);
         let mut fill = |bytes: &mut [u8]| {
@@ -114,8 +122,14 @@ impl Head {
         let mut env_id = vec![0; usize::from(length[0])];
         fill(&mut env_id)?;
         let env_id = String::from_utf8(env_id).map_err(|_| ReadError::Foreign)?;
-        let head = Self::new(salt, u64::from_le_bytes(first), &env_id).map_err(ReadError::Io)?;
-        Ok((head, env_id))
+        let mut length = [0; 2];
+        fill(&mut length)?;
+        let mut prefix = vec![0; usize::from(u16::from_le_bytes(length))];
+        fill(&mut prefix)?;
+        let prefix = String::from_utf8(prefix).map_err(|_| ReadError::Foreign)?;
+        let first = u64::from_le_bytes(first);
+        let head = Self::new(salt, first, &env_id, &prefix).map_err(ReadError::Io)?;
+        Ok((head, env_id, prefix))
     }
 
     fn place(&self, number: u64) -> Vec<u8> {
@@ -139,8 +153,8 @@ pub struct Contents {
     pub runs: Vec<(String, Vec<Entry>)>,
 }
 
-/// Reads the file at `path`, which must be of this environment.
-pub fn read(path: &Path, key: &DataKey, env_id: &str) -> Result<Contents, ReadError> {
+/// Reads the file at `path`, which must be of this environment and of keys that begin with `prefix`.
+pub fn read(path: &Path, key: &DataKey, env_id: &str, prefix: &str) -> Result<Contents, ReadError> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ReadError::Absent,
@@ -148,9 +162,12 @@ pub fn read(path: &Path, key: &DataKey, env_id: &str) -> Result<Contents, ReadEr
     })?;
     let size = file.metadata().map_err(ReadError::Io)?.len();
     let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let (head, found) = Head::read(&mut reader)?;
+    let (head, found, found_prefix) = Head::read(&mut reader)?;
     if found != env_id {
         return Err(ReadError::OtherEnvironment(found));
+    }
+    if found_prefix != prefix {
+        return Err(ReadError::OtherPrefix(found_prefix));
     }
     let sealer = key.sealer(&head.salt, PURPOSE, env_id)?;
     let mut at = head.bytes.len() as u64;
@@ -223,16 +240,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A new file at `path`, in place of any that is there, whose first part is `first`.
+    /// A new file at `path`, in place of any that is there, for an environment and a prefix; its first part is `first`.
     pub fn create(
         path: &Path,
         key: &DataKey,
-        env_id: &str,
+        (env_id, prefix): (&str, &str),
         first: u64,
         build: &str,
     ) -> io::Result<Self> {
         let salt = new_salt().map_err(io::Error::other)?;
-        let head = Head::new(salt, first, env_id)?;
+        let head = Head::new(salt, first, env_id, prefix)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(modes::FILE);
         let mut file = options.open(path)?;

@@ -263,11 +263,12 @@ impl Keeper {
 
     /// Everything, into a new file.
     fn write_whole(&mut self, moment: Moment, mut batch: Waiting, now: Instant) -> io::Result<()> {
-        let Place { path, key, env_id, build, .. } = &self.place;
+        let Place { path, key, env_id, prefix, build, .. } = &self.place;
         make_folder(&self.place.folder)?;
         let fresh = new(path);
-        let first = self.noted.current.max(self.writer.as_ref().map_or(0, |w| w.number)) + 1;
-        let mut writer = Writer::create(&fresh, key, env_id, first, build)?;
+        let last = self.noted.current.max(self.writer.as_ref().map_or(0, |w| w.number));
+        let first = last.saturating_add(1);
+        let mut writer = Writer::create(&fresh, key, (env_id, prefix), first, build)?;
         let decisions = self.decisions.iter();
         batch.decisions = decisions.map(|(id, value)| (id.clone(), Some(value.clone()))).collect();
         batch.documents.retain(|_, kept| kept.is_some());

@@ -10,7 +10,7 @@
 //! Promises:
 //! 1. nobody waits for the disk: what cannot be written yet waits here, one entry per key at most;
 //! 2. one change costs its own bytes on disk, not the set's;
-//! 3. what is damaged, cut off, older than noted or of another environment is not served: the generation before it is;
+//! 3. what is damaged, cut off, older than noted or of another environment or prefix is not served: the generation before it is;
 //! 4. nothing of a document is on disk in clear;
 //! 5. a disk that fails is a finding; once it is well again everything is written, into a new file.
 
@@ -31,6 +31,7 @@ use std::{io, mem, thread};
 use serde::{Serialize, Serializer};
 use shared::secret::Secret;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 use tracing::warn;
 
 use self::file::Moment;
@@ -241,10 +242,15 @@ impl Snapshot {
         Ok(Self(shared))
     }
 
-    /// What the run before has kept; given away once.
-    pub async fn restored(&self) -> Option<Restored> {
-        let restored = lock(&self.0.restored).take();
-        restored?.await.ok().flatten()
+    /// What the run before has kept; given away once, and waited for no longer than `limit`. Where nothing comes back
+    /// everything is wanted: what is written may not be added to documents that nobody has seen.
+    pub async fn restored(&self, limit: Duration) -> Option<Restored> {
+        let restored = lock(&self.0.restored).take()?;
+        let found = timeout(limit, restored).await.ok().and_then(Result::ok).flatten();
+        if found.is_none() {
+            self.0.ask_for_all();
+        }
+        found
     }
 
     /// Keeps these changes.

@@ -1,7 +1,8 @@
 //! What a start finds: the file in force, or the generation before it, or what the published data plane has left.
 //!
 //! A file is used as a whole or not at all. One that is damaged, older than noted or unreadable is moved aside as
-//! `<path>.damaged`; one of another environment as `<path>.<its env_id>`.
+//! `<path>.damaged`; one of another environment as `<path>.<its env_id>`, one of another `etcd.prefix` as
+//! `<path>.other-prefix`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -86,7 +87,7 @@ pub fn open(place: &Place, now: i64) -> Opened {
         if opened.restored.is_some() {
             break;
         }
-        match file::read(path, &place.key, &place.env_id) {
+        match file::read(path, &place.key, &place.env_id, &place.prefix) {
             Ok(contents) => opened.take(from, path, contents, least, place),
             Err(ReadError::Absent) => {
                 if least.is_some_and(|least| least > 0) && from == From::Current {
@@ -101,6 +102,13 @@ pub fn open(place: &Place, now: i64) -> Opened {
                 opened.troubles.push(format!(
                     "the snapshot {} belongs to environment {other}, this gateway to {}; it is not used, and kept as {}",
                     path.display(), place.env_id, to.display()
+                ));
+            }
+            Err(error @ ReadError::OtherPrefix(_)) => {
+                let to = set_aside(path, "other-prefix");
+                opened.troubles.push(format!(
+                    "the snapshot {} {error}, this gateway reads {:?}; it is not used, kept as {}, and written anew: is managed.etcd.prefix right?",
+                    path.display(), place.prefix, to.display()
                 ));
             }
             Err(ReadError::Foreign) if from == From::Current => opened.import(path, place, now),

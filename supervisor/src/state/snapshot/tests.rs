@@ -228,8 +228,39 @@ fn a_file_opens_under_its_own_key_and_environment_alone() {
     directory.run(5, &[("a", &document("a"))]);
     let other_key = DataKey::generate().unwrap();
     let path = directory.path();
-    assert!(matches!(file::read(&path, &other_key, ENV), Err(ReadError::Damaged(_))));
-    assert!(matches!(file::read(&path, &directory.key, "e"), Err(ReadError::OtherEnvironment(_))));
+    let read = |key, env_id| file::read(&path, key, env_id, PREFIX);
+    assert!(matches!(read(&other_key, ENV), Err(ReadError::Damaged(_))));
+    assert!(matches!(read(&directory.key, "e"), Err(ReadError::OtherEnvironment(_))));
+}
+
+#[test]
+fn the_snapshot_of_another_prefix_is_set_aside_and_written_anew() {
+    let directory = Directory::new();
+    directory.run(5, &[("a", &document("a"))]);
+    // A run under a mistaken prefix, which reads a store that holds nothing there, at a later revision.
+    let mistaken = Place { prefix: "/mistaken/".to_owned(), ..directory.place() };
+    let snapshot = Snapshot::start(mistaken, directory.findings.clone()).unwrap();
+    snapshot.load();
+    assert!(directory.finding().contains("/mistaken/"), "{}", directory.finding());
+    assert_eq!(snapshot.status().restored_from, None);
+    assert!(snapshot.wants_all());
+    let moment = Moment { revision: 9, observed_at: 7, store: None };
+    snapshot.keep_all(Changed { moment, documents: Vec::new() });
+    snapshot.finish(HANG);
+    // Corrected: nothing of that run is gone on with.
+    let opened = restore::open(&directory.place(), 0);
+    assert!(opened.writer.is_none() && opened.troubles[0].contains("other-prefix"));
+    assert!(opened.restored.is_none_or(|restored| restored.moment.revision == 5));
+}
+
+#[tokio::test]
+async fn where_nothing_came_back_in_time_everything_is_written_anew() {
+    let (_keeper, restored) = oneshot::channel();
+    let shared = Shared { restored: Mutex::new(Some(restored)), ..Shared::default() };
+    let snapshot = Snapshot(Arc::new(shared));
+    assert!(snapshot.restored(Duration::from_millis(1)).await.is_none());
+    assert!(snapshot.wants_all());
+    snapshot.wanted().await;
 }
 
 #[test]
