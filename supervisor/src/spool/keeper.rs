@@ -77,7 +77,7 @@ impl Keeper {
             found_rings: left_over,
             staged: Staged::default(),
             staged_since: None,
-            next: 1,
+            next: first_number(SystemTime::now()),
             leased: HashMap::new(),
             going: 0,
             was_open: false,
@@ -181,6 +181,11 @@ impl Keeper {
         };
         let Some((opened, next)) = disk.try_open(now) else { return };
         self.next = self.next.max(next);
+        if !self.was_open {
+            // The clock was set back: what was staged meanwhile must not take the place of what waits there.
+            let leased = &self.leased;
+            self.staged.renumber(next, &mut self.next, |number| leased.contains_key(&number));
+        }
         self.counts = disk.counts();
         if let Some(landed) = disk.landed() {
             self.staged.landed(landed);
@@ -361,4 +366,11 @@ impl Keeper {
             let _ = self.reports.send(Report::Taken(worker, sequence));
         }
     }
+}
+
+/// The number of the first block of a run, above those of every run before: the database that holds them may be out of
+/// reach for a while.
+fn first_number(now: SystemTime) -> u64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default().saturating_mul(1 << 20).max(1)
 }

@@ -94,6 +94,18 @@ impl Staged {
         Ok(shed)
     }
 
+    /// Gives blocks with numbers below `least` new ones, in their order, but for those on their way.
+    pub fn renumber(&mut self, least: u64, next: &mut u64, is_leased: impl Fn(u64) -> bool) {
+        let below = self.blocks.range(..least).map(|(number, _)| *number);
+        let below: Vec<u64> = below.filter(|number| !is_leased(*number)).collect();
+        for number in below {
+            if let Some(block) = self.blocks.remove(&number) {
+                self.blocks.insert(*next, block);
+                *next = next.saturating_add(1);
+            }
+        }
+    }
+
     /// Takes a block out that has not reached the disk.
     pub fn remove(&mut self, number: u64) -> Option<Block> {
         let block = self.blocks.remove(&number)?;
@@ -146,6 +158,16 @@ mod tests {
         let counts: Vec<_> = staged.blocks.iter().map(|(id, block)| (*id, block.events)).collect();
         assert_eq!(counts, [(5, 100), (6, 100), (7, 50)]);
         assert_eq!((next, staged.events()), (8, 250));
+    }
+
+    #[test]
+    fn blocks_below_what_the_database_holds_get_new_numbers_in_their_order() {
+        let (mut staged, mut next) = (Staged::default(), 1);
+        staged.append(&events(300), &mut next, |_| false).unwrap();
+        next = 9;
+        staged.renumber(9, &mut next, |number| number == 2);
+        assert_eq!(staged.blocks.keys().copied().collect::<Vec<_>>(), [2, 9, 10]);
+        assert_eq!((next, staged.events()), (11, 300));
     }
 
     #[test]

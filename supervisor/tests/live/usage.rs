@@ -362,6 +362,31 @@ async fn a_disk_that_refuses_is_a_finding_and_events_go_on_from_memory() {
     assert_eq!(*accepted.lock().unwrap(), 250);
 }
 
+#[tokio::test]
+async fn a_backlog_that_is_out_of_reach_at_the_start_is_joined_and_not_replaced() {
+    let site = Site::new();
+    let (path, away) = (site.state().join("spool.redb"), site.state().join("away"));
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            let mut run = site.start(u64::MAX, nobody);
+            run.write((0..5).map(event)).await;
+            assert_eq!(run.end(Duration::from_millis(1)).await, 5);
+            fs::rename(&path, &away).unwrap();
+            fs::create_dir(&path).unwrap();
+            let mut run = site.start(u64::MAX, nobody);
+            run.write((5..8).map(event)).await;
+            fs::remove_dir(&path).unwrap();
+            fs::rename(&away, &path).unwrap();
+            let mut facts = run.telemetry.spool().facts();
+            timeout(HANG, facts.wait_for(|facts| facts.waiting == 8)).await.unwrap().unwrap();
+            assert_eq!(run.end(Duration::from_millis(1)).await, 8);
+            let run = site.start(u64::MAX, nobody);
+            assert_eq!(run.end(Duration::from_millis(1)).await, 8);
+        })
+        .await;
+}
+
 /// Adds up what it is told, in cents.
 #[derive(Default)]
 struct Cents {
