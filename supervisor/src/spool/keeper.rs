@@ -256,7 +256,7 @@ impl Keeper {
             let _ = self.reports.send(Report::Spent(spent.into_iter().collect()));
         }
         for total in totals {
-            self.facts.shed += total.events;
+            self.facts.shed = self.facts.shed.saturating_add(total.events);
             self.staged.totals.add(total);
         }
         self.append(&events);
@@ -283,7 +283,7 @@ impl Keeper {
     }
 
     fn shed(&mut self, events: u64, reason: &str) {
-        self.facts.shed += events;
+        self.facts.shed = self.facts.shed.saturating_add(events);
         self.findings.found(
             Topic::Usage,
             format!(

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use shared::id::WorkerId;
 use shared::ring::{Place, RING_BYTES, ReadError, Reader, Record};
+use shared::usage_total;
 
 use super::ring_file::RingFile;
 
@@ -46,7 +47,9 @@ impl Ring {
                 break;
             }
             match self.reader.next_record() {
-                Ok(record) => read.records.push(record),
+                Ok(record) if is_plausible(&record) => read.records.push(record),
+                // What is behind it counts.
+                Ok(_) => read.fault = Some("it wrote usage that nobody can have used".to_owned()),
                 // The end, of a ring that is read to its end.
                 Err(ReadError::Absent(_)) if last.is_none() => break,
                 Err(error) => {
@@ -58,6 +61,13 @@ impl Ring {
         let place = self.reader.place();
         read.place = (place != start).then(|| (self.file.name.clone(), place));
         read
+    }
+}
+
+fn is_plausible(record: &Record) -> bool {
+    match record {
+        Record::Event(event) => usage_total::is_plausible(event),
+        Record::Total(total) => total.is_plausible(),
     }
 }
 
@@ -141,6 +151,7 @@ mod tests {
 
     use shared::ring::Writer;
     use shared::usage::UsageEvent;
+    use shared::usage_total::UsageTotal;
 
     use super::*;
     use crate::spool::ring_file::RingFolders;
@@ -177,6 +188,18 @@ mod tests {
         assert!(read.fault.unwrap().contains("no record 2"));
         assert_eq!(rings.taken(), []);
         assert!(rings.told(WorkerId(1), 1).fault.is_some(), "it was told before");
+    }
+
+    #[test]
+    fn usage_that_nobody_can_have_used_is_a_fault_and_what_is_behind_it_counts() {
+        let (mut rings, mut writer, _) = rings();
+        let total = UsageTotal { events: u64::MAX, ..UsageTotal::of(&UsageEvent::default()) };
+        writer.push(&Record::Total(total)).unwrap();
+        writer.push(&event()).unwrap();
+        let read = rings.told(WorkerId(1), 2);
+        assert!(read.fault.unwrap().contains("nobody can have used"));
+        assert_eq!(read.records, [event()]);
+        assert_eq!(rings.taken(), []);
     }
 
     #[test]

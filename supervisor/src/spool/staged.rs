@@ -15,6 +15,9 @@ use super::block::{Block, EVENTS_MAX};
 /// The most memory that events take which are not on disk.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// The most caller keys whose costs are summed between two commits.
+const KEYS_MAX: usize = 100_000;
+
 /// What must be added once, and not again.
 #[derive(Debug)]
 pub struct Additions {
@@ -115,7 +118,9 @@ impl Staged {
 
     /// Notes a change of what waits to be paid for.
     pub fn spend(&mut self, api_key_id: &str, nano_usd: i128) {
-        if nano_usd != 0 {
+        // A key that is one of so many was invented, and nobody waits for its sum.
+        let is_known = self.spend.len() < KEYS_MAX || self.spend.contains_key(api_key_id);
+        if nano_usd < 0 || nano_usd > 0 && is_known {
             let sum = self.spend.entry(api_key_id.to_owned()).or_default();
             *sum = sum.saturating_add(nano_usd);
         }
