@@ -85,8 +85,7 @@ impl UsageTotal {
 
     /// The same sums under a key that stands for all those there is no room for.
     pub fn anonymous(self) -> Self {
-        let (api_key_id, model_id, hour) = Default::default();
-        Self { api_key_id, model_id, hour: self::hour(hour), ..self }
+        Self { api_key_id: String::new(), model_id: String::new(), hour: hour(""), ..self }
     }
 
     /// By what it is kept apart from others.

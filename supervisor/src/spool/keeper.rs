@@ -20,7 +20,7 @@ use super::ring_file::RingFile;
 use super::rings::{Read, Rings};
 use super::staged::Staged;
 use super::store::Counts;
-use super::{Command, Facts, Home, Report};
+use super::{Command, Facts, Home, Report, Settled};
 use crate::findings::{Findings, Topic};
 use crate::projection::report::rfc3339;
 
@@ -46,6 +46,10 @@ pub struct Keeper {
     next: u64,
     /// Blocks on their way, and how many events they hold.
     leased: HashMap<u64, u64>,
+    /// Blocks whose dead letters cannot be written: they stay leased.
+    unsettled: Vec<Settled>,
+    /// When that was tried last.
+    settled_at: Instant,
     /// Events in blocks that are done with, until the commit.
     going: u64,
     /// The database has been open.
@@ -79,6 +83,8 @@ impl Keeper {
             staged_since: None,
             next: first_number(SystemTime::now()),
             leased: HashMap::new(),
+            unsettled: Vec::new(),
+            settled_at: Instant::now(),
             going: 0,
             was_open: false,
             facts: Facts::default(),
@@ -106,6 +112,7 @@ impl Keeper {
             }
             self.unfold();
             let now = Instant::now();
+            self.settle_again(now, closing.is_some());
             let due = self.staged_since.is_some_and(|since| now >= since + GATHERING);
             if due || closing.is_some() {
                 self.commit(now);
@@ -159,7 +166,7 @@ impl Keeper {
                     }
                     self.tell();
                 }
-                Command::Settle { blocks, spent, dead } => self.settle(&blocks, &spent, &dead),
+                Command::Settle(settled) => self.settle(settled),
                 Command::Close(done) => return Some(done),
             }
             // A group does not grow for ever while a drain keeps asking.
