@@ -12,8 +12,8 @@ const NANOS: f64 = 1e9;
 const EVENTS_MAX: u64 = 64;
 /// The largest sum that is believed.
 const SUM_MAX: u64 = EVENTS_MAX * u32::MAX as u64;
-/// The longest id that is believed.
-const ID_BYTES_MAX: usize = 256;
+/// The longest id that sums are kept apart by.
+pub const ID_BYTES_MAX: usize = 256;
 /// Bytes of the beginning of an hour.
 const HOUR_BYTES: usize = 20;
 /// Totals kept apart in memory. What has other keys is added up in one of its own.
@@ -159,11 +159,9 @@ pub fn nanos(cost_usd: f64) -> u64 {
     if cost_usd.is_finite() { (cost_usd * NANOS).round() as u64 } else { 0 }
 }
 
-/// Whether an event has ids and a cost that one can have.
+/// Whether an event has a cost that one can have.
 pub fn is_plausible(event: &UsageEvent) -> bool {
-    are_ids([&event.api_key_id, &event.model_id])
-        && event.cost_usd.is_finite()
-        && event.cost_usd >= 0.0
+    event.cost_usd.is_finite() && event.cost_usd >= 0.0
 }
 
 fn are_ids(ids: [&String; 2]) -> bool {
@@ -177,8 +175,9 @@ pub struct Totals(BTreeMap<TotalKey, UsageTotal>);
 impl Totals {
     /// Adds a total.
     pub fn add(&mut self, total: UsageTotal) {
-        let is_new = !self.0.contains_key(&total.key());
-        let total = if is_new && self.0.len() >= TOTALS_MAX { total.anonymous() } else { total };
+        let has_room = self.0.len() < TOTALS_MAX || self.0.contains_key(&total.key());
+        let is_kept = has_room && are_ids([&total.api_key_id, &total.model_id]);
+        let total = if is_kept { total } else { total.anonymous() };
         match self.0.get_mut(&total.key()) {
             Some(sum) => sum.add(&total),
             None => drop(self.0.insert(total.key(), total)),
@@ -277,10 +276,13 @@ mod tests {
     #[test]
     fn invented_keys_take_no_memory_without_end_and_lose_no_token() {
         let mut totals = Totals::default();
-        let of = |n: usize| UsageTotal { model_id: n.to_string(), ..UsageTotal::of(&event(1, 0, 0.0)) };
+        let one = UsageTotal::of(&event(1, 0, 0.0));
+        let of = |n: usize| UsageTotal { model_id: n.to_string(), ..one.clone() };
         (0..TOTALS_MAX + 50).for_each(|n| totals.add(of(n)));
         assert_eq!(totals.iter().count(), TOTALS_MAX + 1);
-        assert_eq!(totals.iter().map(|total| total.prompt_tokens).sum::<u64>(), TOTALS_MAX as u64 + 50);
+        totals.add(UsageTotal { model_id: "x".repeat(257), ..one.clone() });
+        let prompt: u64 = totals.iter().map(|total| total.prompt_tokens).sum();
+        assert_eq!(prompt, TOTALS_MAX as u64 + 51);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::codec::CodecError;
 use shared::ring::Place;
 use shared::usage::UsageEvent;
-use shared::usage_total::{Totals, UsageTotal};
+use shared::usage_total::{ID_BYTES_MAX, Totals, UsageTotal};
 
 use super::block::{Block, EVENTS_MAX};
 
@@ -118,8 +118,9 @@ impl Staged {
 
     /// Notes a change of what waits to be paid for.
     pub fn spend(&mut self, api_key_id: &str, nano_usd: i128) {
-        // A key that is one of so many was invented, and nobody waits for its sum.
-        let is_known = self.spend.len() < KEYS_MAX || self.spend.contains_key(api_key_id);
+        // A key that is one of so many, or that long, was invented: nobody waits for its sum.
+        let has_room = self.spend.len() < KEYS_MAX || self.spend.contains_key(api_key_id);
+        let is_known = has_room && api_key_id.len() <= ID_BYTES_MAX;
         if nano_usd < 0 || nano_usd > 0 && is_known {
             let sum = self.spend.entry(api_key_id.to_owned()).or_default();
             *sum = sum.saturating_add(nano_usd);
