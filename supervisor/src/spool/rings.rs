@@ -1,6 +1,7 @@
 //! Reading the rings of workers, believing nothing that is in them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use shared::id::WorkerId;
 use shared::ring::{Place, RING_BYTES, ReadError, Reader, Record};
@@ -74,14 +75,12 @@ fn is_plausible(record: &Record) -> bool {
 impl Rings {
     /// Takes over the ring of a new worker.
     pub fn open(&mut self, worker: WorkerId, file: RingFile) {
-        if let Some(ring) = ring(file, Place::default()) {
-            self.live.insert(worker, ring);
-        }
+        self.live.insert(worker, ring(file, Place::default()));
     }
 
     /// Takes over a ring from before, which was read as far as `place`.
     pub fn adopt(&mut self, file: RingFile, place: Place) {
-        self.left_over.extend(ring(file, place));
+        self.left_over.push(ring(file, place));
     }
 
     /// A worker says that there are records up to `last`.
@@ -139,9 +138,9 @@ impl Rings {
     }
 }
 
-fn ring(file: RingFile, place: Place) -> Option<Ring> {
-    let reader = Reader::new(file.file.try_clone().ok()?, RING_BYTES, place);
-    Some(Ring { file, reader, asked: None })
+fn ring(file: RingFile, place: Place) -> Ring {
+    let reader = Reader::new(Arc::clone(&file.file), RING_BYTES, place);
+    Ring { file, reader, asked: None }
 }
 
 #[cfg(test)]
