@@ -14,6 +14,8 @@
 //! lower sequence. So the end needs no mark, and the reader no trust: it takes a record only if length, checksum, sequence
 //! and body are as they must be.
 
+mod gap;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;

@@ -238,10 +238,21 @@ impl Keeper {
 
     /// Keeps what was read of a ring.
     fn keep(&mut self, read: Read, worker: Option<WorkerId>) {
-        if let (Some(fault), Some(worker)) = (read.fault, worker) {
-            let _ = self.reports.send(Report::Misbehaved(worker, fault));
+        match (read.fault, worker) {
+            (Some(fault), Some(worker)) => {
+                let _ = self.reports.send(Report::Misbehaved(worker, fault));
+            }
+            (Some(fault), None) => warn!("the usage ring of a worker that is gone: {fault}"),
+            (None, _) => {}
         }
-        if self.disk.is_none() || read.records.is_empty() {
+        if let Some(trouble) = read.trouble {
+            let text = format!("a usage ring cannot be read: {trouble}; its file stays, and is read at the next start: look at the disk it is on");
+            self.findings.found(Topic::Spool, text);
+        }
+        if let Some(gap) = read.gap {
+            warn!(gap, "usage records of a worker were written over while the disk refused, before that they are safe was on disk: those the Cloud was not sent are lost");
+        }
+        if self.disk.is_none() || read.place.is_none() {
             return;
         }
         let (mut events, mut totals, mut spent) = (Vec::new(), Vec::new(), HashMap::new());
@@ -266,7 +277,9 @@ impl Keeper {
             self.facts.shed = self.facts.shed.saturating_add(total.events);
             self.staged.totals.add(total);
         }
-        self.append(&events);
+        if !events.is_empty() {
+            self.append(&events);
+        }
         if let Some((ring, place)) = read.place {
             self.staged.rings.insert(ring, Some(place));
         }
@@ -316,9 +329,11 @@ impl Keeper {
         if !events.is_empty() {
             let leased = &self.leased;
             let is_leased = |number| leased.contains_key(&number);
+            let first = self.next;
             if let Err(error) = self.staged.append(&events, &mut self.next, is_leased) {
                 error!(%error, "totals of usage cannot be kept");
             }
+            self.staged.made.extend(first..self.next);
             self.touch();
         }
     }

@@ -36,6 +36,10 @@ pub struct Read {
     pub place: Option<(String, Place)>,
     /// What the worker did that it may not do.
     pub fault: Option<String>,
+    /// Why the file could not be read to the end.
+    pub trouble: Option<String>,
+    /// Records that were written over before it was noted that they are safe.
+    pub gap: Option<u64>,
 }
 
 impl Ring {
@@ -53,6 +57,11 @@ impl Ring {
                 Ok(_) => read.fault = Some("it wrote usage that nobody can have used".to_owned()),
                 // The end, of a ring that is read to its end.
                 Err(ReadError::Absent(_)) if last.is_none() => break,
+                // Not the worker's fault.
+                Err(ReadError::Io(error)) => {
+                    read.trouble = Some(format!("{}: {error}", self.file.name));
+                    break;
+                }
                 Err(error) => {
                     read.fault = Some(error.to_string());
                     break;
@@ -62,6 +71,23 @@ impl Ring {
         let place = self.reader.place();
         read.place = (place != start).then(|| (self.file.name.clone(), place));
         read
+    }
+}
+
+impl Ring {
+    /// Reads what was left over. Its place may be an old one, from before the disk refused.
+    fn read_left_over(&mut self) -> Read {
+        let read = self.read(None);
+        if read.place.is_some() || read.fault.is_some() || read.trouble.is_some() {
+            return read;
+        }
+        match self.reader.pass_gap() {
+            Ok(None) => read,
+            Ok(gap) => Read { gap, ..self.read(None) },
+            Err(error) => {
+                Read { trouble: Some(format!("{}: {error}", self.file.name)), ..read }
+            }
+        }
     }
 }
 
@@ -91,10 +117,12 @@ impl Rings {
             return Read { fault, ..Read::default() };
         }
         let mut read = ring.read(Some(last));
-        if read.fault.is_none() && ring.reader.place().sequence < last {
+        let is_short = ring.reader.place().sequence < last;
+        if is_short && read.fault.is_none() && read.trouble.is_none() {
             read.fault = Some("its usage ring holds more than it has room for".to_owned());
         }
-        ring.asked = read.fault.is_none().then_some(last);
+        // Answered with as much as could be read: then it says again what there is.
+        ring.asked = read.fault.is_none().then(|| ring.reader.place().sequence);
         read
     }
 
@@ -102,7 +130,7 @@ impl Rings {
     pub fn gone(&mut self, worker: WorkerId) -> Read {
         let Some(mut ring) = self.live.remove(&worker) else { return Read::default() };
         let read = ring.read(None);
-        self.finished.push_back(ring);
+        self.finish(ring, &read);
         read
     }
 
@@ -110,10 +138,21 @@ impl Rings {
     pub fn abandoned(&mut self) -> Vec<Read> {
         let (done, waiting) = self.left_over.drain(..).partition(|ring| ring.file.is_abandoned());
         self.left_over = waiting;
-        let mut done: Vec<Ring> = done;
-        let reads = done.iter_mut().map(|ring| ring.read(None)).collect();
-        self.finished.extend(done);
+        let done: Vec<Ring> = done;
+        let mut reads = Vec::new();
+        for mut ring in done {
+            let read = ring.read_left_over();
+            self.finish(ring, &read);
+            reads.push(read);
+        }
         reads
+    }
+
+    /// A ring that could not be read to the end stays where it is, for the next start.
+    fn finish(&mut self, ring: Ring, read: &Read) {
+        if read.trouble.is_none() {
+            self.finished.push_back(ring);
+        }
     }
 
     /// Everything read so far is safe. Whom to answer, and up to which sequence.
@@ -161,6 +200,27 @@ mod tests {
         let mut rings = Rings::default();
         rings.open(WorkerId(1), file);
         (rings, Writer::new(File::from(writer), RING_BYTES), raw)
+    }
+
+    #[test]
+    fn a_ring_left_over_is_read_behind_what_was_written_over_unnoted() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = RingFolders::of(folder.path(), "e");
+        let (file, writer, _) = folders.make(WorkerId(1)).unwrap();
+        let mut writer = Writer::new(File::from(writer), RING_BYTES);
+        let message = "x".repeat(20_000);
+        for _ in 0..500 {
+            let event = UsageEvent { error_message: message.clone(), ..UsageEvent::default() };
+            let last = writer.push(&Record::Event(Box::new(event))).unwrap();
+            writer.release(last);
+        }
+        drop(writer);
+        let mut rings = Rings::default();
+        rings.adopt(file, Place::default());
+        let read = rings.abandoned().pop().unwrap();
+        let gap = read.gap.unwrap();
+        assert!(gap > 0 && gap + read.records.len() as u64 == 500, "{gap} passed over");
+        assert_eq!(rings.remove_finished().len(), 1);
     }
 
     fn event() -> Record {

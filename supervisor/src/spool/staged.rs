@@ -38,6 +38,8 @@ pub struct Staged {
     pub totals: Totals,
     /// Totals on disk that have become events of `blocks`, by their key in the table.
     pub unfolded: BTreeSet<[u8; 32]>,
+    /// Blocks that were made of those: another process would make other events of them, so they are sent from disk alone.
+    pub made: BTreeSet<u64>,
     /// How far each ring has been read; `None` once its file is gone.
     pub rings: BTreeMap<String, Option<Place>>,
     /// Change of what waits to be paid for, by caller key, in billionths of a dollar.
@@ -66,6 +68,11 @@ impl Staged {
     /// Events in the blocks.
     pub fn events(&self) -> u64 {
         self.blocks.values().map(|block| u64::from(block.events)).sum()
+    }
+
+    /// Blocks that may be sent from memory.
+    pub fn sendable(&self) -> impl Iterator<Item = (&u64, &Block)> {
+        self.blocks.iter().filter(|(number, _)| !self.made.contains(*number))
     }
 
     /// Adds events, cut into blocks that are numbered from `next` on. Returns how many events lost their details to make
@@ -137,6 +144,8 @@ impl Staged {
         for total in additions.totals.iter() {
             self.totals.subtract(total);
         }
+        // Rows of these keys are new ones, written by that commit.
+        self.unfolded.clear();
         for (key, nano_usd) in additions.spend {
             self.spend(&key, nano_usd.saturating_neg());
         }

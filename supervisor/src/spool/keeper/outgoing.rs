@@ -34,7 +34,7 @@ impl Keeper {
         let mut found = disk.blocks(end, events_max, skip);
         if found.blocks.is_empty() && !disk.is_open() {
             // The disk is away: what waits in memory is sent from there.
-            let free = staged.blocks.iter().find(|(number, _)| !leased.contains_key(*number));
+            let free = staged.sendable().find(|(number, _)| !leased.contains_key(*number));
             found
                 .blocks
                 .extend(free.and_then(|(number, block)| Some((*number, block.open().ok()?))));
@@ -133,7 +133,8 @@ impl Keeper {
         self.facts.waiting = there.saturating_add(self.staged.events());
         // What is only in memory is sent from there if the disk is away, else after the commit.
         let is_away = self.disk.as_ref().is_some_and(|disk| !disk.is_open());
-        let sendable = if is_away { self.staged.events() } else { there };
+        let in_memory = || self.staged.sendable().map(|(_, block)| u64::from(block.events)).sum();
+        let sendable = if is_away { in_memory() } else { there };
         self.facts.free = sendable.saturating_sub(leased);
         self.facts.folded = self.counts.folded;
         self.facts.bytes = self.counts.bytes.saturating_add(self.staged.bytes());
