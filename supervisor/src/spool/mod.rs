@@ -72,6 +72,8 @@ pub struct Facts {
     pub free: u64,
     /// Events of which only totals wait.
     pub folded: u64,
+    /// Those of both that are in memory alone.
+    pub unwritten: u64,
     /// Disk and memory that waiting events take, in bytes.
     pub bytes: u64,
     /// Events whose details were dropped since the start.

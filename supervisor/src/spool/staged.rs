@@ -70,6 +70,11 @@ impl Staged {
         self.blocks.values().map(|block| u64::from(block.events)).sum()
     }
 
+    /// Events of which only totals are here.
+    pub fn folded(&self) -> u64 {
+        self.totals.iter().fold(0, |sum, total| sum.saturating_add(total.events))
+    }
+
     /// Blocks that may be sent from memory.
     pub fn sendable(&self) -> impl Iterator<Item = (&u64, &Block)> {
         self.blocks.iter().filter(|(number, _)| !self.made.contains(*number))

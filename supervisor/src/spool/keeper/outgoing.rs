@@ -136,7 +136,8 @@ impl Keeper {
         let in_memory = || self.staged.sendable().map(|(_, block)| u64::from(block.events)).sum();
         let sendable = if is_away { in_memory() } else { there };
         self.facts.free = sendable.saturating_sub(leased);
-        self.facts.folded = self.counts.folded;
+        self.facts.folded = self.counts.folded.saturating_add(self.staged.folded());
+        self.facts.unwritten = self.staged.events().saturating_add(self.staged.folded());
         self.facts.bytes = self.counts.bytes.saturating_add(self.staged.bytes());
         self.facts.live_rings = self.rings.live();
         self.facts.oldest = self.oldest();
