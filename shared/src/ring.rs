@@ -14,10 +14,13 @@
 //! lower sequence. So the end needs no mark, and the reader no trust: it takes a record only if length, checksum, sequence
 //! and body are as they must be.
 
+mod gap;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
@@ -156,15 +159,15 @@ pub struct Place {
 /// The supervisor's end.
 #[derive(Debug)]
 pub struct Reader {
-    file: File,
+    file: Arc<File>,
     bytes: u64,
     place: Place,
 }
 
 impl Reader {
     /// A reader of a ring of `bytes` bytes that goes on at `place`.
-    pub fn new(file: File, bytes: u64, place: Place) -> Self {
-        Self { file, bytes, place }
+    pub fn new(file: impl Into<Arc<File>>, bytes: u64, place: Place) -> Self {
+        Self { file: file.into(), bytes, place }
     }
 
     /// How far it has read.

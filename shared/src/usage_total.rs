@@ -8,6 +8,16 @@ use crate::usage::UsageEvent;
 
 /// Billionths of a dollar in a dollar. Sums of whole numbers come out the same in any order.
 const NANOS: f64 = 1e9;
+/// The most events that a total becomes: no sum of an hour comes near what they hold.
+const EVENTS_MAX: u64 = 64;
+/// The largest sum that is believed.
+const SUM_MAX: u64 = EVENTS_MAX * u32::MAX as u64;
+/// The longest id that sums are kept apart by.
+pub const ID_BYTES_MAX: usize = 256;
+/// Bytes of the beginning of an hour.
+const HOUR_BYTES: usize = 20;
+/// Totals kept apart in memory. What has other keys is added up in one of its own.
+const TOTALS_MAX: usize = 100_000;
 
 /// The sums of some events that share key, model and hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -57,6 +67,27 @@ impl UsageTotal {
         }
     }
 
+    /// Whether it is what events can come to.
+    pub fn is_plausible(&self) -> bool {
+        let sums = [
+            self.events,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_prompt_tokens,
+            self.reasoning_tokens,
+            self.cache_creation_tokens,
+            self.cache_read_tokens,
+        ];
+        sums.iter().all(|sum| *sum <= SUM_MAX)
+            && are_ids([&self.api_key_id, &self.model_id])
+            && self.hour.len() == HOUR_BYTES
+    }
+
+    /// The same sums under a key that stands for all those there is no room for.
+    pub fn anonymous(self) -> Self {
+        Self { api_key_id: String::new(), model_id: String::new(), hour: hour(""), ..self }
+    }
+
     /// By what it is kept apart from others.
     pub fn key(&self) -> TotalKey {
         (self.api_key_id.clone(), self.model_id.clone(), self.hour.clone())
@@ -88,12 +119,12 @@ impl UsageTotal {
         subtract(&mut self.cost_nano_usd, other.cost_nano_usd);
     }
 
-    /// As events for the Cloud, which have one field of 32 bits for each sum: several where a sum is larger. Each has the
-    /// id that `id` makes for it.
+    /// As events for the Cloud, which have one field of 32 bits for each sum: several where a sum is larger, but no more
+    /// than [`EVENTS_MAX`]. Each has the id that `id` makes for it.
     pub fn into_events(mut self, mut id: impl FnMut() -> String) -> Vec<UsageEvent> {
         let mut events = Vec::new();
         let nothing = self.emptied();
-        while self != nothing {
+        while self != nothing && (events.len() as u64) < EVENTS_MAX {
             let event_id = id();
             events.push(UsageEvent {
                 request_id: format!("totals-{event_id}"),
@@ -125,7 +156,16 @@ impl UsageTotal {
 /// A cost in billionths of a dollar; nothing where it is no amount.
 pub fn nanos(cost_usd: f64) -> u64 {
     // A cast from a float saturates, and makes 0 of what is no number.
-    (cost_usd * NANOS).round() as u64
+    if cost_usd.is_finite() { (cost_usd * NANOS).round() as u64 } else { 0 }
+}
+
+/// Whether an event has a cost that one can have.
+pub fn is_plausible(event: &UsageEvent) -> bool {
+    event.cost_usd.is_finite() && event.cost_usd >= 0.0
+}
+
+fn are_ids(ids: [&String; 2]) -> bool {
+    ids.iter().all(|id| id.len() <= ID_BYTES_MAX)
 }
 
 /// Totals by key, model and hour.
@@ -135,6 +175,9 @@ pub struct Totals(BTreeMap<TotalKey, UsageTotal>);
 impl Totals {
     /// Adds a total.
     pub fn add(&mut self, total: UsageTotal) {
+        let has_room = self.0.len() < TOTALS_MAX || self.0.contains_key(&total.key());
+        let is_kept = has_room && are_ids([&total.api_key_id, &total.model_id]);
+        let total = if is_kept { total } else { total.anonymous() };
         match self.0.get_mut(&total.key()) {
             Some(sum) => sum.add(&total),
             None => drop(self.0.insert(total.key(), total)),
@@ -208,8 +251,38 @@ mod tests {
     fn a_cost_that_is_no_amount_counts_for_nothing() {
         assert_eq!(
             [nanos(f64::NAN), nanos(-1.0), nanos(0.1), nanos(f64::INFINITY)],
-            [0, 0, 100_000_000, u64::MAX]
+            [0, 0, 100_000_000, 0]
         );
+    }
+
+    #[test]
+    fn a_total_that_nobody_can_have_used_is_not_believed_and_becomes_few_events() {
+        let total = UsageTotal::of(&event(1, 2, 0.5));
+        assert!(total.is_plausible());
+        let most = UsageTotal { prompt_tokens: SUM_MAX, ..total.clone() };
+        assert!(most.is_plausible());
+        let events = most.into_events(String::new);
+        let prompt: u64 = events.iter().map(|event| u64::from(event.prompt_tokens)).sum();
+        assert_eq!(prompt, SUM_MAX);
+        let invented = UsageTotal { events: u64::MAX, ..total.clone() };
+        assert!(!invented.is_plausible());
+        assert_eq!(invented.into_events(String::new).len() as u64, EVENTS_MAX);
+        assert!(!UsageTotal { model_id: "x".repeat(257), ..total.clone() }.is_plausible());
+        assert!(!UsageTotal { hour: String::new(), ..total }.is_plausible());
+        assert!(is_plausible(&event(1, 1, 0.0)));
+        assert!(!is_plausible(&event(1, 1, f64::INFINITY)) && !is_plausible(&event(1, 1, -1.0)));
+    }
+
+    #[test]
+    fn invented_keys_take_no_memory_without_end_and_lose_no_token() {
+        let mut totals = Totals::default();
+        let one = UsageTotal::of(&event(1, 0, 0.0));
+        let of = |n: usize| UsageTotal { model_id: n.to_string(), ..one.clone() };
+        (0..TOTALS_MAX + 50).for_each(|n| totals.add(of(n)));
+        assert_eq!(totals.iter().count(), TOTALS_MAX + 1);
+        totals.add(UsageTotal { model_id: "x".repeat(257), ..one.clone() });
+        let prompt: u64 = totals.iter().map(|total| total.prompt_tokens).sum();
+        assert_eq!(prompt, TOTALS_MAX as u64 + 51);
     }
 
     proptest! {

@@ -5,13 +5,18 @@ use shared::message::ToSupervisor;
 
 use crate::fleet::life::Life;
 
-/// Whether a worker of that role, at that point of its life, may say this.
-pub fn permits(role: Role, life: Life, message: &ToSupervisor) -> bool {
+/// Whether a worker of that role, at that point of its life, may say this. `usage_told`: it has said that there is usage,
+/// and has not been answered.
+pub fn permits(role: Role, life: Life, usage_told: bool, message: &ToSupervisor) -> bool {
     use ToSupervisor as Say;
     let starting = matches!(life, Life::Starting { .. });
     let joining = matches!(life, Life::Joining { .. });
     let serving = matches!(life, Life::Serving { .. });
     let draining = matches!(life, Life::Draining { .. });
+    // What it says before the answer would queue without end.
+    if usage_told && matches!(message, Say::Usage(_)) {
+        return false;
+    }
     // Killed: what it had counted before still counts, anything else is of no use any more.
     if life == Life::Doomed {
         return role == Role::Proxy && matches!(message, Say::Usage(_) | Say::Series(_));
@@ -39,13 +44,21 @@ mod tests {
     #[test]
     fn a_role_may_say_only_what_is_its_own() {
         let serving = Life::Serving { unanswered: 0 };
-        assert!(permits(Role::Proxy, serving, &ToSupervisor::Usage(1)));
-        assert!(!permits(Role::Status, serving, &ToSupervisor::Usage(1)));
-        assert!(permits(Role::Proxy, serving, &ToSupervisor::KeysInUse(Vec::new())));
-        assert!(!permits(Role::Status, serving, &ToSupervisor::KeysInUse(Vec::new())));
-        assert!(!permits(Role::Status, serving, &ToSupervisor::Applied(Revision(1))));
-        assert!(permits(Role::Status, serving, &ToSupervisor::Fetch(Page::Ready)));
-        assert!(!permits(Role::Proxy, serving, &ToSupervisor::Fetch(Page::Ready)));
+        assert!(permits(Role::Proxy, serving, false, &ToSupervisor::Usage(1)));
+        assert!(!permits(Role::Status, serving, false, &ToSupervisor::Usage(1)));
+        assert!(permits(Role::Proxy, serving, false, &ToSupervisor::KeysInUse(Vec::new())));
+        assert!(!permits(Role::Status, serving, false, &ToSupervisor::KeysInUse(Vec::new())));
+        assert!(!permits(Role::Status, serving, false, &ToSupervisor::Applied(Revision(1))));
+        assert!(permits(Role::Status, serving, false, &ToSupervisor::Fetch(Page::Ready)));
+        assert!(!permits(Role::Proxy, serving, false, &ToSupervisor::Fetch(Page::Ready)));
+    }
+
+    #[test]
+    fn a_worker_tells_of_usage_once_until_it_is_answered() {
+        for life in [Life::Serving { unanswered: 0 }, Life::Doomed] {
+            assert!(permits(Role::Proxy, life, false, &ToSupervisor::Usage(1)));
+            assert!(!permits(Role::Proxy, life, true, &ToSupervisor::Usage(2)));
+        }
     }
 
     #[test]
@@ -58,7 +71,7 @@ mod tests {
             ToSupervisor::KeysInUse(Vec::new()),
             ToSupervisor::Pong(1, 0),
         ] {
-            assert!(!permits(Role::Proxy, starting, &message), "{message:?}");
+            assert!(!permits(Role::Proxy, starting, false, &message), "{message:?}");
         }
     }
 }

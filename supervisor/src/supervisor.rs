@@ -138,9 +138,16 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         supervisor.advance(Instant::now());
     }
     let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
-    match supervisor.parts.sources.telemetry.flush(deadline).await {
-        0 => info!("ended in order"),
-        left => warn!("ended; {left} usage events wait in the spool for the next start"),
+    let telemetry = &mut supervisor.parts.sources.telemetry;
+    let left = telemetry.flush(deadline).await;
+    let unwritten = telemetry.report().spool.unwritten;
+    match left.saturating_sub(unwritten) {
+        0 if unwritten == 0 => info!("ended in order"),
+        0 => {}
+        kept => warn!("ended; {kept} usage events wait in the spool for the next start"),
+    }
+    if unwritten > 0 {
+        error!("ended; {unwritten} usage events could neither be sent nor written, and are lost but for those that are still in the rings of workers: look at the disk that the spool is on");
     }
     // After the last delivery, which decides what the Cloud knows of.
     if let Some(budgets) = &supervisor.parts.sources.budgets {

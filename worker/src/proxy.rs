@@ -73,7 +73,9 @@ pub async fn run(
     let stop = Rc::new(Notify::new());
     let (finished, mut drained) = oneshot::channel();
     let mut finished = Some(finished);
-    loop {
+    let mut leaving = false;
+    // Totals that no room was found for yet outlive us only in the ring.
+    while !leaving || usage.has_to_wait() {
         let Received { message, descriptor, .. } = tokio::select! {
             received = link.receive() => received?,
             keys = proxy.budgets.in_use() => {
@@ -81,7 +83,10 @@ pub async fn run(
                 let _ = link.tell(ToSupervisor::KeysInUse(keys));
                 continue;
             }
-            _ = &mut drained => break,
+            _ = &mut drained, if !leaving => {
+                leaving = true;
+                continue;
+            }
         };
         match (message, descriptor) {
             (ToWorker::Activate, _) => {

@@ -57,6 +57,12 @@ impl UsageRing {
         known
     }
 
+    /// Whether there are totals that may be written when the supervisor has answered.
+    pub fn has_to_wait(&self) -> bool {
+        let state = self.state.borrow();
+        state.told && !state.totals.is_empty()
+    }
+
     fn tell(&self, state: &mut State, taken: u64) {
         let last = state.ring.last();
         if !state.told && last > taken {
@@ -92,6 +98,10 @@ impl State {
         }
         if let (Err(_), Record::Event(event)) = (&written, &record) {
             self.totals.add(UsageTotal::of(event));
+            // There is room: nothing would write it later.
+            if matches!(written, Err(WriteError::TooLong)) {
+                self.write_totals();
+            }
         } else {
             self.refused = false;
         }
@@ -169,5 +179,9 @@ mod tests {
         let long = UsageEvent { provider_request_id: "x".repeat(1 << 20), ..event(3) };
         assert!(state.write(long).is_ok());
         assert_eq!(state.ring.last(), 1);
+        let longer = UsageEvent { trace_id: "x".repeat(1 << 20), ..event(3) };
+        assert!(matches!(state.write(longer), Err(WriteError::TooLong)));
+        assert!(state.totals.is_empty(), "its total is written at once");
+        assert_eq!(state.ring.last(), 2);
     }
 }

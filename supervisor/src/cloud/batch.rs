@@ -31,6 +31,8 @@ pub const LANES: usize = 8;
 const NEWEST: (usize, usize) = (4, 1);
 /// The longest that an event waits for others to fill its batch.
 const GATHERING: Duration = Duration::from_secs(1);
+/// The shortest pause that a manager can ask for.
+const TOLD_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Pause after a failure while the process is leaving.
 const HURRIED_PAUSE: Duration = Duration::from_millis(200);
 /// So many events refused alone in a row, and none accepted: the manager refuses whatever it is sent.
@@ -98,6 +100,8 @@ pub struct Pace {
     /// Since when events gather for the next batch.
     gathering_since: Option<Instant>,
     not_before: Option<Instant>,
+    /// The manager has said not to come before then, whatever it answers to what was on its way.
+    told_until: Option<Instant>,
     /// The last answer was a failure: one lane at a time tries.
     failing: bool,
     probing: bool,
@@ -115,6 +119,7 @@ impl Default for Pace {
             size_max: EVENTS_MAX,
             gathering_since: None,
             not_before: None,
+            told_until: None,
             failing: false,
             probing: false,
             backoff: Backoff::default(),
@@ -138,8 +143,8 @@ impl Pace {
             return Step::Idle;
         }
         let gathered = *self.gathering_since.get_or_insert(now) + GATHERING;
-        if let Some(not_before) = self.not_before.filter(|not_before| now < *not_before) {
-            return Step::Wait(not_before);
+        if let Some(until) = self.closed_until(now) {
+            return Step::Wait(until);
         }
         if free < self.size_max && now < gathered && !self.hurried {
             return Step::Wait(gathered);
@@ -151,8 +156,8 @@ impl Pace {
 
     /// Whether a lane may send what it has.
     pub fn permit(&mut self, now: Instant) -> Permit {
-        if let Some(not_before) = self.not_before.filter(|not_before| now < *not_before) {
-            return Permit::Wait(not_before);
+        if let Some(until) = self.closed_until(now) {
+            return Permit::Wait(until);
         }
         if self.failing && std::mem::replace(&mut self.probing, true) {
             return Permit::Hold;
@@ -162,7 +167,12 @@ impl Pace {
 
     /// Whether nobody has to wait.
     pub fn is_open(&self, now: Instant) -> bool {
-        self.not_before.is_none_or(|not_before| now >= not_before)
+        self.closed_until(now).is_none()
+    }
+
+    /// Until when nobody may send, if so.
+    fn closed_until(&self, now: Instant) -> Option<Instant> {
+        self.not_before.max(self.told_until).filter(|until| now < *until)
     }
 
     /// Takes the answer to a request that was permitted. `chance` is between 0 and 1.
@@ -191,21 +201,23 @@ impl Pace {
 
     fn pause(&mut self, told: Option<Duration>, chance: f64, now: Instant) {
         // Requests that were on their way together fail together: that is one failure.
-        let is_known = self.failing && self.not_before.is_some_and(|until| now < until);
+        let is_known = self.failing && !self.is_open(now);
         let pause = match told {
-            Some(told) => told,
+            Some(told) => told.max(TOLD_PAUSE_MIN),
             None if is_known => Duration::ZERO,
             None => self.backoff.failed(chance),
         };
         let pause = if self.hurried { pause.min(HURRIED_PAUSE) } else { pause };
         self.failing = true;
-        self.not_before = self.not_before.max(Some(now + pause));
+        let until = if told.is_some() { &mut self.told_until } else { &mut self.not_before };
+        *until = (*until).max(Some(now + pause));
     }
 
     /// The process is leaving: gather no more, wait less.
     pub fn hurry(&mut self) {
         self.hurried = true;
         self.not_before = None;
+        self.told_until = None;
     }
 }
 

@@ -303,7 +303,8 @@ impl Lanes {
         for event in &job.leased.events {
             let cost = nanos(event.cost_usd);
             if cost > 0 {
-                *spent.entry(&event.api_key_id).or_default() += cost;
+                let sum = spent.entry(&event.api_key_id).or_default();
+                *sum = sum.saturating_add(cost);
             }
         }
         let now = std::time::Instant::now();

@@ -70,7 +70,7 @@ impl Fleet {
             return Ok(());
         };
         let permitted = received.descriptor.is_none()
-            && broker::permits(member.role, member.life, &received.message);
+            && broker::permits(member.role, member.life, member.usage_told, &received.message);
         if !permitted && member.life == Life::Doomed {
             return Ok(());
         }
@@ -108,7 +108,10 @@ impl Fleet {
                 self.input(index, Input::Misbehaved, now);
                 return Ok(());
             }
-            ToSupervisor::Usage(last) => happenings.push(Happening::Usage(id, last)),
+            ToSupervisor::Usage(last) => {
+                member.usage_told = true;
+                happenings.push(Happening::Usage(id, last));
+            }
             ToSupervisor::KeysInUse(keys) => happenings.push(Happening::KeysInUse(keys)),
             ToSupervisor::Series(series) => happenings.push(Happening::Series(id, series)),
             ToSupervisor::Pong(round, in_flight) => {

@@ -55,6 +55,8 @@ pub struct Member {
     pub told: Option<Revision>,
     /// The revision it was sent last: lower than others before where the store was set back.
     pub latest: Option<Revision>,
+    /// It has told of usage and has not been answered.
+    pub usage_told: bool,
     /// More was to be told than it reads.
     pub overflowed: bool,
     /// How its process ended.
@@ -122,6 +124,7 @@ impl Member {
             in_flight: 0,
             told: None,
             latest: None,
+            usage_told: false,
             overflowed: false,
             exit: None,
             closed,
@@ -162,6 +165,9 @@ impl Member {
 
     /// Queues a message.
     pub fn tell(&mut self, message: ToWorker) {
+        if matches!(message, ToWorker::UsageTaken(_)) {
+            self.usage_told = false;
+        }
         self.send(Outgoing::Message(message));
     }
 

@@ -19,7 +19,7 @@ use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, warn};
 
 use self::life::{Input, PING_INTERVAL};
 use self::member::Member;
@@ -270,8 +270,18 @@ impl Fleet {
                 let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
                 let usage = ring.as_ref().map(|(_, writer, _)| writer.as_fd());
                 let launched =
-                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage)?;
-                Ok((launched, metrics, ring))
+                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage);
+                match launched {
+                    Ok(launched) => Ok((launched, metrics, ring)),
+                    Err(reason) => {
+                        // Nobody will write to it: it would stay until the next start.
+                        let removed = ring.map(|(ring, ..)| ring.remove());
+                        if let Some(Err(error)) = removed {
+                            warn!(%error, "a usage ring without a worker cannot be removed");
+                        }
+                        Err(reason)
+                    }
+                }
             });
         match launched {
             Ok((launched, metrics, ring)) => {

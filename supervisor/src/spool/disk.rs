@@ -101,15 +101,19 @@ impl Disk {
     }
 
     fn open(&mut self) -> Result<(Store, Opened, u64), StoreError> {
-        let home = &self.home;
-        let store = match Store::open(&self.path, &home.key, &home.env_id) {
-            Ok(store) => store,
+        match self.load() {
             Err(error @ (StoreError::Foreign(_) | StoreError::Damaged(_))) => {
                 self.put_aside(&error)?;
-                Store::open(&self.path, &self.home.key, &self.home.env_id)?
+                self.load()
             }
-            Err(error) => return Err(error),
-        };
+            result => result,
+        }
+    }
+
+    /// Opens the database and reads every row that is added to later, so that none can stop a commit.
+    fn load(&self) -> Result<(Store, Opened, u64), StoreError> {
+        let store = Store::open(&self.path, &self.home.key, &self.home.env_id)?;
+        store.check_totals()?;
         let found = Opened { rings: store.rings()?, spend: store.spend()? };
         let next = store.next_number()?;
         Ok((store, found, next))
@@ -230,4 +234,35 @@ fn aside(env_id: &str) -> String {
 /// Seconds since 1970.
 pub fn unix(moment: SystemTime) -> u64 {
     moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, TableDefinition};
+
+    use super::*;
+    use crate::state::seal::DataKey;
+
+    #[test]
+    fn a_spool_with_a_sum_that_cannot_be_opened_is_set_aside() {
+        for table in ["totals", "spend"] {
+            let folder = tempfile::tempdir().unwrap();
+            let key = DataKey::generate().unwrap();
+            let path = folder.path().join(DATABASE);
+            drop(Store::open(&path, &key, "e").unwrap());
+            let database = Database::open(&path).unwrap();
+            let write = database.begin_write().unwrap();
+            let rows = TableDefinition::<&[u8], &[u8]>::new(table);
+            write.open_table(rows).unwrap().insert(&[7; 32][..], &b"damaged"[..]).unwrap();
+            write.commit().unwrap();
+            drop(database);
+
+            let (state, env_id) = (folder.path().to_owned(), "e".to_owned());
+            let home = Home { state, key, env_id, bytes_max: u64::MAX };
+            let findings = Findings::default();
+            let mut disk = Disk::new(home, findings.clone());
+            assert!(disk.try_open(Instant::now()).is_some(), "{table}");
+            assert!(findings.list()[0].1.text.contains("spool.damaged-"), "{table}");
+        }
+    }
 }

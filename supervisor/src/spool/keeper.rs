@@ -20,7 +20,7 @@ use super::ring_file::RingFile;
 use super::rings::{Read, Rings};
 use super::staged::Staged;
 use super::store::Counts;
-use super::{Command, Facts, Home, Report};
+use super::{Command, Facts, Home, Report, Settled};
 use crate::findings::{Findings, Topic};
 use crate::projection::report::rfc3339;
 
@@ -46,6 +46,10 @@ pub struct Keeper {
     next: u64,
     /// Blocks on their way, and how many events they hold.
     leased: HashMap<u64, u64>,
+    /// Blocks whose dead letters cannot be written: they stay leased.
+    unsettled: Vec<Settled>,
+    /// When that was tried last.
+    settled_at: Instant,
     /// Events in blocks that are done with, until the commit.
     going: u64,
     /// The database has been open.
@@ -77,8 +81,10 @@ impl Keeper {
             found_rings: left_over,
             staged: Staged::default(),
             staged_since: None,
-            next: 1,
+            next: first_number(SystemTime::now()),
             leased: HashMap::new(),
+            unsettled: Vec::new(),
+            settled_at: Instant::now(),
             going: 0,
             was_open: false,
             facts: Facts::default(),
@@ -106,6 +112,7 @@ impl Keeper {
             }
             self.unfold();
             let now = Instant::now();
+            self.settle_again(now, closing.is_some());
             let due = self.staged_since.is_some_and(|since| now >= since + GATHERING);
             if due || closing.is_some() {
                 self.commit(now);
@@ -159,7 +166,7 @@ impl Keeper {
                     }
                     self.tell();
                 }
-                Command::Settle { blocks, spent, dead } => self.settle(&blocks, &spent, &dead),
+                Command::Settle(settled) => self.settle(settled),
                 Command::Close(done) => return Some(done),
             }
             // A group does not grow for ever while a drain keeps asking.
@@ -181,6 +188,11 @@ impl Keeper {
         };
         let Some((opened, next)) = disk.try_open(now) else { return };
         self.next = self.next.max(next);
+        if !self.was_open {
+            // The clock was set back: what was staged meanwhile must not take the place of what waits there.
+            let leased = &self.leased;
+            self.staged.renumber(next, &mut self.next, |number| leased.contains_key(&number));
+        }
         self.counts = disk.counts();
         if let Some(landed) = disk.landed() {
             self.staged.landed(landed);
@@ -226,10 +238,21 @@ impl Keeper {
 
     /// Keeps what was read of a ring.
     fn keep(&mut self, read: Read, worker: Option<WorkerId>) {
-        if let (Some(fault), Some(worker)) = (read.fault, worker) {
-            let _ = self.reports.send(Report::Misbehaved(worker, fault));
+        match (read.fault, worker) {
+            (Some(fault), Some(worker)) => {
+                let _ = self.reports.send(Report::Misbehaved(worker, fault));
+            }
+            (Some(fault), None) => warn!("the usage ring of a worker that is gone: {fault}"),
+            (None, _) => {}
         }
-        if self.disk.is_none() || read.records.is_empty() {
+        if let Some(trouble) = read.trouble {
+            let text = format!("a usage ring cannot be read: {trouble}; its file stays, and is read at the next start: look at the disk it is on");
+            self.findings.found(Topic::Spool, text);
+        }
+        if let Some(gap) = read.gap {
+            warn!(gap, "usage records of a worker were written over while the disk refused, before that they are safe was on disk: those the Cloud was not sent are lost");
+        }
+        if self.disk.is_none() || read.place.is_none() {
             return;
         }
         let (mut events, mut totals, mut spent) = (Vec::new(), Vec::new(), HashMap::new());
@@ -251,10 +274,12 @@ impl Keeper {
             let _ = self.reports.send(Report::Spent(spent.into_iter().collect()));
         }
         for total in totals {
-            self.facts.shed += total.events;
+            self.facts.shed = self.facts.shed.saturating_add(total.events);
             self.staged.totals.add(total);
         }
-        self.append(&events);
+        if !events.is_empty() {
+            self.append(&events);
+        }
         if let Some((ring, place)) = read.place {
             self.staged.rings.insert(ring, Some(place));
         }
@@ -278,7 +303,7 @@ impl Keeper {
     }
 
     fn shed(&mut self, events: u64, reason: &str) {
-        self.facts.shed += events;
+        self.facts.shed = self.facts.shed.saturating_add(events);
         self.findings.found(
             Topic::Usage,
             format!(
@@ -304,9 +329,11 @@ impl Keeper {
         if !events.is_empty() {
             let leased = &self.leased;
             let is_leased = |number| leased.contains_key(&number);
+            let first = self.next;
             if let Err(error) = self.staged.append(&events, &mut self.next, is_leased) {
                 error!(%error, "totals of usage cannot be kept");
             }
+            self.staged.made.extend(first..self.next);
             self.touch();
         }
     }
@@ -361,4 +388,11 @@ impl Keeper {
             let _ = self.reports.send(Report::Taken(worker, sequence));
         }
     }
+}
+
+/// The number of the first block of a run, above those of every run before: the database that holds them may be out of
+/// reach for a while.
+fn first_number(now: SystemTime) -> u64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default().saturating_mul(1 << 20).max(1)
 }

@@ -9,6 +9,7 @@
 //! 4. past the cap details go, counted, and totals per caller key, model and hour stay exact;
 //! 5. memory does not grow with what waits: blocks are read when they are sent.
 //!
+//! Where dead letters cannot be written, their blocks stay and are not sent again meanwhile; past a bound nothing is.
 //! Where the disk refuses, events wait in memory within a bound (`staged.rs`), a finding says so, and they are written once
 //! it takes them again. A database of another environment, or one that cannot be opened, is set aside under another name.
 //!
@@ -71,6 +72,8 @@ pub struct Facts {
     pub free: u64,
     /// Events of which only totals wait.
     pub folded: u64,
+    /// Those of both that are in memory alone.
+    pub unwritten: u64,
     /// Disk and memory that waiting events take, in bytes.
     pub bytes: u64,
     /// Events whose details were dropped since the start.
@@ -103,12 +106,19 @@ pub struct Leased {
     pub events: Vec<UsageEvent>,
 }
 
+/// What became of leased events; see [`Spool::settle`].
+struct Settled {
+    blocks: Vec<u64>,
+    spent: Vec<(String, u64)>,
+    dead: Vec<DeadLetter>,
+}
+
 enum Command {
     Open(WorkerId, RingFile),
     Told(WorkerId, u64),
     Gone(WorkerId),
     Lease { end: End, events_max: usize, answer: oneshot::Sender<Leased> },
-    Settle { blocks: Vec<u64>, spent: Vec<(String, u64)>, dead: Vec<DeadLetter> },
+    Settle(Settled),
     Close(oneshot::Sender<()>),
 }
 
@@ -167,7 +177,7 @@ impl Spool {
     /// Lets leased blocks go: the Cloud has accepted every event but the dead ones. `spent` is what the events cost, by
     /// caller key, in billionths of a dollar.
     pub fn settle(&self, blocks: Vec<u64>, spent: Vec<(String, u64)>, dead: Vec<DeadLetter>) {
-        self.command(Command::Settle { blocks, spent, dead });
+        self.command(Command::Settle(Settled { blocks, spent, dead }));
     }
 
     /// Writes what is not on disk yet and ends the thread.

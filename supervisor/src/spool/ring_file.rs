@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -36,7 +37,7 @@ pub struct RingFile {
     /// Where it is, if it has a name in the file system.
     pub path: Option<PathBuf>,
     /// Open for reading.
-    pub file: File,
+    pub file: Arc<File>,
 }
 
 /// Where rings are made.
@@ -69,13 +70,14 @@ impl RingFolders {
         for folder in &self.folders {
             match make(folder, &name) {
                 Ok((path, file, writer)) => {
+                    let file = Arc::new(file);
                     return Ok((RingFile { name, path: Some(path), file }, writer, None));
                 }
                 Err(error) => reasons.push(format!("{}: {error}", folder.display())),
             }
         }
         let writer = memory::fixed_size("aisix-usage", RING_BYTES)?;
-        let file = File::from(writer.try_clone()?);
+        let file = Arc::new(File::from(writer.try_clone()?));
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         Ok((RingFile { name, path: None, file }, writer, reason))
     }
@@ -87,7 +89,7 @@ impl RingFolders {
             let name = entry.file_name().into_string().ok()?;
             let is_ours = name.starts_with(&self.prefix) && name.ends_with(SUFFIX);
             let path = entry.path();
-            let file = is_ours.then(|| open(&path).ok()).flatten()?;
+            let file = Arc::new(is_ours.then(|| open(&path).ok()).flatten()?);
             Some(RingFile { name, path: Some(path), file })
         });
         rings.collect()

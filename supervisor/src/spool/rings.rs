@@ -1,9 +1,11 @@
 //! Reading the rings of workers, believing nothing that is in them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use shared::id::WorkerId;
 use shared::ring::{Place, RING_BYTES, ReadError, Reader, Record};
+use shared::usage_total;
 
 use super::ring_file::RingFile;
 
@@ -34,6 +36,10 @@ pub struct Read {
     pub place: Option<(String, Place)>,
     /// What the worker did that it may not do.
     pub fault: Option<String>,
+    /// Why the file could not be read to the end.
+    pub trouble: Option<String>,
+    /// Records that were written over before it was noted that they are safe.
+    pub gap: Option<u64>,
 }
 
 impl Ring {
@@ -46,9 +52,16 @@ impl Ring {
                 break;
             }
             match self.reader.next_record() {
-                Ok(record) => read.records.push(record),
+                Ok(record) if is_plausible(&record) => read.records.push(record),
+                // What is behind it counts.
+                Ok(_) => read.fault = Some("it wrote usage that nobody can have used".to_owned()),
                 // The end, of a ring that is read to its end.
                 Err(ReadError::Absent(_)) if last.is_none() => break,
+                // Not the worker's fault.
+                Err(ReadError::Io(error)) => {
+                    read.trouble = Some(format!("{}: {error}", self.file.name));
+                    break;
+                }
                 Err(error) => {
                     read.fault = Some(error.to_string());
                     break;
@@ -61,17 +74,39 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// Reads what was left over. Its place may be an old one, from before the disk refused.
+    fn read_left_over(&mut self) -> Read {
+        let read = self.read(None);
+        if read.place.is_some() || read.fault.is_some() || read.trouble.is_some() {
+            return read;
+        }
+        match self.reader.pass_gap() {
+            Ok(None) => read,
+            Ok(gap) => Read { gap, ..self.read(None) },
+            Err(error) => {
+                Read { trouble: Some(format!("{}: {error}", self.file.name)), ..read }
+            }
+        }
+    }
+}
+
+fn is_plausible(record: &Record) -> bool {
+    match record {
+        Record::Event(event) => usage_total::is_plausible(event),
+        Record::Total(total) => total.is_plausible(),
+    }
+}
+
 impl Rings {
     /// Takes over the ring of a new worker.
     pub fn open(&mut self, worker: WorkerId, file: RingFile) {
-        if let Some(ring) = ring(file, Place::default()) {
-            self.live.insert(worker, ring);
-        }
+        self.live.insert(worker, ring(file, Place::default()));
     }
 
     /// Takes over a ring from before, which was read as far as `place`.
     pub fn adopt(&mut self, file: RingFile, place: Place) {
-        self.left_over.extend(ring(file, place));
+        self.left_over.push(ring(file, place));
     }
 
     /// A worker says that there are records up to `last`.
@@ -82,10 +117,12 @@ impl Rings {
             return Read { fault, ..Read::default() };
         }
         let mut read = ring.read(Some(last));
-        if read.fault.is_none() && ring.reader.place().sequence < last {
+        let is_short = ring.reader.place().sequence < last;
+        if is_short && read.fault.is_none() && read.trouble.is_none() {
             read.fault = Some("its usage ring holds more than it has room for".to_owned());
         }
-        ring.asked = read.fault.is_none().then_some(last);
+        // Answered with as much as could be read: then it says again what there is.
+        ring.asked = read.fault.is_none().then(|| ring.reader.place().sequence);
         read
     }
 
@@ -93,7 +130,7 @@ impl Rings {
     pub fn gone(&mut self, worker: WorkerId) -> Read {
         let Some(mut ring) = self.live.remove(&worker) else { return Read::default() };
         let read = ring.read(None);
-        self.finished.push_back(ring);
+        self.finish(ring, &read);
         read
     }
 
@@ -101,10 +138,21 @@ impl Rings {
     pub fn abandoned(&mut self) -> Vec<Read> {
         let (done, waiting) = self.left_over.drain(..).partition(|ring| ring.file.is_abandoned());
         self.left_over = waiting;
-        let mut done: Vec<Ring> = done;
-        let reads = done.iter_mut().map(|ring| ring.read(None)).collect();
-        self.finished.extend(done);
+        let done: Vec<Ring> = done;
+        let mut reads = Vec::new();
+        for mut ring in done {
+            let read = ring.read_left_over();
+            self.finish(ring, &read);
+            reads.push(read);
+        }
         reads
+    }
+
+    /// A ring that could not be read to the end stays where it is, for the next start.
+    fn finish(&mut self, ring: Ring, read: &Read) {
+        if read.trouble.is_none() {
+            self.finished.push_back(ring);
+        }
     }
 
     /// Everything read so far is safe. Whom to answer, and up to which sequence.
@@ -129,9 +177,9 @@ impl Rings {
     }
 }
 
-fn ring(file: RingFile, place: Place) -> Option<Ring> {
-    let reader = Reader::new(file.file.try_clone().ok()?, RING_BYTES, place);
-    Some(Ring { file, reader, asked: None })
+fn ring(file: RingFile, place: Place) -> Ring {
+    let reader = Reader::new(Arc::clone(&file.file), RING_BYTES, place);
+    Ring { file, reader, asked: None }
 }
 
 #[cfg(test)]
@@ -141,6 +189,7 @@ mod tests {
 
     use shared::ring::Writer;
     use shared::usage::UsageEvent;
+    use shared::usage_total::UsageTotal;
 
     use super::*;
     use crate::spool::ring_file::RingFolders;
@@ -151,6 +200,27 @@ mod tests {
         let mut rings = Rings::default();
         rings.open(WorkerId(1), file);
         (rings, Writer::new(File::from(writer), RING_BYTES), raw)
+    }
+
+    #[test]
+    fn a_ring_left_over_is_read_behind_what_was_written_over_unnoted() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = RingFolders::of(folder.path(), "e");
+        let (file, writer, _) = folders.make(WorkerId(1)).unwrap();
+        let mut writer = Writer::new(File::from(writer), RING_BYTES);
+        let message = "x".repeat(20_000);
+        for _ in 0..500 {
+            let event = UsageEvent { error_message: message.clone(), ..UsageEvent::default() };
+            let last = writer.push(&Record::Event(Box::new(event))).unwrap();
+            writer.release(last);
+        }
+        drop(writer);
+        let mut rings = Rings::default();
+        rings.adopt(file, Place::default());
+        let read = rings.abandoned().pop().unwrap();
+        let gap = read.gap.unwrap();
+        assert!(gap > 0 && gap + read.records.len() as u64 == 500, "{gap} passed over");
+        assert_eq!(rings.remove_finished().len(), 1);
     }
 
     fn event() -> Record {
@@ -177,6 +247,18 @@ mod tests {
         assert!(read.fault.unwrap().contains("no record 2"));
         assert_eq!(rings.taken(), []);
         assert!(rings.told(WorkerId(1), 1).fault.is_some(), "it was told before");
+    }
+
+    #[test]
+    fn usage_that_nobody_can_have_used_is_a_fault_and_what_is_behind_it_counts() {
+        let (mut rings, mut writer, _) = rings();
+        let total = UsageTotal { events: u64::MAX, ..UsageTotal::of(&UsageEvent::default()) };
+        writer.push(&Record::Total(total)).unwrap();
+        writer.push(&event()).unwrap();
+        let read = rings.told(WorkerId(1), 2);
+        assert!(read.fault.unwrap().contains("nobody can have used"));
+        assert_eq!(read.records, [event()]);
+        assert_eq!(rings.taken(), []);
     }
 
     #[test]

@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::codec::CodecError;
 use shared::ring::Place;
 use shared::usage::UsageEvent;
-use shared::usage_total::{Totals, UsageTotal};
+use shared::usage_total::{ID_BYTES_MAX, Totals, UsageTotal};
 
 use super::block::{Block, EVENTS_MAX};
 
 /// The most memory that events take which are not on disk.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The most caller keys whose costs are summed between two commits.
+const KEYS_MAX: usize = 100_000;
 
 /// What must be added once, and not again.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Staged {
     pub totals: Totals,
     /// Totals on disk that have become events of `blocks`, by their key in the table.
     pub unfolded: BTreeSet<[u8; 32]>,
+    /// Blocks that were made of those: another process would make other events of them, so they are sent from disk alone.
+    pub made: BTreeSet<u64>,
     /// How far each ring has been read; `None` once its file is gone.
     pub rings: BTreeMap<String, Option<Place>>,
     /// Change of what waits to be paid for, by caller key, in billionths of a dollar.
@@ -63,6 +68,16 @@ impl Staged {
     /// Events in the blocks.
     pub fn events(&self) -> u64 {
         self.blocks.values().map(|block| u64::from(block.events)).sum()
+    }
+
+    /// Events of which only totals are here.
+    pub fn folded(&self) -> u64 {
+        self.totals.iter().fold(0, |sum, total| sum.saturating_add(total.events))
+    }
+
+    /// Blocks that may be sent from memory.
+    pub fn sendable(&self) -> impl Iterator<Item = (&u64, &Block)> {
+        self.blocks.iter().filter(|(number, _)| !self.made.contains(*number))
     }
 
     /// Adds events, cut into blocks that are numbered from `next` on. Returns how many events lost their details to make
@@ -94,6 +109,18 @@ impl Staged {
         Ok(shed)
     }
 
+    /// Gives blocks with numbers below `least` new ones, in their order, but for those on their way.
+    pub fn renumber(&mut self, least: u64, next: &mut u64, is_leased: impl Fn(u64) -> bool) {
+        let below = self.blocks.range(..least).map(|(number, _)| *number);
+        let below: Vec<u64> = below.filter(|number| !is_leased(*number)).collect();
+        for number in below {
+            if let Some(block) = self.blocks.remove(&number) {
+                self.blocks.insert(*next, block);
+                *next = next.saturating_add(1);
+            }
+        }
+    }
+
     /// Takes a block out that has not reached the disk.
     pub fn remove(&mut self, number: u64) -> Option<Block> {
         let block = self.blocks.remove(&number)?;
@@ -103,7 +130,10 @@ impl Staged {
 
     /// Notes a change of what waits to be paid for.
     pub fn spend(&mut self, api_key_id: &str, nano_usd: i128) {
-        if nano_usd != 0 {
+        // A key that is one of so many, or that long, was invented: nobody waits for its sum.
+        let has_room = self.spend.len() < KEYS_MAX || self.spend.contains_key(api_key_id);
+        let is_known = has_room && api_key_id.len() <= ID_BYTES_MAX;
+        if nano_usd < 0 || nano_usd > 0 && is_known {
             let sum = self.spend.entry(api_key_id.to_owned()).or_default();
             *sum = sum.saturating_add(nano_usd);
         }
@@ -119,6 +149,8 @@ impl Staged {
         for total in additions.totals.iter() {
             self.totals.subtract(total);
         }
+        // Rows of these keys are new ones, written by that commit.
+        self.unfolded.clear();
         for (key, nano_usd) in additions.spend {
             self.spend(&key, nano_usd.saturating_neg());
         }
@@ -146,6 +178,16 @@ mod tests {
         let counts: Vec<_> = staged.blocks.iter().map(|(id, block)| (*id, block.events)).collect();
         assert_eq!(counts, [(5, 100), (6, 100), (7, 50)]);
         assert_eq!((next, staged.events()), (8, 250));
+    }
+
+    #[test]
+    fn blocks_below_what_the_database_holds_get_new_numbers_in_their_order() {
+        let (mut staged, mut next) = (Staged::default(), 1);
+        staged.append(&events(300), &mut next, |_| false).unwrap();
+        next = 9;
+        staged.renumber(9, &mut next, |number| number == 2);
+        assert_eq!(staged.blocks.keys().copied().collect::<Vec<_>>(), [2, 9, 10]);
+        assert_eq!((next, staged.events()), (11, 300));
     }
 
     #[test]

@@ -243,6 +243,16 @@ impl Store {
         Ok(sums)
     }
 
+    /// Whether every total can be opened.
+    pub fn check_totals(&self) -> Result<(), StoreError> {
+        let read = self.database.begin_read()?;
+        for row in read.open_table(TOTALS)?.iter()? {
+            let (hash, sealed) = row?;
+            self.unseal::<UsageTotal>(hash.value(), sealed.value())?;
+        }
+        Ok(())
+    }
+
     /// Some totals, with their keys in the table.
     pub fn totals(&self, max: usize) -> Result<Vec<([u8; 32], UsageTotal)>, StoreError> {
         let read = self.database.begin_read()?;

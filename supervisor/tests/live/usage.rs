@@ -362,6 +362,81 @@ async fn a_disk_that_refuses_is_a_finding_and_events_go_on_from_memory() {
     assert_eq!(*accepted.lock().unwrap(), 250);
 }
 
+#[tokio::test]
+async fn a_bad_event_whose_dead_letter_cannot_be_written_stays_and_is_not_sent_again_meanwhile() {
+    let authority = Authority::new();
+    let asked = Arc::new(Mutex::new(0));
+    let heard = Arc::clone(&asked);
+    let answer = move |_: &str, body: &Value| {
+        let ids = ids(body);
+        let is_bad = ids.iter().any(|id| id == "1");
+        *heard.lock().unwrap() += usize::from(is_bad);
+        if is_bad { status(400, "event: bad") } else { status(200, "{}") }
+    };
+    let manager = FakeManager::start(&authority, true, Box::new(answer)).await;
+    let site = Site::new();
+    let letters = site.state().join("dead_letters.jsonl");
+    // A folder in the place of the file refuses even root.
+    fs::create_dir(&letters).unwrap();
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            let mut run = site.start(u64::MAX, || Some(manager.session(&authority, &authority)));
+            run.write((0..2).map(event)).await;
+            let (findings, telemetry) = (run.findings.clone(), run.telemetry.clone());
+            let refused =
+                || findings.list().iter().any(|(_, it)| it.text.contains("dead letters cannot"));
+            timeout(HANG, async {
+                while !refused() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await
+            .unwrap();
+            let before = *asked.lock().unwrap();
+            assert_eq!(telemetry.report().spool.waiting, 2);
+            // As many deliveries as it takes to see that the bad one is not among them.
+            for n in 2..5 {
+                run.write([event(n)]).await;
+                let mut facts = telemetry.spool().facts();
+                let sent = facts.wait_for(|facts| facts.waiting == 2);
+                timeout(HANG, sent).await.unwrap().unwrap();
+            }
+            assert_eq!(*asked.lock().unwrap(), before);
+            fs::remove_dir(&letters).unwrap();
+            assert_eq!(run.end(HANG).await, 0);
+            assert_eq!(telemetry.report().spool.dead_letters, 1);
+            assert!(!refused());
+        })
+        .await;
+    assert_eq!(fs::read_to_string(&letters).unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_backlog_that_is_out_of_reach_at_the_start_is_joined_and_not_replaced() {
+    let site = Site::new();
+    let (path, away) = (site.state().join("spool.redb"), site.state().join("away"));
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            let mut run = site.start(u64::MAX, nobody);
+            run.write((0..5).map(event)).await;
+            assert_eq!(run.end(Duration::from_millis(1)).await, 5);
+            fs::rename(&path, &away).unwrap();
+            fs::create_dir(&path).unwrap();
+            let mut run = site.start(u64::MAX, nobody);
+            run.write((5..8).map(event)).await;
+            fs::remove_dir(&path).unwrap();
+            fs::rename(&away, &path).unwrap();
+            let mut facts = run.telemetry.spool().facts();
+            timeout(HANG, facts.wait_for(|facts| facts.waiting == 8)).await.unwrap().unwrap();
+            assert_eq!(run.end(Duration::from_millis(1)).await, 8);
+            let run = site.start(u64::MAX, nobody);
+            assert_eq!(run.end(Duration::from_millis(1)).await, 8);
+        })
+        .await;
+}
+
 /// Adds up what it is told, in cents.
 #[derive(Default)]
 struct Cents {

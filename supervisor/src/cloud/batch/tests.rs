@@ -87,6 +87,28 @@ fn retry_after_is_honoured_by_every_lane_and_is_not_shortened_by_another_failure
 }
 
 #[test]
+fn retry_after_holds_when_what_was_on_its_way_is_accepted() {
+    let mut pace = Pace::default();
+    let start = Instant::now();
+    assert_eq!([pace.permit(start), pace.permit(start)], [Permit::Send; 2]);
+    let told = Duration::from_secs(60);
+    pace.answered(Answer::Later(Some(told)), 1.0, start);
+    let later = start + Duration::from_millis(20);
+    pace.answered(Answer::Accepted, 1.0, later);
+    assert_eq!(pace.permit(later), Permit::Wait(start + told));
+    assert_eq!(pace.next(0, 500, later), Step::Wait(start + told));
+    assert!(!pace.is_open(later) && pace.is_open(start + told));
+}
+
+#[test]
+fn a_manager_that_says_at_once_is_not_pressed() {
+    let mut pace = Pace::default();
+    let now = Instant::now();
+    pace.answered(Answer::Later(Some(Duration::ZERO)), 1.0, now);
+    assert_eq!(pace.permit(now), Permit::Wait(now + TOLD_PAUSE_MIN));
+}
+
+#[test]
 fn whoever_leaves_waits_less_and_gathers_no_more() {
     let mut pace = Pace::default();
     let now = Instant::now();

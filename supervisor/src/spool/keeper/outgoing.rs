@@ -6,17 +6,25 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::error;
 
-use super::Keeper;
+use super::{IDLE, Keeper};
 use crate::findings::Topic;
 use crate::projection::report::rfc3339;
-use crate::spool::Leased;
+use crate::spool::{Leased, Settled};
 use crate::spool::dead_letters::DeadLetter;
 use crate::spool::disk::unix;
 use crate::spool::store::End;
 
+/// How the finding begins that dead letters cannot be written.
+const NO_DEAD_LETTERS: &str = "dead letters cannot be written";
+/// Deliveries that wait for their dead letters to be written. Beyond, nothing is sent.
+const UNSETTLED_MAX: usize = 64;
+
 impl Keeper {
     pub(super) fn lease(&mut self, end: End, events_max: usize) -> Leased {
         let Some(disk) = &mut self.disk else { return Leased::default() };
+        if self.unsettled.len() >= UNSETTLED_MAX {
+            return Leased::default();
+        }
         let (leased, staged) = (&self.leased, &self.staged);
         let skip = |number: u64| {
             leased.contains_key(&number)
@@ -26,7 +34,7 @@ impl Keeper {
         let mut found = disk.blocks(end, events_max, skip);
         if found.blocks.is_empty() && !disk.is_open() {
             // The disk is away: what waits in memory is sent from there.
-            let free = staged.blocks.iter().find(|(number, _)| !leased.contains_key(*number));
+            let free = staged.sendable().find(|(number, _)| !leased.contains_key(*number));
             found
                 .blocks
                 .extend(free.and_then(|(number, block)| Some((*number, block.open().ok()?))));
@@ -53,37 +61,68 @@ impl Keeper {
         leased
     }
 
-    pub(super) fn settle(&mut self, blocks: &[u64], spent: &[(String, u64)], dead: &[DeadLetter]) {
-        if let (false, Some(file)) = (dead.is_empty(), &self.dead_letters) {
-            let at = rfc3339(i64::try_from(unix(SystemTime::now())).unwrap_or(i64::MAX));
-            let path = file.path().display();
-            if let Err(error) = file.write(dead, &at) {
-                self.findings.found(
-                    Topic::Spool,
-                    format!("dead letters cannot be written to {path}: {error}; the events stay in the spool: make room on the disk"),
-                );
-                self.leased.retain(|number, _| !blocks.contains(number));
-                return;
-            }
-            self.facts.dead_letters += dead.len() as u64;
-            let count = self.facts.dead_letters;
-            let reason = dead.first().map_or("", |letter| letter.reason.as_str());
-            self.findings.found(
-                Topic::Usage,
-                format!("the Cloud will not accept {count} usage events since the start, they are in {path}: {reason}"),
-            );
+    pub(super) fn settle(&mut self, settled: Settled) {
+        if !self.write_dead(&settled.dead) {
+            // Not sent again meanwhile: the Cloud has all but the dead of them.
+            self.unsettled.push(settled);
+            return;
         }
-        for number in blocks {
-            let events = self.leased.remove(number).unwrap_or_default();
-            if self.staged.remove(*number).is_none() {
-                self.staged.removed.insert(*number);
+        for number in settled.blocks {
+            let events = self.leased.remove(&number).unwrap_or_default();
+            if self.staged.remove(number).is_none() {
                 self.going += events;
             }
+            // One that was sent from memory may be on disk all the same, by a commit that seemed to have failed.
+            self.staged.removed.insert(number);
+            self.oldest = self.oldest.filter(|(oldest, _)| *oldest != number);
         }
-        for (key, nano_usd) in spent {
+        for (key, nano_usd) in &settled.spent {
             self.staged.spend(key, -i128::from(*nano_usd));
         }
         self.touch();
+    }
+
+    /// Tries again to write dead letters, once in a while and at the end.
+    pub(super) fn settle_again(&mut self, now: Instant, is_end: bool) {
+        if self.unsettled.is_empty() || !is_end && now < self.settled_at + IDLE {
+            return;
+        }
+        self.settled_at = now;
+        // One tells whether the rest is worth trying.
+        while let Some(settled) = self.unsettled.pop() {
+            let before = self.unsettled.len();
+            self.settle(settled);
+            if self.unsettled.len() > before {
+                return;
+            }
+        }
+        let is_ours = |text: &str| text.starts_with(NO_DEAD_LETTERS);
+        let list = self.findings.list();
+        if list.iter().any(|(topic, it)| *topic == Topic::Spool && is_ours(&it.text)) {
+            self.findings.settled(Topic::Spool);
+        }
+    }
+
+    /// Writes dead letters. False if they cannot be.
+    fn write_dead(&mut self, dead: &[DeadLetter]) -> bool {
+        let (false, Some(file)) = (dead.is_empty(), &self.dead_letters) else { return true };
+        let at = rfc3339(i64::try_from(unix(SystemTime::now())).unwrap_or(i64::MAX));
+        let path = file.path().display();
+        if let Err(error) = file.write(dead, &at) {
+            self.findings.found(
+                Topic::Spool,
+                format!("{NO_DEAD_LETTERS} to {path}: {error}; the events stay in the spool: make room on the disk"),
+            );
+            return false;
+        }
+        self.facts.dead_letters += dead.len() as u64;
+        let count = self.facts.dead_letters;
+        let reason = dead.first().map_or("", |letter| letter.reason.as_str());
+        self.findings.found(
+            Topic::Usage,
+            format!("the Cloud will not accept {count} usage events since the start, they are in {path}: {reason}"),
+        );
+        true
     }
 
     /// Tells how the spool stands.
@@ -94,9 +133,11 @@ impl Keeper {
         self.facts.waiting = there.saturating_add(self.staged.events());
         // What is only in memory is sent from there if the disk is away, else after the commit.
         let is_away = self.disk.as_ref().is_some_and(|disk| !disk.is_open());
-        let sendable = if is_away { self.staged.events() } else { there };
+        let in_memory = || self.staged.sendable().map(|(_, block)| u64::from(block.events)).sum();
+        let sendable = if is_away { in_memory() } else { there };
         self.facts.free = sendable.saturating_sub(leased);
-        self.facts.folded = self.counts.folded;
+        self.facts.folded = self.counts.folded.saturating_add(self.staged.folded());
+        self.facts.unwritten = self.staged.events().saturating_add(self.staged.folded());
         self.facts.bytes = self.counts.bytes.saturating_add(self.staged.bytes());
         self.facts.live_rings = self.rings.live();
         self.facts.oldest = self.oldest();

@@ -84,7 +84,9 @@ fn cost(account: &Account, tokens: Tokens) -> f64 {
         ModelKind::Direct(direct) => direct.cost,
         ModelKind::Routing | ModelKind::Ensemble | ModelKind::Semantic => None,
     });
-    cost.map_or(0.0, |cost| cost.of(tokens.usage.prompt, tokens.usage.completion))
+    let cost = cost.map_or(0.0, |cost| cost.of(tokens.usage.prompt, tokens.usage.completion));
+    // A price without measure: no infinite sum can be told.
+    cost.min(f64::MAX)
 }
 
 /// RFC 3339, in UTC.
