@@ -6,11 +6,15 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use bincode::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
 use crate::memory::{self, MemoryReader};
+
+/// The longest that a request waits for the first verdict of its key. The supervisor decides well before.
+pub const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a caller key may spend more.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -185,6 +185,39 @@ async fn decisions_outlive_a_kill_and_their_age_goes_on() {
 }
 
 #[tokio::test]
+async fn the_first_answer_after_a_restart_is_that_of_the_last_decision_although_every_call_hangs() {
+    let upstream = upstream().await;
+    let cloud = Cloud::start(&keys(&upstream)).await;
+    let state = tempfile::tempdir().unwrap();
+    let mut first = over(&cloud, state.path()).start().await;
+    decided(&first, 5).await;
+    cloud.delay(CHECK, Duration::from_secs(30)).await;
+    first.signal(Signal::SIGKILL);
+    first.end().await;
+    drop(first);
+
+    let allowing = || over(&cloud, state.path()).env("AISIX_MANAGED__BUDGET_UNKNOWN", "allow");
+    // Until the "no" is older than one that is asked for again.
+    let since = Instant::now();
+    wait::until("ten seconds have passed", async || {
+        let age = since.elapsed();
+        if age > Duration::from_secs(10) { Ok(()) } else { Err(format!("{age:?}")) }
+    })
+    .await;
+    let mut second = allowing().start().await;
+    assert_eq!(told(&second.caller_with("sk-denied")).await, (429, "enough".to_owned()));
+    second.signal(Signal::SIGKILL);
+    second.end().await;
+    drop(second);
+
+    let third = stale_after(1)(allowing()).start().await;
+    assert_eq!(told(&third.caller_with("sk-open")).await, (200, String::new()));
+    assert_eq!(told(&third.caller_with("sk-closed")).await, (429, FAIL_CLOSED.to_owned()));
+    assert_eq!(told(&third.caller_with("sk-sticky")).await, (429, STALE.to_owned()));
+    cloud.heal().await;
+}
+
+#[tokio::test]
 async fn a_key_that_nobody_has_decided_about_is_decided_as_configured() {
     for (policy, expected) in [("deny", (429, NO_DECISION)), ("allow", (200, ""))] {
         let upstream = upstream().await;

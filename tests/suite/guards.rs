@@ -123,6 +123,27 @@ async fn a_guarded_model_refuses_and_others_serve_until_the_attachment_is_gone()
 }
 
 #[tokio::test]
+async fn a_guardrail_of_a_kind_that_nobody_knows_is_rejected_and_guards_what_it_is_attached_to() {
+    let world = Guarded::start().await;
+    let newer = json!({"name": "mind", "kind": "telepathy"});
+    world
+        .etcd
+        .put_together(&[
+            (key("guardrails", "g-1"), newer),
+            (key("guardrail_attachments", "a-1"), attachment("model", Some("m-split"))),
+        ])
+        .await;
+    world.answered(ONE, "split", 501).await;
+    let message = not_implemented(world.caller(ONE).ask("split", "hello").await).await;
+    assert!(message.contains("guardrail 'mind' (telepathy)"), "{message}");
+    world.answered(ONE, "small-1", 200).await;
+    let status = world.gateway.status_config().await;
+    assert_eq!(status["rejected"].as_array().map(Vec::len), Some(1), "{status}");
+    world.etcd.delete(&key("guardrails", "g-1")).await;
+    world.answered(ONE, "split", 200).await;
+}
+
+#[tokio::test]
 async fn a_policy_of_a_team_refuses_that_team_and_no_other() {
     let world = Guarded::start().await;
     let policy = json!({"name": "few", "scope": "team", "scope_ref": "t-1", "window": "minute", "max_requests": 5});

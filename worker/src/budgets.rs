@@ -9,12 +9,10 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use shared::budget::{Denial, Verdict};
+use shared::budget::{Denial, Verdict, WAIT_MAX};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// The longest that a request waits for the first verdict of its key.
-const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a key in use is not told again.
 const TOLD_FOR: Duration = Duration::from_secs(1);
 /// After so long, a use is a first use again.

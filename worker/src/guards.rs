@@ -178,6 +178,12 @@ impl<'a> Guarded<'a> {
             (Dimension::Member, _) => known(self.caller.user_id.as_deref()),
             (Dimension::ApiKey, _) => Value::Is(&self.caller.id),
             (Dimension::Model, ModelKind::Direct(_)) => Value::Is(&self.model.id),
+            // A wildcard is called by many names.
+            (Dimension::ModelName, ModelKind::Direct(_))
+                if self.model.display_name.contains('*') =>
+            {
+                Value::Unknown
+            }
             (Dimension::ModelName, ModelKind::Direct(_)) => Value::Is(&self.model.display_name),
             (Dimension::Provider, ModelKind::Direct(direct)) => Value::Is(&direct.provider),
             // Also that of the member which is chosen later.

@@ -138,11 +138,26 @@ fn fetch(urls: &[String], prefix: &str) -> Result<Entries, ExportError> {
                     let entries = loaded.entries.into_iter();
                     return Ok(entries.map(|entry| (entry.key, entry.value)).collect());
                 }
-                Err(error) => reason = error,
+                Err(error) => reason = error.replace(url, &without_credentials(url)),
             }
         }
     }
+    let urls: Vec<_> = urls.iter().map(|url| without_credentials(url)).collect();
     Err(ExportError::Etcd { urls: urls.join(", "), reason })
+}
+
+/// The URL without what stands before its host.
+fn without_credentials(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    // A password may hold what ends an authority: then all of it is left out.
+    let host = match (authority.rfind('@'), path.rfind('@')) {
+        (_, Some(at)) => path.get(at + 1..).unwrap_or_default().to_owned(),
+        (Some(at), None) => format!("{}{path}", authority.get(at + 1..).unwrap_or_default()),
+        (None, None) => return url.to_owned(),
+    };
+    if scheme.is_empty() { host } else { format!("{scheme}://{host}") }
 }
 
 /// The file is its owner's alone, also where it was there before.
@@ -158,4 +173,21 @@ fn write(path: Option<&Path>, text: &str) -> Result<(), ExportError> {
         file.write_all(text.as_bytes())
     };
     open().map_err(|source| ExportError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_told_without_its_credentials() {
+        for (url, told) in [
+            ("http://root:pass@e:2379/x", "http://e:2379/x"),
+            ("http://root:p/a@ss@e:2379", "http://e:2379"),
+            ("root:pass@e:2379", "e:2379"),
+            ("http://e:2379", "http://e:2379"),
+        ] {
+            assert_eq!(without_credentials(url), told);
+        }
+    }
 }

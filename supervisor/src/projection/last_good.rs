@@ -1,7 +1,8 @@
 //! The documents of the store, each with the last good form of it.
 //!
 //! A put that cannot be taken leaves the older good document served ("stale") until a good one comes or the key is
-//! deleted; it affects no other document. Pure: time is passed in. One put costs the same however large the set is.
+//! deleted; it affects no other document. One that guards traffic in a way that this build does not know, with nothing older to
+//! serve, is rejected and guards all the same. Pure: time is passed in. One put costs the same however large the set is.
 
 mod keep;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use shared::codec::{self, VALUE_BYTES_MAX};
-use shared::resource::Kind;
+use shared::resource::{Kind, Resource};
 use shared::secret::Secret;
 use shared::update::Change;
 
@@ -52,6 +53,8 @@ struct Entry {
     observed: Text,
     served: Option<Served>,
     rejection: Option<Rejection>,
+    /// It is not taken because it is newer than this build, nothing is served for it, and workers guard what it would.
+    guard: Option<DocumentKind>,
 }
 
 struct Served {
@@ -135,7 +138,13 @@ impl LastGood {
             .and_then(|document| read(&self.prefix, &key, document, observed.expose().len()));
         let (entry, step) = match read {
             Ok((kind, document)) => self.take(&key, kind, document, observed, before),
-            Err(refusal) => refuse(refusal, observed, before, now),
+            Err(refusal) => {
+                let was = before.as_ref().and_then(|before| before.guard);
+                let is_same = before.as_ref().is_some_and(|before| before.observed == observed);
+                let (mut entry, mut step) = refuse(refusal, observed, before, now);
+                (entry.guard, step.change) = self.guard(&key, &entry, was, is_same);
+                (entry, step)
+            }
         };
         self.unkept.insert(key.clone());
         self.insert(key, entry, step.known);
@@ -166,10 +175,13 @@ impl LastGood {
             self.served_changes += 1;
             self.served_chain.changed(key);
         }
+        let guard = before.as_ref().and_then(|before| before.guard);
+        guard.into_iter().for_each(|kind| self.uncount_guard(kind));
         let before = before.and_then(|before| before.served);
         if let Some(served) = &before {
             self.uncount(served);
         }
+        let was_told = guard.is_some() || before.is_some_and(|before| before.in_force);
         let Document { resource, name, fields } = document;
         let served = Served { kind, older: None, in_force: resource.is_some(), name, fields };
         self.count(&served);
@@ -177,10 +189,43 @@ impl LastGood {
             _ if unchanged => None,
             Some(resource) => Some(Change::Put(Box::new(resource))),
             // Switched off.
-            None => before.filter(|before| before.in_force).and_then(|_| self.deleted(key, kind)),
+            None if was_told => self.deleted(key, kind),
+            None => None,
         };
-        let entry = Entry { observed, served: Some(served), rejection: None };
+        let entry = Entry { observed, served: Some(served), rejection: None, guard: None };
         (entry, Step { change, ..Step::default() })
+    }
+
+    /// What follows for workers from a document that was not taken. `was`: the one before it, the same one if `is_same`,
+    /// guarded although it was not taken.
+    fn guard(
+        &mut self,
+        key: &[u8],
+        entry: &Entry,
+        was: Option<DocumentKind>,
+        is_same: bool,
+    ) -> (Option<DocumentKind>, Option<Change>) {
+        let rejection = entry.rejection.as_ref().map(|rejection| rejection.refusal.kind);
+        if was.is_some() && rejection == Some(RefusalKind::NonJson) {
+            // It says nothing, also not that there is nothing to guard any more.
+            return (was, None);
+        }
+        was.into_iter().for_each(|kind| self.uncount_guard(kind));
+        let guard = if entry.served.is_none() { self.newer(key, &entry.observed) } else { None };
+        match guard {
+            Some((kind, resource)) => {
+                *self.guards.entry(kind.name).or_default() += 1;
+                let is_told = is_same && was.is_some();
+                (Some(kind), (!is_told).then(|| Change::Put(Box::new(resource))))
+            }
+            None => (None, was.and_then(|kind| self.deleted(key, kind))),
+        }
+    }
+
+    fn newer(&self, key: &[u8], text: &Text) -> Option<(DocumentKind, Resource)> {
+        let (kind, id) = key::parse(&self.prefix, key).ok()?;
+        let value = serde_json::from_slice(text.expose()).ok()?;
+        Some((kind, document::guard(kind, id, &value)?))
     }
 
     /// There is no document at `key` any more.
@@ -190,6 +235,10 @@ impl LastGood {
         self.observed_chain.changed(key);
         self.rejection_changes += u64::from(self.rejected.remove(key));
         self.unkept.insert(key.to_vec());
+        if let Some(kind) = entry.guard {
+            self.uncount_guard(kind);
+            return Step { change: self.deleted(key, kind), ..Step::default() };
+        }
         let Some(served) = entry.served else { return Step::default() };
         self.served_changes += 1;
         self.served_chain.changed(key);
@@ -235,9 +284,13 @@ impl LastGood {
         if let Some(name) = &served.name {
             self.names.remove(kind, name);
         }
-        if served.is_guard()
-            && let Some(count) = self.guards.get_mut(kind)
-        {
+        if served.is_guard() {
+            self.uncount_guard(served.kind);
+        }
+    }
+
+    fn uncount_guard(&mut self, kind: DocumentKind) {
+        if let Some(count) = self.guards.get_mut(kind.name) {
             *count = count.saturating_sub(1);
         }
     }
@@ -386,7 +439,7 @@ fn refuse(
     let known = earlier.as_ref().is_some_and(|earlier| earlier.refusal == refusal);
     let first_seen = earlier.map_or(now, |earlier| earlier.first_seen);
     let rejection = Rejection { refusal: refusal.clone(), first_seen, last_seen: now, stale_since };
-    let entry = Entry { observed, served, rejection: Some(rejection) };
+    let entry = Entry { observed, served, rejection: Some(rejection), guard: None };
     (entry, Step { change: None, refused: Some(refusal), known })
 }
 

@@ -202,6 +202,8 @@ impl State {
                 Event::Put(key, value) => (key.clone(), self.documents.put(key, value, now)),
             };
             let Step { change, refused, known } = step;
+            // One that is not taken may guard all the same.
+            accepted |= change.is_some();
             changes.extend(change);
             match refused {
                 None => accepted = true,

@@ -16,6 +16,9 @@ use super::key::{Effect, KEYS, Key, Kind};
 use super::text;
 use super::value::{Object, Value};
 
+/// As good as for ever, and no moment so long from now is beyond what a clock can say.
+const LONGEST: Duration = Duration::from_secs(1_000 * 366 * 86_400);
+
 /// Every key that has a value.
 pub struct Raw(BTreeMap<&'static str, Entry>);
 
@@ -177,9 +180,9 @@ impl Raw {
         }
     }
 
-    /// A time in seconds; absent = 0.
+    /// A time in seconds; absent = 0, and at most [`LONGEST`].
     pub fn seconds(&self, key: &'static str) -> Duration {
-        Duration::from_secs(self.integer(key).unwrap_or_default())
+        Duration::from_secs(self.integer(key).unwrap_or_default()).min(LONGEST)
     }
 
     /// A time limit in seconds; 0 = `None`.

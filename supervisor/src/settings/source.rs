@@ -18,9 +18,6 @@ use crate::pem;
 /// Shortest and longest time between heartbeats; others are clamped. As published.
 const HEARTBEAT_SECS: (u64, u64) = (5, 300);
 
-/// Longer than this, the age of a budget decision is no limit: a thousand years.
-const STALE_LONGEST: Duration = Duration::from_secs(1_000 * 366 * 86_400);
-
 /// Where resources come from.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -215,7 +212,7 @@ fn at_root(endpoint: Endpoint) -> Result<Endpoint, String> {
 }
 
 fn budgets(raw: &Raw) -> Rules {
-    let stale_max = raw.seconds("managed.budget_stale_max_secs").min(STALE_LONGEST).as_millis();
+    let stale_max = raw.seconds("managed.budget_stale_max_secs").as_millis();
     Rules {
         stale_max: Moment::try_from(stale_max).unwrap_or(Moment::MAX),
         unknown_allowed: raw.text("managed.budget_unknown") == Some("allow"),
@@ -298,8 +295,15 @@ impl EtcdTls {
 
 fn user(raw: &Raw, environment: &Environment) -> Result<Option<(String, Secret<String>)>, Problem> {
     const VARIABLE: &str = "etcd.password_env";
-    let (Some(user), Some(variable)) = (raw.text("etcd.user"), raw.text(VARIABLE)) else {
-        return Ok(None);
+    let (user, variable) = match (raw.text("etcd.user"), raw.text(VARIABLE)) {
+        (Some(user), Some(variable)) => (user, variable),
+        (None, None) => return Ok(None),
+        _ => {
+            return Err(Problem::Together(
+                "etcd.user and etcd.password_env belong together: set both, or neither for an etcd without users"
+                    .to_owned(),
+            ));
+        }
     };
     let password = environment
         .iter()

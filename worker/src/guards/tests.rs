@@ -142,3 +142,12 @@ fn conditions_are_tried_as_far_as_they_are_understood() {
         assert_eq!(found.is_some(), guarded, "{conditions_of:?} by {group_by:?}");
     }
 }
+
+#[test]
+fn a_wildcard_model_may_be_called_by_any_name_that_a_policy_counts() {
+    let guards = conditions(vec![is(Dimension::ModelName, "gpt-4o")], Vec::new());
+    let caller = caller("k-1", None, None);
+    let find = |name| guards.find(Guarded { model: &model("m", name, "openai"), caller: &caller });
+    assert!(find("gpt-*").is_some());
+    assert_eq!(find("gpt-4"), None);
+}

@@ -8,6 +8,8 @@ use shared::budget::Denial;
 
 /// Longest text that is taken over, in characters.
 const TEXT_CHARS_MAX: usize = 2048;
+/// What may be spent, in dollars, between two answers that say yes although nothing is left.
+const LEAST: f64 = 0.01;
 /// What a caller is told where the Cloud says no without a word.
 const NO_REASON: &str = "budget exceeded";
 
@@ -131,11 +133,13 @@ impl Decision {
         }
     }
 
-    /// How much may be spent until the next decision; `None` = as much as comes. A budget of which nothing is left while
-    /// the Cloud still says yes is one that does not bind.
+    /// How much may be spent until the next decision; `None` = as much as comes. Where nothing is left and the Cloud still
+    /// says yes, a budget with a limit leaves [`LEAST`], and one without does not bind.
     pub fn allowance(&self) -> Option<f64> {
         let difference = || Some(self.budget.limit? - self.budget.spent?);
-        self.budget.remaining.or_else(difference).filter(|left| *left > 0.0)
+        let left = self.budget.remaining.or_else(difference)?;
+        let has_limit = self.budget.limit.is_some_and(|limit| limit > 0.0);
+        if left > 0.0 { Some(left) } else { has_limit.then_some(LEAST) }
     }
 
     /// What the caller is told when what was spent here since has used up the allowance.
@@ -257,12 +261,21 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_with_nothing_left_that_allows_does_not_bind() {
+    fn a_budget_with_nothing_left_that_allows_leaves_a_cent_and_without_a_limit_does_not_bind() {
         let with =
             |remaining: f64| read(json!({"allow": true, "budget": {"remaining_usd": remaining}}));
         assert_eq!(with(0.0).allowance(), None);
         assert_eq!(with(-3.0).allowance(), None);
         assert_eq!(with(0.5).allowance(), Some(0.5));
+        for amounts in [
+            json!({"limit_usd": 5, "remaining_usd": 0}),
+            json!({"limit_usd": 5, "remaining_usd": "-3"}),
+            json!({"limit_usd": 5, "spent_usd": 5}),
+        ] {
+            assert_eq!(read(json!({"allow": true, "budget": amounts})).allowance(), Some(LEAST));
+        }
+        let unlimited = json!({"limit_usd": 0, "spent_usd": 5});
+        assert_eq!(read(json!({"allow": true, "budget": unlimited})).allowance(), None);
         let denial = read(json!({"allow": true,
             "budget": {"limit_usd": 2, "spent_usd": 1.5, "remaining_usd": 0.5}}));
         let denial = denial.used_up();

@@ -41,7 +41,7 @@ pub struct Status {
 impl Budgets {
     /// For the status page.
     pub fn status(&self) -> Status {
-        let now = self.0.clock.now();
+        let (now, ahead) = (self.0.clock.now(), self.0.clock.ahead());
         let table = self.table();
         let mut status = Status {
             keys: 0,
@@ -53,7 +53,7 @@ impl Budgets {
             refused: table.refused().map_or(0, |(_, _, count)| count),
             calls: table.calls().made,
             failed_calls: table.calls().failed,
-            last_decision_at: table.calls().decided_at.map(|at| rfc3339(at / 1_000)),
+            last_decision_at: table.calls().decided_at.map(|at| rfc3339((at + ahead) / 1_000)),
             oldest_in_use_seconds: oldest(table.keys().map(|(_, key)| key), now),
             error: table.calls().reason.clone(),
         };

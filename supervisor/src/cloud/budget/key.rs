@@ -1,14 +1,17 @@
 //! One caller key: the latest decision, what was spent since, and what follows from both. Pure: time is passed in.
 //!
 //! ```text
-//! decision, younger than the stale limit        the decision; no, once the allowance is used up
-//!   a no that nobody has confirmed for 10 s     asked again before it is given out
-//! decision, older                               while the Cloud gives no other: its fail mode
-//! none                                          while the Cloud gives none: as configured for unknown keys
+//! decision, younger than the stale limit   the decision; no, once the allowance is used up
+//! decision, older                          its fail mode
+//! none                                     once the Cloud gives none: as configured for unknown keys
 //! ```
-//! The Cloud "gives none" once a call has failed, or nothing has come of one for a second.
+//! The Cloud "gives none" once a call has failed, or nothing has come of one in [`DECIDED_WITHIN`].
+//!
+//! A request of a key with a decision waits for nothing, with one exception: while the Cloud answers, a key that would be
+//! refused only for the age of its decision is asked for first, within [`DECIDED_WITHIN`]. That is rare, because a
+//! decision is asked for anew before it comes to that, whether the key is used or not.
 
-use shared::budget::{Denial, Verdict};
+use shared::budget::{Denial, Verdict, WAIT_MAX};
 
 use super::decision::{Decision, FailMode};
 
@@ -21,10 +24,12 @@ pub const FRESH: Moment = 5_000;
 const REFRESH_AT: Moment = 4_000;
 /// A key is in use for so long after a request.
 pub const USE_LASTS: Moment = 10_000;
-/// A "no" is given out for so long without being confirmed.
+/// A "no" of that age is asked for again before others: the caller may have been given more.
 const NO_LASTS: Moment = 10_000;
-/// A key without a decision is decided by then.
-const DECIDED_WITHIN: Moment = 1_000;
+/// A key without a decision is decided by then: before the worker stops waiting, which began to wait earlier.
+pub const DECIDED_WITHIN: Moment = WAIT_MAX.as_millis() as Moment * 3 / 4;
+/// A decision that nobody uses is asked for anew so long before it is too old, or at half of its time.
+const AHEAD: Moment = 60_000;
 /// Pauses after failed calls for a key in use, and for one that is not.
 const PAUSE_IN_USE: (Moment, Moment) = (500, 4_000);
 const PAUSE_IDLE: (Moment, Moment) = (2_000, 60_000);
@@ -40,6 +45,17 @@ pub struct Rules {
     pub stale_max: Moment,
     /// Keys that nothing is known of may spend.
     pub unknown_allowed: bool,
+}
+
+/// How the Cloud is, as calls for any keys tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// It answers in time, or nothing is known yet.
+    Well,
+    /// The latest call failed, or nothing has come in time.
+    Doubtful,
+    /// It does not answer at all.
+    Away,
 }
 
 /// How urgent a question is; the first goes first.
@@ -111,6 +127,17 @@ impl Rules {
     pub fn unknown(&self) -> Verdict {
         if self.unknown_allowed { Verdict::Allow } else { deny(Denial::because(NO_DECISION)) }
     }
+
+    /// The age at which a decision counts no more while the Cloud answers.
+    fn lapses_at(&self) -> Moment {
+        self.stale_max.max(FRESH)
+    }
+
+    /// The age at which a decision is asked for anew that nobody uses.
+    fn ahead(&self) -> Moment {
+        let lapses_at = self.lapses_at();
+        (lapses_at - AHEAD).max(lapses_at / 2).max(REFRESH_AT)
+    }
 }
 
 impl Spend {
@@ -122,20 +149,21 @@ impl Spend {
 
 impl Key {
     /// What applies now; `None` = a request waits for the answer of the Cloud.
-    pub fn verdict(&self, rules: &Rules, now: Moment) -> Option<Verdict> {
+    pub fn verdict(&self, rules: &Rules, cloud: Cloud, now: Moment) -> Option<Verdict> {
         let unanswered = self.is_unanswered(now);
-        let Some(answer) = &self.answer else { return unanswered.then(|| rules.unknown()) };
+        let Some(answer) = &self.answer else {
+            return (unanswered || cloud == Cloud::Away).then(|| rules.unknown());
+        };
         let age = now - answer.at;
         if age < rules.stale_max || (!unanswered && age < FRESH) {
-            let verdict = self.by_decision(&answer.decision);
-            let may_have_changed = verdict != Verdict::Allow && age >= NO_LASTS && !unanswered;
-            return (!may_have_changed).then_some(verdict);
+            return Some(self.by_decision(&answer.decision));
         }
-        unanswered.then(|| match answer.decision.fail_mode {
-            FailMode::Open => Verdict::Allow,
-            FailMode::Closed => deny(Denial::because(FAIL_CLOSED)),
-            FailMode::Sticky => deny(Denial::because(STALE)),
-        })
+        match answer.decision.fail_mode {
+            FailMode::Open => Some(Verdict::Allow),
+            FailMode::Closed | FailMode::Sticky if cloud == Cloud::Well && !unanswered => None,
+            FailMode::Closed => Some(deny(Denial::because(FAIL_CLOSED))),
+            FailMode::Sticky => Some(deny(Denial::because(STALE))),
+        }
     }
 
     fn by_decision(&self, decision: &Decision) -> Verdict {
@@ -168,20 +196,21 @@ impl Key {
         if self.asked_at.is_some() {
             return None;
         }
+        let Some(answer) = &self.answer else {
+            let class = if self.is_in_use(now) { Class::Waiting } else { Class::Idle };
+            let is_due = self.is_in_use(now) || !self.is_confirmed;
+            return is_due.then_some((self.retry_at, class));
+        };
         if !self.is_in_use(now) {
-            return (!self.is_confirmed).then_some((self.retry_at, Class::Idle));
+            let at = if self.is_confirmed { answer.at + rules.ahead() } else { self.retry_at };
+            return Some((self.retry_at.max(at), Class::Idle));
         }
-        let undecided = self.is_urgent
-            || self
-                .answer
-                .as_ref()
-                .is_none_or(|answer| now - answer.at >= rules.stale_max.max(FRESH))
-            || self.verdict(rules, now).is_none();
-        match &self.answer {
-            Some(answer) if !undecided => {
-                Some((self.retry_at.max(answer.at + REFRESH_AT), Class::InUse))
-            }
-            _ => Some((self.retry_at, Class::Waiting)),
+        let age = now - answer.at;
+        let is_old_no = age >= NO_LASTS && self.by_decision(&answer.decision) != Verdict::Allow;
+        if self.is_urgent || is_old_no || age >= rules.lapses_at() {
+            Some((self.retry_at, Class::Waiting))
+        } else {
+            Some((self.retry_at.max(answer.at + REFRESH_AT), Class::InUse))
         }
     }
 
@@ -203,10 +232,10 @@ impl Key {
     }
 
     /// Requests have needed it.
-    pub fn used(&mut self, count: u32, rules: &Rules, now: Moment) {
+    pub fn used(&mut self, count: u32, rules: &Rules, cloud: Cloud, now: Moment) {
         self.used_at = Some(now);
         self.uses = self.uses.saturating_add(u64::from(count));
-        if self.waiting_since.is_none() && self.verdict(rules, now).is_none() {
+        if self.waiting_since.is_none() && self.verdict(rules, cloud, now).is_none() {
             self.waiting_since = Some(now);
             // That earlier attempts failed is no reason to let a request wait longer.
             self.retry_at = self.retry_at.min(now);
@@ -266,6 +295,12 @@ impl Key {
         if self.asked_at.is_some_and(|asked_at| at >= asked_at) {
             self.spend.since_question += cost;
         }
+    }
+
+    /// Whether what applies depends on how the Cloud is.
+    pub fn depends_on_cloud(&self, rules: &Rules, now: Moment) -> bool {
+        let is_old = |answer: &Answer| now - answer.at >= rules.stale_max;
+        self.is_unanswered(now) || self.answer.as_ref().is_none_or(is_old)
     }
 
     /// Whether it has spent what the latest decision left.

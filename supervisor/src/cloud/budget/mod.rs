@@ -115,7 +115,8 @@ impl Budgets {
 
     /// Hands everything that is not kept yet to the store.
     pub fn keep(&self) {
-        let unkept = self.table().take_unkept(true, self.0.clock.now());
+        let clock = &self.0.clock;
+        let unkept = self.table().take_unkept(true, clock.now(), clock.ahead());
         if !unkept.is_empty() {
             self.0.store.store(unkept);
         }
@@ -164,8 +165,7 @@ impl SpendSink for Budgets {
 
 impl Clock {
     fn start() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started_at = Moment::try_from(since.as_millis()).unwrap_or(Moment::MAX / 2);
+        let started_at = wall();
         Self { started: Instant::now(), started_at }
     }
 
@@ -173,8 +173,18 @@ impl Clock {
         self.of(Instant::now())
     }
 
+    /// By how much the clock on the wall is ahead by now: it may have been set since the start.
+    fn ahead(&self) -> Moment {
+        wall() - self.now()
+    }
+
     fn of(&self, at: Instant) -> Moment {
         let since = at.saturating_duration_since(self.started).as_millis();
         self.started_at + Moment::try_from(since).unwrap_or(Moment::MAX / 4)
     }
+}
+
+fn wall() -> Moment {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment::try_from(since.as_millis()).unwrap_or(Moment::MAX / 2)
 }

@@ -25,6 +25,8 @@ const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(8);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The loop looks around at least so often while connections are open.
 const LOOK_EVERY: Moment = 2_000;
+/// A step of the clock on the wall that makes kept decisions older or younger than they are.
+const CLOCK_STEP: Moment = 1_000;
 
 /// Asks until it is dropped.
 pub(super) async fn run(budgets: Budgets, session: impl Fn() -> Session, findings: Findings) {
@@ -33,6 +35,7 @@ pub(super) async fn run(budgets: Budgets, session: impl Fn() -> Session, finding
     let mut calls = FuturesUnordered::new();
     let mut keep_at = common.clock.now();
     let mut report = Report::default();
+    let mut kept_ahead = common.clock.ahead();
     loop {
         let now = common.clock.now();
         idle.retain(|(_, since)| since.elapsed() < CONNECTION_IDLE_MAX);
@@ -44,9 +47,14 @@ pub(super) async fn run(budgets: Budgets, session: impl Fn() -> Session, finding
                 calls.push(call(session, id));
             }
             report.tell(&table, &common.rules, &findings);
+            let ahead = common.clock.ahead();
+            if (ahead - kept_ahead).abs() >= CLOCK_STEP {
+                kept_ahead = ahead;
+                table.keep_all();
+            }
             if now >= keep_at && table.has_unkept() {
                 keep_at = now + KEEP_EVERY;
-                let unkept = table.take_unkept(false, now);
+                let unkept = table.take_unkept(false, now, ahead);
                 if !unkept.is_empty() {
                     common.store.store(unkept);
                 }

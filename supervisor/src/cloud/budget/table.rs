@@ -3,7 +3,7 @@
 //!
 //! 1. Only keys of the projection take memory: what a worker says of others is passed over.
 //! 2. Workers are told what differs from what they were told before, and nothing else.
-//! 3. A key costs work when something happens to it, not because it is there.
+//! 3. A key costs work when something happens to it; because it is there, only one call per stale limit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use shared::update::Change;
 use super::calls::{Calls, Outcome};
 use super::decision::FailMode;
 use super::kept::{self, Kept};
-use super::key::{Answer, Key, Moment, Rules};
+use super::key::{Answer, Cloud, Key, Moment, Rules};
 use super::schedule::Schedule;
 
 /// What did not change what a key may do is kept at most once in so long.
@@ -142,9 +142,9 @@ impl Table {
         for (id, count) in keys {
             let Some((id, _)) = self.rows.get_key_value(id.as_str()) else { continue };
             let id = Arc::clone(id);
-            let rules = self.rules;
+            let (rules, cloud) = (self.rules, self.calls.cloud(now));
             if let Some(row) = self.rows.get_mut(&id) {
-                row.key.used(*count, &rules, now);
+                row.key.used(*count, &rules, cloud, now);
             }
             self.touch(&id, now);
         }
@@ -192,8 +192,8 @@ impl Table {
 
     /// The next key to ask the Cloud for; it counts as being asked for from now on.
     pub fn next(&mut self, now: Moment) -> Option<Arc<str>> {
-        let id = self.schedule.next(self.is_away(), now)?;
-        self.calls.made += 1;
+        let id = self.schedule.next(self.calls.is_vain(), now)?;
+        self.calls.begin(now);
         if let Some(row) = self.rows.get_mut(&id) {
             row.key.asked(now);
         }
@@ -204,12 +204,13 @@ impl Table {
     /// The call that [`Table::next`] asked for is over.
     pub fn done(&mut self, id: &Arc<str>, outcome: Outcome, now: Moment, chance: f64) {
         self.schedule.done();
-        let was_away = self.is_away();
-        self.calls.note(&outcome, now);
+        let was_well = self.calls.cloud(now) == Cloud::Well;
+        let asked_at = self.rows.get(id).and_then(|row| row.key.asked_at);
+        self.calls.note(&outcome, asked_at, now);
         if let Outcome::Away(_, Some(pause)) = &outcome {
             self.schedule.pause(now + pause);
         }
-        if was_away && !self.is_away() {
+        if !was_well && self.calls.cloud(now) == Cloud::Well {
             self.look_again(now);
         }
         let Some(row) = self.rows.get_mut(id) else { return };
@@ -233,7 +234,7 @@ impl Table {
     /// The Cloud is back: keys that were decided without it are asked for at their next use.
     fn look_again(&mut self, now: Moment) {
         for (id, row) in &mut self.rows {
-            if row.key.is_unanswered(now) && row.alarm.is_none_or(|at| at > now) {
+            if row.key.depends_on_cloud(&self.rules, now) && row.alarm.is_none_or(|at| at > now) {
                 if let Some(at) = row.alarm.replace(now) {
                     self.alarms.remove(&(at, Arc::clone(id)));
                 }
@@ -263,10 +264,10 @@ impl Table {
 
     /// Something happened to a key: what follows from it is noted.
     fn touch(&mut self, id: &Arc<str>, now: Moment) {
-        let is_away = self.is_away();
+        let cloud = self.calls.cloud(now);
         let Some(row) = self.rows.get_mut(id) else { return };
-        row.key.settle(is_away, now);
-        let verdict = row.key.verdict(&self.rules, now);
+        row.key.settle(cloud == Cloud::Away, now);
+        let verdict = row.key.verdict(&self.rules, cloud, now);
         if verdict != row.key.told {
             row.key.told.clone_from(&verdict);
             self.untold.insert(Arc::clone(id), verdict.unwrap_or(Verdict::Forget));
@@ -311,8 +312,14 @@ impl Table {
         self.rows.iter().filter_map(|(id, row)| Some((&**id, row.key.told.as_ref()?))).collect()
     }
 
-    /// What is to be kept now: all that changed what a key may do, the rest from time to time, or `all` of it.
-    pub fn take_unkept(&mut self, all: bool, now: Moment) -> Vec<(String, Option<Vec<u8>>)> {
+    /// What is to be kept now: all that changed what a key may do, the rest from time to time, or `all` of it. `ahead` is by
+    /// how much the clock on the wall is ahead of ours.
+    pub fn take_unkept(
+        &mut self,
+        all: bool,
+        now: Moment,
+        ahead: Moment,
+    ) -> Vec<(String, Option<Vec<u8>>)> {
         let dropped = std::mem::take(&mut self.dropped);
         let mut changes: Vec<_> = dropped.iter().map(|id| (id.to_string(), None)).collect();
         let rows = &mut self.rows;
@@ -325,12 +332,19 @@ impl Table {
             });
             if due {
                 row.kept = Some((now, decision.allow, decision.fail_mode));
-                let bytes = kept::write(decision, *at, row.key.spend.since_answer);
+                let bytes =
+                    kept::write(decision, at.saturating_add(ahead), row.key.spend.since_answer);
                 changes.push((id.to_string(), Some(bytes)));
             }
             !due
         });
         changes
+    }
+
+    /// Every decision is to be kept anew, as after a change of the clock on the wall.
+    pub fn keep_all(&mut self) {
+        let decided = self.rows.iter().filter(|(_, row)| row.key.answer.is_some());
+        self.unkept.extend(decided.map(|(id, _)| Arc::clone(id)));
     }
 
     /// Whether something waits to be kept.

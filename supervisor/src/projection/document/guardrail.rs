@@ -188,6 +188,14 @@ pub fn guardrail(id: &str, value: &Value) -> Option<Resource> {
     })
 }
 
+/// A guardrail of a kind that this build does not know, if it decides.
+pub fn newer(id: &str, value: &Value) -> Option<Resource> {
+    let Tagged(tag, kinds) = &GUARDRAIL else { return None };
+    let kind = text(value, tag)?;
+    let is_known = kinds.iter().any(|(known, _)| *known == kind);
+    if is_known { None } else { guardrail(id, value) }
+}
+
 /// The attachment, if it is about requests that this build serves at all: MCP servers and passthrough routes are not.
 pub fn attachment(id: &str, value: &Value) -> Option<Resource> {
     let of = |name| text(value, name).map(str::to_owned);

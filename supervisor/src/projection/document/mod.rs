@@ -107,6 +107,15 @@ pub fn read(kind: DocumentKind, id: &str, value: Value) -> Result<Document, Refu
     }
 }
 
+/// What a document that was not taken, because it is newer than this build, asks to be guarded all the same.
+pub fn guard(kind: DocumentKind, id: &str, value: &Value) -> Option<Resource> {
+    match kind.served {
+        Some(Kind::Guardrail) => guardrail::newer(id, value),
+        Some(Kind::RateLimitPolicy) => policy::newer(id, value),
+        _ => None,
+    }
+}
+
 /// `value` as a `T`, and the fields that `T` does not know.
 fn read_as<T: DeserializeOwned>(value: Value) -> Result<(T, Vec<String>), Refusal> {
     let mut unknown = BTreeSet::new();

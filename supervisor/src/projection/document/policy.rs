@@ -6,42 +6,48 @@ use shared::resource::{Condition, Dimension, PolicyScope, RateLimitPolicy, Resou
 
 use super::shape::Rule::{Bool, Choice, Count32, Either, Like, List, Object};
 use super::shape::{
-    ANY_TEXT, COUNT, Field, POSITIVE, Rule, TEXT, TEXTS, field, has_any, needed, text,
+    ANY_TEXT, COUNT, Field, POSITIVE, Rule, TEXT, TEXTS, field, has_any, is_enabled, needed, text,
 };
 use super::{Refusal, schema_failed};
 
 const MANY: usize = usize::MAX;
 
+type Words = &'static [&'static str];
+const ACTIONS: Words = &["reject"];
+const GROUPS: Words = &["team", "member", "api_key", "model", "provider"];
+const SCOPES: Words = &["api_key", "model", "team", "member", "team_member"];
+const WINDOWS: Words = &["second", "minute", "hour", "day"];
+const DIMENSIONS: Words = &["team", "member", "api_key", "model", "model_name", "provider"];
+const OPERATORS: Words = &["==", "~=", "~~", "~*", "in", "has", ">", ">=", "<", "<=", "ipmatch"];
+const LOGICS: Words = &["and", "or"];
+
 /// A rate limit policy; [`extra`] has what its two forms exclude.
 pub static POLICY: Rule = Object(&[
     needed("name", TEXT),
-    field("action", Choice(&["reject"])),
+    field("action", Choice(ACTIONS)),
     field("conditions", List(0, MANY, &NODE)),
-    field("group_by", List(0, MANY, &Choice(&["team", "member", "api_key", "model", "provider"]))),
+    field("group_by", List(0, MANY, &Choice(GROUPS))),
     field("limits", Object(LIMITS)),
     field("max_requests", POSITIVE),
     field("max_tokens", POSITIVE),
     field("schedules", List(0, MANY, &Object(SCHEDULE))),
-    field("scope", Choice(&["api_key", "model", "team", "member", "team_member"])),
+    field("scope", Choice(SCOPES)),
     field("scope_ref", TEXT),
-    field("window", Choice(&["second", "minute", "hour", "day"])),
+    field("window", Choice(WINDOWS)),
 ]);
 static NODE: Rule = Either(
     &[Object(LEAF), Object(GROUP)],
     "a condition with `dimension`, `operator` and `value`, or a group with `logic` and `children`",
 );
 static LEAF: &[Field] = &[
-    needed("dimension", Choice(&["team", "member", "api_key", "model", "model_name", "provider"])),
-    needed(
-        "operator",
-        Choice(&["==", "~=", "~~", "~*", "in", "has", ">", ">=", "<", "<=", "ipmatch"]),
-    ),
+    needed("dimension", Choice(DIMENSIONS)),
+    needed("operator", Choice(OPERATORS)),
     needed("value", Either(&[ANY_TEXT, TEXTS], "a string or a list of strings")),
     field("negate", Bool),
 ];
 static GROUP: &[Field] = &[
     needed("children", List(0, MANY, &NODE)),
-    needed("logic", Choice(&["and", "or"])),
+    needed("logic", Choice(LOGICS)),
     field("negate", Bool),
 ];
 static LIMITS: &[Field] = &[
@@ -133,22 +139,75 @@ pub fn policy(id: &str, value: &Value) -> Option<Resource> {
             if !members.contains_key("max_requests") && !counts_tokens {
                 return None;
             }
-            let subject = text(value, "scope_ref")?.to_owned();
-            PolicyScope::Subject(match scope {
-                "api_key" => Subject::ApiKey(subject),
-                "model" => Subject::Model(subject),
-                "team" => Subject::Team(subject),
-                "member" => Subject::Member(subject),
-                _ => Subject::TeamMember(subject),
-            })
+            PolicyScope::Subject(subject(scope, text(value, "scope_ref")?)?)
         }
-        None => PolicyScope::Conditions {
-            conditions: list(members, "conditions").iter().map(condition).collect(),
-            group_by: list(members, "group_by").iter().filter_map(dimension).collect(),
-        },
+        None => conditional(members),
     };
     let name = text(value, "name")?.to_owned();
     Some(Resource::RateLimitPolicy(RateLimitPolicy { id: id.to_owned(), name, scope }))
+}
+
+/// A policy with a word that this build does not know: what it counts, or may count, is guarded.
+pub fn newer(id: &str, value: &Value) -> Option<Resource> {
+    let members = value.as_object()?;
+    if !is_enabled(value) || !has_new_word(value) {
+        return None;
+    }
+    let subject = text(value, "scope")
+        .zip(text(value, "scope_ref"))
+        .and_then(|(scope, of)| subject(scope, of));
+    let scope = match subject {
+        Some(subject) => PolicyScope::Subject(subject),
+        None if members.contains_key("scope") => PolicyScope::Subject(Subject::Everything),
+        None => conditional(members),
+    };
+    let name = text(value, "name").unwrap_or(id).to_owned();
+    Some(Resource::RateLimitPolicy(RateLimitPolicy { id: id.to_owned(), name, scope }))
+}
+
+fn has_new_word(policy: &Value) -> bool {
+    let Some(members) = policy.as_object() else { return false };
+    let is_new = |name, words| is_new(policy.get(name), words);
+    let limits = members.get("limits").and_then(Value::as_object);
+    is_new("action", ACTIONS)
+        || is_new("scope", SCOPES)
+        || is_new("window", WINDOWS)
+        || limits.is_some_and(|limits| {
+            !limits.is_empty() && !LIMITS.iter().any(|field| limits.contains_key(field.name()))
+        })
+        || list(members, "group_by").iter().any(|group| self::is_new(Some(group), GROUPS))
+        || list(members, "conditions").iter().any(has_new_word_in_node)
+}
+
+fn has_new_word_in_node(node: &Value) -> bool {
+    let children = node.get("children").and_then(Value::as_array);
+    is_new(node.get("dimension"), DIMENSIONS)
+        || is_new(node.get("operator"), OPERATORS)
+        || is_new(node.get("logic"), LOGICS)
+        || children.is_some_and(|children| children.iter().any(has_new_word_in_node))
+}
+
+fn is_new(value: Option<&Value>, words: Words) -> bool {
+    value.and_then(Value::as_str).is_some_and(|word| !words.contains(&word))
+}
+
+fn subject(scope: &str, of: &str) -> Option<Subject> {
+    let of = of.to_owned();
+    Some(match scope {
+        "api_key" => Subject::ApiKey(of),
+        "model" => Subject::Model(of),
+        "team" => Subject::Team(of),
+        "member" => Subject::Member(of),
+        "team_member" => Subject::TeamMember(of),
+        _ => return None,
+    })
+}
+
+fn conditional(members: &Map<String, Value>) -> PolicyScope {
+    PolicyScope::Conditions {
+        conditions: list(members, "conditions").iter().map(condition).collect(),
+        group_by: list(members, "group_by").iter().filter_map(dimension).collect(),
+    }
 }
 
 fn condition(node: &Value) -> Condition {
@@ -156,7 +215,11 @@ fn condition(node: &Value) -> Condition {
         Some(logic) => {
             let children = node.get("children").and_then(Value::as_array);
             let children = children.into_iter().flatten().map(condition).collect();
-            if logic == "or" { Condition::Any(children) } else { Condition::All(children) }
+            match logic {
+                "or" => Condition::Any(children),
+                "and" => Condition::All(children),
+                _ => Condition::Unknown,
+            }
         }
         None => leaf(node).unwrap_or(Condition::Unknown),
     };

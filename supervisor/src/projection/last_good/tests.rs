@@ -37,6 +37,69 @@ fn model_name(step: &Step) -> Option<&str> {
 }
 
 #[test]
+fn a_guardrail_of_an_unknown_kind_is_rejected_and_guards_until_it_is_gone_or_understood() {
+    const NEWER: &str = r#"{"name":"g","kind":"telepathy"}"#;
+    const KNOWN: &str = r#"{"name":"g","kind":"keyword","patterns":[]}"#;
+    const OFF: &str = r#"{"name":"g","kind":"keyword","patterns":[],"enabled":false}"#;
+    let key = "/e/guardrails/g";
+    let told = |step: &Step| match &step.change {
+        Some(Change::Put(resource)) => resource.kind() == Kind::Guardrail,
+        _ => false,
+    };
+    let gone = |step: &Step| matches!(step.change, Some(Change::Delete(Kind::Guardrail, _)));
+    let mut set = set();
+    let step = put(&mut set, key, NEWER, 10);
+    assert!(told(&step) && step.refused.is_some());
+    assert_eq!((set.config_hash().as_str(), set.rejected().count()), (NOTHING, 1));
+    assert_eq!(set.guards()["guardrails"], 1);
+    assert!(put(&mut set, key, NEWER, 20).change.is_none(), "workers know");
+    assert!(put(&mut set, key, "no JSON", 30).change.is_none(), "it says nothing else");
+    // The snapshot brings it back.
+    put(&mut set, key, NEWER, 40);
+    let mut restarted = LastGood::new("/e/");
+    for (key, kept) in set.everything() {
+        assert_eq!(restarted.take_back(key, kept.unwrap(), None, 50).len(), 1);
+    }
+    assert!(gone(&restarted.delete(key.as_bytes())));
+    assert_eq!(restarted.guards()["guardrails"], 0);
+    // Switched off, in words that are understood or in others.
+    assert!(gone(&put(&mut set, key, OFF, 60)));
+    assert_eq!(set.guards()["guardrails"], 0);
+    set.delete(key.as_bytes());
+    put(&mut set, key, NEWER, 70);
+    let monitor = r#"{"name":"g","kind":"telepathy","enforcement_mode":"monitor"}"#;
+    assert!(gone(&put(&mut set, key, monitor, 80)));
+    // What is served in its place goes on.
+    assert!(told(&put(&mut set, key, KNOWN, 90)));
+    assert!(put(&mut set, key, NEWER, 100).change.is_none());
+    assert_eq!(set.guards()["guardrails"], 1);
+}
+
+#[test]
+fn a_policy_in_unknown_words_guards_its_subject_or_whatever_it_may_count() {
+    use shared::resource::{Condition, PolicyScope, Subject};
+    let scope = |policy: &str| match put(&mut set(), "/e/rate_limit_policies/p", policy, 10) {
+        Step { change: Some(Change::Put(resource)), refused: Some(_), .. } => match *resource {
+            Resource::RateLimitPolicy(policy) => Some(policy.scope),
+            _ => None,
+        },
+        _ => None,
+    };
+    let of_team = PolicyScope::Subject(Subject::Team("t".to_owned()));
+    let week = r#"{"name":"p","scope":"team","scope_ref":"t","window":"week","max_requests":1}"#;
+    assert_eq!(scope(week), Some(of_team));
+    let planet = r#"{"name":"p","scope":"planet","scope_ref":"t","window":"day","max_tokens":1}"#;
+    assert_eq!(scope(planet), Some(PolicyScope::Subject(Subject::Everything)));
+    let sounds = r#"{"name":"p","limits":{"rpm":1},"conditions":[
+        {"dimension":"model","operator":"sounds_like","value":"x"}]}"#;
+    let unknown =
+        PolicyScope::Conditions { conditions: vec![Condition::Unknown], group_by: Vec::new() };
+    assert_eq!(scope(sounds), Some(unknown));
+    // Wrong, but in known words.
+    assert_eq!(scope(r#"{"name":"p","scope":"team","window":"day","max_requests":1}"#), None);
+}
+
+#[test]
 fn a_bad_document_leaves_the_older_good_one_served_until_a_good_one_comes() {
     let mut set = set();
     assert_eq!(model_name(&put(&mut set, "/e/models/a", GOOD, 10)), Some("m"));

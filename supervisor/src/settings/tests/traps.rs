@@ -159,3 +159,24 @@ fn hostile_files_are_refused_on_one_line_and_at_once() {
     let told = Settings::load(&directory, []).unwrap_err().to_string();
     assert!(told.contains("c.yaml") && told.contains("directory"), "{told}");
 }
+
+#[test]
+fn a_user_of_the_etcd_and_where_its_password_is_belong_together() {
+    for half in [("AISIX_ETCD__USER", "u"), ("AISIX_ETCD__PASSWORD_ENV", "P")] {
+        let told = load(STANDALONE, &[half, ("P", "secret")]).unwrap_err();
+        assert!(told.contains("etcd.user") && told.contains("etcd.password_env"), "{told}");
+    }
+}
+
+#[test]
+fn no_time_limit_is_beyond_what_a_clock_can_say() {
+    let longest = u64::MAX.to_string();
+    let variables = [
+        ("AISIX_SHUTDOWN__MAX_DRAIN_SECS", longest.as_str()),
+        ("AISIX_SHUTDOWN__MIN_DRAIN_SECS", longest.as_str()),
+    ];
+    let shutdown = load(STANDALONE, &variables).unwrap().shutdown;
+    let now = std::time::Instant::now();
+    assert!(now.checked_add(shutdown.drain_max.unwrap()).is_some());
+    assert!(now.checked_add(shutdown.drain_min).is_some());
+}

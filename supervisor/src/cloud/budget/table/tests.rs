@@ -68,6 +68,7 @@ fn every_projected_key_is_asked_for_once_without_being_used() {
     assert_eq!(asked, ["a", "b", "c"]);
     assert_eq!(told(&mut table), ["a+", "b+", "c+"]);
     assert_eq!(answer(&mut table, allow(), START + 300_000), None, "and then only in use");
+    assert!(answer(&mut table, allow(), START + 541_000).is_some(), "or before it is too old");
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn a_key_is_asked_for_once_at_a_time() {
         table.tick(now);
         assert!(table.next(now).is_none());
     }
-    assert_eq!(told(&mut table), ["a-"], "no decision within a second");
+    assert_eq!(told(&mut table), ["a-"], "no decision in time");
     table.done(&id, allow(), START + 10_000, 1.0);
     assert_eq!(told(&mut table), ["a+"]);
 }
@@ -110,14 +111,14 @@ fn a_key_is_asked_for_once_at_a_time() {
 fn keys_that_are_not_projected_take_no_memory_and_deleted_ones_are_forgotten() {
     let mut table = table(&["a"]);
     answer(&mut table, allow(), START);
-    table.take_unkept(true, START);
+    table.take_unkept(true, START, 0);
     table.used(&[("made-up".to_owned(), 1)], START);
     table.spent("made-up", 1.0, START);
     assert_eq!(table.keys().count(), 1);
     told(&mut table);
     table.projected(false, &[Change::Delete(Kind::ApiKey, "a".to_owned())], START);
     assert_eq!(told(&mut table), ["a?"]);
-    assert_eq!(table.take_unkept(false, START), [("a".to_owned(), None)]);
+    assert_eq!(table.take_unkept(false, START, 0), [("a".to_owned(), None)]);
     assert!(table.verdicts().is_empty());
     table.tick(START + 1_000_000);
     assert!(table.next(START + 1_000_000).is_none());
@@ -131,7 +132,7 @@ fn what_was_kept_decides_after_a_restart_and_its_age_goes_on() {
     first.spent("a", 0.25, START + 20);
     first.delivered("a", 0.25, START + 30, START + 30);
     let kept: Vec<_> = first
-        .take_unkept(true, START + 40)
+        .take_unkept(true, START + 40, 0)
         .into_iter()
         .map(|(id, bytes)| (id, bytes.unwrap()))
         .collect();
@@ -141,7 +142,7 @@ fn what_was_kept_decides_after_a_restart_and_its_age_goes_on() {
         // Usage that still waits in the spool is told before any key is known.
         second.spent("a", 0.5, now);
         second.projected(true, &[api_key("a")], now);
-        let dropped = second.take_unkept(false, now);
+        let dropped = second.take_unkept(false, now, 0);
         assert_eq!(dropped, [("gone".to_owned(), None)]);
         let (_, key) = second.keys().next().unwrap();
         assert_eq!(key.spend.total(), 0.75);
@@ -197,17 +198,69 @@ fn the_cloud_is_away_after_failures_that_are_its_own_and_back_with_the_first_dec
 }
 
 #[test]
+fn once_nothing_comes_in_time_no_old_decision_is_waited_for_until_something_does() {
+    let kept = kept::write(&Decision { allow: true, ..Decision::default() }, START, 0.0);
+    let now = START + 600_000;
+    let mut table = Table::new(RULES, vec![("a".to_owned(), kept)], now);
+    table.projected(true, &[api_key("a"), api_key("b")], now);
+    assert!(told(&mut table).is_empty(), "nothing is known of the Cloud");
+    // The call for `b` hangs, and so may that for `a`.
+    table.used(&[("b".to_owned(), 1)], now);
+    assert_eq!(&*table.next(now).unwrap(), "b");
+    let later = now + 5_000;
+    table.used(&[("a".to_owned(), 1)], later);
+    assert!(told(&mut table).contains(&"a-".to_owned()));
+    assert_eq!(&*table.next(later).unwrap(), "a");
+    table.done(&"b".into(), allow(), later + 5_000, 1.0);
+    assert_eq!(table.calls().cloud(later + 5_000), Cloud::Doubtful, "it came too late");
+    let id = table.next(later + 5_000);
+    assert_eq!(id, None, "one call at a time for each");
+    table.done(&"a".into(), allow(), later + 5_000, 1.0);
+    assert!(told(&mut table).contains(&"a+".to_owned()));
+}
+
+#[test]
+fn a_cloud_that_refuses_every_key_is_asked_seldom_until_it_decides() {
+    let ids: Vec<_> = (0..60).map(|n| format!("k{n}")).collect();
+    let mut table = table(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut calls = 0;
+    for at in 0..1_000 {
+        if answer(&mut table, Outcome::Refused("status 403".to_owned()), START + at).is_some() {
+            calls += 1;
+        }
+    }
+    assert!((20..40).contains(&calls), "{calls}");
+    assert!(!table.is_away());
+    while table.calls().is_vain() {
+        let now = table.next_at(START + 1_000).unwrap();
+        answer(&mut table, allow(), now).unwrap();
+    }
+}
+
+#[test]
+fn what_is_kept_is_of_the_clock_on_the_wall_as_it_is_now() {
+    let mut table = table(&["a"]);
+    answer(&mut table, allow(), START);
+    let hour = 3_600_000;
+    let kept = table.take_unkept(true, START, hour);
+    let kept = kept::read(kept[0].1.as_ref().unwrap(), Moment::MAX).unwrap();
+    assert_eq!(kept.at, START + hour);
+    table.keep_all();
+    assert!(table.has_unkept());
+}
+
+#[test]
 fn decisions_are_kept_when_they_change_and_else_from_time_to_time() {
     let mut table = table(&["a"]);
     table.used(&[("a".to_owned(), 1)], START);
     answer(&mut table, allow(), START);
-    assert_eq!(table.take_unkept(false, START).len(), 1);
+    assert_eq!(table.take_unkept(false, START, 0).len(), 1);
     answer(&mut table, allow(), START + 4_000).unwrap();
-    assert_eq!(table.take_unkept(false, START + 4_000).len(), 0);
+    assert_eq!(table.take_unkept(false, START + 4_000, 0).len(), 0);
     assert!(table.has_unkept());
-    assert_eq!(table.take_unkept(false, START + 5_000).len(), 1);
+    assert_eq!(table.take_unkept(false, START + 5_000, 0).len(), 1);
     answer(&mut table, deny(), START + 8_000).unwrap();
-    assert_eq!(table.take_unkept(false, START + 8_000).len(), 1);
+    assert_eq!(table.take_unkept(false, START + 8_000, 0).len(), 1);
 }
 
 #[derive(Clone, Debug)]
