@@ -2,7 +2,8 @@
 //!
 //! 1. At most [`CALLS_PER_SECOND`] calls, and far fewer while the Cloud is away.
 //! 2. The more urgent first, and among those the more used.
-//! 3. Whatever hangs leaves room for what is more urgent: prefetching takes at most half of the calls at a time.
+//! 3. Prefetching keeps to [`CALLS_PER_SECOND_IDLE`], so that a large set costs little while it lasts.
+//! 4. Whatever hangs leaves room for what is more urgent: prefetching takes at most half of the calls at a time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -14,6 +15,8 @@ use super::key::{Class, Moment};
 pub const CALLS_MAX: usize = 16;
 /// Calls in a second.
 const CALLS_PER_SECOND: Moment = 200;
+/// Calls in a second for keys that nobody uses.
+const CALLS_PER_SECOND_IDLE: Moment = 40;
 /// Calls in a second while the Cloud is away.
 const CALLS_PER_SECOND_AWAY: Moment = 10;
 
@@ -24,6 +27,7 @@ pub struct Schedule {
     places: HashMap<Arc<str>, (Class, u64)>,
     asking: usize,
     not_before: Moment,
+    idle_not_before: Moment,
 }
 
 impl Schedule {
@@ -49,23 +53,26 @@ impl Schedule {
         if self.next_at(now)? > now {
             return None;
         }
-        let (_, _, id) = self.queue.pop_first()?;
+        let (class, _, id) = self.queue.pop_first()?;
         self.places.remove(&id);
         self.asking += 1;
         let rate = if is_away { CALLS_PER_SECOND_AWAY } else { CALLS_PER_SECOND };
         self.not_before = now + 1_000 / rate;
+        if class == Class::Idle {
+            self.idle_not_before = now + 1_000 / CALLS_PER_SECOND_IDLE;
+        }
         Some(id)
     }
 
     /// When there will be a next key; `None` = not before something happens.
     pub fn next_at(&self, now: Moment) -> Option<Moment> {
         let (class, ..) = self.queue.first()?;
-        let room = match class {
-            Class::Waiting => CALLS_MAX,
-            Class::InUse => CALLS_MAX * 3 / 4,
-            Class::Idle => CALLS_MAX / 2,
+        let (room, not_before) = match class {
+            Class::Waiting => (CALLS_MAX, self.not_before),
+            Class::InUse => (CALLS_MAX * 3 / 4, self.not_before),
+            Class::Idle => (CALLS_MAX / 2, self.not_before.max(self.idle_not_before)),
         };
-        (self.asking < room).then_some(self.not_before.max(now))
+        (self.asking < room).then_some(not_before.max(now))
     }
 
     /// A call is over.
@@ -106,6 +113,16 @@ mod tests {
         schedule.unwant(&id("gone"));
         let order: Vec<_> = (0..5).filter_map(|n| schedule.next(false, n * 1_000)).collect();
         assert_eq!(order, ["urgent", "often", "seldom", "idle"].map(id));
+    }
+
+    #[test]
+    fn prefetching_is_slow_and_holds_up_nobody_who_waits() {
+        let mut schedule = Schedule::default();
+        ["a", "b"].iter().for_each(|name| schedule.want(&id(name), Class::Idle, 0));
+        assert_eq!(schedule.next(false, 0), Some(id("a")));
+        assert_eq!(schedule.next_at(5), Some(1_000 / CALLS_PER_SECOND_IDLE));
+        schedule.want(&id("urgent"), Class::Waiting, 0);
+        assert_eq!(schedule.next(false, 5), Some(id("urgent")));
     }
 
     #[test]
