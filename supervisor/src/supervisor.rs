@@ -147,7 +147,9 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         kept => warn!("ended; {kept} usage events wait in the spool for the next start"),
     }
     if unwritten > 0 {
-        error!("ended; {unwritten} usage events could neither be sent nor written, and are lost but for those that are still in the rings of workers: look at the disk that the spool is on");
+        error!(
+            "ended; {unwritten} usage events could neither be sent nor written, and are lost but for those that are still in the rings of workers: look at the disk that the spool is on"
+        );
     }
     // After the last delivery, which decides what the Cloud knows of.
     if let Some(budgets) = &supervisor.parts.sources.budgets {

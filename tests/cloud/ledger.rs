@@ -44,6 +44,8 @@ pub struct Ledger {
     /// The environment and the key of every event in `usage`.
     seen: HashSet<(String, EventKey)>,
     heartbeats: BTreeMap<[String; 3], Object>,
+    /// Events that were there already, since the start.
+    repeats: u64,
 }
 
 /// Tokens of one environment, model and caller key.
@@ -81,7 +83,7 @@ impl Ledger {
             }
             line.clear();
         }
-        Ok(Self { file, usage, seen, heartbeats })
+        Ok(Self { file, usage, seen, heartbeats, repeats: 0 })
     }
 
     /// Keeps the events of one batch, without those that are there already. Returns how many were new.
@@ -94,6 +96,7 @@ impl Ledger {
         let mut lines = Vec::new();
         let mut fresh = Vec::new();
         let mut keys = HashSet::new();
+        let sent = events.len();
         for mut event in events {
             stamp(&mut event, from, received_at);
             let key = event_key(&event);
@@ -105,6 +108,7 @@ impl Ledger {
         }
         self.file.write_all(&lines)?;
         let added = fresh.len();
+        self.repeats += sent.saturating_sub(added) as u64;
         self.usage.append(&mut fresh);
         self.seen.extend(keys);
         Ok(added)
@@ -133,6 +137,11 @@ impl Ledger {
         let is_asked =
             |event: &&Object| is(event, "env_id", env_id) && is(event, "request_id", request_id);
         self.usage.iter().filter(is_asked).collect()
+    }
+
+    /// How many events came again since the start.
+    pub fn repeats(&self) -> u64 {
+        self.repeats
     }
 
     /// The latest heartbeat of every instance, of one environment if asked.
@@ -237,6 +246,7 @@ mod tests {
         assert_eq!(ledger.add_usage(&from("e"), "t", vec![plain, one.clone()]).unwrap(), 0);
         assert_eq!(ledger.add_usage(&from("other"), "t", vec![one]).unwrap(), 1);
         assert_eq!(ledger.usage(Some("e"), Some("r")).len(), 4);
+        assert_eq!(ledger.repeats(), 3);
     }
 
     #[test]

@@ -27,6 +27,7 @@ GET    /environments                   environments, their resources by kind, th
 GET    /heartbeats[?env=]              the latest heartbeat of each instance, with count and received_at
 GET    /usage[?env=&request_id=]       usage events in the order of their arrival
 GET    /usage/totals                   tokens per environment, model and caller key
+GET    /usage/repeats                  how many usage events came again since the start
 GET    /connections                    who is and was connected: certificate, requests by path, when opened and closed
 POST   /renewals                       ask for a renewal in the answers to heartbeats: {\"dp_id\":\"…\"}
 GET    /budget_checks                  how often was asked about each caller key, and how often at a time
@@ -80,13 +81,14 @@ async fn answer(cloud: &Cloud, request: Request<Incoming>) -> Reply {
             reply::json(StatusCode::OK, &cloud.ledger().usage(env_id, request_id.as_deref()))
         }
         ("/usage/totals", &Method::GET) => reply::json(StatusCode::OK, &cloud.ledger().totals()),
+        ("/usage/repeats", &Method::GET) => reply::json(StatusCode::OK, &cloud.ledger().repeats()),
         ("/budget_checks", &Method::GET) => {
             let checks = cloud.budget_checks.lock().unwrap_or_else(PoisonError::into_inner);
             reply::json(StatusCode::OK, &checks.list())
         }
         (
             "/" | "/budget_checks" | "/connections" | "/environments" | "/heartbeats" | "/usage"
-            | "/usage/totals",
+            | "/usage/repeats" | "/usage/totals",
             other,
         ) => reply::wrong_method(other, "GET"),
         (path, _) => reply::unknown_path(path),

@@ -178,6 +178,12 @@ impl Cloud {
         self.view(&format!("/usage?env={ENVIRONMENT}")).await
     }
 
+    /// How many usage events came again.
+    pub async fn usage_repeats(&self) -> u64 {
+        let answer = client::fetch(self.view, "/usage/repeats").await.expect("the view answers");
+        answer.json().await.expect("the view answers").as_u64().expect("a number")
+    }
+
     /// The usage events, once there are at least that many.
     pub async fn usage_of(&self, count: usize) -> Vec<Value> {
         wait::until(&format!("{count} usage events arrive"), async || {

@@ -47,6 +47,42 @@ async fn more_answers(load: &Load) {
 }
 
 #[tokio::test]
+async fn what_a_killed_worker_had_written_is_kept_and_sent_once() {
+    let mut world = World::start().await;
+    let shared = Rc::new(Load {
+        caller: RefCell::new(world.caller()),
+        answered: RefCell::default(),
+        enough: Cell::new(false),
+    });
+    let callers = LocalSet::new();
+    for _ in 0..CALLERS {
+        callers.spawn_local(load(Rc::clone(&shared)));
+    }
+    let killing = async {
+        for kill in 0..KILLS.0 {
+            more_answers(&shared).await;
+            let proxies = world.gateway.proxies();
+            proxies[kill % proxies.len()].kill();
+        }
+        more_answers(&shared).await;
+        shared.enough.set(true);
+    };
+    callers.run_until(killing).await;
+    callers.await;
+    let answered: BTreeSet<String> = shared.answered.take().into_iter().collect();
+    wait::until("every answered request is told", async || {
+        let usage = world.cloud.usage().await;
+        let told: BTreeSet<_> = usage.iter().filter_map(|it| it["request_id"].as_str()).collect();
+        let missing = answered.iter().filter(|id| !told.contains(id.as_str())).count();
+        if missing == 0 { Ok(()) } else { Err(format!("{missing} are missing")) }
+    })
+    .await;
+    world.gateway.terminate();
+    world.gateway.end().await;
+    assert_eq!(world.cloud.usage_repeats().await, 0, "nothing was kept twice");
+}
+
+#[tokio::test]
 async fn whoever_is_killed_every_answered_request_is_told_once() {
     let mut world = World::start().await;
     let kills = if std::env::var_os("SUITE_FULL").is_some() { KILLS.1 } else { KILLS.0 };

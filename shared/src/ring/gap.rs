@@ -29,7 +29,8 @@ impl Reader {
             if length > BODY_BYTES_MAX || sequence <= self.place.sequence || !is_lower {
                 continue;
             }
-            let Some(body) = record.get(HEADER_BYTES as usize..).and_then(|rest| rest.get(..length))
+            let Some(body) =
+                record.get(HEADER_BYTES as usize..).and_then(|rest| rest.get(..length))
             else {
                 continue;
             };

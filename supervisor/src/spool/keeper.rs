@@ -246,11 +246,16 @@ impl Keeper {
             (None, _) => {}
         }
         if let Some(trouble) = read.trouble {
-            let text = format!("a usage ring cannot be read: {trouble}; its file stays, and is read at the next start: look at the disk it is on");
+            let text = format!(
+                "a usage ring cannot be read: {trouble}; its file stays, and is read at the next start: look at the disk it is on"
+            );
             self.findings.found(Topic::Spool, text);
         }
         if let Some(gap) = read.gap {
-            warn!(gap, "usage records of a worker were written over while the disk refused, before that they are safe was on disk: those the Cloud was not sent are lost");
+            warn!(
+                gap,
+                "usage records of a worker were written over while the disk refused, before that they are safe was on disk: those the Cloud was not sent are lost"
+            );
         }
         if self.disk.is_none() || read.place.is_none() {
             return;

@@ -84,9 +84,7 @@ impl Ring {
         match self.reader.pass_gap() {
             Ok(None) => read,
             Ok(gap) => Read { gap, ..self.read(None) },
-            Err(error) => {
-                Read { trouble: Some(format!("{}: {error}", self.file.name)), ..read }
-            }
+            Err(error) => Read { trouble: Some(format!("{}: {error}", self.file.name)), ..read },
         }
     }
 }

@@ -9,10 +9,10 @@ use tracing::error;
 use super::{IDLE, Keeper};
 use crate::findings::Topic;
 use crate::projection::report::rfc3339;
-use crate::spool::{Leased, Settled};
 use crate::spool::dead_letters::DeadLetter;
 use crate::spool::disk::unix;
 use crate::spool::store::End;
+use crate::spool::{Leased, Settled};
 
 /// How the finding begins that dead letters cannot be written.
 const NO_DEAD_LETTERS: &str = "dead letters cannot be written";
