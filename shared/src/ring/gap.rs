@@ -10,16 +10,18 @@ use crate::crc32::checksum;
 
 /// The most bytes that are checked for each byte of the ring: what looks like a record everywhere was made to.
 const CHECKED_MAX: u64 = 4;
+/// The longest record.
+const RECORD_BYTES_MAX: usize = HEADER_BYTES as usize + BODY_BYTES_MAX;
 
 impl Reader {
     /// Where the next record should be is none: goes to the one with the lowest sequence behind it, if there is one. Says
     /// how many were passed over.
     pub fn pass_gap(&mut self) -> io::Result<Option<u64>> {
         let bytes = usize::try_from(self.bytes).unwrap_or(usize::MAX);
-        // Twice, so that no record is cut by the end of the file.
+        // The beginning twice, so that no record is cut by the end of the file.
         let mut ring = vec![0; bytes];
         self.read(&mut ring, 0)?;
-        ring.extend_from_within(..bytes.min(HEADER_BYTES as usize + BODY_BYTES_MAX));
+        ring.extend_from_within(..bytes.min(RECORD_BYTES_MAX));
         let mut checks = self.bytes.saturating_mul(CHECKED_MAX);
         let mut lowest: Option<(u64, usize)> = None;
         for offset in 0..bytes {

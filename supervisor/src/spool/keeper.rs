@@ -18,7 +18,7 @@ use super::dead_letters::DeadLetters;
 use super::disk::{Disk, Opened};
 use super::ring_file::RingFile;
 use super::rings::{Read, Rings};
-use super::staged::Staged;
+use super::staged::{Staged, first_number};
 use super::store::Counts;
 use super::{Command, Facts, Home, Report, Settled};
 use crate::findings::{Findings, Topic};
@@ -393,11 +393,4 @@ impl Keeper {
             let _ = self.reports.send(Report::Taken(worker, sequence));
         }
     }
-}
-
-/// The number of the first block of a run, above those of every run before: the database that holds them may be out of
-/// reach for a while.
-fn first_number(now: SystemTime) -> u64 {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or_default().saturating_mul(1 << 20).max(1)
 }

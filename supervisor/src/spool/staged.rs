@@ -4,6 +4,7 @@
 //! what they used up stays exact.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use shared::codec::CodecError;
 use shared::ring::Place;
@@ -160,6 +161,13 @@ impl Staged {
     pub fn clear(&mut self) {
         *self = Self { bytes_max: self.bytes_max, ..Self::default() };
     }
+}
+
+/// The number of the first block of a run, above those of every run before: the database that holds them may be out of
+/// reach for a while.
+pub fn first_number(now: SystemTime) -> u64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default().saturating_mul(1 << 20).max(1)
 }
 
 #[cfg(test)]
