@@ -4,6 +4,7 @@
 //! deleted; it affects no other document. One that guards traffic in a way that this build does not know, with nothing older to
 //! serve, is rejected and guards all the same. Pure: time is passed in. One put costs the same however large the set is.
 
+mod guard;
 mod keep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use shared::codec::{self, VALUE_BYTES_MAX};
-use shared::resource::{Kind, Resource};
+use shared::resource::Kind;
 use shared::secret::Secret;
 use shared::update::Change;
 
@@ -53,7 +54,7 @@ struct Entry {
     observed: Text,
     served: Option<Served>,
     rejection: Option<Rejection>,
-    /// It is not taken because it is newer than this build, nothing is served for it, and workers guard what it would.
+    /// It is not taken because it is newer than this build, nothing is in force for it, and workers guard what it would.
     guard: Option<DocumentKind>,
 }
 
@@ -138,13 +139,7 @@ impl LastGood {
             .and_then(|document| read(&self.prefix, &key, document, observed.expose().len()));
         let (entry, step) = match read {
             Ok((kind, document)) => self.take(&key, kind, document, observed, before),
-            Err(refusal) => {
-                let was = before.as_ref().and_then(|before| before.guard);
-                let is_same = before.as_ref().is_some_and(|before| before.observed == observed);
-                let (mut entry, mut step) = refuse(refusal, observed, before, now);
-                (entry.guard, step.change) = self.guard(&key, &entry, was, is_same);
-                (entry, step)
-            }
+            Err(refusal) => self.reject(&key, refusal, observed, before, now),
         };
         self.unkept.insert(key.clone());
         self.insert(key, entry, step.known);
@@ -196,38 +191,6 @@ impl LastGood {
         (entry, Step { change, ..Step::default() })
     }
 
-    /// What follows for workers from a document that was not taken. `was`: the one before it, the same one if `is_same`,
-    /// guarded although it was not taken.
-    fn guard(
-        &mut self,
-        key: &[u8],
-        entry: &Entry,
-        was: Option<DocumentKind>,
-        is_same: bool,
-    ) -> (Option<DocumentKind>, Option<Change>) {
-        let rejection = entry.rejection.as_ref().map(|rejection| rejection.refusal.kind);
-        if was.is_some() && rejection == Some(RefusalKind::NonJson) {
-            // It says nothing, also not that there is nothing to guard any more.
-            return (was, None);
-        }
-        was.into_iter().for_each(|kind| self.uncount_guard(kind));
-        let guard = if entry.served.is_none() { self.newer(key, &entry.observed) } else { None };
-        match guard {
-            Some((kind, resource)) => {
-                *self.guards.entry(kind.name).or_default() += 1;
-                let is_told = is_same && was.is_some();
-                (Some(kind), (!is_told).then(|| Change::Put(Box::new(resource))))
-            }
-            None => (None, was.and_then(|kind| self.deleted(key, kind))),
-        }
-    }
-
-    fn newer(&self, key: &[u8], text: &Text) -> Option<(DocumentKind, Resource)> {
-        let (kind, id) = key::parse(&self.prefix, key).ok()?;
-        let value = serde_json::from_slice(text.expose()).ok()?;
-        Some((kind, document::guard(kind, id, &value)?))
-    }
-
     /// There is no document at `key` any more.
     pub fn delete(&mut self, key: &[u8]) -> Step {
         let Some(entry) = self.entries.remove(key) else { return Step::default() };
@@ -235,15 +198,13 @@ impl LastGood {
         self.observed_chain.changed(key);
         self.rejection_changes += u64::from(self.rejected.remove(key));
         self.unkept.insert(key.to_vec());
-        if let Some(kind) = entry.guard {
-            self.uncount_guard(kind);
-            return Step { change: self.deleted(key, kind), ..Step::default() };
-        }
-        let Some(served) = entry.served else { return Step::default() };
+        entry.guard.into_iter().for_each(|kind| self.uncount_guard(kind));
+        let guarded = entry.guard.and_then(|kind| self.deleted(key, kind));
+        let Some(served) = entry.served else { return Step { change: guarded, ..Step::default() } };
         self.served_changes += 1;
         self.served_chain.changed(key);
         self.uncount(&served);
-        let change = if served.in_force { self.deleted(key, served.kind) } else { None };
+        let change = if served.in_force { self.deleted(key, served.kind) } else { guarded };
         Step { change, ..Step::default() }
     }
 
@@ -289,12 +250,6 @@ impl LastGood {
         }
     }
 
-    fn uncount_guard(&mut self, kind: DocumentKind) {
-        if let Some(count) = self.guards.get_mut(kind.name) {
-            *count = count.saturating_sub(1);
-        }
-    }
-
     /// How many documents are served, by kind; kinds without any may be there with 0.
     pub fn counts(&self) -> &BTreeMap<&'static str, u64> {
         &self.counts
@@ -307,11 +262,6 @@ impl LastGood {
         rows.sort_by(|one, other| (&one.kind, &one.field).cmp(&(&other.kind, &other.field)));
         rows.truncate(ROWS_MAX);
         rows
-    }
-
-    /// Documents in force that guard traffic and cannot be enforced, by kind; kinds without any may be there with 0.
-    pub fn guards(&self) -> &BTreeMap<&'static str, u64> {
-        &self.guards
     }
 
     /// Grows by one whenever a document begins or ceases to be rejected, or is rejected for another reason.

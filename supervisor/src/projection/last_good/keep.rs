@@ -79,8 +79,14 @@ impl LastGood {
         if let Some(served) = &mut entry.served {
             served.older = older;
         }
+        let mut change = step.change;
+        if entry.rejection.is_some() {
+            let (guard, guarded) = self.guard(&key, &entry, None, false);
+            entry.guard = guard;
+            change = change.or(guarded);
+        }
         self.insert(key, entry, true);
-        step.change
+        change
     }
 
     /// As if it had come from the store: another build may judge otherwise. When it began stays as it was.

@@ -69,6 +69,11 @@ fn a_guardrail_of_an_unknown_kind_is_rejected_and_guards_until_it_is_gone_or_und
     put(&mut set, key, NEWER, 70);
     let monitor = r#"{"name":"g","kind":"telepathy","enforcement_mode":"monitor"}"#;
     assert!(gone(&put(&mut set, key, monitor, 80)));
+    // One that is switched off is nothing to serve in its place.
+    assert!(put(&mut set, key, OFF, 82).change.is_none());
+    assert!(told(&put(&mut set, key, NEWER, 84)));
+    assert!(gone(&set.delete(key.as_bytes())));
+    assert!(set.guards().values().chain(set.counts().values()).all(|count| *count == 0));
     // What is served in its place goes on.
     assert!(told(&put(&mut set, key, KNOWN, 90)));
     assert!(put(&mut set, key, NEWER, 100).change.is_none());

@@ -65,7 +65,7 @@ fn a_stale_limit_below_five_seconds_shortens_only_what_the_cloud_does_not_confir
     let mut key = answered(decision(true, FailMode::Sticky));
     assert_eq!(words(key.verdict(&rules, Cloud::Well, START + 4_900)), "allow");
     key.asked(START + 4_000);
-    assert_eq!(words(key.verdict(&rules, Cloud::Well, START + 4_900)), "allow");
+    assert_eq!(words(key.verdict(&rules, Cloud::Well, START + 4_700)), "allow");
     key.failed(START + 4_900, 1.0);
     assert_eq!(words(key.verdict(&rules, Cloud::Well, START + 4_900)), STALE);
 }
