@@ -10,6 +10,9 @@
 //! <state>/spool.redb                    usage that the Cloud has not accepted, sealed   (a redb database)
 //! ```
 //!
+//! What cannot be used is set aside beside it, neither deleted nor read again: `*.damaged*`, `*.<environment>`,
+//! `*.other-prefix`, and `mtls/seal.lost-<time>`, a data key that no key at hand opens.
+//!
 //! Nothing here is needed to serve: a directory that cannot be read or written is a finding, and traffic goes on.
 
 pub mod lock;
