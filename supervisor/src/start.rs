@@ -257,15 +257,15 @@ async fn serve(
     findings: Findings,
 ) -> Result<(), StartError> {
     let now = Instant::now();
-    let snapshot = match &origin {
-        Origin::Cloud(cloud) => cloud.snapshot(&findings),
-        Origin::Etcd(_) | Origin::File(_) => None,
-    };
     // First what is refused at once; nothing runs yet.
     let posts = posts(settings, origin.env_id(), log_filter)?;
     let program = Program::open(settings.workers.program.as_deref())?;
     debug!(path = %program.path.display(), "worker program");
 
+    let snapshot = match &origin {
+        Origin::Cloud(cloud) => cloud.snapshot(&findings),
+        Origin::Etcd(_) | Origin::File(_) => None,
+    };
     let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
     let dial = dial_for(settings, limit);
     let nudge = Arc::new(Notify::new());

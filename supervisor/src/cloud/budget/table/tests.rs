@@ -128,11 +128,11 @@ fn keys_that_are_not_projected_take_no_memory_and_deleted_ones_are_forgotten() {
 fn what_was_kept_decides_after_a_restart_and_its_age_goes_on() {
     let mut first = table(&["a", "gone"]);
     answer(&mut first, left(1.0), START);
-    answer(&mut first, left(1.0), START + 10);
-    first.spent("a", 0.25, START + 20);
-    first.delivered("a", 0.25, START + 30, START + 30);
+    answer(&mut first, left(1.0), START + 30);
+    first.spent("a", 0.25, START + 40);
+    first.delivered("a", 0.25, START + 50, START + 50);
     let kept: Vec<_> = first
-        .take_unkept(true, START + 40, 0)
+        .take_unkept(true, START + 60, 0)
         .into_iter()
         .map(|(id, bytes)| (id, bytes.unwrap()))
         .collect();
