@@ -2,7 +2,7 @@
 //!
 //! 1. At most [`CALLS_PER_SECOND`] calls, and far fewer while the Cloud is away.
 //! 2. The more urgent first, and among those the more used.
-//! 3. Prefetching keeps to [`CALLS_PER_SECOND_IDLE`], so that a large set costs little while it lasts.
+//! 3. Prefetching of a large set keeps to [`CALLS_PER_SECOND_LARGE`], so that it costs little while it lasts.
 //! 4. Whatever hangs leaves room for what is more urgent: prefetching takes at most half of the calls at a time.
 
 use std::cmp::Reverse;
@@ -15,8 +15,12 @@ use super::key::{Class, Moment};
 pub const CALLS_MAX: usize = 16;
 /// Calls in a second.
 const CALLS_PER_SECOND: Moment = 200;
-/// Calls in a second for keys that nobody uses.
-const CALLS_PER_SECOND_IDLE: Moment = 40;
+/// Calls in a second for keys that nobody uses: few enough keys are done within a minute or two.
+const CALLS_PER_SECOND_IDLE: Moment = 125;
+/// The same while more keys than [`LARGE`] wait.
+const CALLS_PER_SECOND_LARGE: Moment = 20;
+/// More keys than this are a large set.
+const LARGE: usize = 12_000;
 /// Calls in a second while the Cloud is away.
 const CALLS_PER_SECOND_AWAY: Moment = 10;
 
@@ -59,7 +63,9 @@ impl Schedule {
         let rate = if is_away { CALLS_PER_SECOND_AWAY } else { CALLS_PER_SECOND };
         self.not_before = now + 1_000 / rate;
         if class == Class::Idle {
-            self.idle_not_before = now + 1_000 / CALLS_PER_SECOND_IDLE;
+            let is_large = self.queue.len() > LARGE;
+            let rate = if is_large { CALLS_PER_SECOND_LARGE } else { CALLS_PER_SECOND_IDLE };
+            self.idle_not_before = now + 1_000 / rate;
         }
         Some(id)
     }
@@ -121,8 +127,11 @@ mod tests {
         ["a", "b"].iter().for_each(|name| schedule.want(&id(name), Class::Idle, 0));
         assert_eq!(schedule.next(false, 0), Some(id("a")));
         assert_eq!(schedule.next_at(5), Some(1_000 / CALLS_PER_SECOND_IDLE));
+        (0..=LARGE).for_each(|n| schedule.want(&id(&n.to_string()), Class::Idle, 0));
+        schedule.next(false, 8);
+        assert_eq!(schedule.next_at(9), Some(8 + 1_000 / CALLS_PER_SECOND_LARGE));
         schedule.want(&id("urgent"), Class::Waiting, 0);
-        assert_eq!(schedule.next(false, 5), Some(id("urgent")));
+        assert_eq!(schedule.next(false, 13), Some(id("urgent")));
     }
 
     #[test]
