@@ -31,18 +31,36 @@ pub enum Role {
     Proxy,
     /// Serves the metrics and status listener.
     Status,
+    /// Resolves names and makes connections, for the other roles and for the supervisor.
+    Egress,
+    /// Holds the listener's TLS key and signs handshakes with it.
+    Signer,
 }
 
 impl Role {
     /// Every role of this build.
-    pub const ALL: [Self; 2] = [Self::Proxy, Self::Status];
+    pub const ALL: [Self; 4] = [Self::Proxy, Self::Status, Self::Egress, Self::Signer];
+    /// The roles that serve proxy workers, over a channel with each of them.
+    pub const HELPERS: [Self; 2] = [Self::Egress, Self::Signer];
 
     /// The word for it on the command line, in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Proxy => "proxy",
             Self::Status => "status",
+            Self::Egress => "egress",
+            Self::Signer => "signer",
         }
+    }
+
+    /// Whether it serves proxy workers.
+    pub fn is_helper(self) -> bool {
+        Self::HELPERS.contains(&self)
+    }
+
+    /// Whether it serves a listening socket.
+    pub const fn listens(self) -> bool {
+        matches!(self, Self::Proxy | Self::Status)
     }
 
     /// The role of that name.
@@ -55,6 +73,8 @@ impl Role {
         match self {
             Self::Proxy => "aisix-worker",
             Self::Status => "aisix-status",
+            Self::Egress => "aisix-egress",
+            Self::Signer => "aisix-keys",
         }
     }
 }

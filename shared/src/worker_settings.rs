@@ -1,7 +1,5 @@
 //! What a worker is told of the configuration file: only what its role acts on.
 
-use std::net::SocketAddr;
-
 use bincode::{Decode, Encode};
 
 use crate::budget::Verdict;
@@ -92,6 +90,14 @@ pub struct StatusSettings {
     pub metrics_path: String,
 }
 
+/// Settings of the egress role.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct EgressSettings {}
+
+/// Settings of the signer role.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct SignerSettings {}
+
 /// Settings of one worker, by role.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum RoleSettings {
@@ -99,6 +105,10 @@ pub enum RoleSettings {
     Proxy(Box<ProxySettings>),
     /// For the status role.
     Status(StatusSettings),
+    /// For the egress role.
+    Egress(EgressSettings),
+    /// For the signer role.
+    Signer(SignerSettings),
 }
 
 /// What every worker is told before it serves.
@@ -106,8 +116,6 @@ pub enum RoleSettings {
 pub struct WorkerSettings {
     /// What this role acts on.
     pub role: RoleSettings,
-    /// The address of the listener it was born with.
-    pub listen: SocketAddr,
     /// Filter directives of the log.
     pub log_filter: String,
     /// Upper edges, in seconds, of the histogram of whole requests.

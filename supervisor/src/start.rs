@@ -363,7 +363,7 @@ fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post
     let mut posts = vec![Post {
         role: Role::Proxy,
         workers: settings.proxy.workers.get(),
-        listener: listener::bind(address, "proxy.addr")?,
+        listener: Some(listener::bind(address, "proxy.addr")?),
         settings: worker_settings::proxy(settings, env_id, log_filter),
     }];
     info!(%address, workers = settings.proxy.workers, "proxy listener open");
@@ -372,7 +372,7 @@ fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post
         posts.push(Post {
             role: Role::Status,
             workers: 1,
-            listener: listener::bind(address, "observability.metrics.prometheus.addr")?,
+            listener: Some(listener::bind(address, "observability.metrics.prometheus.addr")?),
             settings: worker_settings::status(settings, metrics, log_filter),
         });
         info!(%address, path = metrics.path, "metrics listener open");

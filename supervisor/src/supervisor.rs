@@ -33,6 +33,8 @@ use crate::spool::ring_file::RingFile;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last usage events may take to reach the Cloud.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+/// How long helpers may take to leave; they are killed, so only a machine in trouble needs any of it.
+const HELPERS_LIMIT: Duration = Duration::from_secs(2);
 /// Pages that may be in the making: as many as the status worker has connections. It asks for more only if it was taken
 /// over.
 const PAGES_MAX: usize = 256;
@@ -151,6 +153,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             "ended; {unwritten} usage events could neither be sent nor written, and are lost but for those that are still in the rings of workers: look at the disk that the spool is on"
         );
     }
+    supervisor.end_helpers().await;
     // After the last delivery, which decides what the Cloud knows of.
     if let Some(budgets) = &supervisor.parts.sources.budgets {
         budgets.keep();
@@ -174,6 +177,22 @@ impl Supervisor {
     fn wake_at(&self) -> Instant {
         let fleet = self.parts.fleet.next_tick();
         self.stage.wake_at().map_or(fleet, |stage| stage.min(fleet))
+    }
+
+    /// Helpers go last: the final upload needed them.
+    async fn end_helpers(&mut self) {
+        let deadline = tokio::time::Instant::now() + HELPERS_LIMIT;
+        let now = Instant::now();
+        for role in Role::HELPERS {
+            self.parts.fleet.drain(role, Some(now), now);
+        }
+        while Role::HELPERS.iter().any(|role| self.parts.fleet.running(*role) > 0) {
+            self.parts.fleet.tick(Instant::now(), &mut Vec::new());
+            match tokio::time::timeout_at(deadline, self.parts.events.recv()).await {
+                Ok(Some(event)) => drop(self.handle(event)),
+                Ok(None) | Err(_) => return,
+            }
+        }
     }
 
     fn begin(&mut self) {
@@ -215,6 +234,8 @@ impl Supervisor {
                     }
                 }
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
+                // Nobody dials through it yet.
+                Happening::Egress(_) => {}
                 Happening::Gone(id) => {
                     self.parts.sources.telemetry.spool().gone(id);
                     self.collector(|c| c.worker_gone(id));

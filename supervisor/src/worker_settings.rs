@@ -1,6 +1,5 @@
 //! What each role is told of the settings.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use shared::worker_settings::{
@@ -31,24 +30,18 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
             Source::Etcd(_) | Source::File(_) => None,
         },
     };
-    common(settings, RoleSettings::Proxy(Box::new(role)), proxy.address, log_filter)
+    common(settings, RoleSettings::Proxy(Box::new(role)), log_filter)
 }
 
 /// Settings of the status role.
 pub fn status(settings: &Settings, listener: &MetricsListener, log_filter: &str) -> WorkerSettings {
     let role = StatusSettings { metrics_path: listener.path.clone() };
-    common(settings, RoleSettings::Status(role), listener.address, log_filter)
+    common(settings, RoleSettings::Status(role), log_filter)
 }
 
-fn common(
-    settings: &Settings,
-    role: RoleSettings,
-    listen: SocketAddr,
-    log_filter: &str,
-) -> WorkerSettings {
+fn common(settings: &Settings, role: RoleSettings, log_filter: &str) -> WorkerSettings {
     WorkerSettings {
         role,
-        listen,
         log_filter: log_filter.to_owned(),
         e2e_buckets: settings.observability.e2e_buckets.clone(),
         ttft_buckets: settings.observability.ttft_buckets.clone(),

@@ -26,8 +26,8 @@ pub struct Inheritance {
     pub usage: Option<OwnedFd>,
     /// Where log lines go.
     pub log: OwnedFd,
-    /// The listening socket of the role, shared with other processes: nobody may change its flags.
-    pub listener: TcpListener,
+    /// The listening socket, in the roles that serve one; shared with other processes: nobody may change its flags.
+    pub listener: Option<TcpListener>,
 }
 
 /// Why the process cannot be a worker.
@@ -58,9 +58,11 @@ impl Inheritance {
         let metrics = take(descriptor::METRICS, "metric slots")?;
         let usage = match role {
             Role::Proxy => Some(take(descriptor::USAGE, "usage ring")?),
-            Role::Status => None,
+            Role::Status | Role::Egress | Role::Signer => None,
         };
-        let listener = take(descriptor::LISTENER, "listener")?.into();
+        let listener =
+            role.listens().then(|| take(descriptor::LISTENER, "listener")).transpose()?;
+        let listener = listener.map(TcpListener::from);
         Ok(Self { role, id, policy, control, metrics, usage, log, listener })
     }
 }

@@ -5,7 +5,9 @@
 pub mod budgets;
 pub mod dial;
 pub mod dialect;
+pub mod egress;
 pub mod guards;
+pub mod helper;
 pub mod inherit;
 pub mod link;
 pub mod log;
@@ -16,6 +18,7 @@ pub mod request;
 pub mod role;
 pub mod sandbox;
 pub mod server;
+pub mod signer;
 pub mod sse;
 pub mod status;
 mod sys;

@@ -7,7 +7,7 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 use worker::inherit::{InheritError, Inheritance};
 use worker::role::RoleError;
-use worker::{proxy, sandbox, status};
+use worker::{egress, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,8 @@ fn run() -> Result<(), WorkerError> {
     let _ = nix::sys::prctl::set_name(match inheritance.role {
         Role::Proxy => c"aisix-proxy",
         Role::Status => c"aisix-status",
+        Role::Egress => c"aisix-egress",
+        Role::Signer => c"aisix-signer",
     });
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
@@ -50,6 +52,14 @@ fn run() -> Result<(), WorkerError> {
         Role::Status => {
             let confinement = sandbox::enter(inheritance.policy, inheritance.role);
             tasks.block_on(&runtime, status::run(inheritance, confinement))?;
+        }
+        Role::Egress => {
+            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
+            tasks.block_on(&runtime, egress::run(inheritance, confinement))?;
+        }
+        Role::Signer => {
+            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
+            tasks.block_on(&runtime, signer::run(inheritance, confinement))?;
         }
     }
     Ok(())

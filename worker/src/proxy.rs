@@ -123,7 +123,9 @@ pub async fn run(
                 | ToWorker::Welcome
                 | ToWorker::Page(..)
                 | ToWorker::Budgets { .. }
-                | ToWorker::UsageTaken(_),
+                | ToWorker::UsageTaken(_)
+                | ToWorker::Peer(_)
+                | ToWorker::Client(_),
                 _,
             ) => {
                 warn!("the supervisor sent a message that is not for the proxy role");

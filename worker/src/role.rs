@@ -25,6 +25,7 @@ pub enum RoleError {
 }
 
 /// The inherited listener within the runtime. It is non-blocking already: the flag is shared with every other process.
-pub fn listen(listener: net::TcpListener) -> Result<TcpListener, RoleError> {
+pub fn listen(listener: Option<net::TcpListener>) -> Result<TcpListener, RoleError> {
+    let listener = listener.ok_or_else(|| RoleError::Listener(io::ErrorKind::NotFound.into()))?;
     TcpListener::from_std(listener).map_err(RoleError::Listener)
 }

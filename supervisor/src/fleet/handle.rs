@@ -86,6 +86,7 @@ impl Fleet {
                 let input = if accepted { Input::Hello } else { Input::Misbehaved };
                 if self.input(index, input, now) == Some(Action::Welcome) {
                     self.welcome(index, told);
+                    self.introduce(index, happenings);
                 }
                 return Ok(());
             }
@@ -143,7 +144,7 @@ impl Fleet {
             return Ok(true);
         }
         let unconfined = Unconfined { role: member.role, missing: missing.join("; ") };
-        if self.has_served {
+        if self.served.contains(&member.role) {
             // Those that serve go on; this one is tried again.
             error!(worker = %member.id, "{unconfined}");
             return Ok(false);
@@ -166,7 +167,7 @@ impl Fleet {
                     }
                     told.configuration.whole()
                 }
-                Role::Status => Ok(None),
+                Role::Status | Role::Egress | Role::Signer => Ok(None),
             }
         });
         match handed_over {
@@ -193,7 +194,7 @@ impl Fleet {
             // Needs the configuration, which the caller has.
             None | Some(Action::Welcome) => {}
             Some(Action::Announce) => {
-                self.has_served = true;
+                self.served.insert(member.role);
                 let summary = member.summary();
                 info!(worker = %summary.id, role = %summary.role, pid = summary.pid,
                     uid = summary.uid, landlock = summary.landlock_abi, "worker serves");

@@ -176,6 +176,11 @@ impl Member {
         self.send(Outgoing::Answer(ToWorker::Welcome, 0, settings));
     }
 
+    /// Queues a message that goes with a descriptor.
+    pub fn hand_over(&mut self, message: ToWorker, descriptor: OwnedFd) {
+        self.send(Outgoing::Answer(message, 0, descriptor));
+    }
+
     /// Queues configuration.
     pub fn deliver(&mut self, delivery: Delivery) {
         // A store that was set back sends lower revisions again, while a higher one may still be confirmed.

@@ -4,6 +4,7 @@
 //! happened. It knows nothing of the Cloud, of files or of HTTP.
 
 mod handle;
+mod helpers;
 pub mod life;
 mod member;
 mod restart;
@@ -57,6 +58,8 @@ pub enum Happening {
     Started(WorkerId, OwnedFd),
     /// A worker takes a metric series into use.
     Series(WorkerId, Series),
+    /// A channel to the egress worker, in place of any before.
+    Egress(OwnedFd),
     /// The status worker asks for a page.
     Fetch(WorkerId, Page, u64),
     /// A worker accepts connections.
@@ -74,8 +77,8 @@ pub struct Post {
     pub role: Role,
     /// How many of them.
     pub workers: usize,
-    /// The listening socket that they share.
-    pub listener: TcpListener,
+    /// The listening socket that they share, if the role has one.
+    pub listener: Option<TcpListener>,
     /// What they are told.
     pub settings: WorkerSettings,
 }
@@ -134,8 +137,8 @@ pub struct Fleet {
     /// Number of the latest round of pings.
     round: u64,
     restarts: BTreeMap<Role, u64>,
-    /// A worker has served: what is needed for it was there.
-    has_served: bool,
+    /// Roles of which a worker has served: what is needed for it was there.
+    served: BTreeSet<Role>,
     /// The node goes away, as every worker is told.
     retired: bool,
     /// Roles whose workers are not replaced any more.
@@ -176,7 +179,7 @@ impl Fleet {
             next_ping: now,
             round: 0,
             restarts: BTreeMap::new(),
-            has_served: false,
+            served: BTreeSet::new(),
             retired: false,
             leaving: BTreeSet::new(),
         }
@@ -233,7 +236,8 @@ impl Fleet {
     /// A worker that was taken over may have found a way to end a listener for everybody: it listens again.
     fn heal_listeners(&self) {
         for post in &self.posts {
-            match listener::heal(&post.listener) {
+            let Some(listener) = &post.listener else { continue };
+            match listener::heal(listener) {
                 Ok(false) => {}
                 Ok(true) => {
                     error!(role = %post.role, "the listener had been ended; it listens again")
@@ -264,7 +268,7 @@ impl Fleet {
             .and_then(|metrics| {
                 let ring = match post.role {
                     Role::Proxy => Some(self.rings.make(id)),
-                    Role::Status => None,
+                    Role::Status | Role::Egress | Role::Signer => None,
                 };
                 let ring = ring.transpose();
                 let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
@@ -428,7 +432,7 @@ fn launch(
         id,
         policy: sandbox.name(),
         user: users.of(post.role),
-        listener: post.listener.as_fd(),
+        listener: post.listener.as_ref().map(AsFd::as_fd),
         metrics: metrics.as_fd(),
         usage,
     };

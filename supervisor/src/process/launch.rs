@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -63,8 +63,8 @@ pub struct Launch<'a> {
     pub policy: &'a str,
     /// User and group, where we may choose.
     pub user: Option<(Uid, Gid)>,
-    /// The listening socket of the role.
-    pub listener: BorrowedFd<'a>,
+    /// The listening socket, if its role has one.
+    pub listener: Option<BorrowedFd<'a>>,
     /// The memory it counts in.
     pub metrics: BorrowedFd<'a>,
     /// The ring of usage events, if its role has one.
@@ -126,13 +126,14 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(log_writer)
             .stderr(second_writer);
-        let descriptors = [
-            (workers_end.as_raw_fd(), descriptor::CONTROL),
-            (launch.metrics.as_raw_fd(), descriptor::METRICS),
-            (launch.listener.as_raw_fd(), descriptor::LISTENER),
-        ];
-        let usage = launch.usage.map(|usage| usage.as_raw_fd());
-        confine(&mut command, Child { descriptors, usage, user: launch.user });
+        let optional = [(launch.usage, descriptor::USAGE), (launch.listener, descriptor::LISTENER)];
+        let descriptors =
+            [(workers_end.as_fd(), descriptor::CONTROL), (launch.metrics, descriptor::METRICS)]
+                .into_iter()
+                .chain(optional.into_iter().filter_map(|(ours, number)| Some((ours?, number))))
+                .map(|(ours, number)| (ours.as_raw_fd(), number))
+                .collect();
+        confine(&mut command, Child { descriptors, user: launch.user });
         let mut child = command.spawn().map_err(failed("executing aisix-worker"))?;
         let number = i32::try_from(child.id()).unwrap_or(i32::MAX);
         let pid = Pid::from_raw(number);

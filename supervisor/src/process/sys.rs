@@ -35,12 +35,10 @@ pub fn reserve_descriptors() -> io::Result<Vec<File>> {
 }
 
 /// What a child becomes before it executes the worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Child {
     /// Descriptors of ours and the numbers they get. Ours lie above the fixed numbers.
-    pub descriptors: [(RawFd, RawFd); 3],
-    /// The ring of usage events, which gets its own number.
-    pub usage: Option<RawFd>,
+    pub descriptors: Vec<(RawFd, RawFd)>,
     /// User and group, where we may choose.
     pub user: Option<(Uid, Gid)>,
 }
@@ -50,16 +48,14 @@ pub struct Child {
 pub fn confine(command: &mut Command, child: Child) {
     let prepare = move || {
         setsid()?;
-        let usage = child.usage.map(|ours| (ours, descriptor::USAGE));
-        for (ours, number) in child.descriptors.into_iter().chain(usage) {
+        close_on_exec(descriptor::CONTROL, RawFd::MAX)?;
+        for (ours, number) in &child.descriptors {
+            // Stays open over the exec.
             // SAFETY: dup2 on two descriptor numbers; `number` belongs to /dev/null (see `reserve_descriptors`).
-            if unsafe { libc::dup2(ours, number) } == -1 {
+            if unsafe { libc::dup2(*ours, *number) } == -1 {
                 return Err(io::Error::last_os_error());
             }
         }
-        let last_used = usage.map_or(descriptor::METRICS, |(_, number)| number);
-        close_on_exec(last_used + 1, LAST_FIXED - 1)?;
-        close_on_exec(LAST_FIXED + 1, RawFd::MAX)?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         // The one file that a worker can write to is its ring.
         setrlimit(Resource::RLIMIT_FSIZE, RING_BYTES, RING_BYTES)?;

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_proxy_role_can_make_a_socket() {
+    fn only_roles_that_connect_can_make_a_socket() {
         let makes_sockets = |role| {
             permitted(role)
                 .iter()
@@ -139,6 +139,7 @@ mod tests {
                 .any(|Call(number, _)| *number == libc::SYS_socket)
         };
         assert!(makes_sockets(Role::Proxy));
-        assert!(!makes_sockets(Role::Status));
+        assert!(makes_sockets(Role::Egress));
+        assert!(!makes_sockets(Role::Status) && !makes_sockets(Role::Signer));
     }
 }

@@ -59,8 +59,10 @@ const STREAMS: &[Call] = &[
 ];
 
 /// Serving a listener that others share: take connections from it, but never end or change it.
-const LISTEN: &[Call] = &[
-    Call(libc::SYS_accept4, &[Is(0, LISTENER as u64)]),
+const LISTEN: &[Call] = &[Call(libc::SYS_accept4, &[Is(0, LISTENER as u64)])];
+
+/// Sockets that are there, apart from the listener.
+const SOCKETS: &[Call] = &[
     Call(libc::SYS_shutdown, &[IsNot(0, LISTENER as u64)]),
     Call(libc::SYS_setsockopt, &[IsNot(0, LISTENER as u64)]),
     // The runtime asks whether a socket is non-blocking before it takes it.
@@ -112,6 +114,9 @@ const END: &[Call] = &[
     Call(libc::SYS_tgkill, &[OwnProcess(0)]),
 ];
 
+/// Answers with a descriptor, to whom the supervisor has introduced. Fast open would be a connect in disguise.
+const HAND_OVER: &[Call] = &[Call(libc::SYS_sendmsg, &[Without(2, libc::MSG_FASTOPEN as u64)])];
+
 /// Making upstream connections and asking resolvers, over TCP and UDP and nothing else. `bind` is the resolver's, for the
 /// random port of a question; a TCP port is denied by Landlock, and nothing can `listen`.
 const DIAL: &[Call] = &[
@@ -136,8 +141,12 @@ const UDP: Argument = Is(2, IPPROTO_UDP as u64);
 /// The groups of a role.
 pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
     match role {
-        Role::Proxy => &[STREAMS, LISTEN, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, DIAL],
-        Role::Status => &[STREAMS, LISTEN, MEMORY, SEALED_MEMORY, THREAD, END],
+        Role::Proxy => {
+            &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, DIAL]
+        }
+        Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
+        Role::Egress => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, DIAL, HAND_OVER],
+        Role::Signer => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
     }
 }
 

@@ -114,7 +114,9 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Configuration { .. }
                 | ToWorker::Page(..)
                 | ToWorker::Budgets { .. }
-                | ToWorker::UsageTaken(_),
+                | ToWorker::UsageTaken(_)
+                | ToWorker::Peer(_)
+                | ToWorker::Client(_),
                 _,
             ) => {
                 return Err(

@@ -1,0 +1,129 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::version::PROTOCOLS;
+
+fn from_worker() -> Vec<ToSupervisor> {
+    let hello = Hello {
+        worker: WorkerId(7),
+        role: Role::Proxy,
+        protocols: PROTOCOLS,
+        version: "1.0".to_owned(),
+        confinement: Confinement { seccomp: true, landlock_abi: 7, missing: vec!["x".to_owned()] },
+    };
+    vec![
+        ToSupervisor::Hello(hello),
+        ToSupervisor::Ready,
+        ToSupervisor::Applied(Revision(300)),
+        ToSupervisor::Refused(Revision(-1), "no".to_owned()),
+        ToSupervisor::Usage(300),
+        ToSupervisor::Series(Series { family: 2, first_slot: 9, labels: vec!["a".to_owned()] }),
+        ToSupervisor::Pong(1, 2),
+        ToSupervisor::Fetch(Page::Config),
+        ToSupervisor::KeysInUse(vec![("k".to_owned(), 3)]),
+    ]
+}
+
+fn from_supervisor() -> Vec<ToWorker> {
+    vec![
+        ToWorker::Welcome,
+        ToWorker::Configuration { revision: Revision(5), whole: true },
+        ToWorker::Ping(3),
+        ToWorker::Retire,
+        ToWorker::Drain,
+        ToWorker::Page(503, "text/plain".to_owned()),
+        ToWorker::Activate,
+        ToWorker::UsageTaken(9),
+        ToWorker::Budgets { whole: true },
+        ToWorker::Peer(Role::Egress),
+        ToWorker::Client(Client::Worker(WorkerId(7))),
+    ]
+}
+
+fn golden<M: Message>(messages: Vec<M>) -> Vec<String> {
+    messages
+        .iter()
+        .map(|message| {
+            let body: Vec<_> =
+                message.encode().unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{} {}", message.kind(), body.concat())
+        })
+        .collect()
+}
+
+/// An old worker and a new supervisor meet during an upgrade: these bytes never change.
+#[test]
+fn the_bytes_of_every_message_are_the_released_ones() {
+    assert_eq!(
+        golden(from_worker()),
+        [
+            "1 0700010103312e300107010178".to_owned(),
+            "2 ".to_owned(),
+            "3 fb5802".to_owned(),
+            "4 01026e6f".to_owned(),
+            "5 fb2c01".to_owned(),
+            "6 0209010161".to_owned(),
+            "7 0102".to_owned(),
+            "8 01".to_owned(),
+            "9 01016b03".to_owned(),
+        ]
+    );
+    assert_eq!(
+        golden(from_supervisor()),
+        [
+            "1 ",
+            "2 0a01",
+            "3 03",
+            "4 ",
+            "5 ",
+            "6 fbf7010a746578742f706c61696e",
+            "7 ",
+            "8 09",
+            "9 01",
+            "10 02",
+            "11 0107"
+        ]
+    );
+}
+
+fn survives_every_damage<M: Message + PartialEq + std::fmt::Debug>(messages: Vec<M>) {
+    for message in messages {
+        let mut bytes = message.encode().unwrap();
+        assert_eq!(M::decode(message.kind(), &bytes).unwrap(), message);
+        for length in 0..bytes.len() {
+            assert!(M::decode(message.kind(), &bytes[..length]).is_err(), "{message:?}");
+        }
+        bytes.push(0);
+        assert!(M::decode(message.kind(), &bytes).is_err(), "{message:?} and a byte");
+    }
+}
+
+#[test]
+fn a_message_that_was_cut_or_extended_is_refused() {
+    survives_every_damage(from_worker());
+    survives_every_damage(from_supervisor());
+}
+
+#[test]
+fn an_unknown_kind_is_refused() {
+    for kind in [0, 10, u16::MAX] {
+        assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
+    }
+    for kind in [0, 12, u16::MAX] {
+        assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
+    }
+}
+
+#[test]
+fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
+    let endless = [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    assert!(ToSupervisor::decode(4, &endless).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_body_can_panic_the_decoder(kind in 0..32u16, body: Vec<u8>) {
+        let _ = ToSupervisor::decode(kind, &body);
+        let _ = ToWorker::decode(kind, &body);
+    }
+}
