@@ -3,38 +3,37 @@
 //! The fleet starts what should run, carries out what the pure parts decide (`life`, `restart`), and tells its owner what
 //! happened. It knows nothing of the Cloud, of files or of HTTP.
 
+mod census;
 mod handle;
 mod helpers;
 pub mod life;
 mod member;
+mod post;
 mod restart;
+mod start;
+mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use shared::channel::{ChannelError, Received};
-use shared::id::{Revision, Role, WorkerId};
+use shared::id::{Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
-use shared::worker_settings::WorkerSettings;
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::error;
 
 use self::life::{Input, PING_INTERVAL};
 use self::member::Member;
 use self::restart::Restart;
-use crate::backoff::chance;
-use crate::configuration::Delivery;
 use crate::listener;
-use crate::metrics;
 use crate::process::exit::Exit;
 use crate::process::identity::Users;
-use crate::process::launch::{Launch, Launched, Program};
+use crate::process::launch::Program;
 use crate::spool::ring_file::{RingFile, RingFolders};
 
 pub use self::member::Summary;
+pub use self::post::{Post, Sandbox, Unconfined};
 
 /// What the tasks of a worker report.
 #[derive(Debug)]
@@ -68,51 +67,6 @@ pub enum Happening {
     Refused,
     /// A worker's process ended.
     Gone(WorkerId),
-}
-
-/// How the workers of one role are started.
-#[derive(Debug)]
-pub struct Post {
-    /// The role.
-    pub role: Role,
-    /// How many of them.
-    pub workers: usize,
-    /// The listening socket that they share, if the role has one.
-    pub listener: Option<TcpListener>,
-    /// What they are told.
-    pub settings: WorkerSettings,
-}
-
-/// How strictly workers are confined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sandbox {
-    /// Everything, or the worker is not used.
-    Required,
-    /// What the host has; the rest is reported.
-    BestEffort,
-    /// Nothing.
-    Off,
-}
-
-impl Sandbox {
-    /// As the configuration writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Required => "required",
-            Self::BestEffort => "best-effort",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// A confinement that `supervisor.sandbox: required` does not accept.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "supervisor.sandbox is required, but a {role} worker is not fully confined: {missing}; fix the host, or set best-effort"
-)]
-pub struct Unconfined {
-    role: Role,
-    missing: String,
 }
 
 /// One process that should run.
@@ -225,14 +179,6 @@ impl Fleet {
         }
     }
 
-    /// Whether every proxy worker has answered the latest question, and none has anything in flight.
-    pub fn is_idle(&self) -> bool {
-        let mut proxies = self.members().filter(|member| member.role == Role::Proxy);
-        proxies.all(|member| {
-            !member.is_welcome() || (member.answered == self.round && member.in_flight == 0)
-        })
-    }
-
     /// A worker that was taken over may have found a way to end a listener for everybody: it listens again.
     fn heal_listeners(&self) {
         for post in &self.posts {
@@ -254,83 +200,6 @@ impl Fleet {
             if member.is_some_and(|member| member.overflowed) {
                 self.input(index, Input::Misbehaved, now);
             }
-        }
-    }
-
-    fn start(&mut self, index: usize, now: Instant, happenings: &mut Vec<Happening>) {
-        let id = WorkerId(self.next_id);
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(post) = self.posts.get(slot.post) else { return };
-        slot.start_at = None;
-        // Each step names what it was.
-        let launched = metrics::new_memory()
-            .map_err(|error| format!("cannot make metric slots: {error}"))
-            .and_then(|metrics| {
-                let ring = match post.role {
-                    Role::Proxy => Some(self.rings.make(id)),
-                    Role::Status | Role::Egress | Role::Signer => None,
-                };
-                let ring = ring.transpose();
-                let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
-                let usage = ring.as_ref().map(|(_, writer, _)| writer.as_fd());
-                let launched =
-                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage);
-                match launched {
-                    Ok(launched) => Ok((launched, metrics, ring)),
-                    Err(reason) => {
-                        // Nobody will write to it: it would stay until the next start.
-                        let removed = ring.map(|(ring, ..)| ring.remove());
-                        if let Some(Err(error)) = removed {
-                            warn!(%error, "a usage ring without a worker cannot be removed");
-                        }
-                        Err(reason)
-                    }
-                }
-            });
-        match launched {
-            Ok((launched, metrics, ring)) => {
-                // The writing end is the worker's alone from here on.
-                let ring = ring.map(|(ring, _, reason)| Happening::Ring(id, ring, reason));
-                happenings.extend(ring);
-                self.next_id = self.next_id.wrapping_add(1);
-                let member = Member::new(id, post.role, launched, self.events.clone(), now);
-                slot.member = Some(member);
-                happenings.push(Happening::Started(id, metrics));
-            }
-            Err(reason) => {
-                error!(role = %post.role, "{reason}");
-                slot.start_at = Some(slot.restart.ended(now, now, chance()));
-            }
-        }
-    }
-
-    /// Sends a change of configuration to every worker that has been told the one before.
-    pub fn deliver(&mut self, delivery: &Delivery) {
-        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
-        for member in self.members_mut().filter(told) {
-            member.deliver(delivery.clone());
-        }
-    }
-
-    /// Sends budget verdicts that changed to every worker that has been told the others.
-    pub fn tell_budgets(&mut self, memory: &Rc<OwnedFd>) {
-        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
-        for member in self.members_mut().filter(told) {
-            member.tell_budgets(false, Rc::clone(memory));
-        }
-    }
-
-    /// Sends the answer to a page that the status worker asked for.
-    pub fn answer(&mut self, id: WorkerId, request: u64, page: ToWorker, body: OwnedFd) {
-        if let Some(member) = self.members_mut().find(|member| member.id == id) {
-            member.answer(page, request, body);
-        }
-    }
-
-    /// Tells one worker, if it is still there.
-    pub fn tell(&mut self, id: WorkerId, message: ToWorker) {
-        if let Some(member) = self.members_mut().find(|member| member.id == id) {
-            member.tell(message);
         }
     }
 
@@ -365,46 +234,6 @@ impl Fleet {
         }
     }
 
-    /// What there is to tell about each running worker.
-    pub fn summaries(&self) -> Vec<Summary> {
-        self.members().map(Member::summary).collect()
-    }
-
-    /// How many processes of a role there are.
-    pub fn running(&self, role: Role) -> usize {
-        self.members().filter(|member| member.role == role).count()
-    }
-
-    /// Requests in flight, as last told by each worker.
-    pub fn in_flight(&self) -> u64 {
-        self.members().map(|member| u64::from(member.in_flight)).sum()
-    }
-
-    /// Whether every slot has a worker that serves.
-    pub fn is_complete(&self) -> bool {
-        self.slots.iter().all(|slot| slot.member.as_ref().is_some_and(|m| m.life.is_serving()))
-    }
-
-    /// How often a worker of a role was started in place of one that ended by itself.
-    pub fn restarts(&self, role: Role) -> u64 {
-        self.restarts.get(&role).copied().unwrap_or_default()
-    }
-
-    /// How many workers of a role accept connections.
-    pub fn serving(&self, role: Role) -> usize {
-        self.members().filter(|member| member.role == role && member.life.is_serving()).count()
-    }
-
-    /// The revision that every serving proxy worker serves: `None` if there is none, or one of them has none yet, or
-    /// still one of the time before the store was set back.
-    pub fn applied(&self) -> Option<Revision> {
-        let serving = || self.members().filter(|m| m.role == Role::Proxy && m.life.is_serving());
-        if serving().any(|member| member.applied > member.latest) {
-            return None;
-        }
-        serving().map(|member| member.applied).min().flatten()
-    }
-
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.slots.iter().filter_map(|slot| slot.member.as_ref())
     }
@@ -416,25 +245,4 @@ impl Fleet {
     fn index_of(&self, id: WorkerId) -> Option<usize> {
         self.slots.iter().position(|slot| slot.member.as_ref().is_some_and(|m| m.id == id))
     }
-}
-
-fn launch(
-    program: &Program,
-    users: &Users,
-    sandbox: Sandbox,
-    post: &Post,
-    id: WorkerId,
-    metrics: &OwnedFd,
-    usage: Option<BorrowedFd<'_>>,
-) -> Result<Launched, String> {
-    let launch = Launch {
-        role: post.role,
-        id,
-        policy: sandbox.name(),
-        user: users.of(post.role),
-        listener: post.listener.as_ref().map(AsFd::as_fd),
-        metrics: metrics.as_fd(),
-        usage,
-    };
-    program.launch(&launch).map_err(|error| error.to_string())
 }

@@ -1,0 +1,56 @@
+//! What the fleet is asked about its workers: how many there are, how far they are, what they have in flight.
+
+use shared::id::{Revision, Role};
+
+use super::Fleet;
+use super::member::{Member, Summary};
+
+impl Fleet {
+    /// Whether every proxy worker has answered the latest question, and none has anything in flight.
+    pub fn is_idle(&self) -> bool {
+        let mut proxies = self.members().filter(|member| member.role == Role::Proxy);
+        proxies.all(|member| {
+            !member.is_welcome() || (member.answered == self.round && member.in_flight == 0)
+        })
+    }
+
+    /// What there is to tell about each running worker.
+    pub fn summaries(&self) -> Vec<Summary> {
+        self.members().map(Member::summary).collect()
+    }
+
+    /// How many processes of a role there are.
+    pub fn running(&self, role: Role) -> usize {
+        self.members().filter(|member| member.role == role).count()
+    }
+
+    /// Requests in flight, as last told by each worker.
+    pub fn in_flight(&self) -> u64 {
+        self.members().map(|member| u64::from(member.in_flight)).sum()
+    }
+
+    /// Whether every slot has a worker that serves.
+    pub fn is_complete(&self) -> bool {
+        self.slots.iter().all(|slot| slot.member.as_ref().is_some_and(|m| m.life.is_serving()))
+    }
+
+    /// How often a worker of a role was started in place of one that ended by itself.
+    pub fn restarts(&self, role: Role) -> u64 {
+        self.restarts.get(&role).copied().unwrap_or_default()
+    }
+
+    /// How many workers of a role accept connections.
+    pub fn serving(&self, role: Role) -> usize {
+        self.members().filter(|member| member.role == role && member.life.is_serving()).count()
+    }
+
+    /// The revision that every serving proxy worker serves: `None` if there is none, or one of them has none yet, or
+    /// still one of the time before the store was set back.
+    pub fn applied(&self) -> Option<Revision> {
+        let serving = || self.members().filter(|m| m.role == Role::Proxy && m.life.is_serving());
+        if serving().any(|member| member.applied > member.latest) {
+            return None;
+        }
+        serving().map(|member| member.applied).min().flatten()
+    }
+}

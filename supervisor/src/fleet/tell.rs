@@ -1,0 +1,43 @@
+//! What workers are told.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use shared::id::{Role, WorkerId};
+use shared::message::ToWorker;
+
+use super::Fleet;
+use super::member::Member;
+use crate::configuration::Delivery;
+
+impl Fleet {
+    /// Sends a change of configuration to every worker that has been told the one before.
+    pub fn deliver(&mut self, delivery: &Delivery) {
+        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
+        for member in self.members_mut().filter(told) {
+            member.deliver(delivery.clone());
+        }
+    }
+
+    /// Sends budget verdicts that changed to every worker that has been told the others.
+    pub fn tell_budgets(&mut self, memory: &Rc<OwnedFd>) {
+        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
+        for member in self.members_mut().filter(told) {
+            member.tell_budgets(false, Rc::clone(memory));
+        }
+    }
+
+    /// Sends the answer to a page that the status worker asked for.
+    pub fn answer(&mut self, id: WorkerId, request: u64, page: ToWorker, body: OwnedFd) {
+        if let Some(member) = self.members_mut().find(|member| member.id == id) {
+            member.answer(page, request, body);
+        }
+    }
+
+    /// Tells one worker, if it is still there.
+    pub fn tell(&mut self, id: WorkerId, message: ToWorker) {
+        if let Some(member) = self.members_mut().find(|member| member.id == id) {
+            member.tell(message);
+        }
+    }
+}
