@@ -5,9 +5,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use nix::sys::stat::fstat;
 use shared::id::Revision;
 use shared::resource::Kind;
 use shared::update::{self, Change};
+
+/// A resource, by kind and id.
+pub type Key = (Kind, String);
+
+/// The resource that a change is about.
+pub fn key_of(change: &Change) -> Key {
+    match change {
+        Change::Put(resource) => (resource.kind(), resource.id().to_owned()),
+        Change::Delete(kind, id) => (*kind, id.clone()),
+    }
+}
 
 /// Configuration on its way to workers: sealed memory that any number of them may read.
 #[derive(Clone, Debug)]
@@ -16,10 +28,24 @@ pub struct Delivery {
     pub revision: Revision,
     /// Whether it replaces everything.
     pub whole: bool,
+    /// How much it is.
+    pub bytes: u64,
     memory: Rc<OwnedFd>,
 }
 
 impl Delivery {
+    /// Changes that lead to `revision`. `count` is how many there are.
+    pub fn new<'a>(
+        revision: Revision,
+        whole: bool,
+        count: usize,
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> io::Result<Self> {
+        let memory = update::write(count, changes)?;
+        let bytes = u64::try_from(fstat(&memory)?.st_size).unwrap_or_default();
+        Ok(Self { revision, whole, bytes, memory: Rc::new(memory) })
+    }
+
     /// The memory to hand over.
     pub fn memory(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
@@ -30,46 +56,60 @@ impl Delivery {
 #[derive(Debug, Default)]
 pub struct Configuration {
     revision: Option<Revision>,
-    resources: BTreeMap<(Kind, String), Change>,
+    resources: BTreeMap<Key, Change>,
     /// Made when a worker needs it, dropped at the next change.
     whole: Option<Delivery>,
 }
 
 impl Configuration {
-    /// Takes in a change and returns what to send to workers that have the revision before. On an error it is taken in all
-    /// the same, and the workers have to be sent the whole.
+    /// Takes in changes, on top of what there is or (`whole`) in place of it. Returns what undoes them, one change for each
+    /// resource; nothing for a whole.
     pub fn apply(
         &mut self,
         revision: Revision,
         whole: bool,
         changes: Vec<Change>,
-    ) -> io::Result<Delivery> {
-        let memory = update::write(changes.len(), changes.iter());
+    ) -> BTreeMap<Key, Change> {
         if whole {
             self.resources.clear();
         }
+        let mut inverse = BTreeMap::new();
         for change in changes {
-            match change {
-                Change::Delete(kind, id) => {
-                    self.resources.remove(&(kind, id));
-                }
-                Change::Put(resource) => {
-                    let key = (resource.kind(), resource.id().to_owned());
-                    self.resources.insert(key, Change::Put(resource));
-                }
+            let key = key_of(&change);
+            let former = match change {
+                Change::Delete(..) => self.resources.remove(&key),
+                put => self.resources.insert(key.clone(), put),
+            };
+            if !whole {
+                let undo = former.unwrap_or_else(|| Change::Delete(key.0, key.1.clone()));
+                inverse.entry(key).or_insert(undo);
             }
         }
         self.revision = Some(revision);
         self.whole = None;
-        Ok(Delivery { revision, whole, memory: Rc::new(memory?) })
+        inverse
+    }
+
+    /// The revision in force; `None` before the first load.
+    pub fn revision(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    /// What would undo changes of these resources: what they are now.
+    pub fn present(&self, keys: impl Iterator<Item = Key>) -> Vec<Change> {
+        let now = |key: Key| match self.resources.get(&key) {
+            Some(put) => put.clone(),
+            None => Change::Delete(key.0, key.1),
+        };
+        keys.map(now).collect()
     }
 
     /// All of it, for a worker that has nothing. `None` before the first load.
     pub fn whole(&mut self) -> io::Result<Option<Delivery>> {
         let Some(revision) = self.revision else { return Ok(None) };
         if self.whole.is_none() {
-            let memory = update::write(self.resources.len(), self.resources.values())?;
-            self.whole = Some(Delivery { revision, whole: true, memory: Rc::new(memory) });
+            let resources = self.resources.values();
+            self.whole = Some(Delivery::new(revision, true, self.resources.len(), resources)?);
         }
         Ok(self.whole.clone())
     }
@@ -102,21 +142,34 @@ mod tests {
     fn a_late_worker_is_told_the_sum_of_all_changes() {
         let mut configuration = Configuration::default();
         assert!(configuration.whole().unwrap().is_none());
-        configuration.apply(Revision(5), true, vec![put("a", "one"), put("b", "two")]).unwrap();
+        configuration.apply(Revision(5), true, vec![put("a", "one"), put("b", "two")]);
         let delete = Change::Delete(Kind::Model, "a".to_owned());
-        let delta = configuration.apply(Revision(6), false, vec![delete, put("b", "2")]).unwrap();
-        assert_eq!((delta.whole, content(&delta).len()), (false, 2));
+        configuration.apply(Revision(6), false, vec![delete, put("b", "2")]);
         let whole = configuration.whole().unwrap().unwrap();
         assert_eq!((whole.revision, whole.whole), (Revision(6), true));
         assert_eq!(content(&whole), [put("b", "2")]);
+        assert!(whole.bytes > 0);
     }
 
     #[test]
     fn a_whole_update_leaves_nothing_of_the_one_before() {
         let mut configuration = Configuration::default();
-        configuration.apply(Revision(5), true, vec![put("a", "one")]).unwrap();
-        configuration.apply(Revision(9), true, vec![put("c", "three")]).unwrap();
+        configuration.apply(Revision(5), true, vec![put("a", "one")]);
+        assert!(configuration.apply(Revision(9), true, vec![put("c", "three")]).is_empty());
         let whole = configuration.whole().unwrap().unwrap();
         assert_eq!(content(&whole), [put("c", "three")]);
+    }
+
+    #[test]
+    fn the_inverse_of_changes_leads_back_however_often_they_touch_a_resource() {
+        let mut configuration = Configuration::default();
+        configuration.apply(Revision(5), true, vec![put("a", "one"), put("b", "two")]);
+        let before = content(&configuration.whole().unwrap().unwrap());
+        let delete = |id: &str| Change::Delete(Kind::Model, id.to_owned());
+        let changes = vec![put("a", "2"), delete("b"), put("a", "3"), put("c", "new"), delete("a")];
+        let inverse = configuration.apply(Revision(6), false, changes);
+        assert_eq!(inverse.len(), 3);
+        configuration.apply(Revision(5), false, inverse.into_values().collect());
+        assert_eq!(content(&configuration.whole().unwrap().unwrap()), before);
     }
 }

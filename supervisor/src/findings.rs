@@ -26,6 +26,10 @@ pub enum Topic {
     Budgets,
     /// Resources that guard traffic and that this build cannot enforce.
     NotEnforced,
+    /// Changes of the configuration that workers died of.
+    Quarantine,
+    /// A replacement of all workers that did not come to its end, or a reload that was refused.
+    Replacement,
 }
 
 impl Topic {
@@ -40,6 +44,8 @@ impl Topic {
             Self::Usage => "usage",
             Self::Budgets => "budgets",
             Self::NotEnforced => "not_enforced",
+            Self::Quarantine => "quarantine",
+            Self::Replacement => "replacement",
         }
     }
 }

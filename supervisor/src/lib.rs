@@ -3,9 +3,11 @@
 //!
 //! A library, so that its parts can be tested; the binary is `main.rs`.
 
+pub mod awake;
 pub mod backoff;
 pub mod broker;
 pub mod bundle;
+pub mod changes;
 pub mod cli;
 pub mod cloud;
 pub mod configuration;
@@ -22,6 +24,7 @@ pub mod pages;
 pub mod pem;
 pub mod process;
 pub mod projection;
+pub mod reload;
 pub mod resources;
 pub mod settings;
 pub mod shutdown;

@@ -11,6 +11,7 @@ use shared::id::Revision;
 use shared::memory;
 use shared::message::{Page, ToWorker};
 
+use crate::changes::QuarantineStatus;
 use crate::cloud::budget::{self, Budgets};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotation_report::{CertificateStatus, ReportCell, RotationStatus};
@@ -101,6 +102,7 @@ struct ManagedStatus {
     usage: UsageStatus,
     budgets: Option<budget::Status>,
     snapshot: Option<SnapshotStatus>,
+    quarantine: Vec<QuarantineStatus>,
     findings: Vec<FindingStatus>,
 }
 
@@ -146,6 +148,7 @@ impl Sources {
             usage: UsageStatus::from(usage),
             budgets: self.budgets.as_ref().map(Budgets::status),
             snapshot: self.snapshot.as_ref().map(Snapshot::status),
+            quarantine: self.projection.quarantine().status(),
             findings: findings.collect(),
         }
     }

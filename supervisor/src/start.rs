@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -36,7 +37,9 @@ use crate::process::identity::Users;
 use crate::process::launch::{Program, ProgramError};
 use crate::process::reserve_descriptors;
 use crate::projection;
+use crate::reload::Reloader;
 use crate::resources::{self, ResourcesError};
+use crate::settings::raw::Raw;
 use crate::settings::{Settings, SettingsError, Source};
 use crate::shutdown::Limits;
 use crate::spool::Spool;
@@ -145,7 +148,7 @@ fn run(config: &Path) -> Result<(), StartError> {
     // Before anything else opens a descriptor; kept until the end.
     let _reserved = reserve_descriptors().map_err(system("reserving descriptors"))?;
     let loaded = Settings::load(config, std::env::vars_os())?;
-    let settings = loaded.settings;
+    let (settings, raw) = (loaded.settings, loaded.raw);
     let log_filter = log::start(&settings.observability.log_level)?;
     info!(version = shared::version::VERSION, config = %config.display(),
         variables = loaded.variables.join(" "),
@@ -162,19 +165,23 @@ fn run(config: &Path) -> Result<(), StartError> {
         .build()
         .map_err(system("starting the runtime"))?;
     let findings = Findings::default();
+    let written = (config, raw);
     let ended = match settings.source.clone() {
         Source::Managed(managed) => {
             let _lock = lock(managed.state_dir(), &findings)?;
             let cloud = Origin::Cloud(Box::new(Cloud::open(&managed, &findings)?));
-            LocalSet::new().block_on(&runtime, serve(&settings, cloud, &log_filter, findings))
+            LocalSet::new()
+                .block_on(&runtime, serve(&settings, cloud, &log_filter, findings, written))
         }
         Source::Etcd(etcd) => {
             let etcd = Origin::Etcd(etcd);
-            LocalSet::new().block_on(&runtime, serve(&settings, etcd, &log_filter, findings))
+            LocalSet::new()
+                .block_on(&runtime, serve(&settings, etcd, &log_filter, findings, written))
         }
         Source::File(path) => {
             let file = Origin::File(path);
-            LocalSet::new().block_on(&runtime, serve(&settings, file, &log_filter, findings))
+            LocalSet::new()
+                .block_on(&runtime, serve(&settings, file, &log_filter, findings, written))
         }
     };
     // A name that is still being looked up is not waited for.
@@ -255,6 +262,7 @@ async fn serve(
     origin: Origin,
     log_filter: &str,
     findings: Findings,
+    (config, raw): (&Path, Raw),
 ) -> Result<(), StartError> {
     let now = Instant::now();
     // First what is refused at once; nothing runs yet.
@@ -322,7 +330,8 @@ async fn serve(
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
     let users = Users::choose(settings.workers.uid_base);
     let sandbox = settings.workers.sandbox;
-    let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    fleet.set_replace_drain(settings.workers.replace_drain);
     let parts = Parts {
         fleet,
         events,
@@ -345,6 +354,13 @@ async fn serve(
         nudge,
         begun,
         reload,
+        reloader: Reloader {
+            config: config.to_owned(),
+            started_with: raw.clone(),
+            last: raw,
+            settings: settings.clone(),
+            env_id: origin.env_id().to_owned(),
+        },
         limits: Limits {
             min_drain: settings.shutdown.drain_min,
             max_drain: settings.shutdown.drain_max,
@@ -359,23 +375,31 @@ async fn serve(
 
 /// The listeners, open, and who serves them.
 fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post>, ListenError> {
-    let address = settings.proxy.address;
-    let mut posts = vec![Post {
-        role: Role::Proxy,
-        workers: settings.proxy.workers.get(),
-        listener: Some(listener::bind(address, "proxy.addr")?),
-        settings: worker_settings::proxy(settings, env_id, log_filter),
-    }];
-    info!(%address, workers = settings.proxy.workers, "proxy listener open");
-    if let Some(metrics) = &settings.observability.metrics {
-        let address = metrics.address;
-        posts.push(Post {
-            role: Role::Status,
-            workers: 1,
-            listener: Some(listener::bind(address, "observability.metrics.prometheus.addr")?),
-            settings: worker_settings::status(settings, metrics, log_filter),
-        });
-        info!(%address, path = metrics.path, "metrics listener open");
+    let roles = worker_settings::of_roles(settings, env_id, log_filter);
+    roles
+        .into_iter()
+        .map(|(role, workers, told)| {
+            let listener = listener_of(role, settings)?;
+            Ok(Post { role, workers, listener, settings: told })
+        })
+        .collect()
+}
+
+fn listener_of(role: Role, settings: &Settings) -> Result<Option<TcpListener>, ListenError> {
+    match (role, &settings.observability.metrics) {
+        (Role::Proxy, _) => {
+            let address = settings.proxy.address;
+            let listener = listener::bind(address, "proxy.addr")?;
+            info!(%address, workers = settings.proxy.workers, "proxy listener open");
+            Ok(Some(listener))
+        }
+        (Role::Status, Some(metrics)) => {
+            let address = metrics.address;
+            let key = "observability.metrics.prometheus.addr";
+            let listener = listener::bind(address, key)?;
+            info!(%address, path = metrics.path, "metrics listener open");
+            Ok(Some(listener))
+        }
+        (Role::Status | Role::Egress | Role::Signer, _) => Ok(None),
     }
-    Ok(posts)
 }

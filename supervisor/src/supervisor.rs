@@ -17,14 +17,16 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
+use crate::awake::Awake;
+use crate::changes::{self, Changes};
 use crate::cloud::budget::Budgets;
 use crate::cloud::spend::SpendSink;
-use crate::configuration::Configuration;
 use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::metrics::{Collector, WorkerFacts};
 use crate::pages::{self, Sources};
 use crate::projection::{Reload, Update};
+use crate::reload::Reloader;
 use crate::shutdown::{Limits, Order, Running, Stage};
 use crate::spool::Report;
 use crate::spool::ring_file::RingFile;
@@ -65,6 +67,8 @@ pub struct Parts {
     pub begun: Arc<Notify>,
     /// Has the resources file read again; `None` where resources do not come from a file.
     pub reload: Option<Reload>,
+    /// Reads the settings again.
+    pub reloader: Reloader,
 }
 
 /// Why the supervisor ends before it is told to.
@@ -81,9 +85,11 @@ pub enum RunError {
 /// A page that was made for the status worker.
 type MadePage = (WorkerId, u64, ToWorker, OwnedFd);
 
-struct Supervisor {
-    parts: Parts,
-    configuration: Configuration,
+/// The running supervisor. Its time is that of [`Awake`].
+pub struct Supervisor {
+    pub(crate) parts: Parts,
+    awake: Awake,
+    changes: Changes,
     stage: Stage,
     was_ready: bool,
     /// What was kept is in force: workers may be welcomed.
@@ -102,9 +108,11 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
     let (pages, mut made) = mpsc::channel(PAGES_MAX);
+    let quarantine = parts.sources.projection.quarantine().clone();
     let mut supervisor = Supervisor {
+        changes: Changes::new(quarantine, parts.sources.findings.clone()),
         parts,
-        configuration: Configuration::default(),
+        awake: Awake::new(Instant::now()),
         stage: Stage::Running,
         was_ready: false,
         begun: false,
@@ -115,7 +123,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         pages_in_making: Rc::default(),
     };
     while supervisor.stage != Stage::Done {
-        supervisor.tick(Instant::now());
+        supervisor.tick();
         let wake_at = supervisor.wake_at();
         tokio::select! {
             // A worker that served before would refuse every caller.
@@ -124,20 +132,20 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
                 supervisor.handle(event)?;
             }
             Some(report) = supervisor.parts.spool_reports.recv() => supervisor.spooled(report),
-            Some(update) = supervisor.parts.updates.recv() => supervisor.take_in(update),
+            // While one is tried the next ones wait, and whoever reads the store stops when too many do.
+            Some(update) = supervisor.parts.updates.recv(), if supervisor.changes.is_free() => {
+                supervisor.take_in(update);
+            }
             Some((worker, request, page, body)) = made.recv() => {
                 supervisor.parts.fleet.answer(worker, request, page, body);
             }
             _ = terminate.recv() => supervisor.signalled("SIGTERM"),
             _ = interrupt.recv() => supervisor.signalled("SIGINT"),
-            _ = hangup.recv() => match &supervisor.parts.reload {
-                Some(reload) => reload.ask(),
-                None => info!("SIGHUP has no effect: resources do not come from a file"),
-            },
+            _ = hangup.recv() => drop(supervisor.reload()),
             () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
-        supervisor.advance(Instant::now());
+        supervisor.advance();
     }
     let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
     let telemetry = &mut supervisor.parts.sources.telemetry;
@@ -174,20 +182,32 @@ fn listen(kind: SignalKind) -> Result<Signal, RunError> {
 }
 
 impl Supervisor {
+    /// The time, without the pauses of this process.
+    pub(crate) fn now(&mut self) -> Instant {
+        self.awake.at(Instant::now())
+    }
+
+    /// How far the end has come.
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
+    }
+
     fn wake_at(&self) -> Instant {
         let fleet = self.parts.fleet.next_tick();
-        self.stage.wake_at().map_or(fleet, |stage| stage.min(fleet))
+        let others = [self.stage.wake_at(), self.changes.next_tick()];
+        self.awake.real(others.into_iter().flatten().fold(fleet, Instant::min))
     }
 
     /// Helpers go last: the final upload needed them.
     async fn end_helpers(&mut self) {
         let deadline = tokio::time::Instant::now() + HELPERS_LIMIT;
-        let now = Instant::now();
+        let now = self.now();
         for role in Role::HELPERS {
             self.parts.fleet.drain(role, Some(now), now);
         }
         while Role::HELPERS.iter().any(|role| self.parts.fleet.running(*role) > 0) {
-            self.parts.fleet.tick(Instant::now(), &mut Vec::new());
+            let now = self.now();
+            self.parts.fleet.tick(now, &mut Vec::new());
             match tokio::time::timeout_at(deadline, self.parts.events.recv()).await {
                 Ok(Some(event)) => drop(self.handle(event)),
                 Ok(None) | Err(_) => return,
@@ -197,27 +217,33 @@ impl Supervisor {
 
     fn begin(&mut self) {
         self.begun = true;
-        while let Ok(update) = self.parts.updates.try_recv() {
+        while self.changes.is_free()
+            && let Ok(update) = self.parts.updates.try_recv()
+        {
             self.take_in(update);
         }
     }
 
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self) {
+        let now = self.now();
         if self.owed
-            && let Ok(Some(whole)) = self.configuration.whole()
+            && let Ok(Some(whole)) = self.changes.configuration().whole()
         {
             self.owed = false;
-            self.parts.fleet.deliver(&whole);
+            self.parts.fleet.deliver(&whole, None);
         }
+        let orders = self.changes.tick(&self.parts.fleet.proxies(), now);
+        self.obey(orders, now);
         let mut happenings = Vec::new();
         self.parts.fleet.tick(now, &mut happenings);
         self.act(happenings, now);
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Unconfined> {
-        let now = Instant::now();
+        let now = self.now();
         let budgets = self.parts.sources.budgets.as_ref();
-        let happenings = self.parts.fleet.handle(event, &mut self.configuration, budgets, now)?;
+        let configuration = self.changes.configuration();
+        let happenings = self.parts.fleet.handle(event, configuration, budgets, now)?;
         self.act(happenings, now);
         Ok(())
     }
@@ -252,8 +278,23 @@ impl Supervisor {
                     self.parts.fleet.misbehaved(id, now);
                 }
                 Happening::Fetch(id, page, request) => self.make_page(id, page, request),
-                Happening::Serving => self.tell_if_ready(),
+                Happening::Serving => {
+                    let orders = self.changes.serving(&self.parts.fleet.proxies(), now);
+                    self.obey(orders, now);
+                    self.tell_if_ready();
+                }
+                Happening::Applied(id, revision) => self.changes.applied(id, revision),
+                Happening::Answered(id) => {
+                    let orders = self.changes.answered(id, now);
+                    self.obey(orders, now);
+                }
+                Happening::Died(id, death) => {
+                    let serving = self.parts.fleet.proxies();
+                    let orders = self.changes.died(id, death, &serving, now);
+                    self.obey(orders, now);
+                }
                 Happening::Refused => self.parts.nudge.notify_one(),
+                Happening::Replaced(done) => self.replaced(done),
             }
         }
     }
@@ -275,7 +316,8 @@ impl Supervisor {
             }
             Report::Misbehaved(id, reason) => {
                 warn!(worker = %id, "a worker's usage cannot be taken: {reason}");
-                self.parts.fleet.misbehaved(id, Instant::now());
+                let now = self.now();
+                self.parts.fleet.misbehaved(id, now);
             }
             Report::Spent(sums) => {
                 for (key, cost_usd) in &sums {
@@ -320,16 +362,45 @@ impl Supervisor {
     }
 
     fn take_in(&mut self, update: Update) {
-        let revision = update.revision;
+        let now = self.now();
         if let Some(budgets) = &self.parts.sources.budgets {
             budgets.projected(update.whole, &update.changes);
         }
-        match self.configuration.apply(revision, update.whole, update.changes) {
-            Ok(delivery) => self.parts.fleet.deliver(&delivery),
-            Err(error) => {
-                error!(%revision, %error, "cannot hand a change to the workers; trying again");
-                self.owed = true;
+        let orders = self.changes.take_in(update, &self.parts.fleet.proxies(), now);
+        self.obey(orders, now);
+    }
+
+    fn obey(&mut self, orders: Vec<changes::Order>, now: Instant) {
+        for order in orders {
+            match order {
+                changes::Order::Tell(id, delivery) => self.parts.fleet.deliver_to(id, &delivery),
+                changes::Order::TellAll(delivery, except) => {
+                    self.parts.fleet.deliver(&delivery, except);
+                }
+                changes::Order::Owe => self.owed = true,
+                changes::Order::End(id) => self.parts.fleet.silent(id, now),
+                changes::Order::Undone(changes) => {
+                    if let Some(budgets) = &self.parts.sources.budgets {
+                        budgets.projected(false, &changes);
+                    }
+                    self.parts.nudge.notify_one();
+                }
+                changes::Order::Retry => self.parts.fleet.forgive(now),
             }
+        }
+    }
+
+    fn replaced(&self, done: Result<(), String>) {
+        let findings = &self.parts.sources.findings;
+        match done {
+            Ok(()) => findings.settled(Topic::Replacement),
+            Err(reason) => findings.found(
+                Topic::Replacement,
+                format!(
+                    "the replacement of the workers was given up: {reason}; those that were there go on, and new ones are \
+                     told the former settings; the lines of the worker before this one say why; then reload again"
+                ),
+            ),
         }
     }
 
@@ -369,7 +440,8 @@ impl Supervisor {
     }
 
     fn signalled(&mut self, name: &str) {
-        let (stage, order) = self.stage.signalled(self.parts.limits, Instant::now());
+        let now = self.now();
+        let (stage, order) = self.stage.signalled(self.parts.limits, now);
         if order.is_some() {
             info!("{name}: ending; health routes answer 503 from now on");
         }
@@ -378,10 +450,11 @@ impl Supervisor {
     }
 
     /// Takes the end as far as it will go now.
-    fn advance(&mut self, now: Instant) {
+    fn advance(&mut self) {
         if self.stage == Stage::Running {
             return;
         }
+        let now = self.now();
         loop {
             let running = Running {
                 proxies: self.parts.fleet.running(Role::Proxy),
@@ -412,7 +485,8 @@ impl Supervisor {
             Some(Order::Retire) => self.parts.fleet.retire(),
             Some(Order::Ask) => self.parts.fleet.ask(),
             Some(Order::Drain(role, deadline)) => {
-                self.parts.fleet.drain(role, deadline, Instant::now());
+                let now = self.now();
+                self.parts.fleet.drain(role, deadline, now);
             }
         }
     }

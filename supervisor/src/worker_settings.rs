@@ -2,11 +2,26 @@
 
 use std::time::Duration;
 
+use shared::id::Role;
 use shared::worker_settings::{
     ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
 };
 
 use crate::settings::{MetricsListener, Settings, Source, Upstream};
+
+/// Every role that there is to run, with how many workers and what they are told.
+pub fn of_roles(
+    settings: &Settings,
+    env_id: &str,
+    log_filter: &str,
+) -> Vec<(Role, usize, WorkerSettings)> {
+    let proxies = settings.proxy.workers.get();
+    let mut roles = vec![(Role::Proxy, proxies, proxy(settings, env_id, log_filter))];
+    if let Some(metrics) = &settings.observability.metrics {
+        roles.push((Role::Status, 1, status(settings, metrics, log_filter)));
+    }
+    roles
+}
 
 /// Settings of the proxy role. `env_id` labels metrics.
 pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSettings {

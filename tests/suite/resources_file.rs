@@ -75,18 +75,6 @@ async fn a_file_serves_and_is_read_again_on_a_hangup_and_a_bad_one_changes_nothi
 }
 
 #[tokio::test]
-async fn a_hangup_ends_no_gateway_that_is_managed() {
-    let mut world = harness::World::start().await;
-    world.gateway.signal(Signal::SIGHUP);
-    wait::until("the log says what the signal does", async || {
-        let log = world.gateway.log();
-        if log.contains("SIGHUP has no effect") { Ok(()) } else { Err("it does not") }
-    })
-    .await;
-    assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
-}
-
-#[tokio::test]
 async fn a_start_with_a_bad_file_ends_with_one_line_and_validate_tells_everything() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("resources.yaml");

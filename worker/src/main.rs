@@ -2,65 +2,6 @@
 
 use std::process::ExitCode;
 
-use shared::id::Role;
-use tokio::runtime;
-use tokio::task::LocalSet;
-use worker::inherit::{InheritError, Inheritance};
-use worker::role::RoleError;
-use worker::{egress, proxy, sandbox, signer, status};
-
-/// Why the process ends before its time.
-#[derive(Debug, thiserror::Error)]
-enum WorkerError {
-    #[error(transparent)]
-    Inherit(#[from] InheritError),
-    #[error("cannot start the runtime: {0}")]
-    Runtime(#[from] std::io::Error),
-    #[error(transparent)]
-    Role(#[from] RoleError),
-}
-
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Standard error is the log pipe: this line reaches the supervisor's log.
-            eprintln!("aisix-worker: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<(), WorkerError> {
-    let inheritance = Inheritance::take(std::env::args().skip(1))?;
-    // Otherwise it is called by the number of the descriptor that it was executed from. For people only.
-    let _ = nix::sys::prctl::set_name(match inheritance.role {
-        Role::Proxy => c"aisix-proxy",
-        Role::Status => c"aisix-status",
-        Role::Egress => c"aisix-egress",
-        Role::Signer => c"aisix-signer",
-    });
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let tasks = LocalSet::new();
-    match inheritance.role {
-        Role::Proxy => {
-            // The last files this process ever reads.
-            let files = proxy::Files::read();
-            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
-            tasks.block_on(&runtime, proxy::run(inheritance, files, confinement))?;
-        }
-        Role::Status => {
-            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
-            tasks.block_on(&runtime, status::run(inheritance, confinement))?;
-        }
-        Role::Egress => {
-            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
-            tasks.block_on(&runtime, egress::run(inheritance, confinement))?;
-        }
-        Role::Signer => {
-            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
-            tasks.block_on(&runtime, signer::run(inheritance, confinement))?;
-        }
-    }
-    Ok(())
+    worker::run::main()
 }

@@ -13,6 +13,7 @@ use shared::resource::{ApiKey, KeyHash, Kind, Model, ModelKind, ProviderKey, Res
 use shared::update::Change;
 
 use crate::guards::Guards;
+use crate::hooks;
 
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
@@ -106,6 +107,7 @@ impl Tables {
     }
 
     fn change(&mut self, change: Change) {
+        hooks::applying(&change);
         match change {
             Change::Put(resource) => match *resource {
                 Resource::ProviderKey(provider_key) => {

@@ -1,9 +1,10 @@
 //! What the fleet is asked about its workers: how many there are, how far they are, what they have in flight.
 
-use shared::id::{Revision, Role};
+use shared::id::{Revision, Role, WorkerId};
 
 use super::Fleet;
-use super::member::{Member, Summary};
+use super::life::Life;
+use super::member::{Member, Place, Summary};
 
 impl Fleet {
     /// Whether every proxy worker has answered the latest question, and none has anything in flight.
@@ -31,7 +32,22 @@ impl Fleet {
 
     /// Whether every slot has a worker that serves.
     pub fn is_complete(&self) -> bool {
-        self.slots.iter().all(|slot| slot.member.as_ref().is_some_and(|m| m.life.is_serving()))
+        let mut wanted = self.slots.iter().enumerate().filter(|(_, slot)| slot.wanted);
+        wanted.all(|(slot, _)| self.holder(slot).is_some_and(|member| member.life.is_serving()))
+    }
+
+    /// Proxy workers that hold a slot and accept connections, those that have answered everything first.
+    pub fn proxies(&self) -> Vec<WorkerId> {
+        let mut serving: Vec<_> = self
+            .members()
+            .filter(|member| member.role == Role::Proxy && member.place == Place::Holder)
+            .filter_map(|member| match member.life {
+                Life::Serving { unanswered } => Some((unanswered, member.id)),
+                _ => None,
+            })
+            .collect();
+        serving.sort_unstable();
+        serving.into_iter().map(|(_, id)| id).collect()
     }
 
     /// How often a worker of a role was started in place of one that ended by itself.

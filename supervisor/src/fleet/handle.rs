@@ -9,9 +9,8 @@ use shared::message::{self, Hello, Message, ToSupervisor, ToWorker};
 use tracing::{error, info, warn};
 
 use super::life::{Action, Input, Life};
-use super::member::Member;
+use super::member::{Death, Member};
 use super::{Event, Fleet, Happening, Sandbox, Unconfined};
-use crate::backoff::chance;
 use crate::broker;
 use crate::cloud::budget::Budgets;
 use crate::configuration::Configuration;
@@ -54,6 +53,7 @@ impl Fleet {
         }
         self.end_overflowed(now);
         self.finish(index, now, &mut happenings);
+        self.roll(now, &mut happenings);
         Ok(happenings)
     }
 
@@ -66,9 +66,7 @@ impl Fleet {
         now: Instant,
         happenings: &mut Vec<Happening>,
     ) -> Result<(), Unconfined> {
-        let Some(member) = self.slots.get_mut(index).and_then(|slot| slot.member.as_mut()) else {
-            return Ok(());
-        };
+        let Some(member) = self.member_mut(index) else { return Ok(()) };
         let permitted = received.descriptor.is_none()
             && broker::permits(member.role, member.life, member.usage_told, &received.message);
         if !permitted && member.life == Life::Doomed {
@@ -85,13 +83,19 @@ impl Fleet {
                 let accepted = self.accept(index, &hello)?;
                 let input = if accepted { Input::Hello } else { Input::Misbehaved };
                 if self.input(index, input, now) == Some(Action::Welcome) {
-                    self.welcome(index, told);
-                    self.introduce(index, happenings);
+                    self.welcome(index, told, now);
+                    if !self.member(index).is_some_and(|member| member.role.is_helper()) {
+                        self.introduce(index, happenings);
+                    }
                 }
                 return Ok(());
             }
             ToSupervisor::Ready => {
-                self.input(index, Input::Ready, now);
+                if self.input(index, Input::Ready, now) == Some(Action::Announce)
+                    && self.member(index).is_some_and(|member| member.role.is_helper())
+                {
+                    self.introduce(index, happenings);
+                }
                 happenings.push(Happening::Serving);
                 return Ok(());
             }
@@ -100,12 +104,16 @@ impl Fleet {
                 self.input(index, Input::Misbehaved, now);
                 return Ok(());
             }
-            ToSupervisor::Applied(revision) => member.applied = Some(revision),
+            ToSupervisor::Applied(revision) => {
+                member.applied = Some(revision);
+                happenings.push(Happening::Applied(id, revision));
+            }
             ToSupervisor::Refused(revision, reason) => {
                 // With a gap in its configuration it must not go on; the next one starts from the whole.
                 let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
                 error!(worker = %id, %revision, ?reason, "a worker could not apply a revision");
                 happenings.push(Happening::Refused);
+                member.refused = true;
                 self.input(index, Input::Misbehaved, now);
                 return Ok(());
             }
@@ -118,6 +126,9 @@ impl Fleet {
             ToSupervisor::Pong(round, in_flight) => {
                 member.answered = round;
                 member.in_flight = in_flight;
+                if member.role == Role::Proxy {
+                    happenings.push(Happening::Answered(id));
+                }
             }
             ToSupervisor::Fetch(page) => {
                 happenings.push(Happening::Fetch(id, page, received.request_id));
@@ -130,9 +141,7 @@ impl Fleet {
     /// Whether the worker is of our build and as confined as it must be.
     fn accept(&mut self, index: usize, hello: &Hello) -> Result<bool, Unconfined> {
         let sandbox = self.sandbox;
-        let Some(member) = self.slots.get_mut(index).and_then(|slot| slot.member.as_mut()) else {
-            return Ok(false);
-        };
+        let Some(member) = self.members.get_mut(index) else { return Ok(false) };
         let missing = match member.accept(hello) {
             Ok(missing) => missing,
             Err(reason) => {
@@ -153,11 +162,10 @@ impl Fleet {
     }
 
     /// Settings first, then the configuration and the budgets if there are any, then the leave to serve.
-    fn welcome(&mut self, index: usize, told: Told<'_>) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let (Some(post), Some(member)) = (self.posts.get(slot.post), slot.member.as_mut()) else {
-            return;
-        };
+    fn welcome(&mut self, index: usize, told: Told<'_>, now: Instant) {
+        let Some(member) = self.members.get_mut(index) else { return };
+        let slot = self.slots.get(member.slot);
+        let Some(post) = slot.and_then(|slot| self.posts.get(slot.post)) else { return };
         let handed_over = message::welcome(&post.settings).and_then(|settings| {
             member.welcome(settings);
             match post.role {
@@ -180,14 +188,14 @@ impl Fleet {
             }
             Err(error) => {
                 error!(worker = %member.id, %error, "cannot hand over settings and configuration");
-                self.input(index, Input::Misbehaved, Instant::now());
+                self.input(index, Input::Misbehaved, now);
             }
         }
     }
 
     /// One step of a worker's life. What can be done about it here is done; the action is returned all the same.
     pub(super) fn input(&mut self, index: usize, input: Input, now: Instant) -> Option<Action> {
-        let member = self.slots.get_mut(index)?.member.as_mut()?;
+        let member = self.members.get_mut(index)?;
         let (life, action) = member.life.step(input, now);
         member.life = life;
         match action {
@@ -203,36 +211,36 @@ impl Fleet {
             Some(Action::Kill(reason)) => {
                 warn!(worker = %member.id, role = %member.role, pid = %member.pid, reason,
                     "worker is killed");
-                member.kill();
+                member.kill(reason);
             }
         }
         action
     }
 
     fn note_end(&mut self, index: usize, note: impl FnOnce(&mut Member)) {
-        if let Some(member) = self.slots.get_mut(index).and_then(|slot| slot.member.as_mut()) {
+        if let Some(member) = self.member_mut(index) {
             note(member);
         }
     }
 
     /// A worker is gone when its process has ended and all that it said before has been heard.
     fn finish(&mut self, index: usize, now: Instant, happenings: &mut Vec<Happening>) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let gone = slot.member.take_if(|member| member.closed && member.exit.is_some());
-        let Some((exit, member)) = gone.and_then(|member| Some((member.exit?, member))) else {
+        let Some(exit) = self.member(index).filter(|member| member.closed).and_then(|it| it.exit)
+        else {
             return;
         };
+        let member = self.members.swap_remove(index);
+        let death = member.death(exit);
+        if member.role == Role::Proxy {
+            happenings.push(Happening::Died(member.id, death));
+        }
         happenings.push(Happening::Gone(member.id));
-        let draining = matches!(member.life, Life::Draining { .. });
-        if draining && exit.is_success() {
+        if death == Death::Left && exit.is_success() {
             info!(worker = %member.id, role = %member.role, "worker drained");
         } else {
             warn!(worker = %member.id, role = %member.role, pid = %member.pid,
                 "worker ended: {exit}");
         }
-        if !self.leaving.contains(&member.role) {
-            *self.restarts.entry(member.role).or_default() += 1;
-            slot.start_at = Some(slot.restart.ended(member.started, now, chance()));
-        }
+        self.vacate(&member, now, happenings);
     }
 }

@@ -1,5 +1,6 @@
 //! Helper roles (egress, signer) and whom they serve: every proxy worker has a channel of its own to each helper, made here
-//! when the later of the two is welcomed. A helper that is started anew is introduced to everybody anew.
+//! when the helper serves or the worker is welcomed, whichever is later. A helper that is started anew is introduced to
+//! everybody anew, and one that is replaced leaves only when everybody has its successor.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,21 +10,28 @@ use shared::id::Role;
 use shared::message::{Client, ToWorker};
 use tracing::error;
 
-use super::member::Member;
+use super::member::Place;
 use super::{Fleet, Happening};
 
 impl Fleet {
-    /// Introduces the worker in `slot`, which has just been welcomed, to those it works with.
-    pub(super) fn introduce(&mut self, slot: usize, happenings: &mut Vec<Happening>) {
-        let Some(role) = self.member(slot).map(|member| member.role) else { return };
-        let others: Vec<usize> = (0..self.slots.len())
+    /// Introduces a worker that was just welcomed to those it works with; a helper when it serves: before, those that have
+    /// another are better off.
+    pub(super) fn introduce(&mut self, index: usize, happenings: &mut Vec<Happening>) {
+        let Some(role) = self.member(index).map(|member| member.role) else { return };
+        let others: Vec<usize> = (0..self.members.len())
             .filter(|other| {
-                let member = self.member(*other);
-                member.is_some_and(|it| it.is_welcome() && are_partners(role, it.role))
+                self.member(*other).is_some_and(|it| {
+                    let can_work = if it.role.is_helper() {
+                        it.place == Place::Holder && it.life.is_serving()
+                    } else {
+                        it.is_welcome()
+                    };
+                    can_work && are_partners(role, it.role)
+                })
             })
             .collect();
         for other in others {
-            let (helper, worker) = if role.is_helper() { (slot, other) } else { (other, slot) };
+            let (helper, worker) = if role.is_helper() { (index, other) } else { (other, index) };
             if let Err(error) = self.connect(helper, worker) {
                 error!(%role, %error, "cannot make a channel between a worker and its helper");
             }
@@ -31,7 +39,7 @@ impl Fleet {
         if role == Role::Egress {
             match channel::pair() {
                 Ok((ours, theirs)) => {
-                    self.tell_client(slot, Client::Supervisor, theirs);
+                    self.tell_client(index, Client::Supervisor, theirs);
                     happenings.push(Happening::Egress(ours));
                 }
                 Err(error) => error!(%error, "cannot make a channel to the egress worker"),
@@ -48,20 +56,16 @@ impl Fleet {
         };
         let (workers_end, helpers_end) = channel::pair()?;
         self.tell_client(helper, Client::Worker(id), helpers_end);
-        if let Some(member) = self.slots.get_mut(worker).and_then(|slot| slot.member.as_mut()) {
+        if let Some(member) = self.member_mut(worker) {
             member.hand_over(ToWorker::Peer(role), workers_end);
         }
         Ok(())
     }
 
     fn tell_client(&mut self, helper: usize, client: Client, channel: OwnedFd) {
-        if let Some(member) = self.slots.get_mut(helper).and_then(|slot| slot.member.as_mut()) {
+        if let Some(member) = self.member_mut(helper) {
             member.hand_over(ToWorker::Client(client), channel);
         }
-    }
-
-    fn member(&self, slot: usize) -> Option<&Member> {
-        self.slots.get(slot)?.member.as_ref()
     }
 }
 

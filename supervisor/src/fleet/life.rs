@@ -13,10 +13,20 @@ const HELLO_LIMIT: Duration = Duration::from_secs(20);
 /// From the welcome to ready: the whole configuration is read meanwhile.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How often a worker is asked for a sign of life.
-pub const PING_INTERVAL: Duration = Duration::from_secs(2);
+pub const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A worker that has left so many of them unanswered hangs. Counted in questions rather than in time, so that a supervisor
 /// that was itself stopped for a while (a paused container or machine) does not take everybody for dead.
-const UNANSWERED_MAX: u32 = 8;
+const UNANSWERED_MAX: u32 = 5;
+
+/// Reasons to kill a worker that has said nothing.
+const NO_HELLO: &str = "said no hello";
+const NOT_READY: &str = "did not become ready";
+const NO_ANSWER: &str = "does not answer";
+
+/// Whether a worker that is killed for this reason had ceased to say anything.
+pub fn is_silence(reason: &str) -> bool {
+    [NO_HELLO, NOT_READY, NO_ANSWER].contains(&reason)
+}
 
 /// Where in its life a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,8 @@ pub enum Input {
     Drain(Option<Instant>),
     /// It was asked for a sign of life.
     Pinged,
+    /// It has been told something and has not answered within a time that only who told it knows.
+    Silent,
     /// It broke the protocol, or left it to us to notice that it cannot go on.
     Misbehaved,
     /// Time has passed.
@@ -110,13 +122,16 @@ impl Life {
             }
             // It has no connection that could be finished.
             (Self::Starting { .. }, Input::Drain(_)) => kill("not needed any more"),
-            (Self::Draining { unanswered, .. }, Input::Drain(deadline)) => {
+            // The earlier of two deadlines counts, and one rather than none.
+            (Self::Draining { deadline: before, unanswered }, Input::Drain(deadline)) => {
+                let deadline = before.into_iter().chain(deadline).min();
                 (Self::Draining { deadline, unanswered }, None)
             }
+            (Self::Serving { .. } | Self::Draining { .. }, Input::Silent) => kill(NO_ANSWER),
             (Self::Serving { unanswered } | Self::Draining { unanswered, .. }, Input::Pinged)
                 if unanswered >= UNANSWERED_MAX =>
             {
-                kill("does not answer")
+                kill(NO_ANSWER)
             }
             (Self::Serving { unanswered }, Input::Pinged) => {
                 (Self::Serving { unanswered: unanswered + 1 }, None)
@@ -124,10 +139,8 @@ impl Life {
             (Self::Draining { deadline, unanswered }, Input::Pinged) => {
                 (Self::Draining { deadline, unanswered: unanswered + 1 }, None)
             }
-            (Self::Starting { deadline }, Input::Tick) if now >= deadline => kill("said no hello"),
-            (Self::Joining { deadline }, Input::Tick) if now >= deadline => {
-                kill("did not become ready")
-            }
+            (Self::Starting { deadline }, Input::Tick) if now >= deadline => kill(NO_HELLO),
+            (Self::Joining { deadline }, Input::Tick) if now >= deadline => kill(NOT_READY),
             (Self::Draining { deadline: Some(deadline), .. }, Input::Tick) if now >= deadline => {
                 kill("did not finish in time")
             }
@@ -142,8 +155,11 @@ impl Life {
                 | Self::Draining { .. },
                 Input::Misbehaved,
             ) => kill("broke the protocol"),
-            (state @ Self::Joining { .. }, Input::Heard | Input::Pinged | Input::Tick)
-            | (state @ Self::Starting { .. }, Input::Pinged | Input::Tick)
+            (
+                state @ Self::Joining { .. },
+                Input::Heard | Input::Pinged | Input::Silent | Input::Tick,
+            )
+            | (state @ Self::Starting { .. }, Input::Pinged | Input::Silent | Input::Tick)
             | (state @ (Self::Serving { .. } | Self::Draining { .. }), Input::Tick) => {
                 (state, None)
             }
@@ -228,6 +244,21 @@ mod tests {
         assert!(killed(serving(now).step(Input::Hello, now)));
         assert!(killed(serving(now).step(Input::Ready, now)));
         assert!(killed(serving(now).step(Input::Misbehaved, now)));
+    }
+
+    #[test]
+    fn a_second_deadline_of_a_drain_counts_only_if_it_is_earlier() {
+        let now = Instant::now();
+        let (early, late) = (now + Duration::from_secs(1), now + Duration::from_secs(2));
+        let draining = |first, second| {
+            let (life, _) = serving(now).step(Input::Drain(first), now);
+            life.step(Input::Drain(second), now).0
+        };
+        for (first, second) in [(Some(early), Some(late)), (Some(late), Some(early))] {
+            assert!(killed(draining(first, second).step(Input::Tick, early)));
+        }
+        assert!(killed(draining(Some(early), None).step(Input::Tick, early)));
+        assert!(killed(draining(None, Some(early)).step(Input::Tick, early)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
 use shared::channel::{Channel, ChannelError};
 use shared::id::{Revision, Role, WorkerId};
@@ -17,7 +18,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, warn};
 
 use super::Event;
-use super::life::Life;
+use super::life::{self, Life};
 use crate::configuration::Delivery;
 use crate::process::inspect;
 use crate::process::launch::Launched;
@@ -30,6 +31,9 @@ use crate::worker_log;
 /// Messages that wait for a worker that does not read.
 const QUEUE_MAX: usize = 4096;
 
+/// So much configuration is taken in between two questions, on a slow machine.
+const BYTES_PER_QUESTION: u64 = 1024 * 1024;
+
 /// What is on its way to a worker.
 enum Outgoing {
     Message(ToWorker),
@@ -38,10 +42,40 @@ enum Outgoing {
     Answer(ToWorker, u64, OwnedFd),
 }
 
+/// Whose turn a worker is in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It holds the slot.
+    Holder,
+    /// It takes the slot over when it serves.
+    Successor,
+    /// It has been replaced, and finishes.
+    Leaving,
+}
+
+/// How a worker ended, as far as that says something about what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// By a fault of its own: a signal that the kernel or the process itself sends, or an exit status that is not 0.
+    Crashed,
+    /// We killed it, because it did not answer or did not become ready.
+    Hung,
+    /// It could not apply what it was told.
+    Refused,
+    /// Somebody else killed it: an operator, or the kernel for want of memory.
+    Killed,
+    /// It was told to leave, or broke the protocol.
+    Left,
+}
+
 /// One running worker.
 pub struct Member {
     pub id: WorkerId,
     pub role: Role,
+    pub slot: usize,
+    pub place: Place,
+    /// How often a replacement of all workers had been asked for when it was started.
+    pub generation: u64,
     pub pid: Pid,
     pub life: Life,
     pub started: Instant,
@@ -59,6 +93,12 @@ pub struct Member {
     pub usage_told: bool,
     /// More was to be told than it reads.
     pub overflowed: bool,
+    /// It could not apply a revision.
+    pub refused: bool,
+    /// Why we killed it.
+    killed: Option<&'static str>,
+    /// Questions that it may leave unanswered while it takes in what it was sent.
+    patience: u32,
     /// How its process ended.
     pub exit: Option<Exit>,
     /// Nothing more will be heard of it.
@@ -92,6 +132,7 @@ impl Member {
     pub fn new(
         id: WorkerId,
         role: Role,
+        (slot, place, generation): (usize, Place, u64),
         launched: Launched,
         events: mpsc::Sender<Event>,
         now: Instant,
@@ -116,6 +157,9 @@ impl Member {
         Self {
             id,
             role,
+            slot,
+            place,
+            generation,
             pid: launched.pid,
             life: Life::started(now),
             started: now,
@@ -126,6 +170,9 @@ impl Member {
             latest: None,
             usage_told: false,
             overflowed: false,
+            refused: false,
+            killed: None,
+            patience: 0,
             exit: None,
             closed,
             process,
@@ -186,7 +233,18 @@ impl Member {
         // A store that was set back sends lower revisions again, while a higher one may still be confirmed.
         self.told = self.told.max(Some(delivery.revision));
         self.latest = Some(delivery.revision);
+        self.patience = u32::try_from(delivery.bytes / BYTES_PER_QUESTION).unwrap_or(u32::MAX);
         self.send(Outgoing::Configuration(delivery));
+    }
+
+    /// Whether one more unanswered question is no sign that it hangs: it was sent so much.
+    pub fn is_excused(&mut self) -> bool {
+        if self.applied == self.latest {
+            self.patience = 0;
+        }
+        let excused = self.patience > 0;
+        self.patience = self.patience.saturating_sub(1);
+        excused
     }
 
     /// Queues budget verdicts.
@@ -212,9 +270,24 @@ impl Member {
     }
 
     /// Ends the process. Its end is reported as an event.
-    pub fn kill(&self) {
+    pub fn kill(&mut self, reason: &'static str) {
+        self.killed.get_or_insert(reason);
         if let Err(error) = process::kill(&self.process) {
             warn!(worker = %self.id, %error, "cannot kill a worker");
+        }
+    }
+
+    /// What its end says.
+    pub fn death(&self, exit: Exit) -> Death {
+        match (self.killed, exit) {
+            _ if self.refused => Death::Refused,
+            (Some(reason), _) if life::is_silence(reason) => Death::Hung,
+            (Some(_), _) => Death::Left,
+            (None, Exit::Signal(Signal::SIGKILL | Signal::SIGTERM | Signal::SIGINT)) => {
+                Death::Killed
+            }
+            (None, exit) if exit.is_success() => Death::Left,
+            (None, _) => Death::Crashed,
         }
     }
 

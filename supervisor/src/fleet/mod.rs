@@ -1,7 +1,9 @@
-//! The workers: one slot per process that should run, each with the worker that fills it now.
+//! The workers: one slot per process that should run, the worker that holds it, during a replacement the one that is to
+//! take it over, and those that have been replaced and still finish.
 //!
-//! The fleet starts what should run, carries out what the pure parts decide (`life`, `restart`), and tells its owner what
-//! happened. It knows nothing of the Cloud, of files or of HTTP.
+//! The fleet starts what should run, carries out what the pure parts decide (`life`, `restart`, `rollout`), and tells its
+//! owner what happened. It knows nothing of the Cloud, of files or of HTTP. The time that it is given is that of
+//! [`crate::awake`].
 
 mod census;
 mod handle;
@@ -9,22 +11,25 @@ mod helpers;
 pub mod life;
 mod member;
 mod post;
+mod replace;
 mod restart;
+mod rollout;
 mod start;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shared::channel::{ChannelError, Received};
-use shared::id::{Role, WorkerId};
+use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
 use tokio::sync::mpsc;
 use tracing::error;
 
 use self::life::{Input, PING_INTERVAL};
-use self::member::Member;
+use self::member::{Member, Place};
+use self::replace::Roll;
 use self::restart::Restart;
 use crate::listener;
 use crate::process::exit::Exit;
@@ -32,8 +37,11 @@ use crate::process::identity::Users;
 use crate::process::launch::Program;
 use crate::spool::ring_file::{RingFile, RingFolders};
 
-pub use self::member::Summary;
+pub use self::member::{Death, Summary};
 pub use self::post::{Post, Sandbox, Unconfined};
+
+/// How long a worker that was replaced may take to finish, unless the settings say otherwise.
+const REPLACE_DRAIN: Duration = Duration::from_secs(600);
 
 /// What the tasks of a worker report.
 #[derive(Debug)]
@@ -63,18 +71,27 @@ pub enum Happening {
     Fetch(WorkerId, Page, u64),
     /// A worker accepts connections.
     Serving,
+    /// A proxy worker serves this revision.
+    Applied(WorkerId, Revision),
+    /// A proxy worker has answered a question.
+    Answered(WorkerId),
     /// A worker could not apply a revision, and is replaced.
     Refused,
+    /// A proxy worker ended in this way; told before [`Happening::Gone`].
+    Died(WorkerId, Death),
     /// A worker's process ended.
     Gone(WorkerId),
+    /// All workers have been replaced; or why that was given up, while those that were there go on.
+    Replaced(Result<(), String>),
 }
 
 /// One process that should run.
 struct Slot {
     post: usize,
     restart: Restart,
-    member: Option<Member>,
     start_at: Option<Instant>,
+    /// It should have a worker.
+    wanted: bool,
 }
 
 /// All workers.
@@ -85,6 +102,7 @@ pub struct Fleet {
     posts: Vec<Post>,
     rings: RingFolders,
     slots: Vec<Slot>,
+    members: Vec<Member>,
     events: mpsc::Sender<Event>,
     next_id: u32,
     next_ping: Instant,
@@ -97,6 +115,12 @@ pub struct Fleet {
     retired: bool,
     /// Roles whose workers are not replaced any more.
     leaving: BTreeSet<Role>,
+    /// Counts requests for a replacement of all workers.
+    generation: u64,
+    /// The replacement that is being carried out.
+    roll: Option<Roll>,
+    /// How long a worker that was replaced may take to finish; `None` = for ever.
+    replace_drain: Option<Duration>,
 }
 
 impl Fleet {
@@ -114,12 +138,7 @@ impl Fleet {
             .iter()
             .enumerate()
             .flat_map(|(post, needed)| std::iter::repeat_n(post, needed.workers))
-            .map(|post| Slot {
-                post,
-                restart: Restart::default(),
-                member: None,
-                start_at: Some(now),
-            })
+            .map(|post| Slot::new(post, now))
             .collect();
         Self {
             program,
@@ -128,6 +147,7 @@ impl Fleet {
             posts,
             rings,
             slots,
+            members: Vec::new(),
             events,
             next_id: 1,
             next_ping: now,
@@ -136,6 +156,9 @@ impl Fleet {
             served: BTreeSet::new(),
             retired: false,
             leaving: BTreeSet::new(),
+            generation: 0,
+            roll: None,
+            replace_drain: Some(REPLACE_DRAIN),
         }
     }
 
@@ -147,11 +170,13 @@ impl Fleet {
 
     /// Starts what is due, asks for signs of life, ends what is past its deadline.
     pub fn tick(&mut self, now: Instant, happenings: &mut Vec<Happening>) {
-        for index in 0..self.slots.len() {
+        for index in 0..self.members.len() {
             self.input(index, Input::Tick, now);
-            let due = self.slots.get(index).and_then(|slot| slot.start_at);
+        }
+        for slot in 0..self.slots.len() {
+            let due = self.slots.get(slot).and_then(|slot| slot.start_at);
             if due.is_some_and(|due| due <= now) {
-                self.start(index, now, happenings);
+                self.start(slot, now, happenings);
             }
         }
         if now >= self.next_ping {
@@ -160,12 +185,16 @@ impl Fleet {
             self.heal_listeners();
         }
         self.end_overflowed(now);
+        self.roll(now, happenings);
     }
 
     /// Asks every worker for a sign of life. Who has not said hello waits for the welcome and nothing else.
     fn ping(&mut self, now: Instant) {
-        for index in 0..self.slots.len() {
-            self.input(index, Input::Pinged, now);
+        for index in 0..self.members.len() {
+            // Much to take in takes its time.
+            if self.members.get_mut(index).is_some_and(|member| !member.is_excused()) {
+                self.input(index, Input::Pinged, now);
+            }
         }
         self.ask();
     }
@@ -195,9 +224,8 @@ impl Fleet {
 
     /// A worker that does not read would miss a change of configuration and be behind for ever.
     fn end_overflowed(&mut self, now: Instant) {
-        for index in 0..self.slots.len() {
-            let member = self.slots.get(index).and_then(|slot| slot.member.as_ref());
-            if member.is_some_and(|member| member.overflowed) {
+        for index in 0..self.members.len() {
+            if self.member(index).is_some_and(|member| member.overflowed) {
                 self.input(index, Input::Misbehaved, now);
             }
         }
@@ -226,23 +254,42 @@ impl Fleet {
                 slot.start_at = None;
             }
         }
-        for index in 0..self.slots.len() {
-            let member = self.slots.get(index).and_then(|slot| slot.member.as_ref());
-            if member.is_some_and(|member| member.role == role) {
+        for index in 0..self.members.len() {
+            if self.member(index).is_some_and(|member| member.role == role) {
                 self.input(index, Input::Drain(deadline), now);
             }
         }
     }
 
+    fn member(&self, index: usize) -> Option<&Member> {
+        self.members.get(index)
+    }
+
+    fn member_mut(&mut self, index: usize) -> Option<&mut Member> {
+        self.members.get_mut(index)
+    }
+
     fn members(&self) -> impl Iterator<Item = &Member> {
-        self.slots.iter().filter_map(|slot| slot.member.as_ref())
+        self.members.iter()
     }
 
     fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
-        self.slots.iter_mut().filter_map(|slot| slot.member.as_mut())
+        self.members.iter_mut()
     }
 
     fn index_of(&self, id: WorkerId) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.member.as_ref().is_some_and(|m| m.id == id))
+        self.members.iter().position(|member| member.id == id)
+    }
+
+    /// Who holds the slot.
+    fn holder(&self, slot: usize) -> Option<&Member> {
+        self.members.iter().find(|member| member.slot == slot && member.place == Place::Holder)
+    }
+}
+
+impl Slot {
+    /// A slot whose worker starts at once.
+    fn new(post: usize, now: Instant) -> Self {
+        Self { post, restart: Restart::default(), start_at: Some(now), wanted: true }
     }
 }

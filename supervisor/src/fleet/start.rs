@@ -6,7 +6,7 @@ use std::time::Instant;
 use shared::id::{Role, WorkerId};
 use tracing::{error, warn};
 
-use super::member::Member;
+use super::member::{Member, Place};
 use super::{Fleet, Happening, Post, Sandbox};
 use crate::backoff::chance;
 use crate::metrics;
@@ -14,51 +14,61 @@ use crate::process::identity::Users;
 use crate::process::launch::{Launch, Launched, Program};
 
 impl Fleet {
-    pub(super) fn start(&mut self, index: usize, now: Instant, happenings: &mut Vec<Happening>) {
-        let id = WorkerId(self.next_id);
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(post) = self.posts.get(slot.post) else { return };
-        slot.start_at = None;
-        // Each step names what it was.
-        let launched = metrics::new_memory()
-            .map_err(|error| format!("cannot make metric slots: {error}"))
-            .and_then(|metrics| {
-                let ring = match post.role {
-                    Role::Proxy => Some(self.rings.make(id)),
-                    Role::Status | Role::Egress | Role::Signer => None,
-                };
-                let ring = ring.transpose();
-                let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
-                let usage = ring.as_ref().map(|(_, writer, _)| writer.as_fd());
-                let launched =
-                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage);
-                match launched {
-                    Ok(launched) => Ok((launched, metrics, ring)),
-                    Err(reason) => {
-                        // Nobody will write to it: it would stay until the next start.
-                        let removed = ring.map(|(ring, ..)| ring.remove());
-                        if let Some(Err(error)) = removed {
-                            warn!(%error, "a usage ring without a worker cannot be removed");
-                        }
-                        Err(reason)
-                    }
-                }
-            });
-        match launched {
-            Ok((launched, metrics, ring)) => {
-                // The writing end is the worker's alone from here on.
-                let ring = ring.map(|(ring, _, reason)| Happening::Ring(id, ring, reason));
-                happenings.extend(ring);
-                self.next_id = self.next_id.wrapping_add(1);
-                let member = Member::new(id, post.role, launched, self.events.clone(), now);
-                slot.member = Some(member);
-                happenings.push(Happening::Started(id, metrics));
-            }
-            Err(reason) => {
-                error!(role = %post.role, "{reason}");
+    /// Starts the worker that is due in a slot.
+    pub(super) fn start(&mut self, slot: usize, now: Instant, happenings: &mut Vec<Happening>) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.start_at = None;
+        }
+        if let Err(reason) = self.launch(slot, Place::Holder, now, happenings) {
+            error!("{reason}");
+            if let Some(slot) = self.slots.get_mut(slot) {
                 slot.start_at = Some(slot.restart.ended(now, now, chance()));
             }
         }
+    }
+
+    /// Starts a worker for a slot.
+    pub(super) fn launch(
+        &mut self,
+        slot: usize,
+        place: Place,
+        now: Instant,
+        happenings: &mut Vec<Happening>,
+    ) -> Result<(), String> {
+        let id = WorkerId(self.next_id);
+        let post = self.slots.get(slot).and_then(|slot| self.posts.get(slot.post));
+        let Some(post) = post else { return Ok(()) };
+        let role = post.role;
+        // Each step names what it was.
+        let metrics = metrics::new_memory()
+            .map_err(|error| format!("cannot make metric slots of a {role} worker: {error}"))?;
+        let ring = match role {
+            Role::Proxy => Some(self.rings.make(id)),
+            Role::Status | Role::Egress | Role::Signer => None,
+        };
+        let ring = ring.transpose();
+        let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
+        let usage = ring.as_ref().map(|(_, writer, _)| writer.as_fd());
+        let launched = launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage);
+        let launched = match launched {
+            Ok(launched) => launched,
+            Err(reason) => {
+                // Nobody will write to it: it would stay until the next start.
+                let removed = ring.map(|(ring, ..)| ring.remove());
+                if let Some(Err(error)) = removed {
+                    warn!(%error, "a usage ring without a worker cannot be removed");
+                }
+                return Err(reason);
+            }
+        };
+        // The writing end is the worker's alone from here on.
+        let ring = ring.map(|(ring, _, reason)| Happening::Ring(id, ring, reason));
+        happenings.extend(ring);
+        self.next_id = self.next_id.wrapping_add(1);
+        let seat = (slot, place, self.generation);
+        self.members.push(Member::new(id, role, seat, launched, self.events.clone(), now));
+        happenings.push(Happening::Started(id, metrics));
+        Ok(())
     }
 }
 

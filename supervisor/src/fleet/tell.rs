@@ -11,11 +11,22 @@ use super::member::Member;
 use crate::configuration::Delivery;
 
 impl Fleet {
-    /// Sends a change of configuration to every worker that has been told the one before.
-    pub fn deliver(&mut self, delivery: &Delivery) {
-        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
+    /// Sends a change of configuration to every worker that has been told the one before, but for one that has it already.
+    pub fn deliver(&mut self, delivery: &Delivery, except: Option<WorkerId>) {
+        let told = |member: &&mut Member| {
+            member.role == Role::Proxy && member.is_welcome() && Some(member.id) != except
+        };
         for member in self.members_mut().filter(told) {
             member.deliver(delivery.clone());
+        }
+    }
+
+    /// Sends a change of configuration to one worker, and asks for a sign of life after it.
+    pub fn deliver_to(&mut self, id: WorkerId, delivery: &Delivery) {
+        let round = self.round;
+        if let Some(member) = self.members_mut().find(|member| member.id == id) {
+            member.deliver(delivery.clone());
+            member.tell(ToWorker::Ping(round));
         }
     }
 

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::state::{Entry, Observed, State};
 use super::{Handle, Question, UPDATES_MAX, Update, now};
+use crate::changes::Quarantine;
 use crate::resources::{self, PREFIX, Resources};
 
 /// Asks for another reading of the file.
@@ -35,7 +36,8 @@ pub fn start(
     thread::Builder::new()
         .name("projection".to_owned())
         .spawn(move || runtime.block_on(run(path, first, reloads, asked, updates)))?;
-    Ok((Handle { questions }, received, Reload(reload)))
+    let quarantine = Quarantine::new(PREFIX);
+    Ok((Handle { questions, quarantine }, received, Reload(reload)))
 }
 
 async fn run(

@@ -38,6 +38,11 @@ static KINDS: [DocumentKind; 15] = [
     unserved("mcp_auth_settings"),
 ];
 
+/// The segment of the key of what workers know as `kind`.
+pub fn name_of(kind: Kind) -> &'static str {
+    KINDS.iter().find(|known| known.served == Some(kind)).map_or("", |known| known.name)
+}
+
 /// Why a key names no document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError<'a> {

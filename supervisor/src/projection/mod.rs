@@ -49,6 +49,7 @@ pub use file::{Reload, start as start_from_file};
 pub use load::load;
 pub use report::Report;
 
+use crate::changes::Quarantine;
 use crate::findings::{Findings, Topic};
 use crate::state::snapshot::Snapshot;
 use crate::state::snapshot::file::Moment;
@@ -90,6 +91,7 @@ struct Question {
 #[derive(Clone, Debug)]
 pub struct Handle {
     questions: mpsc::Sender<Question>,
+    quarantine: Quarantine,
 }
 
 impl Handle {
@@ -98,7 +100,14 @@ impl Handle {
         let (answer, report) = oneshot::channel();
         let question = Question { applied, answer };
         self.questions.send(question).await.map_err(|_| NotRunning)?;
-        report.await.map_err(|_| NotRunning)
+        let mut report = report.await.map_err(|_| NotRunning)?;
+        report.add_quarantined(&self.quarantine);
+        Ok(report)
+    }
+
+    /// What was handed out and is set aside because workers died of it.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
     }
 }
 
@@ -132,10 +141,11 @@ pub fn start(
     let (questions, asked) = mpsc::channel(8);
     let (updates, received) = mpsc::channel(UPDATES_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let quarantine = Quarantine::new(&source.prefix);
     thread::Builder::new()
         .name("projection".to_owned())
         .spawn(move || runtime.block_on(run(source, dial, told, snapshot, asked, updates)))?;
-    Ok((Handle { questions }, received))
+    Ok((Handle { questions, quarantine }, received))
 }
 
 async fn run(

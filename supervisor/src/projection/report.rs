@@ -9,10 +9,13 @@ use time::format_description::well_known::Rfc3339;
 
 use super::key::{self, KeyError};
 use super::last_good::{LastGood, UnixSeconds};
+use crate::changes::Quarantine;
 use crate::cloud::heartbeat::{Facts, PartiallyCompatible, RejectedResource};
 
 /// At most so many rejections go into a heartbeat. As published.
 const REJECTED_MAX: usize = 256;
+/// The kind of rejection of what workers died of.
+const QUARANTINED: &str = "quarantined";
 
 /// Everything there is to tell, of one moment.
 #[derive(Clone, Debug)]
@@ -28,6 +31,52 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what documents would say and workers died of: reported like a rejected document, with a reason of its own.
+    pub fn add_quarantined(&mut self, quarantine: &Quarantine) {
+        let rows = quarantine.rows();
+        if rows.is_empty() {
+            return;
+        }
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        for (key, (kind, id), held) in rows {
+            let error = format!(
+                "workers died of the change that came with revision {}: it is set aside",
+                held.revision
+            );
+            let kind = key::name_of(kind);
+            let stale = held.is_served.then_some(held.since);
+            *self.gauges.rejected.entry(kind.to_owned()).or_default() += 1;
+            if stale.is_some() {
+                *self.gauges.stale.entry(kind.to_owned()).or_default() += 1;
+            }
+            self.status.rejected.push(RejectedStatus {
+                resource_kind: kind.to_owned(),
+                resource_id: id,
+                last_error_kind: QUARANTINED,
+                last_error: error.clone(),
+                first_seen_at: rfc3339(held.since),
+                last_seen_at: rfc3339(held.since),
+                serving_stale_since: stale.map(rfc3339),
+                serving_stale_age_seconds: stale.map(|since| now.saturating_sub(since).max(0)),
+            });
+            // First: nothing is more urgent to whoever changed it.
+            self.rejected_resources.insert(
+                0,
+                RejectedResource {
+                    key,
+                    kind: QUARANTINED,
+                    error,
+                    timestamp_unix_secs: held.since,
+                    stale_serving_since_unix_secs: stale,
+                },
+            );
+        }
+        self.rejected_resources.truncate(REJECTED_MAX);
+        if self.status.state == State::Synced {
+            self.status.state = State::Degraded;
+        }
+    }
+
     /// The part of it that a heartbeat tells. Revision and hash are those of one moment, which may be a little older than
     /// what the workers have confirmed since.
     pub fn into_facts(self) -> Facts {

@@ -77,6 +77,8 @@ pub struct Workers {
     pub sandbox: Sandbox,
     /// First user id for roles without a user name, where the supervisor is root.
     pub uid_base: u32,
+    /// How long one that is replaced may take to finish; `None` = for ever.
+    pub replace_drain: Option<Duration>,
     /// Their program; `None` = beside the supervisor's own.
     pub program: Option<PathBuf>,
 }
@@ -92,6 +94,8 @@ pub struct Loaded {
     pub variables: Vec<String>,
     /// Variables with our prefix that are nobody's configuration.
     pub ignored_variables: Vec<String>,
+    /// As written, to be compared with what is written later.
+    pub raw: Raw,
 }
 
 impl Settings {
@@ -122,6 +126,7 @@ impl Settings {
             without_effect,
             variables: raw.variables(),
             ignored_variables: findings.ignored,
+            raw,
         })
     }
 
@@ -153,6 +158,7 @@ impl Settings {
                     _ => Sandbox::BestEffort,
                 },
                 uid_base: raw.bounded("supervisor.worker_uid_base")?,
+                replace_drain: raw.limit_secs("supervisor.replace_drain_secs"),
                 program: raw.path("supervisor.worker_path"),
             },
         })

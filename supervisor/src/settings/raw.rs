@@ -20,8 +20,10 @@ use super::value::{Object, Value};
 const LONGEST: Duration = Duration::from_secs(1_000 * 366 * 86_400);
 
 /// Every key that has a value.
+#[derive(Clone, Debug)]
 pub struct Raw(BTreeMap<&'static str, Entry>);
 
+#[derive(Clone, Debug)]
 struct Entry {
     value: Value,
     origin: Origin,
@@ -77,6 +79,13 @@ impl Raw {
         let default = Entry::default_of(key);
         let value = self.0.get(key.name).map(|entry| &entry.value);
         value != default.as_ref().map(|entry| &entry.value)
+    }
+
+    /// Keys whose value here is another than there, in the order of the table.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'static str> + 'a {
+        let value = |raw: &'a Self, name: &str| raw.0.get(name).map(|entry| &entry.value);
+        let differs = move |name: &&'static str| value(self, name) != value(other, name);
+        KEYS.iter().map(|key| key.name).filter(differs)
     }
 
     /// Whether the key was written, rather than left at its default.

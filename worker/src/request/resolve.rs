@@ -7,6 +7,7 @@ use shared::resource::{Adapter, ApiKey, DirectModel, Endpoint, ModelKind, Provid
 
 use super::RequestError;
 use crate::guards::Guarded;
+use crate::hooks;
 use crate::provider;
 use crate::tables::{FoundModel, Tables};
 
@@ -54,6 +55,7 @@ pub fn unguarded(tables: &Tables, caller: &ApiKey, found: &FoundModel) -> Result
 /// What stands behind the model.
 pub fn target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestError> {
     let model = &found.model;
+    hooks::serving(model);
     let ModelKind::Direct(direct) = &model.kind else {
         return Err(RequestError::ModelNotServed(model.display_name.clone()));
     };
