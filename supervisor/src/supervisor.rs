@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shared::egress::Resolver;
+use shared::egress::client::EgressDial;
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, ToWorker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::cloud::budget::Budgets;
 use crate::cloud::spend::SpendSink;
 use crate::configuration::Configuration;
+use crate::egress_watch::{EgressWatch, News};
 use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::metrics::{Collector, WorkerFacts};
@@ -45,6 +48,10 @@ const PAGES_AT_ONCE: usize = 1;
 pub struct Parts {
     /// The workers.
     pub fleet: Fleet,
+    /// Makes the connections of the supervisor.
+    pub egress: EgressDial,
+    /// The files that names are resolved with, whenever they have changed.
+    pub resolver_changes: mpsc::Receiver<Resolver>,
     /// What their tasks report.
     pub events: mpsc::Receiver<Event>,
     /// What the spool reports.
@@ -91,6 +98,7 @@ struct Supervisor {
     /// The workers are behind and have to be sent the whole configuration.
     owed: bool,
     progress_at: Instant,
+    egress_watch: EgressWatch,
     pages: mpsc::Sender<MadePage>,
     page_turns: Rc<Semaphore>,
     pages_in_making: Rc<Cell<usize>>,
@@ -110,6 +118,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         begun: false,
         owed: false,
         progress_at: Instant::now(),
+        egress_watch: EgressWatch::default(),
         pages,
         page_turns: Rc::new(Semaphore::new(PAGES_AT_ONCE)),
         pages_in_making: Rc::default(),
@@ -125,6 +134,9 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             }
             Some(report) = supervisor.parts.spool_reports.recv() => supervisor.spooled(report),
             Some(update) = supervisor.parts.updates.recv() => supervisor.take_in(update),
+            Some(files) = supervisor.parts.resolver_changes.recv() => {
+                supervisor.parts.fleet.resolver_changed(files);
+            }
             Some((worker, request, page, body)) = made.recv() => {
                 supervisor.parts.fleet.answer(worker, request, page, body);
             }
@@ -212,6 +224,16 @@ impl Supervisor {
         let mut happenings = Vec::new();
         self.parts.fleet.tick(now, &mut happenings);
         self.act(happenings, now);
+        let serves = !self.begun || self.parts.fleet.serving(Role::Egress) > 0;
+        let findings = &self.parts.sources.findings;
+        match self.egress_watch.look(serves, now) {
+            None => {}
+            Some(News::Back) => findings.settled(Topic::Egress),
+            Some(News::Missing) => findings.found(
+                Topic::Egress,
+                "the egress worker is not there: no new connection is made, to providers or to the Cloud, while those that are open go on; the log says why it ended",
+            ),
+        }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Unconfined> {
@@ -234,8 +256,7 @@ impl Supervisor {
                     }
                 }
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
-                // Nobody dials through it yet.
-                Happening::Egress(_) => {}
+                Happening::Egress(channel) => self.parts.egress.reached_over(channel),
                 Happening::Gone(id) => {
                     self.parts.sources.telemetry.spool().gone(id);
                     self.collector(|c| c.worker_gone(id));
@@ -324,6 +345,8 @@ impl Supervisor {
         if let Some(budgets) = &self.parts.sources.budgets {
             budgets.projected(update.whole, &update.changes);
         }
+        // Before the workers: what they are told of can be reached.
+        self.parts.fleet.destinations_changed(update.whole, &update.changes);
         match self.configuration.apply(revision, update.whole, update.changes) {
             Ok(delivery) => self.parts.fleet.deliver(&delivery),
             Err(error) => {

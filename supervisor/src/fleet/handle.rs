@@ -1,7 +1,7 @@
 //! What workers say and how they end: checked, carried out, passed on.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shared::channel::{ChannelError, Received};
 use shared::id::{Role, WorkerId};
@@ -18,6 +18,8 @@ use crate::configuration::Configuration;
 
 /// How much of a worker's own words goes into the log, in characters.
 const REASON_CHARS_MAX: usize = 500;
+/// The longest that a helper which keeps dying is waited with.
+const HELPER_DELAY_MAX: Duration = Duration::from_millis(500);
 
 /// What a worker is told that knows nothing.
 struct Told<'a> {
@@ -232,7 +234,10 @@ impl Fleet {
         }
         if !self.leaving.contains(&member.role) {
             *self.restarts.entry(member.role).or_default() += 1;
-            slot.start_at = Some(slot.restart.ended(member.started, now, chance()));
+            let start_at = slot.restart.ended(member.started, now, chance());
+            // Everybody waits for a helper that is not there, for a second at most.
+            let soon = if member.role.is_helper() { now + HELPER_DELAY_MAX } else { start_at };
+            slot.start_at = Some(start_at.min(soon));
         }
     }
 }

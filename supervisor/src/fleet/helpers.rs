@@ -16,6 +16,9 @@ impl Fleet {
     /// Introduces the worker in `slot`, which has just been welcomed, to those it works with.
     pub(super) fn introduce(&mut self, slot: usize, happenings: &mut Vec<Happening>) {
         let Some(role) = self.member(slot).map(|member| member.role) else { return };
+        if role == Role::Egress {
+            self.brief_egress(slot);
+        }
         let others: Vec<usize> = (0..self.slots.len())
             .filter(|other| {
                 let member = self.member(*other);

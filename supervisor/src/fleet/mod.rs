@@ -3,6 +3,7 @@
 //! The fleet starts what should run, carries out what the pure parts decide (`life`, `restart`), and tells its owner what
 //! happened. It knows nothing of the Cloud, of files or of HTTP.
 
+pub mod egress;
 mod handle;
 mod helpers;
 pub mod life;
@@ -128,6 +129,7 @@ pub struct Fleet {
     program: Program,
     users: Users,
     sandbox: Sandbox,
+    egress: egress::Knowledge,
     posts: Vec<Post>,
     rings: RingFolders,
     slots: Vec<Slot>,
@@ -171,6 +173,7 @@ impl Fleet {
             program,
             users,
             sandbox,
+            egress: egress::Knowledge::default(),
             posts,
             rings,
             slots,
