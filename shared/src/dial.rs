@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::egress::Key;
+
 /// Where a connection should lead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
+    /// The entry of the destination table by which egress knows it.
+    pub key: Key,
     /// Host name or IP address, without brackets.
     pub host: String,
     /// TCP port.
@@ -55,6 +59,28 @@ pub enum DialError {
         destination: Destination,
         /// The limit.
         limit: Duration,
+    },
+    /// The name leads where it must not lead, or whoever asks may not.
+    #[error("a connection to {destination} is not permitted: {reason}")]
+    NotPermitted {
+        /// Where to.
+        destination: Destination,
+        /// Why not.
+        reason: String,
+    },
+    /// The destination table has no such entry, or one that leads elsewhere, and that did not change in time.
+    #[error("the egress worker does not know {} as {destination}", destination.key)]
+    Unknown {
+        /// Where to.
+        destination: Destination,
+    },
+    /// There is nobody to make connections.
+    #[error(
+        "no connection to {destination}: the egress worker is not there; it is being started anew"
+    )]
+    NoEgress {
+        /// Where to.
+        destination: Destination,
     },
 }
 

@@ -1,6 +1,7 @@
 //! What crosses the boundary between the supervisor and its workers, and nothing else.
 //!
-//! No clock, no policy, no I/O beyond the one socket and sealed memory. Everything that arrives here from a worker is
+//! No clock, no policy, no I/O beyond the one socket and sealed memory, but for `egress/client.rs`, which both programs
+//! use. Everything that arrives here from a worker is
 //! hostile until decoded: sizes are checked before anything is allocated, and no input can panic.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -13,6 +14,7 @@ pub mod codec;
 mod crc32;
 pub mod descriptor;
 pub mod dial;
+pub mod egress;
 pub mod frame;
 pub mod id;
 pub mod memory;

@@ -29,6 +29,8 @@
 //! | | 9 `Budgets` | whole or change | verdicts, as sealed memory | |
 //! | | 10 `Peer` | role of the helper | a socket to it | |
 //! | | 11 `Client` | whom to serve | a socket to it | |
+//! | | 12 `Destinations` | whole or change | the destination table, as sealed memory | |
+//! | | 13 `Resolver` | | texts of the resolver's files, as sealed memory | |
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
@@ -185,6 +187,13 @@ pub enum ToWorker {
     Peer(Role),
     /// To a helper: serve whoever is at the other end of the socket that comes along.
     Client(Client),
+    /// To egress: destinations in the sealed memory that comes along: all of them, or those that changed.
+    Destinations {
+        /// Whether they replace everything.
+        whole: bool,
+    },
+    /// To egress: names are resolved with the files in the sealed memory that comes along.
+    Resolver,
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -262,6 +271,8 @@ impl Message for ToWorker {
             Self::Budgets { .. } => 9,
             Self::Peer(_) => 10,
             Self::Client(_) => 11,
+            Self::Destinations { .. } => 12,
+            Self::Resolver => 13,
         }
     }
 
@@ -274,7 +285,10 @@ impl Message for ToWorker {
             Self::Budgets { whole } => codec::encode(whole),
             Self::Peer(role) => codec::encode(role),
             Self::Client(client) => codec::encode(client),
-            Self::Welcome | Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
+            Self::Destinations { whole } => codec::encode(whole),
+            Self::Welcome | Self::Retire | Self::Drain | Self::Activate | Self::Resolver => {
+                codec::encode(&())
+            }
         }
     }
 
@@ -292,6 +306,8 @@ impl Message for ToWorker {
             9 => body(kind, bytes).map(|whole| Self::Budgets { whole })?,
             10 => Self::Peer(body(kind, bytes)?),
             11 => Self::Client(body(kind, bytes)?),
+            12 => body(kind, bytes).map(|whole| Self::Destinations { whole })?,
+            13 => body(kind, bytes).map(|()| Self::Resolver)?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

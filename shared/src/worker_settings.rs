@@ -81,6 +81,8 @@ pub struct UpstreamSettings {
     pub client_identity_pem: Option<(String, crate::secret::Secret<String>)>,
     /// `false` accepts any certificate of an upstream.
     pub verify: bool,
+    /// The issuers that the platform trusts, each a certificate in DER. The worker opens no file.
+    pub platform_roots: Vec<Vec<u8>>,
 }
 
 /// Settings of the status role.
@@ -92,7 +94,10 @@ pub struct StatusSettings {
 
 /// Settings of the egress role.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
-pub struct EgressSettings {}
+pub struct EgressSettings {
+    /// Limit of connecting to a provider, in milliseconds; 0 means none.
+    pub connect_timeout_ms: u64,
+}
 
 /// Settings of the signer role.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]

@@ -1,4 +1,4 @@
-//! The supervisor's own connections, made by itself: resolve, then try every address in turn.
+//! Connections made by the process itself, where there is no egress worker: for `aisix export`, which starts none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use shared::dial::{Destination, Dial, DialError, Dialling};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
-/// Dials from this process. Everything that connects takes an `Arc<dyn Dial>`, so that another process can do it instead.
+/// Dials from this process: resolves, then tries every address in turn.
 #[derive(Clone, Copy, Debug)]
 pub struct DirectDial {
     limit: Duration,
@@ -77,10 +77,12 @@ async fn connect_any(
 mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
+    use shared::egress::Key;
+
     use super::*;
 
     fn to(host: &str, port: u16) -> Destination {
-        Destination { host: host.to_owned(), port }
+        Destination { key: Key::store(host), host: host.to_owned(), port }
     }
 
     #[tokio::test]

@@ -2,35 +2,37 @@
 //! between us and the Cloud, in TLS. Only what is configured leads here; no variable of the environment does.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shared::dial::{Destination, Dial, DialError, Dialling};
+use shared::egress::Key;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::dial::DirectDial;
 use crate::settings::ProxyUrl;
 
 /// The largest head of a proxy's answer, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Dials through a forward proxy.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProxyDial {
     proxy: ProxyUrl,
-    to_proxy: DirectDial,
+    to_proxy: Arc<dyn Dial>,
     limit: Duration,
 }
 
 impl ProxyDial {
-    /// A connection may take `limit`, the proxy's consent included.
-    pub fn new(proxy: ProxyUrl, limit: Duration) -> Self {
-        Self { proxy, to_proxy: DirectDial::new(limit), limit }
+    /// Reaches the proxy with `to_proxy`. A connection may take `limit`, the proxy's consent included.
+    pub fn new(proxy: ProxyUrl, to_proxy: Arc<dyn Dial>, limit: Duration) -> Self {
+        Self { proxy, to_proxy, limit }
     }
 
     async fn tunnel(&self, destination: &Destination) -> Result<TcpStream, DialError> {
-        let proxy = Destination { host: self.proxy.host.clone(), port: self.proxy.port };
+        let key = Key::cloud_proxy();
+        let proxy = Destination { key, host: self.proxy.host.clone(), port: self.proxy.port };
         let mut stream = self.to_proxy.dial(&proxy).await?;
         self.ask(&mut stream, destination).await.map_err(|error| DialError::Connect {
             destination: destination.clone(),
@@ -94,6 +96,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::dial::DirectDial;
 
     /// A proxy that answers so, and what it was asked.
     async fn through(
@@ -103,8 +106,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let proxy: ProxyUrl = format!("http://{credentials}127.0.0.1:{port}").parse().unwrap();
-        let dial = ProxyDial::new(proxy, Duration::from_secs(30));
-        let cloud = Destination { host: "cloud.test".to_owned(), port: 7944 };
+        let limit = Duration::from_secs(30);
+        let dial = ProxyDial::new(proxy, Arc::new(DirectDial::new(limit)), limit);
+        let host = "cloud.test".to_owned();
+        let cloud = Destination { key: Key::manager(), host, port: 7944 };
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = Vec::new();

@@ -24,6 +24,8 @@ pub enum Topic {
     Usage,
     /// Budget decisions that cannot be had.
     Budgets,
+    /// The worker that makes connections is not there.
+    Egress,
     /// Resources that guard traffic and that this build cannot enforce.
     NotEnforced,
     /// Changes of the configuration that workers died of.
@@ -43,6 +45,7 @@ impl Topic {
             Self::Spool => "spool",
             Self::Usage => "usage",
             Self::Budgets => "budgets",
+            Self::Egress => "egress",
             Self::NotEnforced => "not_enforced",
             Self::Quarantine => "quarantine",
             Self::Replacement => "replacement",

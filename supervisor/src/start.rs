@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::dial::Dial;
+use shared::egress::client::{self, EgressDial};
 use shared::id::Role;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
@@ -23,10 +24,11 @@ use crate::cloud::rotation_report::ReportCell;
 use crate::cloud::spend::SpendSink;
 use crate::cloud::telemetry;
 use crate::cloud::tls::IdentityError;
-use crate::dial::DirectDial;
+use crate::destinations::Destinations;
 use crate::dial_proxy::ProxyDial;
 use crate::export;
 use crate::findings::{Findings, Topic};
+use crate::fleet::egress::Knowledge;
 use crate::fleet::{Fleet, Post};
 use crate::listener::{self, ListenError};
 use crate::log::{self, FilterError};
@@ -38,6 +40,7 @@ use crate::process::launch::{Program, ProgramError};
 use crate::process::reserve_descriptors;
 use crate::projection;
 use crate::reload::Reloader;
+use crate::resolver_files;
 use crate::resources::{self, ResourcesError};
 use crate::settings::raw::Raw;
 use crate::settings::{Settings, SettingsError, Source};
@@ -51,6 +54,9 @@ use crate::worker_settings;
 
 /// Events of workers that wait for the loop; their tasks wait then.
 const EVENTS_QUEUED_MAX: usize = 1024;
+
+/// How long a connection of the supervisor waits for an egress worker that is not there, or not yet.
+const EGRESS_WAIT: Duration = Duration::from_secs(5);
 
 /// The end waits for the last write of the snapshot for so long at most.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(2);
@@ -224,13 +230,14 @@ type Followed =
 
 fn follow(
     settings: &Settings,
+    egress: &EgressDial,
     origin: &Origin,
     told: projection::Told,
     snapshot: Option<Snapshot>,
 ) -> Result<Followed, StartError> {
     match origin.source()? {
         Feed::Store(source) => {
-            let dial = dial_for(settings, source.dial_limit);
+            let dial = dial_for(settings, egress, source.dial_limit);
             let (projection, updates) = projection::start(source, dial, told, snapshot)
                 .map_err(system("starting the projection"))?;
             Ok((projection, updates, None))
@@ -245,15 +252,16 @@ fn follow(
     }
 }
 
-/// Makes the connections to Cloud and store, each within `limit`.
-fn dial_for(settings: &Settings, limit: Duration) -> Arc<dyn Dial> {
+/// Makes the connections to Cloud and store through the egress worker, each within `limit`.
+fn dial_for(settings: &Settings, egress: &EgressDial, limit: Duration) -> Arc<dyn Dial> {
     let proxy = match &settings.source {
         Source::Managed(managed) => managed.proxy.clone(),
         Source::Etcd(_) | Source::File(_) => None,
     };
+    let egress = Arc::new(egress.within(limit));
     match proxy {
-        Some(proxy) => Arc::new(ProxyDial::new(proxy, limit)),
-        None => Arc::new(DirectDial::new(limit)),
+        Some(proxy) => Arc::new(ProxyDial::new(proxy, egress, limit)),
+        None => egress,
     }
 }
 
@@ -275,7 +283,9 @@ async fn serve(
         Origin::Etcd(_) | Origin::File(_) => None,
     };
     let limit = settings.upstream.connect_timeout.unwrap_or(Duration::from_secs(60));
-    let dial = dial_for(settings, limit);
+    let (egress, driver) = client::new(EGRESS_WAIT);
+    tokio::task::spawn_local(driver.run());
+    let dial = dial_for(settings, &egress, limit);
     let nudge = Arc::new(Notify::new());
     let begun = Arc::new(Notify::new());
     let told = projection::Told {
@@ -283,7 +293,7 @@ async fn serve(
         nudge: Arc::clone(&nudge),
         begun: Arc::clone(&begun),
     };
-    let (projection, updates, reload) = follow(settings, &origin, told, snapshot.clone())?;
+    let (projection, updates, reload) = follow(settings, &egress, &origin, told, snapshot.clone())?;
 
     let (home, rings) = match &origin {
         Origin::Cloud(cloud) => {
@@ -332,8 +342,14 @@ async fn serve(
     let sandbox = settings.workers.sandbox;
     let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
     fleet.set_replace_drain(settings.workers.replace_drain);
+    let (resolver, resolver_changes) =
+        resolver_files::start().map_err(system("starting the thread of the resolver's files"))?;
+    let destinations = Destinations::new(&settings.source);
+    fleet.egress_knows(Knowledge { destinations, resolver });
     let parts = Parts {
         fleet,
+        egress,
+        resolver_changes,
         events,
         updates,
         spool_reports,
@@ -373,7 +389,7 @@ async fn serve(
     Ok(ended?)
 }
 
-/// The listeners, open, and who serves them.
+/// The listeners, open, who serves them, and who makes connections.
 fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post>, ListenError> {
     let roles = worker_settings::of_roles(settings, env_id, log_filter);
     roles

@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shared::egress::Resolver;
+use shared::egress::client::EgressDial;
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, ToWorker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +23,7 @@ use crate::awake::Awake;
 use crate::changes::{self, Changes};
 use crate::cloud::budget::Budgets;
 use crate::cloud::spend::SpendSink;
+use crate::egress_watch::{EgressWatch, News};
 use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::metrics::{Collector, WorkerFacts};
@@ -47,6 +50,10 @@ const PAGES_AT_ONCE: usize = 1;
 pub struct Parts {
     /// The workers.
     pub fleet: Fleet,
+    /// Makes the connections of the supervisor.
+    pub egress: EgressDial,
+    /// The files that names are resolved with, whenever they have changed.
+    pub resolver_changes: mpsc::Receiver<Resolver>,
     /// What their tasks report.
     pub events: mpsc::Receiver<Event>,
     /// What the spool reports.
@@ -97,6 +104,7 @@ pub struct Supervisor {
     /// The workers are behind and have to be sent the whole configuration.
     owed: bool,
     progress_at: Instant,
+    egress_watch: EgressWatch,
     pages: mpsc::Sender<MadePage>,
     page_turns: Rc<Semaphore>,
     pages_in_making: Rc<Cell<usize>>,
@@ -118,6 +126,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         begun: false,
         owed: false,
         progress_at: Instant::now(),
+        egress_watch: EgressWatch::default(),
         pages,
         page_turns: Rc::new(Semaphore::new(PAGES_AT_ONCE)),
         pages_in_making: Rc::default(),
@@ -135,6 +144,9 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             // While one is tried the next ones wait, and whoever reads the store stops when too many do.
             Some(update) = supervisor.parts.updates.recv(), if supervisor.changes.is_free() => {
                 supervisor.take_in(update);
+            }
+            Some(files) = supervisor.parts.resolver_changes.recv() => {
+                supervisor.parts.fleet.resolver_changed(files);
             }
             Some((worker, request, page, body)) = made.recv() => {
                 supervisor.parts.fleet.answer(worker, request, page, body);
@@ -237,6 +249,16 @@ impl Supervisor {
         let mut happenings = Vec::new();
         self.parts.fleet.tick(now, &mut happenings);
         self.act(happenings, now);
+        let serves = !self.begun || self.parts.fleet.serving(Role::Egress) > 0;
+        let findings = &self.parts.sources.findings;
+        match self.egress_watch.look(serves, now) {
+            None => {}
+            Some(News::Back) => findings.settled(Topic::Egress),
+            Some(News::Missing) => findings.found(
+                Topic::Egress,
+                "the egress worker is not there: no new connection is made, to providers or to the Cloud, while those that are open go on; the log says why it ended",
+            ),
+        }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Unconfined> {
@@ -260,8 +282,7 @@ impl Supervisor {
                     }
                 }
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
-                // Nobody dials through it yet.
-                Happening::Egress(_) => {}
+                Happening::Egress(channel) => self.parts.egress.reached_over(channel),
                 Happening::Gone(id) => {
                     self.parts.sources.telemetry.spool().gone(id);
                     self.collector(|c| c.worker_gone(id));
@@ -366,6 +387,8 @@ impl Supervisor {
         if let Some(budgets) = &self.parts.sources.budgets {
             budgets.projected(update.whole, &update.changes);
         }
+        // Before the workers: what they are told of can be reached.
+        self.parts.fleet.destinations_changed(update.whole, &update.changes);
         let orders = self.changes.take_in(update, &self.parts.fleet.proxies(), now);
         self.obey(orders, now);
     }
@@ -380,6 +403,7 @@ impl Supervisor {
                 changes::Order::Owe => self.owed = true,
                 changes::Order::End(id) => self.parts.fleet.silent(id, now),
                 changes::Order::Undone(changes) => {
+                    self.parts.fleet.destinations_changed(false, &changes);
                     if let Some(budgets) = &self.parts.sources.budgets {
                         budgets.projected(false, &changes);
                     }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use shared::id::Role;
 use shared::worker_settings::{
-    ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
+    EgressSettings, ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
 };
+use tracing::warn;
 
 use crate::settings::{MetricsListener, Settings, Source, Upstream};
 
@@ -20,6 +21,7 @@ pub fn of_roles(
     if let Some(metrics) = &settings.observability.metrics {
         roles.push((Role::Status, 1, status(settings, metrics, log_filter)));
     }
+    roles.push((Role::Egress, 1, egress(settings, log_filter)));
     roles
 }
 
@@ -54,6 +56,12 @@ pub fn status(settings: &Settings, listener: &MetricsListener, log_filter: &str)
     common(settings, RoleSettings::Status(role), log_filter)
 }
 
+/// Settings of the egress role.
+pub fn egress(settings: &Settings, log_filter: &str) -> WorkerSettings {
+    let connect_timeout_ms = millis(settings.upstream.connect_timeout);
+    common(settings, RoleSettings::Egress(EgressSettings { connect_timeout_ms }), log_filter)
+}
+
 fn common(settings: &Settings, role: RoleSettings, log_filter: &str) -> WorkerSettings {
     WorkerSettings {
         role,
@@ -77,7 +85,17 @@ fn upstream(upstream: &Upstream) -> UpstreamSettings {
         ca_pem: upstream.tls.roots_pem.clone(),
         client_identity_pem: identity.map(|i| (i.chain_pem.clone(), i.key_pem.clone())),
         verify: upstream.tls.verify,
+        platform_roots: platform_roots(),
     }
+}
+
+/// The issuers that the platform trusts (or `SSL_CERT_FILE` and `SSL_CERT_DIR` say), read here since workers open no file.
+fn platform_roots() -> Vec<Vec<u8>> {
+    let platform = rustls_native_certs::load_native_certs();
+    for error in &platform.errors {
+        warn!(%error, "a part of the platform's certificate store cannot be read");
+    }
+    platform.certs.into_iter().map(|certificate| certificate.to_vec()).collect()
 }
 
 /// 0 where there is no limit.

@@ -9,6 +9,8 @@ mod budgets;
 mod budgets_outage;
 mod cloud_outage;
 mod confinement;
+mod egress;
+mod egress_names;
 mod guards;
 mod logs;
 mod metrics;

@@ -3,7 +3,6 @@
 //! A library, so that its parts can be tested; the binary is `main.rs`.
 
 pub mod budgets;
-pub mod dial;
 pub mod dialect;
 pub mod egress;
 pub mod guards;

@@ -30,6 +30,9 @@ pub enum LinkError {
     /// Budget verdicts cannot be read.
     #[error("cannot read budget verdicts: {0}")]
     Budgets(#[source] CodecError),
+    /// What egress is told cannot be read.
+    #[error("cannot read the destination table or the resolver's files: {0}")]
+    Egress(#[source] CodecError),
     /// The supervisor said something that does not belong here.
     #[error("expected {expected}, the supervisor sent something else")]
     Unexpected {

@@ -1,19 +1,22 @@
 //! The proxy role: ties the request path to the supervisor. What it is told it does, what happens it tells.
+//!
+//! It opens nothing: connections to upstreams come from egress, configuration and trust roots as sealed memory. Time zone
+//! data is not needed either: every time that is told is UTC.
 
-use std::fs;
 use std::rc::Rc;
+use std::time::Duration;
 
 use shared::budget;
 use shared::channel::Received;
 use shared::dial::Dial;
-use shared::id::Revision;
+use shared::egress::client;
+use shared::id::{Revision, Role};
 use shared::message::{Confinement, ToSupervisor, ToWorker};
 use shared::update::Changes;
 use shared::worker_settings::RoleSettings;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, error, warn};
 
-use crate::dial::DirectDial;
 use crate::inherit::Inheritance;
 use crate::link::{Link, LinkError};
 use crate::metrics::Metrics;
@@ -22,34 +25,15 @@ use crate::server::{self, Proxy};
 use crate::upstream::TrustRoots;
 use crate::usage_ring::UsageRing;
 
-/// What the role needs of the file system, read before the sandbox closes.
-pub struct Files {
-    trust: TrustRoots,
-    resolv_conf: String,
-    hosts: String,
-}
-
-impl Files {
-    /// Reads trust roots and resolver configuration. What is not there is as if it were empty.
-    pub fn read() -> Self {
-        Self {
-            trust: TrustRoots::load(),
-            resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-            hosts: fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        }
-    }
-}
+/// How long a new connection waits for an egress worker that is not there.
+const EGRESS_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs until drained or until the supervisor is gone.
-pub async fn run(
-    inheritance: Inheritance,
-    files: Files,
-    confinement: Confinement,
-) -> Result<(), RoleError> {
+pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(), RoleError> {
     let (link, settings) =
         Link::open(inheritance.control, inheritance.id, inheritance.role, confinement).await?;
     crate::log::start(inheritance.log, &settings.log_filter);
-    let RoleSettings::Proxy(role) = settings.role else {
+    let RoleSettings::Proxy(mut role) = settings.role else {
         return Err(LinkError::Unexpected { expected: "settings of the proxy role" }.into());
     };
     let announce = {
@@ -62,12 +46,13 @@ pub async fn run(
     let metrics = Metrics::open(inheritance.metrics, announce).map_err(RoleError::Metrics)?;
     metrics.configure(&role.env_id, &settings.e2e_buckets, &settings.ttft_buckets);
     let metrics = Rc::new(metrics);
-    let dial = DirectDial::new(&files.resolv_conf, &files.hosts)
-        .map_err(|error| RoleError::Resolver(error.to_string()))?;
-    let dial: Rc<dyn Dial> = Rc::new(dial);
+    let (egress, driver) = client::new(EGRESS_WAIT);
+    tokio::task::spawn_local(driver.run());
+    let dial: Rc<dyn Dial> = Rc::new(egress.clone());
+    let trust = TrustRoots::new(std::mem::take(&mut role.upstream.platform_roots));
     let ring = inheritance.usage.ok_or(LinkError::Unexpected { expected: "a usage ring" })?;
     let usage = Rc::new(UsageRing::new(ring, Rc::clone(&link), Rc::clone(&metrics)));
-    let proxy = Proxy::new(*role, dial, files.trust, Rc::clone(&usage) as _, metrics);
+    let proxy = Proxy::new(*role, dial, trust, Rc::clone(&usage) as _, metrics);
 
     let mut listener = Some(listen(inheritance.listener)?);
     let stop = Rc::new(Notify::new());
@@ -113,6 +98,7 @@ pub async fn run(
                 let in_flight = u32::try_from(proxy.health.in_flight()).unwrap_or(u32::MAX);
                 let _ = link.tell(ToSupervisor::Pong(number, in_flight));
             }
+            (ToWorker::Peer(Role::Egress), Some(channel)) => egress.reached_over(channel),
             (ToWorker::UsageTaken(sequence), _) if usage.taken(sequence) => {}
             (ToWorker::Retire, _) => proxy.health.retire(),
             // Not activated yet: there is nothing to finish.
@@ -125,7 +111,9 @@ pub async fn run(
                 | ToWorker::Budgets { .. }
                 | ToWorker::UsageTaken(_)
                 | ToWorker::Peer(_)
-                | ToWorker::Client(_),
+                | ToWorker::Client(_)
+                | ToWorker::Destinations { .. }
+                | ToWorker::Resolver,
                 _,
             ) => {
                 warn!("the supervisor sent a message that is not for the proxy role");

@@ -46,10 +46,8 @@ fn run() -> Result<(), WorkerError> {
     let tasks = LocalSet::new();
     match inheritance.role {
         Role::Proxy => {
-            // The last files this process ever reads.
-            let files = proxy::Files::read();
             let confinement = sandbox::enter(inheritance.policy, inheritance.role);
-            tasks.block_on(&runtime, proxy::run(inheritance, files, confinement))?;
+            tasks.block_on(&runtime, proxy::run(inheritance, confinement))?;
         }
         Role::Status => {
             let confinement = sandbox::enter(inheritance.policy, inheritance.role);

@@ -37,6 +37,8 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Budgets { whole: true },
         ToWorker::Peer(Role::Egress),
         ToWorker::Client(Client::Worker(WorkerId(7))),
+        ToWorker::Destinations { whole: true },
+        ToWorker::Resolver,
     ]
 }
 
@@ -81,7 +83,9 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "8 09",
             "9 01",
             "10 02",
-            "11 0107"
+            "11 0107",
+            "12 01",
+            "13 ",
         ]
     );
 }
@@ -109,7 +113,7 @@ fn an_unknown_kind_is_refused() {
     for kind in [0, 10, u16::MAX] {
         assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
-    for kind in [0, 12, u16::MAX] {
+    for kind in [0, 14, u16::MAX] {
         assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
 }

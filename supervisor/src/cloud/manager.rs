@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use shared::dial::{Destination, Dial};
+use shared::egress::Key;
 use shared::resource::Endpoint;
 use shared::version::VERSION;
 use tokio::time::timeout;
@@ -64,6 +65,13 @@ impl FromStr for ManagerUrl {
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         let endpoint = format!("https://{}", rest.unwrap_or(url)).parse();
         endpoint.map(Self).map_err(|reason| ManagerUrlError { url: url.to_owned(), reason })
+    }
+}
+
+impl ManagerUrl {
+    /// Its parts.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0
     }
 }
 
@@ -221,7 +229,8 @@ impl Session {
 
     async fn connect(&self, identity: &Arc<InForce>) -> Result<SendRequest<Full<Bytes>>, Reason> {
         let endpoint = &self.manager.url.0;
-        let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
+        let key = Key::manager();
+        let destination = Destination { key, host: endpoint.host.clone(), port: endpoint.port };
         let stream = self.manager.dial.dial(&destination).await;
         let stream =
             stream.map_err(|error| Reason::Connection(Broken::Network(error.to_string())))?;

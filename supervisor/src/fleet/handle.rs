@@ -1,7 +1,7 @@
 //! What workers say and how they end: checked, carried out, passed on.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shared::channel::{ChannelError, Received};
 use shared::id::{Role, WorkerId};
@@ -84,8 +84,10 @@ impl Fleet {
                 let input = if accepted { Input::Hello } else { Input::Misbehaved };
                 if self.input(index, input, now) == Some(Action::Welcome) {
                     self.welcome(index, told, now);
-                    if !self.member(index).is_some_and(|member| member.role.is_helper()) {
-                        self.introduce(index, happenings);
+                    match self.member(index).map(|member| member.role) {
+                        Some(Role::Egress) => self.brief_egress(index),
+                        Some(role) if !role.is_helper() => self.introduce(index, happenings),
+                        _ => {}
                     }
                 }
                 return Ok(());

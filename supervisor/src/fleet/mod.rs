@@ -6,6 +6,7 @@
 //! [`crate::awake`].
 
 mod census;
+pub mod egress;
 mod handle;
 mod helpers;
 pub mod life;
@@ -99,6 +100,7 @@ pub struct Fleet {
     program: Program,
     users: Users,
     sandbox: Sandbox,
+    egress: egress::Knowledge,
     posts: Vec<Post>,
     rings: RingFolders,
     slots: Vec<Slot>,
@@ -144,6 +146,7 @@ impl Fleet {
             program,
             users,
             sandbox,
+            egress: egress::Knowledge::default(),
             posts,
             rings,
             slots,

@@ -12,6 +12,9 @@ use super::rollout::{self, Seat, Step};
 use super::{Fleet, Happening, Slot};
 use crate::backoff::chance;
 
+/// The longest that a helper which keeps dying is waited with.
+const HELPER_DELAY_MAX: Duration = Duration::from_millis(500);
+
 /// A replacement of all workers that is being carried out.
 #[derive(Debug)]
 pub struct Roll {
@@ -135,6 +138,8 @@ impl Fleet {
             self.members.iter().any(|it| it.slot == gone.slot && it.place == Place::Successor);
         let Some(slot) = self.slots.get_mut(gone.slot) else { return };
         let next = slot.restart.ended(gone.started, now, chance());
+        // Everybody waits for a helper that is not there, for a second at most.
+        let next = if gone.role.is_helper() { next.min(now + HELPER_DELAY_MAX) } else { next };
         if slot.wanted && !has_successor {
             slot.start_at = Some(next);
         }

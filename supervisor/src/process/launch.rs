@@ -1,7 +1,7 @@
 //! Starts worker processes from one binary that is opened once.
 //!
 //! An upgrade halfway through replacing files can therefore never mix two builds. The worker is executed, never merely
-//! forked, so it inherits nothing of our memory; its environment is empty but for where trust roots are.
+//! forked, so it inherits nothing of our memory; its environment is empty.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,8 +23,6 @@ use super::sys::{Child, confine, process_descriptor};
 const PROGRAM: &str = "aisix-worker";
 /// Where packages install it, if not beside our own.
 const LIBEXEC: &str = "/usr/libexec/aisix/aisix-worker";
-/// Variables that a worker is given: where the platform's trust roots are.
-const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Why there is no program to start workers from.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +119,6 @@ impl Program {
             .arg0(PROGRAM)
             .args([launch.role.name(), &launch.id.to_string(), launch.policy])
             .env_clear()
-            .envs(VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log_writer)

@@ -13,6 +13,7 @@ use etcd_client::{Channel, Client, ConnectOptions};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use shared::dial::{Destination, Dial, DialError};
+use shared::egress::Key;
 use shared::resource::{Endpoint, EndpointError};
 use shared::secret::Secret;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -124,7 +125,8 @@ async fn open(
     endpoint: &Endpoint,
     dial: &dyn Dial,
 ) -> Result<(Box<dyn Stream>, String), ConnectError> {
-    let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
+    let key = Key::store(&endpoint.authority());
+    let destination = Destination { key, host: endpoint.host.clone(), port: endpoint.port };
     let stream = dial.dial(&destination).await?;
     match (&source.tls, endpoint.tls) {
         (_, false) => Ok((Box::new(stream), endpoint.host.clone())),

@@ -4,10 +4,11 @@
 //! starts. What follows here, in this order, on the only thread there is:
 //!
 //! 1. not dumpable: nobody of the same user may read its memory or attach to it;
-//! 2. Landlock: no file at all, no TCP port to bind, no signal or abstract socket to the outside;
+//! 2. Landlock: no file at all, no TCP port to bind, nor to connect to but for egress, no signal or abstract socket to the
+//!    outside;
 //! 3. the system call filter, last, since it forbids the calls that the others need.
 //!
-//! Everything that needs a file (trust roots, resolver configuration) is read before.
+//! Nothing needs a file: trust roots and the resolver's files come as sealed memory.
 
 mod filesystem;
 mod seccomp;
@@ -51,7 +52,7 @@ pub fn enter(policy: Policy, role: Role) -> Confinement {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         report.missing.push(format!("cannot be made undumpable: {error}"));
     }
-    match filesystem::deny_all() {
+    match filesystem::deny_all(role == Role::Egress) {
         Ok(abi) => {
             report.landlock_abi = abi;
             if abi < 4 {

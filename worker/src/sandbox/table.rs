@@ -117,7 +117,7 @@ const END: &[Call] = &[
 /// Answers with a descriptor, to whom the supervisor has introduced. Fast open would be a connect in disguise.
 const HAND_OVER: &[Call] = &[Call(libc::SYS_sendmsg, &[Without(2, libc::MSG_FASTOPEN as u64)])];
 
-/// Making upstream connections and asking resolvers, over TCP and UDP and nothing else. `bind` is the resolver's, for the
+/// Making connections for others and asking resolvers, over TCP and UDP and nothing else. `bind` is the resolver's, for the
 /// random port of a question; a TCP port is denied by Landlock, and nothing can `listen`.
 const DIAL: &[Call] = &[
     Call(libc::SYS_socket, &[Is(0, AF_INET as u64), STREAM, TCP]),
@@ -141,9 +141,7 @@ const UDP: Argument = Is(2, IPPROTO_UDP as u64);
 /// The groups of a role.
 pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
     match role {
-        Role::Proxy => {
-            &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, DIAL]
-        }
+        Role::Proxy => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END],
         Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
         Role::Egress => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, DIAL, HAND_OVER],
         Role::Signer => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],

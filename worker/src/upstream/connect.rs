@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use shared::dial::{Destination, Dial, DialError};
-use shared::resource::{Endpoint, UpstreamTls};
+use shared::egress::Key;
+use shared::resource::{Endpoint, ProviderKey, UpstreamTls};
 use shared::worker_settings::UpstreamSettings;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -94,13 +95,13 @@ impl Connector {
         Self { dial, trust, settings, configs: RefCell::default() }
     }
 
-    /// Connects to `endpoint`, within the limit of the settings.
+    /// Connects to `endpoint`, which is the provider key's, within the limit of the settings.
     pub(super) async fn connect(
         &self,
+        provider_key: &ProviderKey,
         endpoint: &Endpoint,
-        tls: &UpstreamTls,
     ) -> Result<Connection, ConnectError> {
-        let connecting = self.connect_unlimited(endpoint, tls);
+        let connecting = self.connect_unlimited(provider_key, endpoint);
         match Duration::from_millis(self.settings.connect_timeout_ms) {
             Duration::ZERO => connecting.await,
             limit => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
@@ -111,17 +112,18 @@ impl Connector {
 
     async fn connect_unlimited(
         &self,
+        provider_key: &ProviderKey,
         endpoint: &Endpoint,
-        tls: &UpstreamTls,
     ) -> Result<Connection, ConnectError> {
-        let destination = Destination { host: endpoint.host.clone(), port: endpoint.port };
+        let key = Key::provider(&provider_key.id);
+        let destination = Destination { key, host: endpoint.host.clone(), port: endpoint.port };
         let stream = self.dial.dial(&destination).await?;
         self.keep_alive(&stream);
         if !endpoint.tls {
             return handshake(endpoint, stream).await;
         }
         let config = self
-            .config(tls)
+            .config(&provider_key.tls)
             .map_err(|source| ConnectError::Trust { endpoint: endpoint.authority(), source })?;
         let failed =
             |source: io::Error| ConnectError::Tls { endpoint: endpoint.authority(), source };

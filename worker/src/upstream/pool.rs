@@ -110,7 +110,7 @@ impl Upstreams {
                 result => return Ok(result?),
             }
         }
-        let connection = self.connector.connect(endpoint, &provider_key.tls).await?;
+        let connection = self.connector.connect(provider_key, endpoint).await?;
         Ok(self.lease(provider_key, endpoint, connection).send(request).await?)
     }
 

@@ -45,14 +45,10 @@ pub(super) struct TlsOptions<'a> {
 }
 
 impl TrustRoots {
-    /// Reads the platform's store, so it belongs before the sandbox closes. What cannot be read there is logged.
-    pub fn load() -> Self {
-        let platform = rustls_native_certs::load_native_certs();
-        for error in &platform.errors {
-            tracing::warn!(%error, "a part of the platform's certificate store cannot be read");
-        }
+    /// Mozilla's, and these of the platform, in DER. What cannot be an issuer is passed over.
+    pub fn new(platform: Vec<Vec<u8>>) -> Self {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        roots.add_parsable_certificates(platform.certs);
+        roots.add_parsable_certificates(platform.into_iter().map(CertificateDer::from));
         Self { roots: Arc::new(roots) }
     }
 

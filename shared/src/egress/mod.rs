@@ -1,0 +1,198 @@
+//! What the egress role and its clients say to each other.
+//!
+//! A client (a proxy worker, or the supervisor) asks for a connection by the key of an entry of the destination table, never
+//! by an address; the answer carries a connected socket, or says why there is none, and always names the host and port that
+//! the table held, so that a client whose configuration is of another moment notices. Questions are numbered by the client,
+//! in the frame's header; many may be open, and answers come in any order. A client that no longer wants an answer says so.
+//!
+//! | from → to | kind | body | descriptor |
+//! |---|---|---|---|
+//! | client → egress | 1 `Connect` | key of the entry | |
+//! | | 2 `Forget` | | |
+//! | egress → client | 1 `Connected` | host, port | the socket |
+//! | | 2 `Refused` | why, and host and port if there is an entry | |
+//!
+//! Kinds are numbered for ever. At most [`CONNECTS_MAX`] questions of a client are open: the client keeps more to itself
+//! until an answer comes, and egress refuses them as [`Refusal::Busy`].
+
+pub mod client;
+mod table;
+
+use std::fmt;
+
+use bincode::{Decode, Encode};
+
+use crate::codec::{self, CodecError};
+use crate::frame::BODY_BYTES_MAX;
+use crate::message::{Message, MessageError};
+
+pub use self::table::{Change, Entry, Origin, Resolver, read_table, table};
+
+/// Questions of one client that are open at a time.
+pub const CONNECTS_MAX: usize = 1024;
+
+/// What a destination is for; decides who may ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub enum Purpose {
+    /// An upstream of a proxy worker; named by its provider key's id.
+    Provider,
+    /// The Cloud's manager.
+    Manager,
+    /// An etcd; named by its host and port.
+    Store,
+    /// The forward proxy through which the Cloud is reached.
+    CloudProxy,
+}
+
+impl Purpose {
+    /// The word for it in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Manager => "manager",
+            Self::Store => "store",
+            Self::CloudProxy => "proxy",
+        }
+    }
+}
+
+/// Names an entry of the destination table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct Key {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Which one, where there are several.
+    pub id: String,
+}
+
+impl Key {
+    /// The upstream of a provider key.
+    pub fn provider(id: &str) -> Self {
+        Self { purpose: Purpose::Provider, id: id.to_owned() }
+    }
+
+    /// The Cloud's manager.
+    pub fn manager() -> Self {
+        Self { purpose: Purpose::Manager, id: String::new() }
+    }
+
+    /// The etcd at that authority.
+    pub fn store(authority: &str) -> Self {
+        Self { purpose: Purpose::Store, id: authority.to_owned() }
+    }
+
+    /// The forward proxy on the way to the Cloud.
+    pub fn cloud_proxy() -> Self {
+        Self { purpose: Purpose::CloudProxy, id: String::new() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id.as_str() {
+            "" => formatter.write_str(self.purpose.name()),
+            id => write!(formatter, "{} {id}", self.purpose.name()),
+        }
+    }
+}
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToEgress {
+    /// Asks for a connection.
+    Connect(Key),
+    /// The answer to the question of the same number is not wanted any more.
+    Forget,
+}
+
+/// What egress answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromEgress {
+    /// The socket that comes along is connected to this host and port.
+    Connected {
+        /// Host name or address, as the table has it.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// There is no connection.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Where it should have led; `None` without an entry.
+        place: Option<(String, u16)>,
+    },
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Refusal {
+    /// The table has no such entry.
+    Unknown,
+    /// The name has no address; what the resolver says.
+    Resolve(String),
+    /// No address accepted the connection: the system's error number, 0 if there is none, and its words.
+    Connect(i32, String),
+    /// No connection within so many milliseconds.
+    Timeout(u64),
+    /// This client may not ask for it, or the name leads where no projected name may lead; the reason.
+    NotPermitted(String),
+    /// More questions are open than may be.
+    Busy,
+}
+
+fn body<T: Decode<()>>(kind: u16, bytes: &[u8]) -> Result<T, MessageError> {
+    codec::decode::<T, { BODY_BYTES_MAX * 4 }>(bytes)
+        .map_err(|source| MessageError::Body { kind, source })
+}
+
+impl Message for ToEgress {
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Connect(_) => 1,
+            Self::Forget => 2,
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        match self {
+            Self::Connect(key) => codec::encode(key),
+            Self::Forget => codec::encode(&()),
+        }
+    }
+
+    fn decode(kind: u16, bytes: &[u8]) -> Result<Self, MessageError> {
+        Ok(match kind {
+            1 => Self::Connect(body(kind, bytes)?),
+            2 => body(kind, bytes).map(|()| Self::Forget)?,
+            _ => return Err(MessageError::UnknownKind(kind)),
+        })
+    }
+}
+
+impl Message for FromEgress {
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Connected { .. } => 1,
+            Self::Refused { .. } => 2,
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        match self {
+            Self::Connected { host, port } => codec::encode(&(host, port)),
+            Self::Refused { refusal, place } => codec::encode(&(refusal, place)),
+        }
+    }
+
+    fn decode(kind: u16, bytes: &[u8]) -> Result<Self, MessageError> {
+        Ok(match kind {
+            1 => body(kind, bytes).map(|(host, port)| Self::Connected { host, port })?,
+            2 => body(kind, bytes).map(|(refusal, place)| Self::Refused { refusal, place })?,
+            _ => return Err(MessageError::UnknownKind(kind)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
