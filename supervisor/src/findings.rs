@@ -24,6 +24,10 @@ pub enum Topic {
     Usage,
     /// Budget decisions that cannot be had.
     Budgets,
+    /// The confinement of the workers.
+    Sandbox,
+    /// The control socket.
+    ControlSocket,
     /// Resources that guard traffic and that this build cannot enforce.
     NotEnforced,
 }
@@ -39,6 +43,8 @@ impl Topic {
             Self::Spool => "spool",
             Self::Usage => "usage",
             Self::Budgets => "budgets",
+            Self::Sandbox => "sandbox",
+            Self::ControlSocket => "control_socket",
             Self::NotEnforced => "not_enforced",
         }
     }

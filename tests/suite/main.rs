@@ -9,6 +9,7 @@ mod budgets;
 mod budgets_outage;
 mod cloud_outage;
 mod confinement;
+mod control_socket;
 mod guards;
 mod logs;
 mod metrics;

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use nix::unistd::{Pid, geteuid};
 use shared::channel::{Channel, ChannelError};
@@ -25,6 +25,7 @@ use crate::process::{
     self,
     exit::{self, Exit},
 };
+use crate::sandbox_report::{Level, Parts};
 use crate::worker_log;
 
 /// Messages that wait for a worker that does not read.
@@ -63,10 +64,13 @@ pub struct Member {
     pub exit: Option<Exit>,
     /// Nothing more will be heard of it.
     pub closed: bool,
+    /// Since when its life is where it is.
+    pub since: SystemTime,
     process: Rc<OwnedFd>,
+    level: Option<Level>,
     confinement: Confinement,
     missing: Vec<String>,
-    uid: u32,
+    uid: Option<u32>,
     outgoing: mpsc::Sender<Outgoing>,
 }
 
@@ -79,12 +83,29 @@ pub struct Summary {
     pub role: Role,
     /// Its process.
     pub pid: i32,
-    /// The user it runs as.
-    pub uid: u32,
+    /// The user it runs as; `None` before its hello.
+    pub uid: Option<u32>,
+    /// Where in its life it is.
+    pub state: &'static str,
+    /// Since when.
+    pub since: SystemTime,
+    /// The revision it serves.
+    pub revision: Option<Revision>,
+    /// Requests in flight, as it last told.
+    pub in_flight: u32,
+    /// How well it is confined; `None` before its hello.
+    pub level: Option<Level>,
     /// What its confinement lacks, in words.
     pub missing: Vec<String>,
     /// Landlock ABI in force.
     pub landlock_abi: u16,
+}
+
+impl Summary {
+    /// Role, number and level, for the metric; `None` before its hello.
+    pub fn sandbox(&self) -> Option<(Role, u32, u8)> {
+        Some((self.role, self.id.0, self.level?.number()))
+    }
 }
 
 impl Member {
@@ -128,10 +149,12 @@ impl Member {
             overflowed: false,
             exit: None,
             closed,
+            since: SystemTime::now(),
             process,
+            level: None,
             confinement: Confinement::default(),
             missing: Vec::new(),
-            uid: 0,
+            uid: None,
             outgoing,
         }
     }
@@ -151,8 +174,13 @@ impl Member {
         let observed = inspect::observe(self.pid)
             .map_err(|error| format!("cannot look at process {}: {error}", self.pid))?;
         let mut missing = observed.missing(geteuid().as_raw());
+        let filter = observed.seccomp_filter;
+        // What we ourselves see beside the filter: user, capabilities, privileges.
+        let unprivileged = missing.len() == usize::from(!filter);
         missing.extend(hello.confinement.missing.iter().cloned());
-        self.uid = observed.uid;
+        let complete = missing.is_empty();
+        self.level = Some(Level::of(Parts { filter, unprivileged, complete }));
+        self.uid = Some(observed.uid);
         self.confinement = hello.confinement.clone();
         self.missing.clone_from(&missing);
         Ok(missing)
@@ -225,6 +253,11 @@ impl Member {
             role: self.role,
             pid: self.pid.as_raw(),
             uid: self.uid,
+            state: self.life.name(),
+            since: self.since,
+            revision: self.applied,
+            in_flight: self.in_flight,
+            level: self.level,
             missing: self.missing.clone(),
             landlock_abi: self.confinement.landlock_abi,
         }
