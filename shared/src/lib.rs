@@ -14,6 +14,7 @@ mod crc32;
 pub mod descriptor;
 pub mod dial;
 pub mod frame;
+pub mod hostile;
 pub mod id;
 pub mod memory;
 pub mod message;

@@ -48,8 +48,8 @@ use crate::state::snapshot::Snapshot;
 use crate::supervisor::{self, About, Parts, RunError};
 use crate::worker_settings;
 
-/// Events of workers that wait for the loop; their tasks wait then.
-const EVENTS_QUEUED_MAX: usize = 1024;
+/// Events of workers that wait for the loop; their tasks wait then, first come, first served. Few, since one may take 256 KiB.
+const EVENTS_QUEUED_MAX: usize = 128;
 
 /// The end waits for the last write of the snapshot for so long at most.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(2);

@@ -18,6 +18,8 @@ use tracing::{error, warn};
 
 use super::Event;
 use super::life::Life;
+use super::listening::listen;
+use crate::broker::{Builds, settle};
 use crate::configuration::Delivery;
 use crate::process::inspect;
 use crate::process::launch::Launched;
@@ -30,6 +32,10 @@ use crate::worker_log;
 
 /// Messages that wait for a worker that does not read.
 const QUEUE_MAX: usize = 4096;
+
+/// Reasons that a worker may give for an incomplete confinement, and the length of each: it may have been taken over.
+const REASONS_MAX: usize = 16;
+const REASON_CHARS_MAX: usize = 300;
 
 /// What is on its way to a worker.
 enum Outgoing {
@@ -68,6 +74,7 @@ pub struct Member {
     pub since: SystemTime,
     process: Rc<OwnedFd>,
     level: Option<Level>,
+    channel: Option<Rc<Channel<ToWorker, ToSupervisor>>>,
     confinement: Confinement,
     missing: Vec<String>,
     uid: Option<u32>,
@@ -121,12 +128,12 @@ impl Member {
         let process = Rc::new(launched.process);
         tokio::task::spawn_local(worker_log::forward(id, role, launched.log));
         tokio::task::spawn_local(watch(id, Rc::clone(&process), events.clone()));
-        let mut closed = false;
-        match Channel::new(launched.control) {
-            Ok(channel) => {
-                let channel = Rc::new(channel);
-                tokio::task::spawn_local(listen(id, Rc::clone(&channel), events));
-                tokio::task::spawn_local(speak(channel, queue));
+        let (mut channel, mut closed) = (None, false);
+        match Channel::new(launched.control).map(Rc::new) {
+            Ok(opened) => {
+                let opened = channel.insert(opened);
+                tokio::task::spawn_local(listen(id, Rc::clone(opened), events));
+                tokio::task::spawn_local(speak(Rc::clone(opened), queue));
             }
             // Without a channel it cannot say hello, and is ended by that.
             Err(error) => {
@@ -152,6 +159,7 @@ impl Member {
             since: SystemTime::now(),
             process,
             level: None,
+            channel,
             confinement: Confinement::default(),
             missing: Vec::new(),
             uid: None,
@@ -165,11 +173,9 @@ impl Member {
         if hello.worker != self.id {
             return Err(format!("it says it is worker {}", hello.worker));
         }
-        if hello.protocols.common(PROTOCOLS).is_none() || hello.version != VERSION {
-            return Err(format!(
-                "aisix-worker is version {:?}, aisix is {VERSION:?}; install both from one package",
-                hello.version
-            ));
+        let version = settle(hello, PROTOCOLS, Builds::Same(VERSION))?;
+        if let Some(channel) = &self.channel {
+            channel.agree(version);
         }
         let observed = inspect::observe(self.pid)
             .map_err(|error| format!("cannot look at process {}: {error}", self.pid))?;
@@ -177,7 +183,9 @@ impl Member {
         let filter = observed.seccomp_filter;
         // What we ourselves see beside the filter: user, capabilities, privileges.
         let unprivileged = missing.len() == usize::from(!filter);
-        missing.extend(hello.confinement.missing.iter().cloned());
+        let told = hello.confinement.missing.iter().take(REASONS_MAX);
+        missing
+            .extend(told.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect::<String>()));
         let complete = missing.is_empty();
         self.level = Some(Level::of(Parts { filter, unprivileged, complete }));
         self.uid = Some(observed.uid);
@@ -271,20 +279,6 @@ async fn watch(id: WorkerId, process: Rc<OwnedFd>, events: mpsc::Sender<Event>) 
     });
     // Fails only when the supervisor is leaving.
     let _ = events.send(Event::Ended(id, exit)).await;
-}
-
-async fn listen(
-    id: WorkerId,
-    channel: Rc<Channel<ToWorker, ToSupervisor>>,
-    events: mpsc::Sender<Event>,
-) {
-    loop {
-        let received = channel.receive().await;
-        let last = received.is_err();
-        if events.send(Event::Said(id, received)).await.is_err() || last {
-            return;
-        }
-    }
 }
 
 async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Receiver<Outgoing>) {

@@ -6,6 +6,7 @@
 mod handle;
 mod helpers;
 pub mod life;
+mod listening;
 mod member;
 mod restart;
 
