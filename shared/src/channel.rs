@@ -2,8 +2,16 @@
 //!
 //! `SOCK_SEQPACKET`: the kernel keeps message borders and tells when the other side has died. What arrives is checked before
 //! it is believed: length, header, kind, body, descriptors.
+//!
+//! Versions: until the two sides have agreed, frames are written in the oldest version that the writer speaks, so that whoever
+//! speaks any version in common can read the hello. From then on ([`Channel::agree`], [`Channel::follow`]) every frame of either
+//! side is of the agreed version, and one of another ends the channel. A frame of an unknown kind is skipped if its header
+//! allows that, with what came along, and ends the channel otherwise.
+//!
+//! Bounds: the socket holds [`SOCKET_BUFFER_BYTES`] per direction; then `send` waits, and `try_send` says so. One descriptor
+//! per message: more are never received, and end the channel.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,10 +28,13 @@ use crate::codec::CodecError;
 use crate::frame::{self, FRAME_BYTES_MAX, FrameError, Header};
 use crate::message::{Message, MessageError};
 use crate::sys;
-use crate::version::PROTOCOLS;
+use crate::version::{PROTOCOLS, Protocols};
 
 /// Room in the socket, in bytes, per direction: some hundred usage events while the other side is busy.
 const SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// Frames in a row that may be skipped: more is no newer peer, but one that keeps us busy.
+const SKIPPED_MAX: usize = 256;
 
 /// Why the channel cannot be used any more, or not for this message.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +52,18 @@ pub enum ChannelError {
     #[error("malformed message: {0}")]
     Message(#[from] MessageError),
     /// Written in a protocol version that was not agreed on.
-    #[error("frame of protocol version {0}")]
-    Version(u16),
+    #[error(
+        "frame of protocol version {found}, where {expected} is spoken; install both programs from one package"
+    )]
+    Version {
+        /// What the header says.
+        found: u16,
+        /// What would have been understood.
+        expected: Protocols,
+    },
+    /// Nothing but frames to be skipped.
+    #[error("more than {SKIPPED_MAX} frames in a row of unknown kinds")]
+    Skipped,
     /// More descriptors than a message may carry, or some that were lost on the way.
     #[error("unexpected descriptors")]
     Descriptors,
@@ -68,6 +89,10 @@ pub struct Channel<Out, In> {
     socket: AsyncFd<OwnedFd>,
     /// One byte more than any frame: a longer datagram shows as such instead of being cut.
     buffer: RefCell<Box<[u8]>>,
+    /// What may be spoken: a range until the two sides have agreed, one version from then on.
+    protocols: Cell<Protocols>,
+    /// Version of the frame received last.
+    heard: Cell<u16>,
     messages: PhantomData<fn(Out) -> In>,
 }
 
@@ -82,11 +107,37 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl<Out: Message, In: Message> Channel<Out, In> {
-    /// An end of the socket, within a runtime.
+    /// An end of the socket, within a runtime, for whatever this build speaks.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        Self::speaking(socket, PROTOCOLS)
+    }
+
+    /// The same for other versions.
+    pub fn speaking(socket: OwnedFd, protocols: Protocols) -> io::Result<Self> {
         let buffer = vec![0; FRAME_BYTES_MAX.saturating_add(1)].into_boxed_slice();
         let buffer = RefCell::new(buffer);
-        Ok(Self { socket: sys::watched(socket)?, buffer, messages: PhantomData })
+        Ok(Self {
+            socket: sys::watched(socket)?,
+            buffer,
+            protocols: Cell::new(protocols),
+            heard: Cell::new(protocols.oldest),
+            messages: PhantomData,
+        })
+    }
+
+    /// Only this version from now on.
+    pub fn agree(&self, version: u16) {
+        self.protocols.set(Protocols::only(version));
+    }
+
+    /// Only the version of the frame received last: whoever answers a hello has chosen.
+    pub fn follow(&self) {
+        self.agree(self.heard.get());
+    }
+
+    /// The version in which frames are written now.
+    pub fn version(&self) -> u16 {
+        self.protocols.get().oldest
     }
 
     /// Sends when there is room.
@@ -96,7 +147,7 @@ impl<Out: Message, In: Message> Channel<Out, In> {
         request_id: u64,
         descriptor: Option<BorrowedFd<'_>>,
     ) -> Result<(), ChannelError> {
-        let frame = frame_of(message, request_id)?;
+        let frame = self.frame_of(message, request_id)?;
         let sent = self
             .socket
             .async_io(Interest::WRITABLE, |socket| send_frame(socket.as_fd(), &frame, descriptor))
@@ -111,12 +162,13 @@ impl<Out: Message, In: Message> Channel<Out, In> {
         request_id: u64,
         descriptor: Option<BorrowedFd<'_>>,
     ) -> Result<(), ChannelError> {
-        let frame = frame_of(message, request_id)?;
+        let frame = self.frame_of(message, request_id)?;
         send_frame(self.socket.get_ref().as_fd(), &frame, descriptor).map_err(closed)
     }
 
     /// The next message; one call at a time. Any error is final: the other side broke the protocol or is gone.
     pub async fn receive(&self) -> Result<Received<In>, ChannelError> {
+        let mut skipped = 0_usize;
         loop {
             let received = self
                 .socket
@@ -135,14 +187,21 @@ impl<Out: Message, In: Message> Channel<Out, In> {
                 return Err(ChannelError::Closed);
             }
             let (header, body) = frame::decode(datagram)?;
-            if !(PROTOCOLS.oldest..=PROTOCOLS.newest).contains(&header.major) {
-                return Err(ChannelError::Version(header.major));
+            let expected = self.protocols.get();
+            if !expected.include(header.major) {
+                return Err(ChannelError::Version { found: header.major, expected });
             }
+            self.heard.set(header.major);
             if descriptors.len() > 1 {
                 return Err(ChannelError::Descriptors);
             }
             match In::decode(header.kind, body) {
-                Err(MessageError::UnknownKind(_)) if header.may_skip => {}
+                Err(MessageError::UnknownKind(_)) if header.may_skip => {
+                    skipped = skipped.saturating_add(1);
+                    if skipped > SKIPPED_MAX {
+                        return Err(ChannelError::Skipped);
+                    }
+                }
                 Err(error) => return Err(error.into()),
                 Ok(message) => {
                     let descriptor = descriptors.pop();
@@ -151,10 +210,11 @@ impl<Out: Message, In: Message> Channel<Out, In> {
             }
         }
     }
-}
 
-fn frame_of<M: Message>(message: &M, request_id: u64) -> Result<Vec<u8>, ChannelError> {
-    Ok(frame::encode(Header::new(message.kind(), request_id), &message.encode()?)?)
+    fn frame_of(&self, message: &Out, request_id: u64) -> Result<Vec<u8>, ChannelError> {
+        let header = Header::new(self.version(), message.kind(), request_id);
+        Ok(frame::encode(header, &message.encode()?)?)
+    }
 }
 
 /// A peer that has gone shows as one of these, depending on what it had not read.
@@ -203,95 +263,4 @@ fn receive_frame(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-
-    use super::*;
-    use crate::id::Revision;
-    use crate::memory;
-    use crate::message::{ToSupervisor, ToWorker};
-
-    type Worker = Channel<ToSupervisor, ToWorker>;
-    type Supervisor = Channel<ToWorker, ToSupervisor>;
-
-    fn in_runtime(test: impl AsyncFnOnce(OwnedFd, OwnedFd)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (one, other) = pair().unwrap();
-        runtime.block_on(test(one, other));
-    }
-
-    #[test]
-    fn messages_arrive_whole_in_order_and_with_their_descriptor() {
-        in_runtime(async |one, other| {
-            let (worker, supervisor) = (Worker::new(one).unwrap(), Supervisor::new(other).unwrap());
-            let memory = memory::sealed("test", |writer| writer.write_all(b"content")).unwrap();
-            let configuration = ToWorker::Configuration { revision: Revision(1), whole: true };
-            supervisor.send(&configuration, 4, Some(memory.as_fd())).await.unwrap();
-            supervisor.send(&ToWorker::Drain, 0, None).await.unwrap();
-            let first = worker.receive().await.unwrap();
-            assert_eq!((first.message, first.request_id), (configuration, 4));
-            let mut reader = memory::MemoryReader::new(first.descriptor.unwrap());
-            assert_eq!(io::read_to_string(&mut reader).unwrap(), "content");
-            assert_eq!(worker.receive().await.unwrap().message, ToWorker::Drain);
-        });
-    }
-
-    #[test]
-    fn what_was_sent_before_the_end_is_still_received() {
-        in_runtime(async |one, other| {
-            let (worker, supervisor) = (Worker::new(one).unwrap(), Supervisor::new(other).unwrap());
-            worker.send(&ToSupervisor::Pong(7, 0), 0, None).await.unwrap();
-            // Unread by the worker: the kernel then tells of a reset before it tells of the message.
-            supervisor.send(&ToWorker::Ping(7), 0, None).await.unwrap();
-            drop(worker);
-            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Pong(7, 0));
-            assert!(matches!(supervisor.receive().await, Err(ChannelError::Closed)));
-        });
-    }
-
-    #[test]
-    fn a_full_socket_is_said_to_be_full_and_takes_more_when_it_was_read() {
-        in_runtime(async |one, other| {
-            let (worker, supervisor) = (Worker::new(one).unwrap(), Supervisor::new(other).unwrap());
-            let mut sent = 0u64;
-            while worker.try_send(&ToSupervisor::Pong(sent, 0), 0, None).is_ok() {
-                sent += 1;
-            }
-            assert!(sent > 0);
-            for number in 0..sent {
-                let received = supervisor.receive().await.unwrap().message;
-                assert_eq!(received, ToSupervisor::Pong(number, 0));
-            }
-            worker.send(&ToSupervisor::Ready, 0, None).await.unwrap();
-            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Ready);
-        });
-    }
-
-    #[test]
-    fn raw_bytes_of_a_hostile_peer_are_an_error() {
-        let header = |major: u16, kind: u16| {
-            let header = Header { major, minor: 0, kind, may_skip: false, request_id: 0 };
-            frame::encode(header, &[]).unwrap()
-        };
-        let too_long = vec![b'A'; FRAME_BYTES_MAX + 10];
-        for datagram in [b"x".to_vec(), too_long, header(9, 2), header(1, 999)] {
-            in_runtime(async |one, other| {
-                let supervisor = Supervisor::new(other).unwrap();
-                send_frame(one.as_fd(), &datagram, None).unwrap();
-                assert!(supervisor.receive().await.is_err());
-            });
-        }
-    }
-
-    #[test]
-    fn a_frame_that_may_be_skipped_is_skipped() {
-        in_runtime(async |one, other| {
-            let supervisor = Supervisor::new(other).unwrap();
-            let header = Header { may_skip: true, ..Header::new(999, 0) };
-            send_frame(one.as_fd(), &frame::encode(header, b"news").unwrap(), None).unwrap();
-            let worker = Worker::new(one).unwrap();
-            worker.send(&ToSupervisor::Ready, 0, None).await.unwrap();
-            assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Ready);
-        });
-    }
-}
+mod tests;

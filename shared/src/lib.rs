@@ -16,6 +16,7 @@ pub mod descriptor;
 pub mod dial;
 pub mod egress;
 pub mod frame;
+pub mod hostile;
 pub mod id;
 pub mod memory;
 pub mod message;

@@ -32,7 +32,37 @@
 //! | | 12 `Destinations` | whole or change | the destination table, as sealed memory | |
 //! | | 13 `Resolver` | | texts of the resolver's files, as sealed memory | |
 //!
-//! Kinds are numbered for ever: a new message takes a new number.
+//! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
+//! that comes with a descriptor, or that is not well-formed, costs the worker its life and nothing else.
+//!
+//! **Versions.** See `version.rs` and `channel.rs`: a hello is written in the oldest version that its writer speaks and names the
+//! range; the welcome is written in the newest that both speak, and so is everything after it. A worker with nothing in common,
+//! or of another build where that matters, is refused with both named in the log. Kinds are numbered for ever: a new message
+//! takes a new number. A frame of an unknown kind ends the channel, unless its header says that it may be skipped.
+//!
+//! **Sizes.** A frame is one datagram of at most 64 KiB and its header, read into one buffer of that size: what is longer is an
+//! error. The header's length must be what follows. A body may claim at most 256 KiB once decoded ([`BODY_BYTES_MAX`] × 4),
+//! counted by the decoder before it allocates, and nothing may follow it. Larger things (settings, configuration, verdicts,
+//! pages) are sealed memory, written by the supervisor alone, of which one value claims at most 16 MiB.
+//!
+//! **Queues**, and what happens at the bound:
+//!
+//! | queue | bound | at the bound |
+//! |---|---|---|
+//! | socket, each direction | 1 MiB | the writer waits |
+//! | worker: messages that wait for the socket | 10,000 | questions and keys in use are not taken; the rest is queued |
+//! | worker: records of usage | ring of 8 MiB | events become totals |
+//! | supervisor: messages of all workers that wait for its loop | 128 | their readers wait, first come, first served |
+//! | supervisor: messages of one worker | 2,000 a second, 4,000 at once | it is heard more slowly |
+//! | supervisor: messages for a worker | 4,096 | the worker does not read, and is ended |
+//! | supervisor: frames to be skipped, in a row | 256 | the worker is ended |
+//! | `Usage` that was not answered | 1 | the worker is ended |
+//! | `Fetch` that was not answered, all workers | 256 | the worker is ended |
+//! | `Series` of a worker | by family, label and total bytes (`metrics/source.rs`) | the worker is ended |
+//! | `KeysInUse` | a body; unknown keys are nothing | the worker is ended |
+//! | `Hello`: reasons why confinement is incomplete | 16 of 300 characters | the rest is cut |
+//! | log of a worker | lines of 4 KiB, 16 MiB a second | lines are cut, bytes dropped and counted |
+//! | records of a ring, read at a time | the ring's size | the rest is read later |
 
 use std::io;
 use std::os::fd::OwnedFd;

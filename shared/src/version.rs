@@ -1,4 +1,9 @@
 //! Which build this is, and how two sides settle on a protocol version.
+//!
+//! A hello is written in the oldest version that the worker speaks and carries the whole range. The supervisor chooses the
+//! newest version that both speak and answers in it; where there is none, the worker is refused and the log says both ranges.
+//! A major version changes when bytes that exist change their meaning. A new message, which an older side must not get, takes a
+//! new kind in a new major version too, unless it may be skipped.
 
 use bincode::{Decode, Encode};
 
@@ -21,7 +26,28 @@ pub struct Protocols {
 /// What this build speaks.
 pub const PROTOCOLS: Protocols = Protocols { oldest: 1, newest: 1 };
 
+impl std::fmt::Display for Protocols {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { oldest, newest } = self;
+        if oldest == newest {
+            write!(formatter, "{newest}")
+        } else {
+            write!(formatter, "{oldest} to {newest}")
+        }
+    }
+}
+
 impl Protocols {
+    /// Nothing but that version.
+    pub const fn only(version: u16) -> Self {
+        Self { oldest: version, newest: version }
+    }
+
+    /// Whether a version is among them.
+    pub const fn include(self, version: u16) -> bool {
+        self.oldest <= version && version <= self.newest
+    }
+
     /// The newest version that both sides speak, or `None` if their ranges do not meet.
     pub fn common(self, other: Self) -> Option<u16> {
         let newest = self.newest.min(other.newest);

@@ -1,9 +1,15 @@
 //! Which message a worker may send when: one table. Anything else ends the worker.
+//!
+//! The table as a whole is written out in `broker/tests.rs`: every role, every state, every kind.
+
+mod greeting;
 
 use shared::id::Role;
 use shared::message::ToSupervisor;
 
 use crate::fleet::life::Life;
+
+pub use self::greeting::{Builds, settle};
 
 /// Whether a worker of that role, at that point of its life, may say this. `usage_told`: it has said that there is usage,
 /// and has not been answered.
@@ -33,45 +39,4 @@ pub fn permits(role: Role, life: Life, usage_told: bool, message: &ToSupervisor)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use shared::id::Revision;
-    use shared::message::Page;
-
-    use super::*;
-
-    #[test]
-    fn a_role_may_say_only_what_is_its_own() {
-        let serving = Life::Serving { unanswered: 0 };
-        assert!(permits(Role::Proxy, serving, false, &ToSupervisor::Usage(1)));
-        assert!(!permits(Role::Status, serving, false, &ToSupervisor::Usage(1)));
-        assert!(permits(Role::Proxy, serving, false, &ToSupervisor::KeysInUse(Vec::new())));
-        assert!(!permits(Role::Status, serving, false, &ToSupervisor::KeysInUse(Vec::new())));
-        assert!(!permits(Role::Status, serving, false, &ToSupervisor::Applied(Revision(1))));
-        assert!(permits(Role::Status, serving, false, &ToSupervisor::Fetch(Page::Ready)));
-        assert!(!permits(Role::Proxy, serving, false, &ToSupervisor::Fetch(Page::Ready)));
-    }
-
-    #[test]
-    fn a_worker_tells_of_usage_once_until_it_is_answered() {
-        for life in [Life::Serving { unanswered: 0 }, Life::Doomed] {
-            assert!(permits(Role::Proxy, life, false, &ToSupervisor::Usage(1)));
-            assert!(!permits(Role::Proxy, life, true, &ToSupervisor::Usage(2)));
-        }
-    }
-
-    #[test]
-    fn before_its_hello_a_worker_may_say_nothing_else() {
-        let starting = Life::started(Instant::now());
-        for message in [
-            ToSupervisor::Ready,
-            ToSupervisor::Applied(Revision(1)),
-            ToSupervisor::Usage(1),
-            ToSupervisor::KeysInUse(Vec::new()),
-            ToSupervisor::Pong(1, 0),
-        ] {
-            assert!(!permits(Role::Proxy, starting, false, &message), "{message:?}");
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! The command line of `aisix`.
 
+mod ask;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use shared::version::VERSION;
 
+pub use self::ask::Question;
+use crate::control::Order;
 use crate::export;
 
 /// Variables that name the configuration file where no flag does, the first one first.
@@ -33,6 +37,8 @@ pub enum Command {
     },
     /// Write what an etcd holds as a resources file.
     Export(export::Options),
+    /// Ask the gateway that runs.
+    Ask(Question),
 }
 
 /// A managed AI gateway: serves model traffic here, configured by AISIX Cloud
@@ -55,6 +61,20 @@ enum Name {
         #[arg(long, value_name = "FILE")]
         resources: Option<PathBuf>,
     },
+    /// Tell how the gateway that runs is: status 0 if it is ready, 1 if none answers, 3 if it is not ready
+    Status {
+        /// As JSON, whose fields stay
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Have the gateway that runs do what SIGHUP has it do
+    Reload(Socket),
+    /// Have the gateway that runs ask the Cloud for a new certificate now
+    Rotate(Socket),
+    /// Have the gateway that runs hand over to the binaries that are installed now
+    Upgrade(Socket),
     /// Write what an etcd holds as a resources file
     Export {
         /// URLs of the etcd, separated by commas
@@ -72,6 +92,14 @@ enum Name {
     },
 }
 
+/// Where the gateway that runs is asked.
+#[derive(clap::Args)]
+struct Socket {
+    /// Control socket of the gateway; else the one that the configuration leads to, else /run/aisix/aisix.sock
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
 /// Reads the arguments of this process. Leaves it with status 0 for help and version, with 2 for a usage error.
 pub fn parse() -> Command {
     read(env::args_os(), |name| env::var_os(name), Path::new(INSTALLED))
@@ -85,7 +113,16 @@ fn read(
     installed: &Path,
 ) -> Result<Command, clap::Error> {
     let arguments = Arguments::try_parse_from(arguments)?;
+    // A gateway may run without a configuration that we can find: then the usual socket is tried.
+    let ask = |order, json, Socket { socket }, flag: Option<PathBuf>| {
+        let config = flag.or_else(|| named(&variable)).or_else(|| is_file(installed));
+        Ok(Command::Ask(Question { order, json, socket, config }))
+    };
     match (arguments.subcommand, arguments.config) {
+        (Some(Name::Status { json, socket }), config) => ask(Order::Status, json, socket, config),
+        (Some(Name::Reload(socket)), config) => ask(Order::Reload, false, socket, config),
+        (Some(Name::Rotate(socket)), config) => ask(Order::Rotate, false, socket, config),
+        (Some(Name::Upgrade(socket)), config) => ask(Order::Upgrade, false, socket, config),
         (Some(Name::Export { etcd, prefix, reveal_secrets, output }), _) => {
             Ok(Command::Export(export::Options { etcd, prefix, reveal_secrets, output }))
         }
@@ -106,16 +143,23 @@ fn configuration(
     variable: impl Fn(&str) -> Option<OsString>,
     installed: &Path,
 ) -> Result<PathBuf, clap::Error> {
-    let named = || VARIABLES.iter().find_map(|name| variable(name).filter(|path| !path.is_empty()));
-    flag.or_else(|| named().map(PathBuf::from))
-        .or_else(|| installed.is_file().then(|| installed.to_owned()))
-        .ok_or_else(|| {
-            let told = format!(
-                "no configuration file: give one with --config FILE or AISIX_CONFIG; {} does not exist",
-                installed.display()
-            );
-            Arguments::command().error(ErrorKind::MissingRequiredArgument, told)
-        })
+    flag.or_else(|| named(&variable)).or_else(|| is_file(installed)).ok_or_else(|| {
+        let told = format!(
+            "no configuration file: give one with --config FILE or AISIX_CONFIG; {} does not exist",
+            installed.display()
+        );
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, told)
+    })
+}
+
+/// The configuration file that a variable names.
+fn named(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let set = |name: &&str| variable(name).filter(|path| !path.is_empty());
+    VARIABLES.iter().find_map(set).map(PathBuf::from)
+}
+
+fn is_file(path: &Path) -> Option<PathBuf> {
+    path.is_file().then(|| path.to_owned())
 }
 
 #[cfg(test)]
@@ -169,6 +213,29 @@ mod tests {
         let both = Command::Validate { config: Some("f".into()), resources };
         let arguments = ["validate", "--resources", "r", "-c", "f"];
         assert_eq!(parse(&arguments, &[], NOWHERE).unwrap(), both);
+    }
+
+    #[test]
+    fn a_question_goes_to_the_socket_that_is_named_or_that_the_configuration_leads_to() {
+        let question = |order, json, socket: Option<&str>, config: Option<&str>| {
+            let (socket, config) = (socket.map(Into::into), config.map(Into::into));
+            Command::Ask(Question { order, json, socket, config })
+        };
+        let variables = [("AISIX_CONFIG", "config")];
+        for (arguments, variables, expected) in [
+            (&["status"][..], &[][..], question(Order::Status, false, None, None)),
+            (
+                &["status", "--json", "-c", "f"],
+                &variables,
+                question(Order::Status, true, None, Some("f")),
+            ),
+            (&["reload"], &variables, question(Order::Reload, false, None, Some("config"))),
+            (&["rotate", "--socket", "s"], &[], question(Order::Rotate, false, Some("s"), None)),
+            (&["--config", "f", "upgrade"], &[], question(Order::Upgrade, false, None, Some("f"))),
+        ] {
+            assert_eq!(parse(arguments, variables, NOWHERE).unwrap(), expected, "{arguments:?}");
+        }
+        assert_eq!(parse(&["reload", "--json"], &[], NOWHERE).unwrap_err().exit_code(), 2);
     }
 
     #[test]

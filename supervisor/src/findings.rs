@@ -26,6 +26,10 @@ pub enum Topic {
     Budgets,
     /// The worker that makes connections is not there.
     Egress,
+    /// The confinement of the workers.
+    Sandbox,
+    /// The control socket.
+    ControlSocket,
     /// Resources that guard traffic and that this build cannot enforce.
     NotEnforced,
     /// Changes of the configuration that workers died of.
@@ -46,6 +50,8 @@ impl Topic {
             Self::Usage => "usage",
             Self::Budgets => "budgets",
             Self::Egress => "egress",
+            Self::Sandbox => "sandbox",
+            Self::ControlSocket => "control_socket",
             Self::NotEnforced => "not_enforced",
             Self::Quarantine => "quarantine",
             Self::Replacement => "replacement",

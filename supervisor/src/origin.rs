@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use shared::dial::Dial;
 use shared::id::Revision;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -72,6 +72,8 @@ pub struct Told {
     pub findings: Findings,
     /// What became of new identities.
     pub rotation: ReportCell,
+    /// Orders to renew the certificate now.
+    pub orders: mpsc::Receiver<rotate::Asked>,
 }
 
 /// The Cloud side of a managed gateway.
@@ -171,7 +173,7 @@ impl Cloud {
                 .unwrap_or_default(),
             started: Instant::now(),
         };
-        let Told { projection, applied, nudge, outcome, findings, rotation } = told;
+        let Told { projection, applied, nudge, outcome, findings, rotation, orders } = told;
         let facts = move || -> heartbeat::FactsToCome {
             let (projection, applied) = (projection.clone(), applied.get());
             Box::pin(async move {
@@ -201,6 +203,7 @@ impl Cloud {
                     author,
                     nudge,
                     hints,
+                    orders,
                     findings,
                     report: rotation,
                 };

@@ -18,10 +18,13 @@ use crate::cloud::rotation_report::{CertificateStatus, ReportCell, RotationStatu
 use crate::cloud::telemetry::Telemetry;
 use crate::cloud::tls::CredentialsInForce;
 use crate::cloud::usage_status::{UsageStatus, usage_facts};
-use crate::findings::Findings;
+use crate::control::status::FindingStatus;
+use crate::findings::{Finding, Findings, Topic};
+use crate::fleet::Summary;
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
 use crate::projection::report::{Gauges, Report, rfc3339};
+use crate::sandbox_report::WorkerStatus;
 use crate::state::snapshot::{Snapshot, SnapshotStatus};
 
 /// Where pages take their content from.
@@ -49,12 +52,20 @@ pub struct Sources {
     pub started: Instant,
 }
 
+/// The workers at the moment of the question.
+pub struct Workers {
+    /// How many there are, by role.
+    pub facts: Vec<WorkerFacts>,
+    /// Each of them.
+    pub each: Vec<Summary>,
+}
+
 /// The answer to `page`: the message and the body that goes with it. `applied` is what every worker serves.
 pub async fn make(
     page: Page,
     sources: &Sources,
     applied: Option<Revision>,
-    workers: Vec<WorkerFacts>,
+    workers: Workers,
 ) -> io::Result<(ToWorker, OwnedFd)> {
     let (status, content_type, body) = match page {
         Page::Ready if applied.is_some() => (200, "text/plain; charset=utf-8", "ok".to_owned()),
@@ -65,14 +76,16 @@ pub async fn make(
             (200, "application/json", json)
         }
         Page::Managed => {
-            let json = serde_json::to_string(&sources.managed()).map_err(io::Error::other)?;
+            let json =
+                serde_json::to_string(&sources.managed(&workers.each)).map_err(io::Error::other)?;
             (200, "application/json", json)
         }
         Page::Metrics => {
             let report = report(sources, applied).await?;
             let node = NodeFacts {
                 config: config_facts(report.gauges),
-                workers,
+                workers: workers.facts,
+                sandbox: workers.each.iter().filter_map(Summary::sandbox).collect(),
                 usage: usage_facts(&sources.telemetry.report()),
                 snapshot: sources.snapshot.as_ref().map(Snapshot::status),
                 heartbeat_failures: sources.heartbeat.get().failures,
@@ -103,6 +116,7 @@ struct ManagedStatus {
     budgets: Option<budget::Status>,
     snapshot: Option<SnapshotStatus>,
     quarantine: Vec<QuarantineStatus>,
+    workers: Vec<WorkerStatus>,
     findings: Vec<FindingStatus>,
 }
 
@@ -113,26 +127,15 @@ struct HeartbeatStatus {
     error: Option<String>,
 }
 
-#[derive(Serialize)]
-struct FindingStatus {
-    topic: &'static str,
-    since: String,
-    text: String,
-}
-
 impl Sources {
-    fn certificate_expires_at_unix(&self) -> Option<i64> {
+    /// When the certificate in force ends; `None` without one.
+    pub fn certificate_expires_at_unix(&self) -> Option<i64> {
         let in_force = self.identity.as_ref()?.borrow();
         Some(in_force.bundle.as_ref()?.not_after_unix)
     }
 
-    fn managed(&self) -> ManagedStatus {
+    fn managed(&self, workers: &[Summary]) -> ManagedStatus {
         let (heartbeat, usage) = (self.heartbeat.get(), self.telemetry.report());
-        let findings = self.findings.list().into_iter().map(|(topic, finding)| FindingStatus {
-            topic: topic.name(),
-            since: moment(finding.since),
-            text: finding.text,
-        });
         ManagedStatus {
             certificate_expires_at: self.certificate_expires_at_unix().map(rfc3339),
             certificate: self
@@ -149,9 +152,20 @@ impl Sources {
             budgets: self.budgets.as_ref().map(Budgets::status),
             snapshot: self.snapshot.as_ref().map(Snapshot::status),
             quarantine: self.projection.quarantine().status(),
-            findings: findings.collect(),
+            workers: workers.iter().map(WorkerStatus::of).collect(),
+            findings: finding_statuses(&self.findings),
         }
     }
+}
+
+/// Every finding, as it is shown.
+pub(crate) fn finding_statuses(findings: &Findings) -> Vec<FindingStatus> {
+    let status = |(topic, finding): (Topic, Finding)| FindingStatus {
+        topic: topic.name().to_owned(),
+        since: moment(finding.since),
+        text: finding.text,
+    };
+    findings.list().into_iter().map(status).collect()
 }
 
 pub(crate) fn moment(time: SystemTime) -> String {

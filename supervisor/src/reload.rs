@@ -88,6 +88,7 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
     };
     Settings {
         source: now.source.clone(),
+        control_socket: now.control_socket.clone(),
         proxy: Proxy { address: now.proxy.address, ..new.proxy },
         upstream: new.upstream,
         downstream: new.downstream,
@@ -106,9 +107,9 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
 impl Supervisor {
     /// Reads the configuration again and replaces every worker, one after the other. Returns what has come of it, in a
     /// sentence.
-    pub fn reload(&mut self) -> String {
+    pub fn reload(&mut self) -> Result<String, String> {
         if !self.is_running() {
-            return "not reloaded: the gateway is ending".to_owned();
+            return Err("not reloaded: the gateway is ending".to_owned());
         }
         let now = self.now();
         let Reading { changed, needs_start, roles } = match self.parts.reloader.read() {
@@ -116,7 +117,7 @@ impl Supervisor {
             Err(reason) => {
                 let text = format!("not reloaded, and nothing has changed: {reason}");
                 self.parts.sources.findings.found(Topic::Replacement, text.clone());
-                return text;
+                return Err(text);
             }
         };
         let settings = &self.parts.reloader.settings;
@@ -150,7 +151,7 @@ impl Supervisor {
             ));
             warn!("{text}");
         }
-        text
+        Ok(text)
     }
 
     fn is_running(&self) -> bool {

@@ -20,10 +20,12 @@ use tracing::{debug, info, warn};
 use crate::bundle::{Bundle, BundleError};
 use crate::cli::{self, Command};
 use crate::cloud::heartbeat::OutcomeCell;
+use crate::cloud::rotate;
 use crate::cloud::rotation_report::ReportCell;
 use crate::cloud::spend::SpendSink;
 use crate::cloud::telemetry;
 use crate::cloud::tls::IdentityError;
+use crate::control;
 use crate::destinations::Destinations;
 use crate::dial_proxy::ProxyDial;
 use crate::export;
@@ -49,11 +51,11 @@ use crate::spool::Spool;
 use crate::spool::ring_file::RingFolders;
 use crate::state::lock::{StateError, StateLock};
 use crate::state::snapshot::Snapshot;
-use crate::supervisor::{self, Parts, RunError};
+use crate::supervisor::{self, About, Parts, RunError};
 use crate::worker_settings;
 
-/// Events of workers that wait for the loop; their tasks wait then.
-const EVENTS_QUEUED_MAX: usize = 1024;
+/// Events of workers that wait for the loop; their tasks wait then, first come, first served. Few, since one may take 256 KiB.
+const EVENTS_QUEUED_MAX: usize = 128;
 
 /// How long a connection of the supervisor waits for an egress worker that is not there, or not yet.
 const EGRESS_WAIT: Duration = Duration::from_secs(5);
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
                 error => error.to_string(),
             })
         }
+        Command::Ask(question) => return question.ask(),
         Command::Export(options) => export::run(&options).map_err(|error| error.to_string()),
     };
     match done {
@@ -318,6 +321,7 @@ async fn serve(
     let (telemetry, upload) = telemetry::new(spool, session, spend.clone(), findings.clone());
     tokio::task::spawn_local(upload.run());
 
+    let (rotate, rotate_orders) = mpsc::channel(rotate::ORDERS_MAX);
     let applied = Rc::new(Cell::new(None));
     let heartbeat = OutcomeCell::default();
     let rotation = ReportCell::default();
@@ -331,6 +335,7 @@ async fn serve(
             outcome: heartbeat.clone(),
             findings: findings.clone(),
             rotation: rotation.clone(),
+            orders: rotate_orders,
         };
         cloud.beat(&dial, told);
     }
@@ -338,6 +343,10 @@ async fn serve(
     let observability = &settings.observability;
     let collector = Collector::new(&observability.e2e_buckets, &observability.ttft_buckets);
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
+    let about = about(settings, &origin);
+    let state_dir = about.state_dir.as_deref();
+    let (_control, orders) =
+        control::serve::start(settings.control_socket.as_deref(), state_dir, &findings);
     let users = Users::choose(settings.workers.uid_base);
     let sandbox = settings.workers.sandbox;
     let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
@@ -346,6 +355,7 @@ async fn serve(
         resolver_files::start().map_err(system("starting the thread of the resolver's files"))?;
     let destinations = Destinations::new(&settings.source);
     fleet.egress_knows(Knowledge { destinations, resolver });
+    let identity_orders = identity.is_some().then_some(rotate);
     let parts = Parts {
         fleet,
         egress,
@@ -369,6 +379,9 @@ async fn serve(
         applied,
         nudge,
         begun,
+        orders,
+        rotate: identity_orders,
+        about,
         reload,
         reloader: Reloader {
             config: config.to_owned(),
@@ -387,6 +400,16 @@ async fn serve(
         snapshot.finish(SNAPSHOT_LIMIT);
     }
     Ok(ended?)
+}
+
+fn about(settings: &Settings, origin: &Origin) -> About {
+    let (mode, state_dir) = match &settings.source {
+        Source::Managed(managed) => ("managed", Some(managed.state_dir().to_owned())),
+        Source::Etcd(_) => ("etcd", None),
+        Source::File(_) => ("file", None),
+    };
+    let environment = origin.env_id().to_owned();
+    About { mode, environment, state_dir, sandbox: settings.workers.sandbox }
 }
 
 /// The listeners, open, who serves them, and who makes connections.

@@ -3,6 +3,9 @@
 //! Nothing in the loop waits: what takes time (a page, a heartbeat, an upload, decoding a projection) is a task or a thread
 //! of its own that reports back here.
 
+mod orders;
+mod reports;
+
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +16,7 @@ use std::time::{Duration, Instant};
 use shared::egress::Resolver;
 use shared::egress::client::EgressDial;
 use shared::id::{Revision, Role, WorkerId};
-use shared::message::{Page, ToWorker};
+use shared::message::ToWorker;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep_until;
@@ -22,14 +25,17 @@ use tracing::{error, info, warn};
 use crate::awake::Awake;
 use crate::changes::{self, Changes};
 use crate::cloud::budget::Budgets;
+use crate::cloud::rotate;
 use crate::cloud::spend::SpendSink;
+use crate::control::Asked;
 use crate::egress_watch::{EgressWatch, News};
 use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
-use crate::metrics::{Collector, WorkerFacts};
-use crate::pages::{self, Sources};
+use crate::metrics::Collector;
+use crate::pages::Sources;
 use crate::projection::{Reload, Update};
 use crate::reload::Reloader;
+use crate::sandbox_report;
 use crate::shutdown::{Limits, Order, Running, Stage};
 use crate::spool::Report;
 use crate::spool::ring_file::RingFile;
@@ -45,6 +51,8 @@ const HELPERS_LIMIT: Duration = Duration::from_secs(2);
 const PAGES_MAX: usize = 256;
 /// Pages made at a time.
 const PAGES_AT_ONCE: usize = 1;
+
+pub use self::orders::About;
 
 /// What the supervisor is made of.
 pub struct Parts {
@@ -72,6 +80,12 @@ pub struct Parts {
     pub limits: Limits,
     /// Told when the first configuration, if one was kept, is among the updates.
     pub begun: Arc<Notify>,
+    /// What is ordered over the control socket.
+    pub orders: mpsc::Receiver<Asked>,
+    /// Has the certificate renewed now; `None` without a Cloud.
+    pub rotate: Option<mpsc::Sender<rotate::Asked>>,
+    /// What this gateway is all its life.
+    pub about: About,
     /// Has the resources file read again; `None` where resources do not come from a file.
     pub reload: Option<Reload>,
     /// Reads the settings again.
@@ -95,6 +109,7 @@ type MadePage = (WorkerId, u64, ToWorker, OwnedFd);
 /// The running supervisor. Its time is that of [`Awake`].
 pub struct Supervisor {
     pub(crate) parts: Parts,
+    sandbox: sandbox_report::Report,
     awake: Awake,
     changes: Changes,
     stage: Stage,
@@ -117,9 +132,11 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
     let mut hangup = listen(SignalKind::hangup())?;
     let (pages, mut made) = mpsc::channel(PAGES_MAX);
     let quarantine = parts.sources.projection.quarantine().clone();
+    let sandbox = sandbox_report::Report::new(parts.about.sandbox, &parts.sources.findings);
     let mut supervisor = Supervisor {
         changes: Changes::new(quarantine, parts.sources.findings.clone()),
         parts,
+        sandbox,
         awake: Awake::new(Instant::now()),
         stage: Stage::Running,
         was_ready: false,
@@ -154,6 +171,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             _ = terminate.recv() => supervisor.signalled("SIGTERM"),
             _ = interrupt.recv() => supervisor.signalled("SIGINT"),
             _ = hangup.recv() => drop(supervisor.reload()),
+            Some(asked) = supervisor.parts.orders.recv() => supervisor.ordered(asked),
             () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
@@ -300,6 +318,7 @@ impl Supervisor {
                 }
                 Happening::Fetch(id, page, request) => self.make_page(id, page, request),
                 Happening::Serving => {
+                    self.note_sandbox();
                     let orders = self.changes.serving(&self.parts.fleet.proxies(), now);
                     self.obey(orders, now);
                     self.tell_if_ready();
@@ -368,12 +387,6 @@ impl Supervisor {
     fn tell_if_ready(&mut self) {
         if !self.was_ready && self.parts.fleet.is_complete() {
             self.was_ready = true;
-            for worker in self.parts.fleet.summaries() {
-                if !worker.missing.is_empty() {
-                    warn!(worker = %worker.id, role = %worker.role,
-                        "not fully confined: {:?}", worker.missing);
-                }
-            }
             let state = match self.parts.applied.get() {
                 Some(revision) => format!("serving revision {revision}"),
                 None => "waiting for the first configuration".to_owned(),
@@ -436,31 +449,6 @@ impl Supervisor {
             Ok(None) => {}
             Err(error) => error!(%error, "cannot hand budget verdicts to the workers"),
         }
-    }
-
-    fn make_page(&self, id: WorkerId, page: Page, request: u64) {
-        let (sources, pages) = (self.parts.sources.clone(), self.pages.clone());
-        let applied = self.parts.applied.get();
-        let fleet = &self.parts.fleet;
-        let workers = Role::ALL
-            .into_iter()
-            .map(|role| WorkerFacts {
-                role,
-                up: fleet.serving(role) as u64,
-                restarts: fleet.restarts(role),
-            })
-            .collect();
-        let (turns, in_making) = (Rc::clone(&self.page_turns), Rc::clone(&self.pages_in_making));
-        in_making.set(in_making.get() + 1);
-        tokio::task::spawn_local(async move {
-            let _turn = turns.acquire().await;
-            match pages::make(page, &sources, applied, workers).await {
-                // The loop has ended if nobody takes it.
-                Ok((answer, body)) => drop(pages.send((id, request, answer, body)).await),
-                Err(error) => warn!(?page, %error, "cannot make a status page"),
-            }
-            in_making.set(in_making.get().saturating_sub(1));
-        });
     }
 
     fn signalled(&mut self, name: &str) {

@@ -9,6 +9,7 @@ mod budgets;
 mod budgets_outage;
 mod cloud_outage;
 mod confinement;
+mod control_socket;
 mod egress;
 mod egress_names;
 mod guards;

@@ -71,6 +71,8 @@ impl Link {
         let (ToWorker::Welcome, Some(memory)) = (answer.message, answer.descriptor) else {
             return Err(LinkError::Unexpected { expected: "welcome" });
         };
+        // The supervisor has chosen among the versions of the hello.
+        channel.follow();
         let settings = message::welcomed(memory).map_err(LinkError::Settings)?;
         let link = Rc::new(Self {
             channel,

@@ -124,9 +124,34 @@ fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
     assert!(ToSupervisor::decode(4, &endless).is_err());
 }
 
+/// A variant that this build does not know, where one is encoded: the first one behind the last.
+#[test]
+fn an_unknown_tag_within_a_body_is_refused() {
+    let unknown_page = [4];
+    assert!(ToSupervisor::decode(8, &unknown_page).is_err());
+    let unknown_role = [4];
+    assert!(ToWorker::decode(10, &unknown_role).is_err());
+    let unknown_client = [2];
+    assert!(ToWorker::decode(11, &unknown_client).is_err());
+    let neither_yes_nor_no = [2];
+    assert!(ToWorker::decode(9, &neither_yes_nor_no).is_err());
+    let hello_of_an_unknown_role = [7, 4, 1, 1, 0, 1, 7, 0];
+    assert!(ToSupervisor::decode(1, &hello_of_an_unknown_role).is_err());
+}
+
+#[test]
+fn a_body_of_a_frame_claims_no_more_memory_than_four_bodies() {
+    // So many empty keys fit into a body, and would be eight times as large as it is.
+    let count = 30_000_usize;
+    let keys: Vec<(String, u32)> = vec![(String::new(), 0); count];
+    let body = ToSupervisor::KeysInUse(keys).encode().unwrap();
+    assert!(body.len() <= BODY_BYTES_MAX);
+    assert!(ToSupervisor::decode(9, &body).is_err());
+}
+
 proptest! {
     #[test]
-    fn no_body_can_panic_the_decoder(kind in 0..32u16, body: Vec<u8>) {
+    fn no_body_of_any_kind_can_panic_the_decoder(kind: u16, body: Vec<u8>) {
         let _ = ToSupervisor::decode(kind, &body);
         let _ = ToWorker::decode(kind, &body);
     }

@@ -136,6 +136,14 @@ impl Renewal {
         }
     }
 
+    /// Somebody wants it now, whatever was planned. What is off stays off.
+    pub fn ordered(&mut self, now: i64) {
+        if self.mode != Mode::Off {
+            self.mode = Mode::Auto;
+            (self.due, self.earliest) = (self.due.min(now), now);
+        }
+    }
+
     /// When to ask; `None` = never.
     pub fn at(&self) -> Option<i64> {
         (self.mode != Mode::Off).then(|| self.due.max(self.earliest))
@@ -290,6 +298,17 @@ mod tests {
         assert_eq!(pauses(61 * DAY), 3600);
         assert_eq!(pauses(LIFE - 600), 60);
         assert_eq!(pauses(LIFE + DAY), 60);
+    }
+
+    #[test]
+    fn an_order_goes_before_every_pause_but_not_before_the_configuration() {
+        let mut renewal = Renewal::new(true, 0, LIFE, 0.5);
+        renewal.not_offered(10, 0.5);
+        renewal.ordered(20);
+        assert_eq!((renewal.mode(), renewal.at()), (Mode::Auto, Some(20)));
+        let mut off = Renewal::new(false, 0, LIFE, 0.5);
+        off.ordered(20);
+        assert_eq!((off.mode(), off.at()), (Mode::Off, None));
     }
 
     #[test]

@@ -110,6 +110,13 @@ impl ReportCell {
         }
     }
 
+    /// How the certificate is renewed, in a word, and when the Cloud is asked next.
+    pub fn renewal(&self) -> (Option<&'static str>, Option<String>) {
+        let report = self.0.borrow();
+        let (mode, at) = report.renewal.unzip();
+        (mode.map(Mode::name), at.flatten().map(rfc3339))
+    }
+
     /// Rotations by source, for the metrics.
     pub fn rotations(&self) -> Vec<(String, u64)> {
         let report = self.0.borrow();

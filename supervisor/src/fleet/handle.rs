@@ -1,7 +1,7 @@
 //! What workers say and how they end: checked, carried out, passed on.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use shared::channel::{ChannelError, Received};
 use shared::id::{Role, WorkerId};
@@ -199,6 +199,9 @@ impl Fleet {
     pub(super) fn input(&mut self, index: usize, input: Input, now: Instant) -> Option<Action> {
         let member = self.members.get_mut(index)?;
         let (life, action) = member.life.step(input, now);
+        if member.life.name() != life.name() {
+            member.since = SystemTime::now();
+        }
         member.life = life;
         match action {
             // Needs the configuration, which the caller has.
@@ -207,7 +210,7 @@ impl Fleet {
                 self.served.insert(member.role);
                 let summary = member.summary();
                 info!(worker = %summary.id, role = %summary.role, pid = summary.pid,
-                    uid = summary.uid, landlock = summary.landlock_abi, "worker serves");
+                    uid = summary.uid.unwrap_or_default(), landlock = summary.landlock_abi, "worker serves");
             }
             Some(Action::AskToDrain) => member.tell(ToWorker::Drain),
             Some(Action::Kill(reason)) => {

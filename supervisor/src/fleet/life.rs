@@ -92,6 +92,17 @@ pub enum Action {
 }
 
 impl Life {
+    /// Where in its life a worker is, in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "starting",
+            Self::Joining { .. } => "joining",
+            Self::Serving { .. } => "serving",
+            Self::Draining { .. } => "draining",
+            Self::Doomed => "ending",
+        }
+    }
+
     /// A process that was started now.
     pub fn started(now: Instant) -> Self {
         Self::Starting { deadline: now + HELLO_LIMIT }

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
@@ -19,6 +19,8 @@ use tracing::{error, warn};
 
 use super::Event;
 use super::life::{self, Life};
+use super::listening::listen;
+use crate::broker::{Builds, settle};
 use crate::configuration::Delivery;
 use crate::process::inspect;
 use crate::process::launch::Launched;
@@ -26,6 +28,7 @@ use crate::process::{
     self,
     exit::{self, Exit},
 };
+use crate::sandbox_report::{Level, Parts};
 use crate::worker_log;
 
 /// Messages that wait for a worker that does not read.
@@ -33,6 +36,10 @@ const QUEUE_MAX: usize = 4096;
 
 /// So much configuration is taken in between two questions, on a slow machine.
 const BYTES_PER_QUESTION: u64 = 1024 * 1024;
+
+/// Reasons that a worker may give for an incomplete confinement, and the length of each: it may have been taken over.
+const REASONS_MAX: usize = 16;
+const REASON_CHARS_MAX: usize = 300;
 
 /// What is on its way to a worker.
 enum Outgoing {
@@ -103,10 +110,14 @@ pub struct Member {
     pub exit: Option<Exit>,
     /// Nothing more will be heard of it.
     pub closed: bool,
+    /// Since when its life is where it is.
+    pub since: SystemTime,
     process: Rc<OwnedFd>,
+    level: Option<Level>,
+    channel: Option<Rc<Channel<ToWorker, ToSupervisor>>>,
     confinement: Confinement,
     missing: Vec<String>,
-    uid: u32,
+    uid: Option<u32>,
     outgoing: mpsc::Sender<Outgoing>,
 }
 
@@ -119,12 +130,29 @@ pub struct Summary {
     pub role: Role,
     /// Its process.
     pub pid: i32,
-    /// The user it runs as.
-    pub uid: u32,
+    /// The user it runs as; `None` before its hello.
+    pub uid: Option<u32>,
+    /// Where in its life it is.
+    pub state: &'static str,
+    /// Since when.
+    pub since: SystemTime,
+    /// The revision it serves.
+    pub revision: Option<Revision>,
+    /// Requests in flight, as it last told.
+    pub in_flight: u32,
+    /// How well it is confined; `None` before its hello.
+    pub level: Option<Level>,
     /// What its confinement lacks, in words.
     pub missing: Vec<String>,
     /// Landlock ABI in force.
     pub landlock_abi: u16,
+}
+
+impl Summary {
+    /// Role, number and level, for the metric; `None` before its hello.
+    pub fn sandbox(&self) -> Option<(Role, u32, u8)> {
+        Some((self.role, self.id.0, self.level?.number()))
+    }
 }
 
 impl Member {
@@ -141,12 +169,12 @@ impl Member {
         let process = Rc::new(launched.process);
         tokio::task::spawn_local(worker_log::forward(id, role, launched.log));
         tokio::task::spawn_local(watch(id, Rc::clone(&process), events.clone()));
-        let mut closed = false;
-        match Channel::new(launched.control) {
-            Ok(channel) => {
-                let channel = Rc::new(channel);
-                tokio::task::spawn_local(listen(id, Rc::clone(&channel), events));
-                tokio::task::spawn_local(speak(channel, queue));
+        let (mut channel, mut closed) = (None, false);
+        match Channel::new(launched.control).map(Rc::new) {
+            Ok(opened) => {
+                let opened = channel.insert(opened);
+                tokio::task::spawn_local(listen(id, Rc::clone(opened), events));
+                tokio::task::spawn_local(speak(Rc::clone(opened), queue));
             }
             // Without a channel it cannot say hello, and is ended by that.
             Err(error) => {
@@ -175,10 +203,13 @@ impl Member {
             patience: 0,
             exit: None,
             closed,
+            since: SystemTime::now(),
             process,
+            level: None,
+            channel,
             confinement: Confinement::default(),
             missing: Vec::new(),
-            uid: 0,
+            uid: None,
             outgoing,
         }
     }
@@ -189,17 +220,22 @@ impl Member {
         if hello.worker != self.id {
             return Err(format!("it says it is worker {}", hello.worker));
         }
-        if hello.protocols.common(PROTOCOLS).is_none() || hello.version != VERSION {
-            return Err(format!(
-                "aisix-worker is version {:?}, aisix is {VERSION:?}; install both from one package",
-                hello.version
-            ));
+        let version = settle(hello, PROTOCOLS, Builds::Same(VERSION))?;
+        if let Some(channel) = &self.channel {
+            channel.agree(version);
         }
         let observed = inspect::observe(self.pid)
             .map_err(|error| format!("cannot look at process {}: {error}", self.pid))?;
         let mut missing = observed.missing(geteuid().as_raw());
-        missing.extend(hello.confinement.missing.iter().cloned());
-        self.uid = observed.uid;
+        let filter = observed.seccomp_filter;
+        // What we ourselves see beside the filter: user, capabilities, privileges.
+        let unprivileged = missing.len() == usize::from(!filter);
+        let told = hello.confinement.missing.iter().take(REASONS_MAX);
+        missing
+            .extend(told.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect::<String>()));
+        let complete = missing.is_empty();
+        self.level = Some(Level::of(Parts { filter, unprivileged, complete }));
+        self.uid = Some(observed.uid);
         self.confinement = hello.confinement.clone();
         self.missing.clone_from(&missing);
         Ok(missing)
@@ -298,6 +334,11 @@ impl Member {
             role: self.role,
             pid: self.pid.as_raw(),
             uid: self.uid,
+            state: self.life.name(),
+            since: self.since,
+            revision: self.applied,
+            in_flight: self.in_flight,
+            level: self.level,
             missing: self.missing.clone(),
             landlock_abi: self.confinement.landlock_abi,
         }
@@ -311,20 +352,6 @@ async fn watch(id: WorkerId, process: Rc<OwnedFd>, events: mpsc::Sender<Event>) 
     });
     // Fails only when the supervisor is leaving.
     let _ = events.send(Event::Ended(id, exit)).await;
-}
-
-async fn listen(
-    id: WorkerId,
-    channel: Rc<Channel<ToWorker, ToSupervisor>>,
-    events: mpsc::Sender<Event>,
-) {
-    loop {
-        let received = channel.receive().await;
-        let last = received.is_err();
-        if events.send(Event::Said(id, received)).await.is_err() || last {
-            return;
-        }
-    }
 }
 
 async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Receiver<Outgoing>) {

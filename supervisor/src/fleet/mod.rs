@@ -10,6 +10,7 @@ pub mod egress;
 mod handle;
 mod helpers;
 pub mod life;
+mod listening;
 mod member;
 mod post;
 mod replace;

@@ -44,6 +44,8 @@ pub struct NodeFacts {
     pub config: ConfigFacts,
     /// State of the worker processes.
     pub workers: Vec<WorkerFacts>,
+    /// How well each worker is confined: role, number, level.
+    pub sandbox: Vec<(Role, u32, u8)>,
     /// State of the snapshot on disk.
     pub snapshot: Option<SnapshotStatus>,
     /// State of the usage events.
@@ -140,6 +142,11 @@ impl NodeFacts {
                 "aisix_worker_restarts_total",
                 "Worker processes started in place of one that had died, by role.",
                 by_role(|workers| workers.restarts),
+            ),
+            gauge(
+                "aisix_sandbox_level",
+                "How well a worker is confined: 3 fully, 2 but for lesser parts, 1 partly, 0 not.",
+                self.sandbox.iter().map(sandbox_sample).collect(),
             ),
             counter(
                 "aisix_heartbeat_failures_total",
@@ -327,6 +334,12 @@ fn optional(value: Option<i64>) -> Vec<OwnSample> {
 
 fn labelled(name: &'static str, label: &str, value: u64) -> OwnSample {
     OwnSample { labels: vec![(name, label.to_owned())], value: value as f64 }
+}
+
+/// Only workers that run have a sample, so that there are never more than processes.
+fn sandbox_sample((role, worker, level): &(Role, u32, u8)) -> OwnSample {
+    let labels = vec![("role", role.name().to_owned()), ("worker", worker.to_string())];
+    OwnSample { labels, value: f64::from(*level) }
 }
 
 fn each(name: &'static str, counts: &[(String, u64)]) -> Vec<OwnSample> {

@@ -243,7 +243,7 @@ pub static KEYS: &[Key] = &[
     key("supervisor.sandbox", Choice(&["required", "best-effort", "off"]), Some("best-effort"), InEffect),
     key("supervisor.worker_uid_base", Integer, Some("61000"), InEffect),
     key("supervisor.worker_path", Text, None, InEffect),
-    key("supervisor.control_socket", Text, None, Refused("this build has no control socket; remove it")),
+    key("supervisor.control_socket", Text, None, InEffect),
     key("supervisor.replace_drain_secs", Integer, Some("600"), InEffect),
 ];
 

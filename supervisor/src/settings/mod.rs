@@ -15,6 +15,7 @@
 //! 4. what is written is acted on, or has nothing to act on, or is refused: nothing is silently ignored.
 
 mod client_type;
+pub mod control;
 mod environment;
 pub mod error;
 mod file;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// The worker processes.
     pub workers: Workers,
+    /// Where the control socket stands; `None` = at the first usual place that can be had.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// How the process ends.
@@ -151,6 +154,7 @@ impl Settings {
                 drain_min: raw.seconds("shutdown.min_drain_secs"),
                 drain_max: raw.limit_secs("shutdown.max_drain_secs"),
             },
+            control_socket: control::socket(raw)?,
             workers: Workers {
                 sandbox: match raw.text("supervisor.sandbox") {
                     Some("required") => Sandbox::Required,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::Rotator;
+use super::{Rotator, order};
 use crate::backoff::chance;
 use crate::bundle::candidate::{self, Rejection};
 use crate::bundle::check::date;
@@ -63,7 +63,10 @@ impl Rotator {
         );
         match by {
             By::Files => self.files.trouble = Some(text),
-            By::Cloud => self.renewal_trouble = Some(text),
+            By::Cloud => {
+                self.outcome(&Err(text.clone()));
+                self.renewal_trouble = Some(text);
+            }
         }
         self.tell();
         self.step(if is_refusal { Input::Refused } else { Input::Unreachable }).await;
@@ -73,12 +76,16 @@ impl Rotator {
     pub(super) fn ask(&mut self) {
         let Some(dp_id) = &self.bundle.dp_id else {
             // Nobody to ask for: a persisted bundle without a name, which is a finding of its own.
+            self.outcome(&Err(order::NAMELESS.to_owned()));
             return self.renewal.not_offered(unix(SystemTime::now()), chance());
         };
         let request = match Request::new(&self.bundle.env_id, dp_id) {
             Ok(request) => request,
             Err(error) => {
                 warn!(%error, "no request for a new certificate can be made");
+                self.outcome(&Err(format!(
+                    "no request for a new certificate can be made: {error}"
+                )));
                 return self.renewal.failed(unix(SystemTime::now()), chance());
             }
         };
@@ -104,6 +111,9 @@ impl Rotator {
                         "the Cloud does not renew certificates ({error}): it is done by files, and asked for again in a day"
                     );
                 }
+                self.outcome(&Err(format!(
+                    "the Cloud does not renew certificates ({error}): supply a new bundle as files"
+                )));
                 self.renewal.not_offered(now, chance());
                 self.renewal_trouble = None;
                 return self.tell();
@@ -127,9 +137,10 @@ impl Rotator {
         };
         self.renewal.failed(now, chance());
         let until = date(self.bundle.not_after_unix);
-        self.renewal_trouble = Some(format!(
-            "the certificate (valid until {until}) is not renewed: {told}; trying again"
-        ));
+        let text =
+            format!("the certificate (valid until {until}) is not renewed: {told}; trying again");
+        self.outcome(&Err(text.clone()));
+        self.renewal_trouble = Some(text);
         self.tell();
     }
 }

@@ -11,6 +11,7 @@
 
 mod ask;
 mod files;
+mod order;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,12 +19,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info};
 
 use self::files::Files;
+pub use self::order::{Asked, ORDERS_MAX};
 use super::heartbeat::Author;
 use super::manager::{Manager, ManagerError};
 use super::renewal::{Hints, Mode, Renewal, Request};
@@ -61,6 +63,8 @@ pub struct Parts {
     pub nudge: Arc<Notify>,
     /// What the Cloud wishes.
     pub hints: watch::Receiver<Hints>,
+    /// Orders to renew the certificate now.
+    pub orders: mpsc::Receiver<Asked>,
     /// Where trouble is shown.
     pub findings: Findings,
     /// Where the rest is shown.
@@ -76,6 +80,8 @@ struct Rotator {
     files: Files,
     proof: Option<Work<Result<(), ManagerError>>>,
     request: Option<Work<(Request, Result<Bytes, ManagerError>)>>,
+    /// Who waits to be told what comes of the renewal under way; at most [`ORDERS_MAX`].
+    waiting: Vec<oneshot::Sender<order::Outcome>>,
     /// What the Cloud said of the certificate that it has just renewed.
     rotate_before: Option<i64>,
     /// The candidate's refusal has been counted.
@@ -104,6 +110,7 @@ pub async fn run(parts: Parts, bundle: Bundle, mut readings: mpsc::Receiver<Read
             Some(reading) = readings.recv() => rotator.take_in(reading).await,
             result = done(&mut rotator.proof) => rotator.proved(result).await,
             (request, answer) = done(&mut rotator.request) => rotator.answered(&request, answer).await,
+            Some(asked) = rotator.parts.orders.recv() => rotator.ordered(asked),
             Ok(()) = rotator.parts.hints.changed() => {
                 let hints = *rotator.parts.hints.borrow_and_update();
                 rotator.renewal.told(hints, unix(SystemTime::now()), chance());
@@ -143,6 +150,7 @@ impl Rotator {
             files: Files::default(),
             proof: None,
             request: None,
+            waiting: Vec::new(),
             rotate_before: None,
             is_refusal_counted: false,
             renewal_trouble: None,
@@ -232,6 +240,10 @@ impl Rotator {
             }
             // What the files offer is judged anew, beside what is in force now.
             By::Cloud => self.files.offered = None,
+        }
+        if by == By::Cloud {
+            let until = date(self.bundle.not_after_unix);
+            self.outcome(&Ok(format!("the certificate is renewed, valid until {until}")));
         }
         self.renewal_trouble = None;
         self.tell();

@@ -1,0 +1,126 @@
+//! Every decoder of bytes that somebody else wrote, as a function of bytes alone: for the fuzz targets (`shared/fuzz`) and for
+//! the property tests below, which call the same functions.
+//!
+//! Each promises the same: whatever the bytes are, it returns. What was taken for a value is written and read again, and must
+//! be the same value: nothing is understood in two ways.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::budget;
+use crate::codec;
+use crate::frame;
+use crate::memory;
+use crate::message::{self, Message, ToSupervisor, ToWorker};
+use crate::ring::{Place, Reader};
+use crate::update::{self, Change, Changes};
+
+/// A decoder under attack.
+pub type Target = fn(&[u8]);
+
+/// All of them, by the name of their fuzz target.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("frame", frame),
+    ("to_supervisor", to_supervisor),
+    ("to_worker", to_worker),
+    ("ring", ring),
+    ("changes", changes),
+    ("settings", settings),
+    ("budgets", budgets),
+];
+
+/// A datagram.
+pub fn frame(bytes: &[u8]) {
+    if let Ok((header, body)) = frame::decode(bytes) {
+        let written = frame::encode(header, body);
+        assert!(written.is_ok_and(|written| written == bytes), "a frame has one form");
+    }
+}
+
+fn message<M: Message + PartialEq>(bytes: &[u8]) {
+    let Some((kind, body)) = bytes.split_first() else { return };
+    let kind = u16::from(*kind);
+    let Ok(message) = M::decode(kind, body) else { return };
+    assert!(message.kind() == kind, "a message is of the kind that the header names");
+    let written = message.encode().ok();
+    let again = written.and_then(|written| M::decode(kind, &written).ok());
+    // A number that is none is not equal to itself; no message has one.
+    assert!(again.is_some_and(|again| again == message), "a message is read as it is written");
+}
+
+/// The kind of a message of a worker in the first byte, then its body.
+pub fn to_supervisor(bytes: &[u8]) {
+    message::<ToSupervisor>(bytes);
+}
+
+/// The kind of a message of the supervisor in the first byte, then its body.
+pub fn to_worker(bytes: &[u8]) {
+    message::<ToWorker>(bytes);
+}
+
+/// A usage ring, from its beginning.
+pub fn ring(bytes: &[u8]) {
+    let length = bytes.len() as u64;
+    let Ok(memory) = memory::fixed_size("ring", length) else { return };
+    let file = File::from(memory);
+    if file.write_all_at(bytes, 0).is_err() {
+        return;
+    }
+    let mut reader = Reader::new(file, length, Place::default());
+    // No ring holds more records than it has bytes, whoever wrote it; the reader goes on around the end.
+    for _ in 0..bytes.len() {
+        let before = reader.place();
+        match reader.next_record() {
+            Ok(_) => assert!(reader.place() != before, "what was read is behind"),
+            Err(_) => return assert!(reader.place() == before, "an error moves nothing"),
+        }
+    }
+}
+
+/// A change of configuration.
+pub fn changes(bytes: &[u8]) {
+    let Some(memory) = sealed(bytes) else { return };
+    let Ok(changes) = Changes::read(memory) else { return };
+    let Ok(changes) = changes.collect::<Result<Vec<Change>, _>>() else { return };
+    let again = update::write(changes.len(), changes.iter()).ok();
+    let again = again.and_then(|memory| Changes::read(memory).ok());
+    let again = again.and_then(|again| again.collect::<Result<Vec<Change>, _>>().ok());
+    assert!(
+        again.is_some_and(|again| is_same(&again, &changes)),
+        "a change is read as it is written"
+    );
+}
+
+/// Equal, or written alike: a number that is none is not equal to itself.
+fn is_same<T: PartialEq + codec::Encode>(one: &T, other: &T) -> bool {
+    one == other || codec::encode(one).ok() == codec::encode(other).ok()
+}
+
+/// The settings of a worker.
+pub fn settings(bytes: &[u8]) {
+    let Some(memory) = sealed(bytes) else { return };
+    let Ok(settings) = message::welcomed(memory) else { return };
+    let again = message::welcome(&settings).ok().and_then(|memory| message::welcomed(memory).ok());
+    assert!(
+        again.is_some_and(|again| is_same(&again, &settings)),
+        "settings are read as they are written"
+    );
+}
+
+/// Budget verdicts.
+pub fn budgets(bytes: &[u8]) {
+    let Some(memory) = sealed(bytes) else { return };
+    let Ok(verdicts) = budget::read(memory) else { return };
+    let entries = verdicts.iter().map(|(id, verdict)| (id.as_str(), verdict));
+    let again = budget::write(verdicts.len(), entries).ok().and_then(|it| budget::read(it).ok());
+    assert!(again.is_some_and(|again| again == verdicts), "verdicts are read as they are written");
+}
+
+fn sealed(bytes: &[u8]) -> Option<std::os::fd::OwnedFd> {
+    let write = |writer: &mut dyn io::Write| writer.write_all(bytes);
+    memory::sealed("hostile", write).ok()
+}
+
+#[cfg(test)]
+mod tests;

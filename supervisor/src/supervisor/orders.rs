@@ -1,0 +1,180 @@
+//! What is ordered over the control socket, carried out.
+
+use std::path::PathBuf;
+
+use shared::version::VERSION;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
+
+use super::Supervisor;
+use crate::control::status::{
+    Certificate, Cloud, Configuration, Sandbox as Confined, Status, Usage,
+};
+use crate::control::{Answer, Asked, Order};
+use crate::fleet::{Sandbox, Summary};
+use crate::pages::{Sources, finding_statuses, moment};
+use crate::projection::report::rfc3339;
+use crate::sandbox_report::{Level, WorkerStatus};
+use crate::shutdown::Stage;
+
+/// What a gateway is all its life.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Where resources come from: `managed`, `etcd` or `file`.
+    pub mode: &'static str,
+    /// The environment; empty if there is none.
+    pub environment: String,
+    /// The state directory, where there is one.
+    pub state_dir: Option<PathBuf>,
+    /// How strictly workers are to be confined.
+    pub sandbox: Sandbox,
+}
+
+impl Supervisor {
+    /// Carries out what was asked. What takes time is answered later, by a task.
+    pub(super) fn ordered(&mut self, asked: Asked) {
+        let Asked { order, reply } = asked;
+        let answer = match order {
+            Order::Status => return self.tell_status(reply),
+            Order::Rotate => return self.rotate(reply),
+            Order::Reload => self.reload().into(),
+            Order::Upgrade => self.upgrade().into(),
+        };
+        // Who asked may have left.
+        let _ = reply.send(answer);
+    }
+
+    /// Hands over to the binaries that are installed now.
+    fn upgrade(&mut self) -> Result<String, String> {
+        Err("an upgrade in place is not available in this build; restart the service".to_owned())
+    }
+
+    /// Asks for a new certificate now; whoever renews it answers.
+    fn rotate(&mut self, reply: oneshot::Sender<Answer>) {
+        let Some(rotate) = &self.parts.rotate else {
+            let mode = self.parts.about.mode;
+            let _ = reply.send(Answer::refused(format!(
+                "this gateway has no certificate of a Cloud to renew: its resources come from {mode}"
+            )));
+            return;
+        };
+        let (told, outcome) = oneshot::channel();
+        let busy = match rotate.try_send(told) {
+            Ok(()) => None,
+            Err(TrySendError::Full(_)) => Some("others wait for the same already; ask again"),
+            Err(TrySendError::Closed(_)) => {
+                Some("nobody rotates certificates: its thread could not be started, see the log")
+            }
+        };
+        if let Some(reason) = busy {
+            let _ = reply.send(Answer::refused(reason));
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let outcome = outcome.await;
+            let _ = reply.send(match outcome {
+                Ok(outcome) => outcome.into(),
+                Err(_) => Answer::refused("the gateway ends"),
+            });
+        });
+    }
+
+    /// Everything but the configuration is known here; that is asked for by a task.
+    fn tell_status(&self, reply: oneshot::Sender<Answer>) {
+        let workers = self.parts.fleet.summaries();
+        let sources = self.parts.sources.clone();
+        let applied = self.parts.applied.get();
+        let about = &self.parts.about;
+        let complete = self.parts.fleet.is_complete();
+        let state = state(self.stage, self.was_ready, complete, applied.is_some());
+        let mut status = Status {
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            uptime_secs: sources.started.elapsed().as_secs(),
+            mode: about.mode.to_owned(),
+            environment: Some(about.environment.clone()).filter(|it| !it.is_empty()),
+            state_dir: about.state_dir.as_ref().map(|path| path.display().to_string()),
+            ready: state == "ready",
+            state: state.to_owned(),
+            sandbox: Confined {
+                policy: about.sandbox.name().to_owned(),
+                level: weakest(&workers).map(Level::number),
+            },
+            workers: workers.iter().map(WorkerStatus::of).collect(),
+            ..Status::default()
+        };
+        tokio::task::spawn_local(async move {
+            if let Ok(report) = sources.projection.report(applied.unwrap_or_default()).await {
+                status.configuration = Configuration {
+                    observed_revision: report.status.source.observed_revision,
+                    applied_revision: applied.map(|revision| revision.0),
+                    source_connected: report.status.source.connected,
+                };
+            }
+            add_sources(&mut status, &sources);
+            let _ = reply.send(Answer::status(status));
+        });
+    }
+}
+
+fn weakest(workers: &[Summary]) -> Option<Level> {
+    workers.iter().filter_map(|worker| worker.level).min()
+}
+
+/// The state in one word.
+fn state(stage: Stage, was_ready: bool, complete: bool, configured: bool) -> &'static str {
+    match stage {
+        Stage::Running if !complete && !was_ready => "starting",
+        Stage::Running if !complete => "degraded",
+        Stage::Running if !configured => "waiting",
+        Stage::Running => "ready",
+        Stage::Announced { .. }
+        | Stage::Finishing { .. }
+        | Stage::DrainingProxies
+        | Stage::DrainingStatus
+        | Stage::Done => "ending",
+    }
+}
+
+fn add_sources(status: &mut Status, sources: &Sources) {
+    let usage = sources.telemetry.report();
+    status.usage = Usage {
+        waiting: usage.spool.waiting,
+        bytes: usage.spool.bytes,
+        accepted: usage.accepted,
+        error: usage.error,
+    };
+    if sources.identity.is_some() {
+        let heartbeat = sources.heartbeat.get();
+        status.cloud = Some(Cloud {
+            last_heartbeat_at: heartbeat.last_success.map(moment),
+            heartbeat_failures: heartbeat.failures,
+            error: heartbeat.error,
+        });
+    }
+    let (renewal, next_renewal_at) = sources.rotation.renewal();
+    status.certificate = sources.certificate_expires_at_unix().map(|expires_at| Certificate {
+        expires_at: rfc3339(expires_at),
+        renewal: renewal.map(str::to_owned),
+        next_renewal_at,
+    });
+    status.findings = finding_statuses(&sources.findings);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_ready_only_while_every_worker_serves_some_configuration() {
+        let running = Stage::Running;
+        assert_eq!(state(running, false, false, false), "starting");
+        assert_eq!(state(running, true, true, false), "waiting");
+        assert_eq!(state(running, true, true, true), "ready");
+        assert_eq!(state(running, true, false, true), "degraded");
+        let ending = Stage::Announced { until: Instant::now() };
+        assert_eq!(state(ending, true, true, true), "ending");
+    }
+}

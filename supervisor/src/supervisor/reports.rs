@@ -1,0 +1,53 @@
+//! What is told about the workers: pages for the status worker, and how well they are confined.
+
+use std::rc::Rc;
+
+use shared::id::{Role, WorkerId};
+use shared::message::Page;
+use tracing::warn;
+
+use super::Supervisor;
+use crate::metrics::WorkerFacts;
+use crate::pages::{self, Workers};
+
+impl Supervisor {
+    /// The workers' confinement may be another than before.
+    pub(super) fn note_sandbox(&mut self) {
+        let workers = self.parts.fleet.summaries();
+        self.sandbox.note(&workers, &self.parts.sources.findings);
+    }
+
+    /// How many workers there are by role, and each of them: for a page.
+    pub(super) fn workers(&self) -> Workers {
+        let fleet = &self.parts.fleet;
+        Workers {
+            facts: Role::ALL
+                .into_iter()
+                .map(|role| WorkerFacts {
+                    role,
+                    up: fleet.serving(role) as u64,
+                    restarts: fleet.restarts(role),
+                })
+                .collect(),
+            each: fleet.summaries(),
+        }
+    }
+
+    /// Makes a page for the status worker, in a task.
+    pub(super) fn make_page(&self, id: WorkerId, page: Page, request: u64) {
+        let (sources, pages) = (self.parts.sources.clone(), self.pages.clone());
+        let applied = self.parts.applied.get();
+        let workers = self.workers();
+        let (turns, in_making) = (Rc::clone(&self.page_turns), Rc::clone(&self.pages_in_making));
+        in_making.set(in_making.get() + 1);
+        tokio::task::spawn_local(async move {
+            let _turn = turns.acquire().await;
+            match pages::make(page, &sources, applied, workers).await {
+                // The loop has ended if nobody takes it.
+                Ok((answer, body)) => drop(pages.send((id, request, answer, body)).await),
+                Err(error) => warn!(?page, %error, "cannot make a status page"),
+            }
+            in_making.set(in_making.get().saturating_sub(1));
+        });
+    }
+}
