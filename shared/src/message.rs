@@ -29,6 +29,7 @@
 //! | | 9 `Budgets` | whole or change | verdicts, as sealed memory | |
 //! | | 10 `Peer` | role of the helper | a socket to it | |
 //! | | 11 `Client` | whom to serve | a socket to it | |
+//! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
@@ -185,6 +186,8 @@ pub enum ToWorker {
     Peer(Role),
     /// To a helper: serve whoever is at the other end of the socket that comes along.
     Client(Client),
+    /// To a helper: if the supervisor is gone, go on for as long as there is a client.
+    Outlive,
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -262,6 +265,7 @@ impl Message for ToWorker {
             Self::Budgets { .. } => 9,
             Self::Peer(_) => 10,
             Self::Client(_) => 11,
+            Self::Outlive => 17,
         }
     }
 
@@ -274,7 +278,9 @@ impl Message for ToWorker {
             Self::Budgets { whole } => codec::encode(whole),
             Self::Peer(role) => codec::encode(role),
             Self::Client(client) => codec::encode(client),
-            Self::Welcome | Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
+            Self::Welcome | Self::Retire | Self::Drain | Self::Activate | Self::Outlive => {
+                codec::encode(&())
+            }
         }
     }
 
@@ -292,6 +298,7 @@ impl Message for ToWorker {
             9 => body(kind, bytes).map(|whole| Self::Budgets { whole })?,
             10 => Self::Peer(body(kind, bytes)?),
             11 => Self::Client(body(kind, bytes)?),
+            17 => body(kind, bytes).map(|()| Self::Outlive)?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

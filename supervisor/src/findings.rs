@@ -26,6 +26,8 @@ pub enum Topic {
     Budgets,
     /// Resources that guard traffic and that this build cannot enforce.
     NotEnforced,
+    /// An upgrade that was asked for, and did not take place.
+    Upgrade,
 }
 
 impl Topic {
@@ -40,6 +42,7 @@ impl Topic {
             Self::Usage => "usage",
             Self::Budgets => "budgets",
             Self::NotEnforced => "not_enforced",
+            Self::Upgrade => "upgrade",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use shared::id::Role;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use crate::bundle::{Bundle, BundleError};
 use crate::cli::{self, Command};
@@ -27,7 +29,12 @@ use crate::dial_proxy::ProxyDial;
 use crate::export;
 use crate::findings::{Findings, Topic};
 use crate::fleet::{Fleet, Post};
-use crate::listener::{self, ListenError};
+use crate::handover::exec::Own;
+use crate::handover::listeners::Listeners;
+use crate::handover::preflight::{self, CheckError};
+use crate::handover::taken::Taken;
+use crate::handover;
+use crate::listener::ListenError;
 use crate::log::{self, FilterError};
 use crate::metrics::Collector;
 use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
@@ -43,7 +50,8 @@ use crate::spool::Spool;
 use crate::spool::ring_file::RingFolders;
 use crate::state::lock::{StateError, StateLock};
 use crate::state::snapshot::Snapshot;
-use crate::supervisor::{self, Parts, RunError};
+use crate::supervisor::{self, Ended, Life, Parts, RunError};
+use crate::systemd;
 use crate::worker_settings;
 
 /// Events of workers that wait for the loop; their tasks wait then.
@@ -77,12 +85,20 @@ enum StartError {
     System { attempted: &'static str, source: io::Error },
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("cannot execute another program, nor this one again: {0}")]
+    Execute(#[source] io::Error),
 }
 
 /// Runs the program and turns what came of it into an exit status: 0 in order, 1 for any error, 2 for a wrong command line.
 pub fn main() -> ExitCode {
     let done = match cli::parse() {
-        Command::Run { config } => run(&config).map_err(|error| error.to_string()),
+        Command::Run { config } => run(&config, None).map_err(|error| error.to_string()),
+        Command::Resume { config, state, failed } => resume(&config, state, failed),
+        Command::CheckHandover { config } => {
+            check_handover(&config).map_err(|error| error.to_string())
+        }
         Command::Validate { config, resources } => {
             validate(config.as_deref(), resources.as_deref()).map_err(|error| match error {
                 // Who asks whether a file is right wants all of it; who starts gets one line.
@@ -141,7 +157,33 @@ fn validate_resources(path: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-fn run(config: &Path) -> Result<(), StartError> {
+/// Goes on where the program before has stopped; one that cannot start lets that one go on.
+fn resume(config: &Path, state: i32, failed: Option<String>) -> Result<(), String> {
+    let taken = Rc::new(Taken::take(state, failed).map_err(|error| error.to_string())?);
+    // Otherwise the process is called by the number of the descriptor that it was executed from. For people only.
+    let _ = nix::sys::prctl::set_name(c"aisix");
+    run(config, Some(Rc::clone(&taken))).map_err(|error| {
+        if !taken.may_go_back() {
+            return error.to_string();
+        }
+        let reason = format!("version {} cannot start: {error}", shared::version::VERSION);
+        eprintln!("{reason}; the program before goes on");
+        let failed = taken.go_back(&Own::of_this_process(), &reason);
+        format!("{error}; nor can the program before go on: {failed}")
+    })
+}
+
+/// Whether this program could take over from another one that runs now.
+fn check_handover(config: &Path) -> Result<(), StartError> {
+    validate_configuration(config)?;
+    let loaded = Settings::load(config, std::env::vars_os())?;
+    Ok(preflight::check(loaded.settings.workers.program.as_deref())?)
+}
+
+fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
+    let own = Own::of_this_process();
+    // What the service manager has kept was handed to the program before, if there was one.
+    let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };
     // Before anything else opens a descriptor; kept until the end.
     let _reserved = reserve_descriptors().map_err(system("reserving descriptors"))?;
     let loaded = Settings::load(config, std::env::vars_os())?;
@@ -162,24 +204,43 @@ fn run(config: &Path) -> Result<(), StartError> {
         .build()
         .map_err(system("starting the runtime"))?;
     let findings = Findings::default();
-    let ended = match settings.source.clone() {
+    let mut lock = None;
+    let origin = match settings.source.clone() {
         Source::Managed(managed) => {
-            let _lock = lock(managed.state_dir(), &findings)?;
-            let cloud = Origin::Cloud(Box::new(Cloud::open(&managed, &findings)?));
-            LocalSet::new().block_on(&runtime, serve(&settings, cloud, &log_filter, findings))
+            lock = match taken.as_deref().and_then(lock_handed) {
+                Some(lock) => Some(lock),
+                None => self::lock(managed.state_dir(), &findings)?,
+            };
+            Origin::Cloud(Box::new(Cloud::open(&managed, &findings)?))
         }
-        Source::Etcd(etcd) => {
-            let etcd = Origin::Etcd(etcd);
-            LocalSet::new().block_on(&runtime, serve(&settings, etcd, &log_filter, findings))
-        }
-        Source::File(path) => {
-            let file = Origin::File(path);
-            LocalSet::new().block_on(&runtime, serve(&settings, file, &log_filter, findings))
-        }
+        Source::Etcd(etcd) => Origin::Etcd(etcd),
+        Source::File(path) => Origin::File(path),
     };
+    let lock_copy = lock.as_ref().map(StateLock::descriptor).transpose();
+    let before = Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
+    let ended = LocalSet::new()
+        .block_on(&runtime, serve(&settings, origin, &log_filter, findings, before));
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
-    ended
+    match ended? {
+        Ended::InOrder => Ok(()),
+        // Other threads end with this; the lock is held by a copy.
+        Ended::HandedOver(prepared) => Err(StartError::Execute(prepared.execute())),
+    }
+}
+
+/// What a start finds that was there before it.
+struct Before {
+    own: Own,
+    taken: Option<Rc<Taken>>,
+    stored: Vec<(String, OwnedFd)>,
+    lock: Option<OwnedFd>,
+}
+
+/// The lock of the program before: a copy holds it as well as the original.
+fn lock_handed(taken: &Taken) -> Option<StateLock> {
+    let descriptor = taken.descriptor(taken.state.lock?).ok()?;
+    Some(StateLock::handed(descriptor))
 }
 
 /// Without a directory to write to, nothing is kept for the next start; this one goes on.
@@ -255,11 +316,29 @@ async fn serve(
     origin: Origin,
     log_filter: &str,
     findings: Findings,
-) -> Result<(), StartError> {
+    before: Before,
+) -> Result<Ended, StartError> {
     let now = Instant::now();
+    let taken = before.taken.as_deref();
+    let uptime = taken.map_or(Duration::ZERO, |it| Duration::from_millis(it.state.uptime_ms));
+    let started = now.checked_sub(uptime).unwrap_or(now);
+    let rings = match &origin {
+        Origin::Cloud(cloud) => {
+            let home = cloud.spool_home();
+            RingFolders::of(&home.state, &home.env_id)
+        }
+        // Nobody is told of usage, so nothing is kept; nor is there a folder for sockets.
+        Origin::Etcd(_) | Origin::File(_) => RingFolders::default(),
+    };
+    let outlive = !systemd::is_there();
+    let (mut listeners, orphans) = handover::before(taken, before.stored, rings.folders());
     // First what is refused at once; nothing runs yet.
-    let posts = posts(settings, origin.env_id(), log_filter)?;
-    let program = Program::open(settings.workers.program.as_deref())?;
+    let posts = posts(settings, origin.env_id(), log_filter, &mut listeners).await?;
+    let unwanted = listeners.close();
+    let program = match taken.filter(|taken| taken.failed.is_some()) {
+        Some(taken) => taken.worker_program().map_err(system("opening the worker program"))?,
+        None => Program::open(settings.workers.program.as_deref(), &before.own.program)?,
+    };
     debug!(path = %program.path.display(), "worker program");
 
     let snapshot = match &origin {
@@ -277,16 +356,12 @@ async fn serve(
     };
     let (projection, updates, reload) = follow(settings, &origin, told, snapshot.clone())?;
 
-    let (home, rings) = match &origin {
-        Origin::Cloud(cloud) => {
-            let home = cloud.spool_home();
-            let rings = RingFolders::of(&home.state, &home.env_id);
-            (Some(home), rings)
-        }
-        // Nobody is told of usage, so nothing is kept.
-        Origin::Etcd(_) | Origin::File(_) => (None, RingFolders::default()),
+    let home = match &origin {
+        Origin::Cloud(cloud) => Some(cloud.spool_home()),
+        Origin::Etcd(_) | Origin::File(_) => None,
     };
-    let (spool, spool_reports) = Spool::start(home, rings.left_over(), findings.clone())
+    let handed_on = taken.map(|it| it.state.ring_names()).unwrap_or_default();
+    let (spool, spool_reports) = Spool::start(home, rings.left_over(), handed_on, findings.clone())
         .map_err(system("starting the thread of the spool"))?;
     let session = || match &origin {
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
@@ -300,6 +375,7 @@ async fn serve(
     let (telemetry, upload) = telemetry::new(spool, session, spend.clone(), findings.clone());
     tokio::task::spawn_local(upload.run());
 
+    let instance = taken.map_or_else(Uuid::new_v4, |it| Uuid::from_u128(it.state.instance_id));
     let applied = Rc::new(Cell::new(None));
     let heartbeat = OutcomeCell::default();
     let rotation = ReportCell::default();
@@ -314,15 +390,26 @@ async fn serve(
             findings: findings.clone(),
             rotation: rotation.clone(),
         };
-        cloud.beat(&dial, told);
+        let since = tokio::time::Instant::from_std(started);
+        cloud.beat(&dial, told, instance, since);
     }
 
     let observability = &settings.observability;
     let collector = Collector::new(&observability.e2e_buckets, &observability.ttft_buckets);
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
-    let users = Users::choose(settings.workers.uid_base);
+    let workers_before = taken.into_iter().flat_map(|it| it.state.fleet.workers.iter());
+    let ours: Vec<_> = workers_before
+        .map(|worker| worker.uid)
+        .chain(orphans.iter().map(|orphan| orphan.uid))
+        .collect();
+    let users = Users::choose(settings.workers.uid_base, &ours);
     let sandbox = settings.workers.sandbox;
-    let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    if outlive {
+        fleet.let_outlive();
+    }
+    let life =
+        Life { own: before.own, lock: before.lock, instance, taken: before.taken.clone(), orphans, unwanted };
     let parts = Parts {
         fleet,
         events,
@@ -339,12 +426,13 @@ async fn serve(
             findings,
             identity,
             rotation,
-            started: now,
+            started,
         },
         applied,
         nudge,
         begun,
         reload,
+        life,
         limits: Limits {
             min_drain: settings.shutdown.drain_min,
             max_drain: settings.shutdown.drain_max,
@@ -358,21 +446,27 @@ async fn serve(
 }
 
 /// The listeners, open, and who serves them.
-fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post>, ListenError> {
+async fn posts(
+    settings: &Settings,
+    env_id: &str,
+    log_filter: &str,
+    there: &mut Listeners,
+) -> Result<Vec<Post>, ListenError> {
     let address = settings.proxy.address;
     let mut posts = vec![Post {
         role: Role::Proxy,
         workers: settings.proxy.workers.get(),
-        listener: Some(listener::bind(address, "proxy.addr")?),
+        listener: Some(there.take_or_bind(Role::Proxy.name(), address, "proxy.addr").await?),
         settings: worker_settings::proxy(settings, env_id, log_filter),
     }];
     info!(%address, workers = settings.proxy.workers, "proxy listener open");
     if let Some(metrics) = &settings.observability.metrics {
         let address = metrics.address;
+        let key = "observability.metrics.prometheus.addr";
         posts.push(Post {
             role: Role::Status,
             workers: 1,
-            listener: Some(listener::bind(address, "observability.metrics.prometheus.addr")?),
+            listener: Some(there.take_or_bind(Role::Status.name(), address, key).await?),
             settings: worker_settings::status(settings, metrics, log_filter),
         });
         info!(%address, path = metrics.path, "metrics listener open");

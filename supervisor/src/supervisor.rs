@@ -3,6 +3,9 @@
 //! Nothing in the loop waits: what takes time (a page, a heartbeat, an upload, decoding a projection) is a task or a thread
 //! of its own that reports back here.
 
+mod ending;
+mod upgrade;
+
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,19 +25,21 @@ use crate::cloud::spend::SpendSink;
 use crate::configuration::Configuration;
 use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
+use crate::handover::exec::Prepared;
+use crate::handover::record::RecordError;
 use crate::metrics::{Collector, WorkerFacts};
 use crate::pages::{self, Sources};
 use crate::projection::{Reload, Update};
 use crate::shutdown::{Limits, Order, Running, Stage};
 use crate::spool::Report;
 use crate::spool::ring_file::RingFile;
+use crate::systemd::Notifier;
+
+pub use self::upgrade::Life;
+use self::upgrade::Upgrade;
 
 /// How often the log tells what the end still waits for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the last usage events may take to reach the Cloud.
-const FLUSH_LIMIT: Duration = Duration::from_secs(3);
-/// How long helpers may take to leave; they are killed, so only a machine in trouble needs any of it.
-const HELPERS_LIMIT: Duration = Duration::from_secs(2);
 /// Pages that may be in the making: as many as the status worker has connections. It asks for more only if it was taken
 /// over.
 const PAGES_MAX: usize = 256;
@@ -65,6 +70,8 @@ pub struct Parts {
     pub begun: Arc<Notify>,
     /// Has the resources file read again; `None` where resources do not come from a file.
     pub reload: Option<Reload>,
+    /// How another program takes over, and what this one has taken over itself.
+    pub life: Life,
 }
 
 /// Why the supervisor ends before it is told to.
@@ -76,6 +83,18 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("cannot listen to signals: {0}")]
     Signals(#[source] io::Error),
+    /// Another program was to take over, and its state could not be written.
+    #[error("cannot hand over: {0}")]
+    HandOver(#[from] RecordError),
+}
+
+/// What comes after the event loop.
+#[derive(Debug)]
+pub enum Ended {
+    /// Nothing.
+    InOrder,
+    /// Another program, in this process.
+    HandedOver(Box<Prepared>),
 }
 
 /// A page that was made for the status worker.
@@ -94,14 +113,20 @@ struct Supervisor {
     pages: mpsc::Sender<MadePage>,
     page_turns: Rc<Semaphore>,
     pages_in_making: Rc<Cell<usize>>,
+    notifier: Notifier,
+    upgrade: Upgrade,
 }
 
 /// Runs until a signal has ended everything in order.
-pub async fn run(parts: Parts) -> Result<(), RunError> {
+pub async fn run(parts: Parts) -> Result<Ended, RunError> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
+    let mut upgrade = listen(SignalKind::user_defined2())?;
+    let mut child = listen(SignalKind::child())?;
     let (pages, mut made) = mpsc::channel(PAGES_MAX);
+    let (checks, mut checked) = mpsc::channel(1);
+    let now = Instant::now();
     let mut supervisor = Supervisor {
         parts,
         configuration: Configuration::default(),
@@ -113,15 +138,23 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         pages,
         page_turns: Rc::new(Semaphore::new(PAGES_AT_ONCE)),
         pages_in_making: Rc::default(),
+        notifier: Notifier::new(now),
+        upgrade: Upgrade::new(checks, now),
     };
+    supervisor.take_over(now);
     while supervisor.stage != Stage::Done {
         supervisor.tick(Instant::now());
+        supervisor.notify(Instant::now());
+        if let Some(target) = supervisor.upgrade.target.take() {
+            return supervisor.hand_over(target, &mut made).await;
+        }
         let wake_at = supervisor.wake_at();
         tokio::select! {
             // A worker that served before would refuse every caller.
             () = supervisor.parts.begun.notified(), if !supervisor.begun => supervisor.begin(),
             Some(event) = supervisor.parts.events.recv(), if supervisor.begun => {
-                supervisor.handle(event)?;
+                let handled = supervisor.handle(event);
+                supervisor.go_back_if(handled)?;
             }
             Some(report) = supervisor.parts.spool_reports.recv() => supervisor.spooled(report),
             Some(update) = supervisor.parts.updates.recv() => supervisor.take_in(update),
@@ -134,31 +167,16 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
                 Some(reload) => reload.ask(),
                 None => info!("SIGHUP has no effect: resources do not come from a file"),
             },
+            _ = upgrade.recv() => supervisor.upgrade(None),
+            Some(checked) = checked.recv() => supervisor.checked(checked),
+            _ = child.recv() => supervisor.reap(),
             () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
         supervisor.advance(Instant::now());
     }
-    let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
-    let telemetry = &mut supervisor.parts.sources.telemetry;
-    let left = telemetry.flush(deadline).await;
-    let unwritten = telemetry.report().spool.unwritten;
-    match left.saturating_sub(unwritten) {
-        0 if unwritten == 0 => info!("ended in order"),
-        0 => {}
-        kept => warn!("ended; {kept} usage events wait in the spool for the next start"),
-    }
-    if unwritten > 0 {
-        error!(
-            "ended; {unwritten} usage events could neither be sent nor written, and are lost but for those that are still in the rings of workers: look at the disk that the spool is on"
-        );
-    }
-    supervisor.end_helpers().await;
-    // After the last delivery, which decides what the Cloud knows of.
-    if let Some(budgets) = &supervisor.parts.sources.budgets {
-        budgets.keep();
-    }
-    Ok(())
+    supervisor.finish().await;
+    Ok(Ended::InOrder)
 }
 
 /// Returns when there are budget verdicts to tell.
@@ -175,24 +193,8 @@ fn listen(kind: SignalKind) -> Result<Signal, RunError> {
 
 impl Supervisor {
     fn wake_at(&self) -> Instant {
-        let fleet = self.parts.fleet.next_tick();
-        self.stage.wake_at().map_or(fleet, |stage| stage.min(fleet))
-    }
-
-    /// Helpers go last: the final upload needed them.
-    async fn end_helpers(&mut self) {
-        let deadline = tokio::time::Instant::now() + HELPERS_LIMIT;
-        let now = Instant::now();
-        for role in Role::HELPERS {
-            self.parts.fleet.drain(role, Some(now), now);
-        }
-        while Role::HELPERS.iter().any(|role| self.parts.fleet.running(*role) > 0) {
-            self.parts.fleet.tick(Instant::now(), &mut Vec::new());
-            match tokio::time::timeout_at(deadline, self.parts.events.recv()).await {
-                Ok(Some(event)) => drop(self.handle(event)),
-                Ok(None) | Err(_) => return,
-            }
-        }
+        let others = [self.stage.wake_at(), self.notifier.wake_at(), self.upgrade_wake_at()];
+        others.into_iter().flatten().fold(self.parts.fleet.next_tick(), Instant::min)
     }
 
     fn begin(&mut self) {
@@ -236,6 +238,9 @@ impl Supervisor {
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
                 // Nobody dials through it yet.
                 Happening::Egress(_) => {}
+                Happening::Adopted(id, ring, place, told) => {
+                    self.parts.sources.telemetry.spool().adopt(id, ring, place, told);
+                }
                 Happening::Gone(id) => {
                     self.parts.sources.telemetry.spool().gone(id);
                     self.collector(|c| c.worker_gone(id));
@@ -346,15 +351,7 @@ impl Supervisor {
     fn make_page(&self, id: WorkerId, page: Page, request: u64) {
         let (sources, pages) = (self.parts.sources.clone(), self.pages.clone());
         let applied = self.parts.applied.get();
-        let fleet = &self.parts.fleet;
-        let workers = Role::ALL
-            .into_iter()
-            .map(|role| WorkerFacts {
-                role,
-                up: fleet.serving(role) as u64,
-                restarts: fleet.restarts(role),
-            })
-            .collect();
+        let workers = self.worker_facts();
         let (turns, in_making) = (Rc::clone(&self.page_turns), Rc::clone(&self.pages_in_making));
         in_making.set(in_making.get() + 1);
         tokio::task::spawn_local(async move {
@@ -368,10 +365,22 @@ impl Supervisor {
         });
     }
 
+    fn worker_facts(&self) -> Vec<WorkerFacts> {
+        let fleet = &self.parts.fleet;
+        let facts = Role::ALL.into_iter().map(|role| WorkerFacts {
+            role,
+            up: fleet.serving(role) as u64,
+            restarts: fleet.restarts(role),
+        });
+        facts.collect()
+    }
+
     fn signalled(&mut self, name: &str) {
         let (stage, order) = self.stage.signalled(self.parts.limits, Instant::now());
         if order.is_some() {
             info!("{name}: ending; health routes answer 503 from now on");
+            self.notifier.stopping();
+            self.drain_orphans();
         }
         self.stage = stage;
         self.carry_out(order);
@@ -384,7 +393,7 @@ impl Supervisor {
         }
         loop {
             let running = Running {
-                proxies: self.parts.fleet.running(Role::Proxy),
+                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(),
                 statuses: self.parts.fleet.running(Role::Status),
                 idle: self.parts.fleet.is_idle(),
             };
@@ -403,6 +412,7 @@ impl Supervisor {
             self.progress_at = now + PROGRESS_INTERVAL;
             let in_flight = self.parts.fleet.in_flight();
             info!("waiting for {in_flight} requests in flight");
+            self.notifier.extend();
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::rc::Rc;
 
 use shared::budget;
-use shared::channel::Received;
+use shared::channel::{ChannelError, Received};
 use shared::dial::Dial;
 use shared::id::Revision;
 use shared::message::{Confinement, ToSupervisor, ToWorker};
@@ -17,6 +17,7 @@ use crate::dial::DirectDial;
 use crate::inherit::Inheritance;
 use crate::link::{Link, LinkError};
 use crate::metrics::Metrics;
+use crate::orphan;
 use crate::role::{RoleError, listen};
 use crate::server::{self, Proxy};
 use crate::upstream::TrustRoots;
@@ -74,10 +75,12 @@ pub async fn run(
     let (finished, mut drained) = oneshot::channel();
     let mut finished = Some(finished);
     let mut leaving = false;
-    // Totals that no room was found for yet outlive us only in the ring.
-    while !leaving || usage.has_to_wait() {
-        let Received { message, descriptor, .. } = tokio::select! {
-            received = link.receive() => received?,
+    let mut adoption = inheritance.adoption;
+    let mut orphaned = false;
+    // Totals that no room was found for yet outlive us only in the ring; without a supervisor nobody makes room.
+    while !leaving || (usage.has_to_wait() && !orphaned) {
+        let received = tokio::select! {
+            received = link.receive(), if !orphaned => received,
             keys = proxy.budgets.in_use() => {
                 // What is not taken now comes again with the next use.
                 let _ = link.tell(ToSupervisor::KeysInUse(keys));
@@ -88,6 +91,17 @@ pub async fn run(
                 continue;
             }
         };
+        // Who does not serve yet has nothing to go on with.
+        if let Err(LinkError::Channel(ChannelError::Closed)) = &received
+            && finished.is_none()
+            && let Some(socket) = adoption.take()
+        {
+            warn!("the supervisor is gone; serving on until the next one takes over");
+            orphaned = true;
+            tokio::task::spawn_local(orphan::wait(socket, inheritance.id, Rc::clone(&stop)));
+            continue;
+        }
+        let Received { message, descriptor, .. } = received?;
         match (message, descriptor) {
             (ToWorker::Activate, _) => {
                 let (Some(listener), Some(finished)) = (listener.take(), finished.take()) else {
@@ -125,7 +139,8 @@ pub async fn run(
                 | ToWorker::Budgets { .. }
                 | ToWorker::UsageTaken(_)
                 | ToWorker::Peer(_)
-                | ToWorker::Client(_),
+                | ToWorker::Client(_)
+                | ToWorker::Outlive,
                 _,
             ) => {
                 warn!("the supervisor sent a message that is not for the proxy role");

@@ -37,6 +37,7 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Budgets { whole: true },
         ToWorker::Peer(Role::Egress),
         ToWorker::Client(Client::Worker(WorkerId(7))),
+        ToWorker::Outlive,
     ]
 }
 
@@ -81,7 +82,8 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "8 09",
             "9 01",
             "10 02",
-            "11 0107"
+            "11 0107",
+            "17 "
         ]
     );
 }

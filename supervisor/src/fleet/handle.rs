@@ -176,6 +176,9 @@ impl Fleet {
                 if self.retired {
                     member.tell(ToWorker::Retire);
                 }
+                if self.outlive && post.role.is_helper() {
+                    member.tell(ToWorker::Outlive);
+                }
                 member.tell(ToWorker::Activate);
             }
             Err(error) => {
@@ -230,7 +233,7 @@ impl Fleet {
             warn!(worker = %member.id, role = %member.role, pid = %member.pid,
                 "worker ended: {exit}");
         }
-        if !self.leaving.contains(&member.role) {
+        if !self.leaving.contains(&member.role) && !slot.passing {
             *self.restarts.entry(member.role).or_default() += 1;
             slot.start_at = Some(slot.restart.ended(member.started, now, chance()));
         }

@@ -29,13 +29,18 @@ impl Fleet {
             }
         }
         if role == Role::Egress {
-            match channel::pair() {
-                Ok((ours, theirs)) => {
-                    self.tell_client(slot, Client::Supervisor, theirs);
-                    happenings.push(Happening::Egress(ours));
-                }
-                Err(error) => error!(%error, "cannot make a channel to the egress worker"),
+            self.introduce_supervisor(slot, happenings);
+        }
+    }
+
+    /// Makes our own channel to the egress worker in `slot`.
+    pub(super) fn introduce_supervisor(&mut self, slot: usize, happenings: &mut Vec<Happening>) {
+        match channel::pair() {
+            Ok((ours, theirs)) => {
+                self.tell_client(slot, Client::Supervisor, theirs);
+                happenings.push(Happening::Egress(ours));
             }
+            Err(error) => error!(%error, "cannot make a channel to the egress worker"),
         }
     }
 
@@ -60,7 +65,7 @@ impl Fleet {
         }
     }
 
-    fn member(&self, slot: usize) -> Option<&Member> {
+    pub(super) fn member(&self, slot: usize) -> Option<&Member> {
         self.slots.get(slot)?.member.as_ref()
     }
 }

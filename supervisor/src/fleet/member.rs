@@ -3,7 +3,7 @@
 //! Three tasks of the runtime serve it: one reads what it says, one writes what it is told, one waits for its end. What it
 //! is told is queued; a worker whose queue is full does not read any more and is ended by its silence.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -12,8 +12,9 @@ use shared::channel::{Channel, ChannelError};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Confinement, Hello, ToSupervisor, ToWorker};
 use shared::version::{PROTOCOLS, VERSION};
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use super::Event;
@@ -36,6 +37,8 @@ enum Outgoing {
     Configuration(Delivery),
     Budgets { whole: bool, memory: Rc<OwnedFd> },
     Answer(ToWorker, u64, OwnedFd),
+    /// Nothing more: everything before is in the socket.
+    End,
 }
 
 /// One running worker.
@@ -68,6 +71,14 @@ pub struct Member {
     missing: Vec<String>,
     uid: u32,
     outgoing: mpsc::Sender<Outgoing>,
+    /// It came with an upgrade: it has the configuration that this image begins with.
+    pub inherited: bool,
+    /// Copies of control socket and log pipe, to be handed on.
+    handles: Option<(OwnedFd, OwnedFd)>,
+    /// What it says stays in the socket.
+    pause: watch::Sender<bool>,
+    listening: Option<JoinHandle<()>>,
+    speaking: Option<JoinHandle<()>>,
 }
 
 /// What there is to tell about a running worker.
@@ -97,6 +108,10 @@ impl Member {
         now: Instant,
     ) -> Self {
         let (outgoing, queue) = mpsc::channel(QUEUE_MAX);
+        let (pause, paused) = watch::channel(false);
+        let handles =
+            launched.control.try_clone().and_then(|it| Ok((it, launched.log.try_clone()?)));
+        let (mut listening, mut speaking) = (None, None);
         let process = Rc::new(launched.process);
         tokio::task::spawn_local(worker_log::forward(id, role, launched.log));
         tokio::task::spawn_local(watch(id, Rc::clone(&process), events.clone()));
@@ -104,8 +119,9 @@ impl Member {
         match Channel::new(launched.control) {
             Ok(channel) => {
                 let channel = Rc::new(channel);
-                tokio::task::spawn_local(listen(id, Rc::clone(&channel), events));
-                tokio::task::spawn_local(speak(channel, queue));
+                let listen = listen(id, Rc::clone(&channel), events, paused);
+                listening = Some(tokio::task::spawn_local(listen));
+                speaking = Some(tokio::task::spawn_local(speak(channel, queue)));
             }
             // Without a channel it cannot say hello, and is ended by that.
             Err(error) => {
@@ -133,6 +149,12 @@ impl Member {
             missing: Vec::new(),
             uid: 0,
             outgoing,
+            inherited: false,
+            // Without them it cannot be handed on, and is replaced by an upgrade as by a death.
+            handles: handles.ok(),
+            pause,
+            listening,
+            speaking,
         }
     }
 
@@ -199,6 +221,38 @@ impl Member {
         self.send(Outgoing::Answer(message, request, body));
     }
 
+    /// Reads nothing more of what it says.
+    pub fn pause(&self) {
+        self.pause.send_replace(true);
+    }
+
+    /// Whether nothing more is read of it.
+    pub fn is_paused(&self) -> bool {
+        self.listening.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Nothing more is said to it. Returns what has to end first: then all before is in the socket.
+    pub fn fall_silent(&mut self) -> Option<JoinHandle<()>> {
+        self.send(Outgoing::End);
+        self.speaking.take()
+    }
+
+    /// What another image needs to go on with it: process, control socket, log pipe.
+    pub fn handles(&self) -> Option<[BorrowedFd<'_>; 3]> {
+        let (control, log) = self.handles.as_ref()?;
+        Some([self.process.as_fd(), control.as_fd(), log.as_fd()])
+    }
+
+    /// What was found out about its confinement.
+    pub fn confined(&self) -> (u32, &Confinement, &[String]) {
+        (self.uid, &self.confinement, &self.missing)
+    }
+
+    /// Takes over what another image has found out.
+    pub fn set_confined(&mut self, uid: u32, confinement: Confinement, missing: Vec<String>) {
+        (self.uid, self.confinement, self.missing) = (uid, confinement, missing);
+    }
+
     fn send(&mut self, outgoing: Outgoing) {
         match self.outgoing.try_send(outgoing) {
             Ok(()) => {}
@@ -244,9 +298,14 @@ async fn listen(
     id: WorkerId,
     channel: Rc<Channel<ToWorker, ToSupervisor>>,
     events: mpsc::Sender<Event>,
+    mut paused: watch::Receiver<bool>,
 ) {
     loop {
-        let received = channel.receive().await;
+        let received = tokio::select! {
+            biased;
+            _ = paused.wait_for(|paused| *paused) => return,
+            received = channel.receive() => received,
+        };
         let last = received.is_err();
         if events.send(Event::Said(id, received)).await.is_err() || last {
             return;
@@ -270,6 +329,7 @@ async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Re
             Outgoing::Answer(message, request, body) => {
                 channel.send(message, *request, Some(body.as_fd())).await
             }
+            Outgoing::End => return,
         };
         match sent {
             Ok(()) => {}

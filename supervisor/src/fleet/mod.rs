@@ -4,6 +4,7 @@
 //! happened. It knows nothing of the Cloud, of files or of HTTP.
 
 mod handle;
+mod handover;
 mod helpers;
 pub mod life;
 mod member;
@@ -18,6 +19,7 @@ use std::time::Instant;
 use shared::channel::{ChannelError, Received};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
+use shared::ring::Place;
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -34,6 +36,7 @@ use crate::process::identity::Users;
 use crate::process::launch::{Launch, Launched, Program};
 use crate::spool::ring_file::{RingFile, RingFolders};
 
+pub use self::handover::REPLACE_LIMIT;
 pub use self::member::Summary;
 
 /// What the tasks of a worker report.
@@ -60,6 +63,8 @@ pub enum Happening {
     Series(WorkerId, Series),
     /// A channel to the egress worker, in place of any before.
     Egress(OwnedFd),
+    /// A worker came with an upgrade, with this usage ring, read so far; whether it waits for an answer.
+    Adopted(WorkerId, RingFile, Place, bool),
     /// The status worker asks for a page.
     Fetch(WorkerId, Page, u64),
     /// A worker accepts connections.
@@ -121,6 +126,8 @@ struct Slot {
     restart: Restart,
     member: Option<Member>,
     start_at: Option<Instant>,
+    /// Its worker leaves when those in its place serve, and has no successor here.
+    passing: bool,
 }
 
 /// All workers.
@@ -130,6 +137,10 @@ pub struct Fleet {
     sandbox: Sandbox,
     posts: Vec<Post>,
     rings: RingFolders,
+    /// Whether workers outlive us if we are killed.
+    outlive: bool,
+    /// Why a worker cannot; said once.
+    cannot_outlive: bool,
     slots: Vec<Slot>,
     events: mpsc::Sender<Event>,
     next_id: u32,
@@ -165,6 +176,7 @@ impl Fleet {
                 restart: Restart::default(),
                 member: None,
                 start_at: Some(now),
+                passing: false,
             })
             .collect();
         Self {
@@ -173,6 +185,8 @@ impl Fleet {
             sandbox,
             posts,
             rings,
+            outlive: false,
+            cannot_outlive: false,
             slots,
             events,
             next_id: 1,
@@ -193,6 +207,7 @@ impl Fleet {
 
     /// Starts what is due, asks for signs of life, ends what is past its deadline.
     pub fn tick(&mut self, now: Instant, happenings: &mut Vec<Happening>) {
+        self.slots.retain(|slot| !slot.passing || slot.member.is_some());
         for index in 0..self.slots.len() {
             self.input(index, Input::Tick, now);
             let due = self.slots.get(index).and_then(|slot| slot.start_at);
@@ -273,8 +288,14 @@ impl Fleet {
                 let ring = ring.transpose();
                 let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
                 let usage = ring.as_ref().map(|(_, writer, _)| writer.as_fd());
+                let adoption = ring
+                    .as_ref()
+                    .filter(|_| self.outlive)
+                    .and_then(|(ring, ..)| handover::adoption(ring, &mut self.cannot_outlive));
+                let adoption = adoption.as_ref().map(AsFd::as_fd);
+                let (program, users) = (&self.program, &self.users);
                 let launched =
-                    launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage);
+                    launch(program, users, self.sandbox, post, id, &metrics, usage, adoption);
                 match launched {
                     Ok(launched) => Ok((launched, metrics, ring)),
                     Err(reason) => {
@@ -307,7 +328,11 @@ impl Fleet {
     /// Sends a change of configuration to every worker that has been told the one before.
     pub fn deliver(&mut self, delivery: &Delivery) {
         let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
-        for member in self.members_mut().filter(told) {
+        // What an image begins with, the workers of the one before have already.
+        let has = |member: &Member| {
+            member.inherited && delivery.whole && member.latest == Some(delivery.revision)
+        };
+        for member in self.members_mut().filter(told).filter(|member| !has(member)) {
             member.deliver(delivery.clone());
         }
     }
@@ -382,7 +407,8 @@ impl Fleet {
 
     /// Whether every slot has a worker that serves.
     pub fn is_complete(&self) -> bool {
-        self.slots.iter().all(|slot| slot.member.as_ref().is_some_and(|m| m.life.is_serving()))
+        let mut slots = self.slots.iter().filter(|slot| !slot.passing);
+        slots.all(|slot| slot.member.as_ref().is_some_and(|m| m.life.is_serving()))
     }
 
     /// How often a worker of a role was started in place of one that ended by itself.
@@ -418,6 +444,7 @@ impl Fleet {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn launch(
     program: &Program,
     users: &Users,
@@ -426,6 +453,7 @@ fn launch(
     id: WorkerId,
     metrics: &OwnedFd,
     usage: Option<BorrowedFd<'_>>,
+    adoption: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, String> {
     let launch = Launch {
         role: post.role,
@@ -435,6 +463,7 @@ fn launch(
         listener: post.listener.as_ref().map(AsFd::as_fd),
         metrics: metrics.as_fd(),
         usage,
+        adoption,
     };
     program.launch(&launch).map_err(|error| error.to_string())
 }

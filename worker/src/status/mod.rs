@@ -116,7 +116,8 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Budgets { .. }
                 | ToWorker::UsageTaken(_)
                 | ToWorker::Peer(_)
-                | ToWorker::Client(_),
+                | ToWorker::Client(_)
+                | ToWorker::Outlive,
                 _,
             ) => {
                 return Err(
