@@ -9,6 +9,7 @@
 //! 4  metric slots (sealed in size, shared with the supervisor, which only reads)
 //! 5  usage ring (proxy role only; written here, read by the supervisor)
 //! 8  the listening socket of the role
+//! 9  where the next supervisor asks for the listening socket, if this one dies (proxy role, see `orphan.rs`)
 //! ```
 
 use std::os::fd::RawFd;
@@ -25,3 +26,5 @@ pub const METRICS: RawFd = 4;
 pub const USAGE: RawFd = 5;
 /// The listening socket of the role.
 pub const LISTENER: RawFd = 8;
+/// Where the next supervisor connects to if this one dies, in the proxy role.
+pub const ADOPTION: RawFd = 9;

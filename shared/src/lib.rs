@@ -21,6 +21,7 @@ pub mod id;
 pub mod memory;
 pub mod message;
 pub mod metric;
+pub mod orphan;
 pub mod resource;
 pub mod ring;
 pub mod secret;

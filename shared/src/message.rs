@@ -31,6 +31,7 @@
 //! | | 11 `Client` | whom to serve | a socket to it | |
 //! | | 12 `Destinations` | whole or change | the destination table, as sealed memory | |
 //! | | 13 `Resolver` | | texts of the resolver's files, as sealed memory | |
+//! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
 //! that comes with a descriptor, or that is not well-formed, costs the worker its life and nothing else.
@@ -224,6 +225,8 @@ pub enum ToWorker {
     },
     /// To egress: names are resolved with the files in the sealed memory that comes along.
     Resolver,
+    /// To a helper: if the supervisor is gone, go on for as long as there is a client.
+    Outlive,
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -303,6 +306,7 @@ impl Message for ToWorker {
             Self::Client(_) => 11,
             Self::Destinations { .. } => 12,
             Self::Resolver => 13,
+            Self::Outlive => 17,
         }
     }
 
@@ -316,9 +320,12 @@ impl Message for ToWorker {
             Self::Peer(role) => codec::encode(role),
             Self::Client(client) => codec::encode(client),
             Self::Destinations { whole } => codec::encode(whole),
-            Self::Welcome | Self::Retire | Self::Drain | Self::Activate | Self::Resolver => {
-                codec::encode(&())
-            }
+            Self::Welcome
+            | Self::Retire
+            | Self::Drain
+            | Self::Activate
+            | Self::Resolver
+            | Self::Outlive => codec::encode(&()),
         }
     }
 
@@ -338,6 +345,7 @@ impl Message for ToWorker {
             11 => Self::Client(body(kind, bytes)?),
             12 => body(kind, bytes).map(|whole| Self::Destinations { whole })?,
             13 => body(kind, bytes).map(|()| Self::Resolver)?,
+            17 => body(kind, bytes).map(|()| Self::Outlive)?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

@@ -112,7 +112,7 @@ fn main() {
         let key = DataKey::generate().unwrap();
         let home = Home { state: state.clone(), key, env_id: "e".to_owned(), bytes_max: 1 << 40 };
         let (spool, mut reports) =
-            Spool::start(Some(home), Vec::new(), Findings::default()).unwrap();
+            Spool::start(Some(home), Vec::new(), Vec::new(), Findings::default()).unwrap();
         let (ring, writer, _) = rings.make(WORKER).unwrap();
         spool.open(WORKER, ring);
         let mut writer = Writer::new(File::from(writer), RING_BYTES);

@@ -29,6 +29,11 @@ impl Awake {
         now.checked_sub(self.paused).unwrap_or(now)
     }
 
+    /// What it showed last.
+    pub fn last(&self) -> Instant {
+        self.seen.checked_sub(self.paused).unwrap_or(self.seen)
+    }
+
     /// What the real clock will show when this one shows `awake`.
     pub fn real(&self, awake: Instant) -> Instant {
         awake + self.paused

@@ -27,6 +27,20 @@ pub enum Command {
         /// Configuration file; not known to exist.
         config: PathBuf,
     },
+    /// Go on where the image before has stopped; see `handover`.
+    Resume {
+        /// Configuration file; not known to exist.
+        config: PathBuf,
+        /// The descriptor of its state.
+        state: i32,
+        /// Why the image that was to follow could not: this is the one before it.
+        failed: Option<String>,
+    },
+    /// Say whether the state on standard input could be taken over, and leave.
+    CheckHandover {
+        /// Configuration file; not known to exist.
+        config: PathBuf,
+    },
     /// Check what is named, and leave.
     Validate {
         /// Configuration file, not known to exist, with the certificate bundle or the resources it leads to; `None` =
@@ -49,6 +63,15 @@ struct Arguments {
     /// /etc/aisix/config.managed.yaml
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// Descriptor of a state to go on with; written by aisix itself, see `handover/exec.rs`
+    #[arg(long, hide = true, value_name = "DESCRIPTOR")]
+    handover: Option<i32>,
+    /// Why the program that was to follow could not
+    #[arg(long, hide = true, value_name = "REASON", requires = "handover")]
+    handover_failed: Option<String>,
+    /// Say whether the state on standard input could be taken over
+    #[arg(long, hide = true)]
+    check_handover: bool,
     #[command(subcommand)]
     subcommand: Option<Name>,
 }
@@ -113,6 +136,8 @@ fn read(
     installed: &Path,
 ) -> Result<Command, clap::Error> {
     let arguments = Arguments::try_parse_from(arguments)?;
+    let (handover, failed) = (arguments.handover, arguments.handover_failed);
+    let check = arguments.check_handover;
     // A gateway may run without a configuration that we can find: then the usual socket is tried.
     let ask = |order, json, Socket { socket }, flag: Option<PathBuf>| {
         let config = flag.or_else(|| named(&variable)).or_else(|| is_file(installed));
@@ -133,7 +158,14 @@ fn read(
             let config = Some(configuration(config, variable, installed)?);
             Ok(Command::Validate { config, resources })
         }
-        (None, config) => Ok(Command::Run { config: configuration(config, variable, installed)? }),
+        (None, config) => {
+            let config = configuration(config, variable, installed)?;
+            Ok(match handover {
+                _ if check => Command::CheckHandover { config },
+                Some(state) => Command::Resume { config, state, failed },
+                None => Command::Run { config },
+            })
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Topic {
     Quarantine,
     /// A replacement of all workers that did not come to its end, or a reload that was refused.
     Replacement,
+    /// An upgrade that was asked for, and did not take place.
+    Upgrade,
 }
 
 impl Topic {
@@ -55,6 +57,7 @@ impl Topic {
             Self::NotEnforced => "not_enforced",
             Self::Quarantine => "quarantine",
             Self::Replacement => "replacement",
+            Self::Upgrade => "upgrade",
         }
     }
 }

@@ -14,12 +14,23 @@ const BACKLOG: i32 = 4096;
 pub struct ListenError {
     address: SocketAddr,
     key: &'static str,
+    in_use: bool,
     reason: String,
+}
+
+impl ListenError {
+    /// Whether somebody else listens there.
+    pub fn is_in_use(&self) -> bool {
+        self.in_use
+    }
 }
 
 /// A non-blocking listener. `key` is the configuration key that names the address, for the error.
 pub fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, ListenError> {
-    open(address).map_err(|error| ListenError { address, key, reason: reason(&error) })
+    open(address).map_err(|error| {
+        let in_use = error.kind() == io::ErrorKind::AddrInUse;
+        ListenError { address, key, in_use, reason: reason(&error) }
+    })
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {

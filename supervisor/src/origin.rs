@@ -165,13 +165,14 @@ impl Cloud {
     }
 
     /// Starts the heartbeat, and what replaces the identity when its time has come.
-    pub fn beat(&self, dial: &Arc<dyn Dial>, told: Told) {
+    /// `instance` is who the Cloud knows this process as, since `started`.
+    pub fn beat(&self, dial: &Arc<dyn Dial>, told: Told, instance: uuid::Uuid, started: Instant) {
         let sender = heartbeat::Sender {
-            instance_id: uuid::Uuid::new_v4(),
+            instance_id: instance,
             hostname: nix::unistd::gethostname()
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
-            started: Instant::now(),
+            started,
         };
         let Told { projection, applied, nudge, outcome, findings, rotation, orders } = told;
         let facts = move || -> heartbeat::FactsToCome {

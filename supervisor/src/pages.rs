@@ -21,7 +21,7 @@ use crate::cloud::usage_status::{UsageStatus, usage_facts};
 use crate::control::status::FindingStatus;
 use crate::findings::{Finding, Findings, Topic};
 use crate::fleet::Summary;
-use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
+use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, OwnFamily, WorkerFacts};
 use crate::projection::Handle;
 use crate::projection::report::{Gauges, Report, rfc3339};
 use crate::sandbox_report::WorkerStatus;
@@ -81,28 +81,38 @@ pub async fn make(
             (200, "application/json", json)
         }
         Page::Metrics => {
-            let report = report(sources, applied).await?;
-            let node = NodeFacts {
-                config: config_facts(report.gauges),
-                workers: workers.facts,
-                sandbox: workers.each.iter().filter_map(Summary::sandbox).collect(),
-                usage: usage_facts(&sources.telemetry.report()),
-                snapshot: sources.snapshot.as_ref().map(Snapshot::status),
-                heartbeat_failures: sources.heartbeat.get().failures,
-                findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
-                bundle_rotations: sources.rotation.rotations(),
-                bundle_rejections: sources.rotation.rejections(),
-                certificate_expires_at_unix: sources.certificate_expires_at_unix(),
-                uptime_seconds: sources.started.elapsed().as_secs(),
-            };
-            let mut families = node.families();
-            families.extend(sources.budgets.iter().flat_map(Budgets::families));
+            let families = families(sources, applied, &workers).await?;
             let text = sources.collector.borrow_mut().render(&families);
             (200, metrics::CONTENT_TYPE, text)
         }
     };
     let memory = memory::sealed("aisix-page", |writer| writer.write_all(body.as_bytes()))?;
     Ok((ToWorker::Page(status, content_type.to_owned()), memory))
+}
+
+/// The families of the supervisor itself. `applied` is what every worker serves.
+pub async fn families(
+    sources: &Sources,
+    applied: Option<Revision>,
+    workers: &Workers,
+) -> io::Result<Vec<OwnFamily>> {
+    let report = report(sources, applied).await?;
+    let node = NodeFacts {
+        config: config_facts(report.gauges),
+        workers: workers.facts.clone(),
+        sandbox: workers.each.iter().filter_map(Summary::sandbox).collect(),
+        usage: usage_facts(&sources.telemetry.report()),
+        snapshot: sources.snapshot.as_ref().map(Snapshot::status),
+        heartbeat_failures: sources.heartbeat.get().failures,
+        findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
+        bundle_rotations: sources.rotation.rotations(),
+        bundle_rejections: sources.rotation.rejections(),
+        certificate_expires_at_unix: sources.certificate_expires_at_unix(),
+        uptime_seconds: sources.started.elapsed().as_secs(),
+    };
+    let mut families = node.families();
+    families.extend(sources.budgets.iter().flat_map(Budgets::families));
+    Ok(families)
 }
 
 /// The body of `/status/managed`: the connection to the Cloud, and what is not as it should be. Times are RFC 3339, UTC.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -16,6 +16,7 @@ use shared::id::Role;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use crate::bundle::{Bundle, BundleError};
 use crate::cli::{self, Command};
@@ -32,7 +33,12 @@ use crate::export;
 use crate::findings::{Findings, Topic};
 use crate::fleet::egress::Knowledge;
 use crate::fleet::{Fleet, Post};
-use crate::listener::{self, ListenError};
+use crate::handover::exec::Own;
+use crate::handover::listeners::Listeners;
+use crate::handover::preflight::{self, CheckError};
+use crate::handover::taken::Taken;
+use crate::handover;
+use crate::listener::ListenError;
 use crate::log::{self, FilterError};
 use crate::metrics::Collector;
 use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
@@ -51,7 +57,8 @@ use crate::spool::Spool;
 use crate::spool::ring_file::RingFolders;
 use crate::state::lock::{StateError, StateLock};
 use crate::state::snapshot::Snapshot;
-use crate::supervisor::{self, About, Parts, RunError};
+use crate::supervisor::{self, About, Ended, Life, Parts, RunError};
+use crate::systemd;
 use crate::worker_settings;
 
 /// Events of workers that wait for the loop; their tasks wait then, first come, first served. Few, since one may take 256 KiB.
@@ -88,12 +95,20 @@ enum StartError {
     System { attempted: &'static str, source: io::Error },
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("cannot execute another program, nor this one again: {0}")]
+    Execute(#[source] io::Error),
 }
 
 /// Runs the program and turns what came of it into an exit status: 0 in order, 1 for any error, 2 for a wrong command line.
 pub fn main() -> ExitCode {
     let done = match cli::parse() {
-        Command::Run { config } => run(&config).map_err(|error| error.to_string()),
+        Command::Run { config } => run(&config, None).map_err(|error| error.to_string()),
+        Command::Resume { config, state, failed } => resume(&config, state, failed),
+        Command::CheckHandover { config } => {
+            check_handover(&config).map_err(|error| error.to_string())
+        }
         Command::Validate { config, resources } => {
             validate(config.as_deref(), resources.as_deref()).map_err(|error| match error {
                 // Who asks whether a file is right wants all of it; who starts gets one line.
@@ -153,7 +168,33 @@ fn validate_resources(path: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-fn run(config: &Path) -> Result<(), StartError> {
+/// Goes on where the program before has stopped; one that cannot start lets that one go on.
+fn resume(config: &Path, state: i32, failed: Option<String>) -> Result<(), String> {
+    let taken = Rc::new(Taken::take(state, failed).map_err(|error| error.to_string())?);
+    // Otherwise the process is called by the number of the descriptor that it was executed from. For people only.
+    let _ = nix::sys::prctl::set_name(c"aisix");
+    run(config, Some(Rc::clone(&taken))).map_err(|error| {
+        if !taken.may_go_back() {
+            return error.to_string();
+        }
+        let reason = format!("version {} cannot start: {error}", shared::version::VERSION);
+        eprintln!("{reason}; the program before goes on");
+        let failed = taken.go_back(&Own::of_this_process(), &reason);
+        format!("{error}; nor can the program before go on: {failed}")
+    })
+}
+
+/// Whether this program could take over from another one that runs now.
+fn check_handover(config: &Path) -> Result<(), StartError> {
+    validate_configuration(config)?;
+    let loaded = Settings::load(config, std::env::vars_os())?;
+    Ok(preflight::check(loaded.settings.workers.program.as_deref())?)
+}
+
+fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
+    let own = Own::of_this_process();
+    // What the service manager has kept was handed to the program before, if there was one.
+    let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };
     // Before anything else opens a descriptor; kept until the end.
     let _reserved = reserve_descriptors().map_err(system("reserving descriptors"))?;
     let loaded = Settings::load(config, std::env::vars_os())?;
@@ -175,27 +216,43 @@ fn run(config: &Path) -> Result<(), StartError> {
         .map_err(system("starting the runtime"))?;
     let findings = Findings::default();
     let written = (config, raw);
-    let ended = match settings.source.clone() {
+    let mut lock = None;
+    let origin = match settings.source.clone() {
         Source::Managed(managed) => {
-            let _lock = lock(managed.state_dir(), &findings)?;
-            let cloud = Origin::Cloud(Box::new(Cloud::open(&managed, &findings)?));
-            LocalSet::new()
-                .block_on(&runtime, serve(&settings, cloud, &log_filter, findings, written))
+            lock = match taken.as_deref().and_then(lock_handed) {
+                Some(lock) => Some(lock),
+                None => self::lock(managed.state_dir(), &findings)?,
+            };
+            Origin::Cloud(Box::new(Cloud::open(&managed, &findings)?))
         }
-        Source::Etcd(etcd) => {
-            let etcd = Origin::Etcd(etcd);
-            LocalSet::new()
-                .block_on(&runtime, serve(&settings, etcd, &log_filter, findings, written))
-        }
-        Source::File(path) => {
-            let file = Origin::File(path);
-            LocalSet::new()
-                .block_on(&runtime, serve(&settings, file, &log_filter, findings, written))
-        }
+        Source::Etcd(etcd) => Origin::Etcd(etcd),
+        Source::File(path) => Origin::File(path),
     };
+    let lock_copy = lock.as_ref().map(StateLock::descriptor).transpose();
+    let before = Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
+    let ended = LocalSet::new()
+        .block_on(&runtime, serve(&settings, origin, &log_filter, findings, written, before));
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
-    ended
+    match ended? {
+        Ended::InOrder => Ok(()),
+        // Other threads end with this; the lock is held by a copy.
+        Ended::HandedOver(prepared) => Err(StartError::Execute(prepared.execute())),
+    }
+}
+
+/// What a start finds that was there before it.
+struct Before {
+    own: Own,
+    taken: Option<Rc<Taken>>,
+    stored: Vec<(String, OwnedFd)>,
+    lock: Option<OwnedFd>,
+}
+
+/// The lock of the program before: a copy holds it as well as the original.
+fn lock_handed(taken: &Taken) -> Option<StateLock> {
+    let descriptor = taken.descriptor(taken.state.lock?).ok()?;
+    Some(StateLock::handed(descriptor))
 }
 
 /// Without a directory to write to, nothing is kept for the next start; this one goes on.
@@ -274,11 +331,29 @@ async fn serve(
     log_filter: &str,
     findings: Findings,
     (config, raw): (&Path, Raw),
-) -> Result<(), StartError> {
+    before: Before,
+) -> Result<Ended, StartError> {
     let now = Instant::now();
+    let taken = before.taken.as_deref();
+    let uptime = taken.map_or(Duration::ZERO, |it| Duration::from_millis(it.state.uptime_ms));
+    let started = now.checked_sub(uptime).unwrap_or(now);
+    let rings = match &origin {
+        Origin::Cloud(cloud) => {
+            let home = cloud.spool_home();
+            RingFolders::of(&home.state, &home.env_id)
+        }
+        // Nobody is told of usage, so nothing is kept; nor is there a folder for sockets.
+        Origin::Etcd(_) | Origin::File(_) => RingFolders::default(),
+    };
+    let outlive = !systemd::is_there();
+    let (mut listeners, orphans) = handover::before(taken, before.stored, rings.folders());
     // First what is refused at once; nothing runs yet.
-    let posts = posts(settings, origin.env_id(), log_filter)?;
-    let program = Program::open(settings.workers.program.as_deref())?;
+    let posts = posts(settings, origin.env_id(), log_filter, &mut listeners).await?;
+    let unwanted = listeners.close();
+    let program = match taken.filter(|taken| taken.failed.is_some()) {
+        Some(taken) => taken.worker_program().map_err(system("opening the worker program"))?,
+        None => Program::open(settings.workers.program.as_deref(), &before.own.program)?,
+    };
     debug!(path = %program.path.display(), "worker program");
 
     let snapshot = match &origin {
@@ -298,16 +373,12 @@ async fn serve(
     };
     let (projection, updates, reload) = follow(settings, &egress, &origin, told, snapshot.clone())?;
 
-    let (home, rings) = match &origin {
-        Origin::Cloud(cloud) => {
-            let home = cloud.spool_home();
-            let rings = RingFolders::of(&home.state, &home.env_id);
-            (Some(home), rings)
-        }
-        // Nobody is told of usage, so nothing is kept.
-        Origin::Etcd(_) | Origin::File(_) => (None, RingFolders::default()),
+    let home = match &origin {
+        Origin::Cloud(cloud) => Some(cloud.spool_home()),
+        Origin::Etcd(_) | Origin::File(_) => None,
     };
-    let (spool, spool_reports) = Spool::start(home, rings.left_over(), findings.clone())
+    let handed_on = taken.map(|it| it.state.ring_names()).unwrap_or_default();
+    let (spool, spool_reports) = Spool::start(home, rings.left_over(), handed_on, findings.clone())
         .map_err(system("starting the thread of the spool"))?;
     let session = || match &origin {
         Origin::Cloud(cloud) => Some(cloud.session(&dial)),
@@ -322,6 +393,7 @@ async fn serve(
     tokio::task::spawn_local(upload.run());
 
     let (rotate, rotate_orders) = mpsc::channel(rotate::ORDERS_MAX);
+    let instance = taken.map_or_else(Uuid::new_v4, |it| Uuid::from_u128(it.state.instance_id));
     let applied = Rc::new(Cell::new(None));
     let heartbeat = OutcomeCell::default();
     let rotation = ReportCell::default();
@@ -337,7 +409,8 @@ async fn serve(
             rotation: rotation.clone(),
             orders: rotate_orders,
         };
-        cloud.beat(&dial, told);
+        let since = tokio::time::Instant::from_std(started);
+        cloud.beat(&dial, told, instance, since);
     }
 
     let observability = &settings.observability;
@@ -347,7 +420,12 @@ async fn serve(
     let state_dir = about.state_dir.as_deref();
     let (_control, orders) =
         control::serve::start(settings.control_socket.as_deref(), state_dir, &findings);
-    let users = Users::choose(settings.workers.uid_base);
+    let workers_before = taken.into_iter().flat_map(|it| it.state.fleet.workers.iter());
+    let ours: Vec<_> = workers_before
+        .filter_map(|worker| worker.uid)
+        .chain(orphans.iter().map(|orphan| orphan.uid))
+        .collect();
+    let users = Users::choose(settings.workers.uid_base, &ours);
     let sandbox = settings.workers.sandbox;
     let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
     fleet.set_replace_drain(settings.workers.replace_drain);
@@ -356,6 +434,17 @@ async fn serve(
     let destinations = Destinations::new(&settings.source);
     fleet.egress_knows(Knowledge { destinations, resolver });
     let identity_orders = identity.is_some().then_some(rotate);
+    if outlive {
+        fleet.let_outlive();
+    }
+    let life = Life {
+        own: before.own,
+        lock: before.lock,
+        instance,
+        taken: before.taken.clone(),
+        orphans,
+        unwanted,
+    };
     let parts = Parts {
         fleet,
         egress,
@@ -374,7 +463,7 @@ async fn serve(
             findings,
             identity,
             rotation,
-            started: now,
+            started,
         },
         applied,
         nudge,
@@ -390,6 +479,7 @@ async fn serve(
             settings: settings.clone(),
             env_id: origin.env_id().to_owned(),
         },
+        life,
         limits: Limits {
             min_drain: settings.shutdown.drain_min,
             max_drain: settings.shutdown.drain_max,
@@ -413,32 +503,30 @@ fn about(settings: &Settings, origin: &Origin) -> About {
 }
 
 /// The listeners, open, who serves them, and who makes connections.
-fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post>, ListenError> {
-    let roles = worker_settings::of_roles(settings, env_id, log_filter);
-    roles
-        .into_iter()
-        .map(|(role, workers, told)| {
-            let listener = listener_of(role, settings)?;
-            Ok(Post { role, workers, listener, settings: told })
-        })
-        .collect()
-}
-
-fn listener_of(role: Role, settings: &Settings) -> Result<Option<TcpListener>, ListenError> {
-    match (role, &settings.observability.metrics) {
-        (Role::Proxy, _) => {
-            let address = settings.proxy.address;
-            let listener = listener::bind(address, "proxy.addr")?;
-            info!(%address, workers = settings.proxy.workers, "proxy listener open");
-            Ok(Some(listener))
-        }
-        (Role::Status, Some(metrics)) => {
-            let address = metrics.address;
-            let key = "observability.metrics.prometheus.addr";
-            let listener = listener::bind(address, key)?;
-            info!(%address, path = metrics.path, "metrics listener open");
-            Ok(Some(listener))
-        }
-        (Role::Status | Role::Egress | Role::Signer, _) => Ok(None),
+async fn posts(
+    settings: &Settings,
+    env_id: &str,
+    log_filter: &str,
+    there: &mut Listeners,
+) -> Result<Vec<Post>, ListenError> {
+    let mut posts = Vec::new();
+    for (role, workers, told) in worker_settings::of_roles(settings, env_id, log_filter) {
+        let listener = match (role, &settings.observability.metrics) {
+            (Role::Proxy, _) => Some((settings.proxy.address, "proxy.addr")),
+            (Role::Status, Some(metrics)) => {
+                Some((metrics.address, "observability.metrics.prometheus.addr"))
+            }
+            (Role::Status | Role::Egress | Role::Signer, _) => None,
+        };
+        let listener = match listener {
+            Some((address, key)) => {
+                let listener = there.take_or_bind(role.name(), address, key).await?;
+                info!(%role, %address, "listener open");
+                Some(listener)
+            }
+            None => None,
+        };
+        posts.push(Post { role, workers, listener, settings: told });
     }
+    Ok(posts)
 }

@@ -3,8 +3,10 @@
 //! Nothing in the loop waits: what takes time (a page, a heartbeat, an upload, decoding a projection) is a task or a thread
 //! of its own that reports back here.
 
+mod ending;
 mod orders;
 mod reports;
+mod upgrade;
 
 use std::cell::Cell;
 use std::io;
@@ -31,6 +33,8 @@ use crate::control::Asked;
 use crate::egress_watch::{EgressWatch, News};
 use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
+use crate::handover::exec::Prepared;
+use crate::handover::record::RecordError;
 use crate::metrics::Collector;
 use crate::pages::Sources;
 use crate::projection::{Reload, Update};
@@ -39,13 +43,13 @@ use crate::sandbox_report;
 use crate::shutdown::{Limits, Order, Running, Stage};
 use crate::spool::Report;
 use crate::spool::ring_file::RingFile;
+use crate::systemd::Notifier;
+
+pub use self::upgrade::Life;
+use self::upgrade::Upgrade;
 
 /// How often the log tells what the end still waits for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the last usage events may take to reach the Cloud.
-const FLUSH_LIMIT: Duration = Duration::from_secs(3);
-/// How long helpers may take to leave; they are killed, so only a machine in trouble needs any of it.
-const HELPERS_LIMIT: Duration = Duration::from_secs(2);
 /// Pages that may be in the making: as many as the status worker has connections. It asks for more only if it was taken
 /// over.
 const PAGES_MAX: usize = 256;
@@ -90,6 +94,8 @@ pub struct Parts {
     pub reload: Option<Reload>,
     /// Reads the settings again.
     pub reloader: Reloader,
+    /// How another program takes over, and what this one has taken over itself.
+    pub life: Life,
 }
 
 /// Why the supervisor ends before it is told to.
@@ -101,6 +107,18 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("cannot listen to signals: {0}")]
     Signals(#[source] io::Error),
+    /// Another program was to take over, and its state could not be written.
+    #[error("cannot hand over: {0}")]
+    HandOver(#[from] RecordError),
+}
+
+/// What comes after the event loop.
+#[derive(Debug)]
+pub enum Ended {
+    /// Nothing.
+    InOrder,
+    /// Another program, in this process.
+    HandedOver(Box<Prepared>),
 }
 
 /// A page that was made for the status worker.
@@ -123,21 +141,27 @@ pub struct Supervisor {
     pages: mpsc::Sender<MadePage>,
     page_turns: Rc<Semaphore>,
     pages_in_making: Rc<Cell<usize>>,
+    notifier: Notifier,
+    upgrade: Upgrade,
 }
 
 /// Runs until a signal has ended everything in order.
-pub async fn run(parts: Parts) -> Result<(), RunError> {
+pub async fn run(parts: Parts) -> Result<Ended, RunError> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
+    let mut upgrade = listen(SignalKind::user_defined2())?;
+    let mut child = listen(SignalKind::child())?;
     let (pages, mut made) = mpsc::channel(PAGES_MAX);
     let quarantine = parts.sources.projection.quarantine().clone();
     let sandbox = sandbox_report::Report::new(parts.about.sandbox, &parts.sources.findings);
+    let (checks, mut checked) = mpsc::channel(1);
+    let now = Instant::now();
     let mut supervisor = Supervisor {
         changes: Changes::new(quarantine, parts.sources.findings.clone()),
         parts,
         sandbox,
-        awake: Awake::new(Instant::now()),
+        awake: Awake::new(now),
         stage: Stage::Running,
         was_ready: false,
         begun: false,
@@ -147,15 +171,23 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         pages,
         page_turns: Rc::new(Semaphore::new(PAGES_AT_ONCE)),
         pages_in_making: Rc::default(),
+        notifier: Notifier::new(now),
+        upgrade: Upgrade::new(checks, now),
     };
+    supervisor.take_over();
     while supervisor.stage != Stage::Done {
         supervisor.tick();
+        supervisor.notify();
+        if let Some(target) = supervisor.upgrade.target.take() {
+            return supervisor.hand_over(target, &mut made).await;
+        }
         let wake_at = supervisor.wake_at();
         tokio::select! {
             // A worker that served before would refuse every caller.
             () = supervisor.parts.begun.notified(), if !supervisor.begun => supervisor.begin(),
             Some(event) = supervisor.parts.events.recv(), if supervisor.begun => {
-                supervisor.handle(event)?;
+                let handled = supervisor.handle(event);
+                supervisor.go_back_if(handled)?;
             }
             Some(report) = supervisor.parts.spool_reports.recv() => supervisor.spooled(report),
             // While one is tried the next ones wait, and whoever reads the store stops when too many do.
@@ -171,32 +203,17 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             _ = terminate.recv() => supervisor.signalled("SIGTERM"),
             _ = interrupt.recv() => supervisor.signalled("SIGINT"),
             _ = hangup.recv() => drop(supervisor.reload()),
+            _ = upgrade.recv() => supervisor.upgrade(None),
+            Some(checked) = checked.recv() => supervisor.checked(checked),
+            _ = child.recv() => supervisor.reap(),
             Some(asked) = supervisor.parts.orders.recv() => supervisor.ordered(asked),
             () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
         supervisor.advance();
     }
-    let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
-    let telemetry = &mut supervisor.parts.sources.telemetry;
-    let left = telemetry.flush(deadline).await;
-    let unwritten = telemetry.report().spool.unwritten;
-    match left.saturating_sub(unwritten) {
-        0 if unwritten == 0 => info!("ended in order"),
-        0 => {}
-        kept => warn!("ended; {kept} usage events wait in the spool for the next start"),
-    }
-    if unwritten > 0 {
-        error!(
-            "ended; {unwritten} usage events could neither be sent nor written, and are lost but for those that are still in the rings of workers: look at the disk that the spool is on"
-        );
-    }
-    supervisor.end_helpers().await;
-    // After the last delivery, which decides what the Cloud knows of.
-    if let Some(budgets) = &supervisor.parts.sources.budgets {
-        budgets.keep();
-    }
-    Ok(())
+    supervisor.finish().await;
+    Ok(Ended::InOrder)
 }
 
 /// Returns when there are budget verdicts to tell.
@@ -224,25 +241,9 @@ impl Supervisor {
 
     fn wake_at(&self) -> Instant {
         let fleet = self.parts.fleet.next_tick();
-        let others = [self.stage.wake_at(), self.changes.next_tick()];
-        self.awake.real(others.into_iter().flatten().fold(fleet, Instant::min))
-    }
-
-    /// Helpers go last: the final upload needed them.
-    async fn end_helpers(&mut self) {
-        let deadline = tokio::time::Instant::now() + HELPERS_LIMIT;
-        let now = self.now();
-        for role in Role::HELPERS {
-            self.parts.fleet.drain(role, Some(now), now);
-        }
-        while Role::HELPERS.iter().any(|role| self.parts.fleet.running(*role) > 0) {
-            let now = self.now();
-            self.parts.fleet.tick(now, &mut Vec::new());
-            match tokio::time::timeout_at(deadline, self.parts.events.recv()).await {
-                Ok(Some(event)) => drop(self.handle(event)),
-                Ok(None) | Err(_) => return,
-            }
-        }
+        let others = [self.stage.wake_at(), self.changes.next_tick(), self.upgrade_wake_at()];
+        let next = self.awake.real(others.into_iter().flatten().fold(fleet, Instant::min));
+        self.notifier.wake_at().map_or(next, |notify| next.min(notify))
     }
 
     fn begin(&mut self) {
@@ -301,6 +302,9 @@ impl Supervisor {
                 }
                 Happening::Started(id, memory) => self.collector(|c| c.worker_started(id, memory)),
                 Happening::Egress(channel) => self.parts.egress.reached_over(channel),
+                Happening::Adopted(id, ring, place, told) => {
+                    self.parts.sources.telemetry.spool().adopt(id, ring, place, told);
+                }
                 Happening::Gone(id) => {
                     self.parts.sources.telemetry.spool().gone(id);
                     self.collector(|c| c.worker_gone(id));
@@ -456,6 +460,8 @@ impl Supervisor {
         let (stage, order) = self.stage.signalled(self.parts.limits, now);
         if order.is_some() {
             info!("{name}: ending; health routes answer 503 from now on");
+            self.notifier.stopping();
+            self.drain_orphans();
         }
         self.stage = stage;
         self.carry_out(order);
@@ -469,7 +475,7 @@ impl Supervisor {
         let now = self.now();
         loop {
             let running = Running {
-                proxies: self.parts.fleet.running(Role::Proxy),
+                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(),
                 statuses: self.parts.fleet.running(Role::Status),
                 idle: self.parts.fleet.is_idle(),
             };
@@ -488,6 +494,7 @@ impl Supervisor {
             self.progress_at = now + PROGRESS_INTERVAL;
             let in_flight = self.parts.fleet.in_flight();
             info!("waiting for {in_flight} requests in flight");
+            self.notifier.extend();
         }
     }
 

@@ -27,6 +27,10 @@ pub struct Builder {
     configuration: Value,
     environment: Vec<(String, String)>,
     arguments: Option<Vec<String>>,
+    /// Where the programs are, if not where they were built.
+    programs: Option<PathBuf>,
+    /// What starts the program, which comes behind it with its arguments.
+    starter: Vec<String>,
 }
 
 impl Builder {
@@ -102,7 +106,38 @@ impl Builder {
         });
         let folder = tempfile::tempdir().expect("a folder for the gateway");
         fs::create_dir(folder.path().join("state")).expect("a state directory");
-        Self { folder, proxy, status, configuration, environment: Vec::new(), arguments: None }
+        Self {
+            folder,
+            proxy,
+            status,
+            configuration,
+            environment: Vec::new(),
+            arguments: None,
+            programs: None,
+            starter: Vec::new(),
+        }
+    }
+
+    /// With programs that were copied there.
+    #[must_use]
+    pub fn programs(mut self, folder: &Path) -> Self {
+        self.programs = Some(folder.to_owned());
+        self
+    }
+
+    /// Started by another program, which is followed by ours and its arguments.
+    #[must_use]
+    pub fn started_by(mut self, starter: &[&str]) -> Self {
+        self.starter = starter.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// At the addresses of a former one.
+    #[must_use]
+    pub fn in_place_of(mut self, former: &Gateway) -> Self {
+        (self.proxy, self.status) = (former.proxy, former.status);
+        let (proxy, status) = (json!(former.proxy), json!(former.status));
+        self.set("/proxy/addr", proxy).set("/observability/metrics/prometheus/addr", status)
     }
 
     /// With a setting, named by its JSON pointer, in the configuration file.
@@ -145,6 +180,8 @@ impl Builder {
             configuration: self.configuration.clone(),
             environment: self.environment.clone(),
             arguments: Some([vec!["validate".to_owned()], arguments].concat()),
+            programs: self.programs.clone(),
+            starter: Vec::new(),
         }
     }
 
@@ -186,8 +223,18 @@ impl Builder {
         // JSON is YAML.
         let configuration = self.configuration.to_string();
         fs::write(self.configuration_path(), configuration).expect("the configuration is written");
-        let program = binaries::find("aisix").unwrap_or_else(|error| panic!("{error}"));
-        let mut command = Command::new(program);
+        let program = match &self.programs {
+            Some(folder) => folder.join("aisix"),
+            None => binaries::find("aisix").unwrap_or_else(|error| panic!("{error}")),
+        };
+        let mut command = match self.starter.split_first() {
+            Some((starter, words)) => {
+                let mut command = Command::new(starter);
+                command.args(words).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         match &self.arguments {
             Some(arguments) => command.args(arguments),
             None => command.arg("--config").arg(self.configuration_path()),
@@ -201,7 +248,8 @@ impl Builder {
         command.envs(self.environment);
         let log = self.folder.path().join("gateway.log");
         let process = Process::spawn("aisix", command, &log).expect("aisix starts");
-        Gateway { process, proxy: self.proxy, status: self.status, folder: self.folder }
+        let (proxy, status, folder) = (self.proxy, self.status, self.folder);
+        Gateway { process, proxy, status, folder, orphans: Vec::new() }
     }
 
     /// Starts it, and waits until its health route answers.

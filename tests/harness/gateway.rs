@@ -21,6 +21,8 @@ pub struct Gateway {
     pub(crate) proxy: SocketAddr,
     pub(crate) status: SocketAddr,
     pub(crate) folder: TempDir,
+    /// Workers that it had when it was killed: they serve on.
+    pub(crate) orphans: Vec<Worker>,
 }
 
 impl Gateway {
@@ -162,12 +164,20 @@ impl Gateway {
 
     /// Sends a signal to the supervisor.
     pub fn signal(&mut self, signal: Signal) {
+        if signal == Signal::SIGKILL {
+            self.orphans.extend(self.workers());
+        }
         self.process.signal(signal);
     }
 
     /// How it ends.
     pub async fn end(&mut self) -> ExitStatus {
         self.process.end().await
+    }
+
+    /// The workers it had when it was killed.
+    pub fn orphans(&self) -> &[Worker] {
+        &self.orphans
     }
 
     /// A folder for what a test writes beside it.
@@ -180,7 +190,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let workers = self.workers();
         self.process.kill();
-        // Workers leave by themselves when the supervisor is gone; not every test is a place to rely on it.
-        workers.iter().for_each(Worker::kill);
+        // Proxy workers serve on when the supervisor is killed.
+        workers.iter().chain(&self.orphans).for_each(Worker::kill);
     }
 }

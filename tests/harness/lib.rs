@@ -23,9 +23,12 @@ pub mod mounted;
 pub mod own_network;
 pub mod port;
 pub mod process;
+pub mod load;
 pub mod projection;
 #[path = "../provider/mod.rs"]
 pub mod provider;
+pub mod service_manager;
+pub mod release;
 pub mod sse;
 pub mod wait;
 pub mod worker;

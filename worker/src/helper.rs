@@ -2,17 +2,28 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
-use shared::channel::Received;
+use shared::channel::{ChannelError, Received};
 use shared::message::{Client, ToSupervisor, ToWorker};
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::link::{Link, LinkError};
 use crate::role::RoleError;
+
+/// How often a helper without a supervisor looks whether it is still needed.
+const CLIENTS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one helper role does.
 pub trait Helper {
     /// Serves whoever is at the other end of `channel`, until that end is closed.
     fn serve(&self, client: Client, channel: OwnedFd);
+
+    /// How many clients there are. Without a supervisor the role leaves with the last of them.
+    fn clients(&self) -> usize {
+        0
+    }
 
     /// Takes in a message of the supervisor that only this role knows.
     fn told(&self, message: ToWorker, memory: Option<OwnedFd>) -> Result<(), LinkError>;
@@ -20,17 +31,34 @@ pub trait Helper {
 
 /// Does what the supervisor says until it is gone, or asks the role to leave: clients are then introduced to another.
 pub async fn run(link: Rc<Link>, helper: &dyn Helper) -> Result<(), RoleError> {
+    let mut outlives = false;
     loop {
-        let Received { message, descriptor, .. } = link.receive().await?;
+        let received = match link.receive().await {
+            Err(LinkError::Channel(ChannelError::Closed)) if outlives => {
+                return serve_on(helper).await;
+            }
+            received => received?,
+        };
+        let Received { message, descriptor, .. } = received;
         match (message, descriptor) {
             (ToWorker::Activate, _) => drop(link.tell(ToSupervisor::Ready)),
             (ToWorker::Client(client), Some(channel)) => helper.serve(client, channel),
             (ToWorker::Ping(number), _) => drop(link.tell(ToSupervisor::Pong(number, 0))),
             (ToWorker::Retire, _) => {}
+            (ToWorker::Outlive, _) => outlives = true,
             (ToWorker::Drain, _) => break,
             (message, memory) => helper.told(message, memory)?,
         }
     }
     link.flushed().await;
+    Ok(())
+}
+
+/// The supervisor was killed: whoever is served still is.
+async fn serve_on(helper: &dyn Helper) -> Result<(), RoleError> {
+    warn!("the supervisor is gone; serving on while there is a client");
+    while helper.clients() > 0 {
+        sleep(CLIENTS_INTERVAL).await;
+    }
     Ok(())
 }

@@ -26,6 +26,8 @@ pub struct Inheritance {
     pub usage: Option<OwnedFd>,
     /// Where log lines go.
     pub log: OwnedFd,
+    /// Where the next supervisor asks for the listener, in the proxy role and if it may outlive its supervisor.
+    pub adoption: Option<OwnedFd>,
     /// The listening socket, in the roles that serve one; shared with other processes: nobody may change its flags.
     pub listener: Option<TcpListener>,
 }
@@ -63,7 +65,13 @@ impl Inheritance {
         let listener =
             role.listens().then(|| take(descriptor::LISTENER, "listener")).transpose()?;
         let listener = listener.map(TcpListener::from);
-        Ok(Self { role, id, policy, control, metrics, usage, log, listener })
+        // The sandbox will not answer that any more.
+        sys::born_user();
+        let adoption = match role {
+            Role::Proxy => sys::inherited(descriptor::ADOPTION),
+            Role::Status | Role::Egress | Role::Signer => None,
+        };
+        Ok(Self { role, id, policy, control, metrics, usage, log, adoption, listener })
     }
 }
 

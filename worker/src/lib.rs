@@ -12,6 +12,7 @@ pub mod inherit;
 pub mod link;
 pub mod log;
 pub mod metrics;
+pub mod orphan;
 pub mod provider;
 pub mod proxy;
 pub mod request;

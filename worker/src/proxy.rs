@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use shared::budget;
-use shared::channel::Received;
+use shared::channel::{ChannelError, Received};
 use shared::dial::Dial;
 use shared::egress::client;
 use shared::id::{Revision, Role};
@@ -20,6 +20,7 @@ use tracing::{debug, error, warn};
 use crate::inherit::Inheritance;
 use crate::link::{Link, LinkError};
 use crate::metrics::Metrics;
+use crate::orphan;
 use crate::role::{RoleError, listen};
 use crate::server::{self, Proxy};
 use crate::upstream::TrustRoots;
@@ -59,10 +60,12 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
     let (finished, mut drained) = oneshot::channel();
     let mut finished = Some(finished);
     let mut leaving = false;
-    // Totals that no room was found for yet outlive us only in the ring.
-    while !leaving || usage.has_to_wait() {
-        let Received { message, descriptor, .. } = tokio::select! {
-            received = link.receive() => received?,
+    let mut adoption = inheritance.adoption;
+    let mut orphaned = false;
+    // Totals that no room was found for yet outlive us only in the ring; without a supervisor nobody makes room.
+    while !leaving || (usage.has_to_wait() && !orphaned) {
+        let received = tokio::select! {
+            received = link.receive(), if !orphaned => received,
             keys = proxy.budgets.in_use() => {
                 // What is not taken now comes again with the next use.
                 let _ = link.tell(ToSupervisor::KeysInUse(keys));
@@ -73,6 +76,17 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 continue;
             }
         };
+        // Who does not serve yet has nothing to go on with.
+        if let Err(LinkError::Channel(ChannelError::Closed)) = &received
+            && finished.is_none()
+            && let Some(socket) = adoption.take()
+        {
+            warn!("the supervisor is gone; serving on until the next one takes over");
+            orphaned = true;
+            tokio::task::spawn_local(orphan::wait(socket, inheritance.id, Rc::clone(&stop)));
+            continue;
+        }
+        let Received { message, descriptor, .. } = received?;
         match (message, descriptor) {
             (ToWorker::Activate, _) => {
                 let (Some(listener), Some(finished)) = (listener.take(), finished.take()) else {
@@ -113,7 +127,8 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Peer(_)
                 | ToWorker::Client(_)
                 | ToWorker::Destinations { .. }
-                | ToWorker::Resolver,
+                | ToWorker::Resolver
+                | ToWorker::Outlive,
                 _,
             ) => {
                 warn!("the supervisor sent a message that is not for the proxy role");

@@ -34,6 +34,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), WorkerError> {
+    // Asked by a supervisor that is about to start workers from this program.
+    if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
+        println!("aisix-worker {}", shared::version::VERSION);
+        return Ok(());
+    }
     let inheritance = Inheritance::take(std::env::args().skip(1))?;
     // Otherwise it is called by the number of the descriptor that it was executed from. For people only.
     let _ = nix::sys::prctl::set_name(match inheritance.role {

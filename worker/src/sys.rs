@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use shared::descriptor;
 
@@ -28,6 +30,27 @@ pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: the number is open, was so before this program opened anything (it is one of the fixed numbers that the
     // supervisor set up), and is given out once.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The listening socket, by the number that it keeps for as long as this process lives.
+pub fn listener() -> BorrowedFd<'static> {
+    // SAFETY: in the roles that listen the number is open from the birth of the process, and whoever serves it closes it
+    // only when the process is about to leave.
+    unsafe { BorrowedFd::borrow_raw(descriptor::LISTENER) }
+}
+
+/// The user that this process runs as. Asked before the sandbox closes, and answered from memory after it.
+pub fn born_user() -> u32 {
+    static USER: OnceLock<u32> = OnceLock::new();
+    *USER.get_or_init(|| nix::unistd::geteuid().as_raw())
+}
+
+/// Takes a connection.
+pub fn accept(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let number = accept4(socket.as_raw_fd(), flags)?;
+    // SAFETY: a new descriptor of this call, that nothing else knows of.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// From now on a forbidden system call writes its number to the log and ends the process.

@@ -39,6 +39,7 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Client(Client::Worker(WorkerId(7))),
         ToWorker::Destinations { whole: true },
         ToWorker::Resolver,
+        ToWorker::Outlive,
     ]
 }
 
@@ -86,6 +87,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "11 0107",
             "12 01",
             "13 ",
+            "17 ",
         ]
     );
 }

@@ -32,10 +32,14 @@ impl Fleet {
 
     /// A change of the projection: to be called before the proxy workers are told.
     pub fn destinations_changed(&mut self, whole: bool, changes: &[Change]) {
-        let told = self.egress.destinations.apply(whole, changes);
-        if !told.is_empty() {
+        let mut told = self.egress.destinations.apply(whole, changes);
+        if whole {
+            // One that was taken over from another image may know what is gone.
+            told = self.egress.destinations.whole();
+        }
+        if whole || !told.is_empty() {
             let memory = || egress::table(&told);
-            self.tell_egress(&ToWorker::Destinations { whole: false }, &memory);
+            self.tell_egress(&ToWorker::Destinations { whole }, &memory);
         }
     }
 

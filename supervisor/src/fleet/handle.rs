@@ -186,6 +186,9 @@ impl Fleet {
                 if self.retired {
                     member.tell(ToWorker::Retire);
                 }
+                if self.outlive && post.role.is_helper() {
+                    member.tell(ToWorker::Outlive);
+                }
                 member.tell(ToWorker::Activate);
             }
             Err(error) => {

@@ -37,13 +37,18 @@ impl Fleet {
             }
         }
         if role == Role::Egress {
-            match channel::pair() {
-                Ok((ours, theirs)) => {
-                    self.tell_client(index, Client::Supervisor, theirs);
-                    happenings.push(Happening::Egress(ours));
-                }
-                Err(error) => error!(%error, "cannot make a channel to the egress worker"),
+            self.introduce_supervisor(index, happenings);
+        }
+    }
+
+    /// Makes our own channel to the egress worker at `index`.
+    pub(super) fn introduce_supervisor(&mut self, index: usize, happenings: &mut Vec<Happening>) {
+        match channel::pair() {
+            Ok((ours, theirs)) => {
+                self.tell_client(index, Client::Supervisor, theirs);
+                happenings.push(Happening::Egress(ours));
             }
+            Err(error) => error!(%error, "cannot make a channel to the egress worker"),
         }
     }
 

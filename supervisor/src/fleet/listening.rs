@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use shared::channel::Channel;
 use shared::id::WorkerId;
 use shared::message::{ToSupervisor, ToWorker};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::Event;
@@ -21,16 +21,21 @@ const PER_SECOND_MAX: u32 = 2_000;
 /// Messages that are heard at once: a worker that starts names its metric series.
 const AT_ONCE_MAX: u32 = 4_000;
 
-/// Hears a worker until its channel ends, however it does.
+/// Hears a worker until its channel ends, however it does, or until what it says is to stay in its socket.
 pub async fn listen(
     id: WorkerId,
     channel: Rc<Channel<ToWorker, ToSupervisor>>,
     events: mpsc::Sender<Event>,
+    mut paused: watch::Receiver<bool>,
 ) {
     let mut pace = Pace::new(Instant::now());
     let mut slowed = false;
     loop {
-        let received = channel.receive().await;
+        let received = tokio::select! {
+            biased;
+            _ = paused.wait_for(|paused| *paused) => return,
+            received = channel.receive() => received,
+        };
         let last = received.is_err();
         if events.send(Event::Said(id, received)).await.is_err() || last {
             return;
@@ -40,7 +45,10 @@ pub async fn listen(
             if !std::mem::replace(&mut slowed, true) {
                 warn!(worker = %id, "a worker says more than {PER_SECOND_MAX} messages a second, and is heard more slowly");
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                _ = paused.wait_for(|paused| *paused) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 }
@@ -100,9 +108,10 @@ mod tests {
             let (flood, quiet) = (WorkerId(1), WorkerId(2));
             let [(ours_1, theirs_1), (ours_2, theirs_2)] =
                 [channel::pair().unwrap(), channel::pair().unwrap()];
+            let (_running, paused) = watch::channel(false);
             for (id, ours) in [(flood, ours_1), (quiet, ours_2)] {
                 let channel = Rc::new(Channel::new(ours).unwrap());
-                tokio::task::spawn_local(listen(id, channel, events.clone()));
+                tokio::task::spawn_local(listen(id, channel, events.clone(), paused.clone()));
             }
             let talking = std::thread::spawn(move || {
                 let runtime =

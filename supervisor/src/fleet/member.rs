@@ -3,7 +3,7 @@
 //! Three tasks of the runtime serve it: one reads what it says, one writes what it is told, one waits for its end. What it
 //! is told is queued; a worker whose queue is full does not read any more and is ended by its silence.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
@@ -13,8 +13,9 @@ use shared::channel::{Channel, ChannelError};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Confinement, Hello, ToSupervisor, ToWorker};
 use shared::version::{PROTOCOLS, VERSION};
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use super::Event;
@@ -47,6 +48,8 @@ enum Outgoing {
     Configuration(Delivery),
     Budgets { whole: bool, memory: Rc<OwnedFd> },
     Answer(ToWorker, u64, OwnedFd),
+    /// Nothing more: everything before is in the socket.
+    End,
 }
 
 /// Whose turn a worker is in its slot.
@@ -119,6 +122,12 @@ pub struct Member {
     missing: Vec<String>,
     uid: Option<u32>,
     outgoing: mpsc::Sender<Outgoing>,
+    /// Copies of control socket and log pipe, to be handed on.
+    handles: Option<(OwnedFd, OwnedFd)>,
+    /// What it says stays in the socket.
+    pause: watch::Sender<bool>,
+    listening: Option<JoinHandle<()>>,
+    speaking: Option<JoinHandle<()>>,
 }
 
 /// What there is to tell about a running worker.
@@ -166,6 +175,10 @@ impl Member {
         now: Instant,
     ) -> Self {
         let (outgoing, queue) = mpsc::channel(QUEUE_MAX);
+        let (pause, paused) = watch::channel(false);
+        let handles =
+            launched.control.try_clone().and_then(|it| Ok((it, launched.log.try_clone()?)));
+        let (mut listening, mut speaking) = (None, None);
         let process = Rc::new(launched.process);
         tokio::task::spawn_local(worker_log::forward(id, role, launched.log));
         tokio::task::spawn_local(watch(id, Rc::clone(&process), events.clone()));
@@ -173,8 +186,9 @@ impl Member {
         match Channel::new(launched.control).map(Rc::new) {
             Ok(opened) => {
                 let opened = channel.insert(opened);
-                tokio::task::spawn_local(listen(id, Rc::clone(opened), events));
-                tokio::task::spawn_local(speak(Rc::clone(opened), queue));
+                let listen = listen(id, Rc::clone(opened), events, paused);
+                listening = Some(tokio::task::spawn_local(listen));
+                speaking = Some(tokio::task::spawn_local(speak(Rc::clone(opened), queue)));
             }
             // Without a channel it cannot say hello, and is ended by that.
             Err(error) => {
@@ -211,6 +225,11 @@ impl Member {
             missing: Vec::new(),
             uid: None,
             outgoing,
+            // Without them it cannot be handed on, and is replaced by an upgrade as by a death.
+            handles: handles.ok(),
+            pause,
+            listening,
+            speaking,
         }
     }
 
@@ -224,19 +243,25 @@ impl Member {
         if let Some(channel) = &self.channel {
             channel.agree(version);
         }
+        self.look_at(&hello.confinement)
+    }
+
+    /// Looks at the process from outside. Returns what its confinement lacks, by what is seen and what it tells itself.
+    fn look_at(&mut self, told: &Confinement) -> Result<Vec<String>, String> {
         let observed = inspect::observe(self.pid)
             .map_err(|error| format!("cannot look at process {}: {error}", self.pid))?;
         let mut missing = observed.missing(geteuid().as_raw());
         let filter = observed.seccomp_filter;
         // What we ourselves see beside the filter: user, capabilities, privileges.
         let unprivileged = missing.len() == usize::from(!filter);
-        let told = hello.confinement.missing.iter().take(REASONS_MAX);
-        missing
-            .extend(told.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect::<String>()));
+        let reasons = told.missing.iter().take(REASONS_MAX);
+        missing.extend(
+            reasons.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect::<String>()),
+        );
         let complete = missing.is_empty();
         self.level = Some(Level::of(Parts { filter, unprivileged, complete }));
         self.uid = Some(observed.uid);
-        self.confinement = hello.confinement.clone();
+        self.confinement = told.clone();
         self.missing.clone_from(&missing);
         Ok(missing)
     }
@@ -291,6 +316,42 @@ impl Member {
     /// Queues the answer to a question.
     pub fn answer(&mut self, message: ToWorker, request: u64, body: OwnedFd) {
         self.send(Outgoing::Answer(message, request, body));
+    }
+
+    /// Reads nothing more of what it says.
+    pub fn pause(&self) {
+        self.pause.send_replace(true);
+    }
+
+    /// Whether nothing more is read of it.
+    pub fn is_paused(&self) -> bool {
+        self.listening.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Nothing more is said to it. Returns what has to end first: then all before is in the socket.
+    pub fn fall_silent(&mut self) -> Option<JoinHandle<()>> {
+        self.send(Outgoing::End);
+        self.speaking.take()
+    }
+
+    /// What another image needs to go on with it: process, control socket, log pipe.
+    pub fn handles(&self) -> Option<[BorrowedFd<'_>; 3]> {
+        let (control, log) = self.handles.as_ref()?;
+        Some([self.process.as_fd(), control.as_fd(), log.as_fd()])
+    }
+
+    /// What it told of its confinement, the user it runs as, and the protocol version that was agreed on.
+    pub fn agreed(&self) -> (&Confinement, Option<u32>, u16) {
+        let version = self.channel.as_ref().map_or(PROTOCOLS.newest, |channel| channel.version());
+        (&self.confinement, self.uid, version)
+    }
+
+    /// Takes over what another image has agreed on with it.
+    pub fn take_over(&mut self, confinement: &Confinement, version: u16) -> Result<(), String> {
+        if let Some(channel) = &self.channel {
+            channel.agree(version);
+        }
+        self.look_at(confinement).map(drop)
     }
 
     fn send(&mut self, outgoing: Outgoing) {
@@ -370,6 +431,7 @@ async fn speak(channel: Rc<Channel<ToWorker, ToSupervisor>>, mut queue: mpsc::Re
             Outgoing::Answer(message, request, body) => {
                 channel.send(message, *request, Some(body.as_fd())).await
             }
+            Outgoing::End => return,
         };
         match sent {
             Ok(()) => {}

@@ -8,6 +8,7 @@
 mod census;
 pub mod egress;
 mod handle;
+mod handover;
 mod helpers;
 pub mod life;
 mod listening;
@@ -43,7 +44,7 @@ pub use self::member::{Death, Summary};
 pub use self::post::{Post, Sandbox, Unconfined};
 
 /// How long a worker that was replaced may take to finish, unless the settings say otherwise.
-const REPLACE_DRAIN: Duration = Duration::from_secs(600);
+pub const REPLACE_DRAIN: Duration = Duration::from_secs(600);
 
 /// What the tasks of a worker report.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub enum Happening {
     Series(WorkerId, Series),
     /// A channel to the egress worker, in place of any before.
     Egress(OwnedFd),
+    /// A worker came with an upgrade, with this usage ring, read so far; whether it waits for an answer.
+    Adopted(WorkerId, RingFile, Place, bool),
     /// The status worker asks for a page.
     Fetch(WorkerId, Page, u64),
     /// A worker accepts connections.
@@ -104,6 +107,10 @@ pub struct Fleet {
     egress: egress::Knowledge,
     posts: Vec<Post>,
     rings: RingFolders,
+    /// Whether workers outlive us if we are killed.
+    outlive: bool,
+    /// Why a worker cannot; said once.
+    cannot_outlive: bool,
     slots: Vec<Slot>,
     members: Vec<Member>,
     events: mpsc::Sender<Event>,
@@ -150,6 +157,8 @@ impl Fleet {
             egress: egress::Knowledge::default(),
             posts,
             rings,
+            outlive: false,
+            cannot_outlive: false,
             slots,
             members: Vec::new(),
             events,

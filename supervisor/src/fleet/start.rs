@@ -1,17 +1,16 @@
 //! Starts the worker of a slot, with what it is born with.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use shared::id::{Role, WorkerId};
 use tracing::{error, warn};
 
 use super::member::{Member, Place};
-use super::{Fleet, Happening, Post, Sandbox};
+use super::{Fleet, Happening, handover};
 use crate::backoff::chance;
 use crate::metrics;
-use crate::process::identity::Users;
-use crate::process::launch::{Launch, Launched, Program};
+use crate::process::launch::Launch;
 
 impl Fleet {
     /// Starts the worker that is due in a slot.
@@ -49,7 +48,21 @@ impl Fleet {
         let ring = ring.transpose();
         let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;
         let usage = ring.as_ref().map(|(_, writer, _)| writer.as_fd());
-        let launched = launch(&self.program, &self.users, self.sandbox, post, id, &metrics, usage);
+        let adoption = ring
+            .as_ref()
+            .filter(|_| self.outlive)
+            .and_then(|(ring, ..)| handover::adoption(ring, &mut self.cannot_outlive));
+        let launch = Launch {
+            role,
+            id,
+            policy: self.sandbox.name(),
+            user: self.users.of(role),
+            listener: post.listener.as_ref().map(AsFd::as_fd),
+            metrics: metrics.as_fd(),
+            usage,
+            adoption: adoption.as_ref().map(AsFd::as_fd),
+        };
+        let launched = self.program.launch(&launch).map_err(|error| error.to_string());
         let launched = match launched {
             Ok(launched) => launched,
             Err(reason) => {
@@ -70,25 +83,4 @@ impl Fleet {
         happenings.push(Happening::Started(id, metrics));
         Ok(())
     }
-}
-
-fn launch(
-    program: &Program,
-    users: &Users,
-    sandbox: Sandbox,
-    post: &Post,
-    id: WorkerId,
-    metrics: &OwnedFd,
-    usage: Option<BorrowedFd<'_>>,
-) -> Result<Launched, String> {
-    let launch = Launch {
-        role: post.role,
-        id,
-        policy: sandbox.name(),
-        user: users.of(post.role),
-        listener: post.listener.as_ref().map(AsFd::as_fd),
-        metrics: metrics.as_fd(),
-        usage,
-    };
-    program.launch(&launch).map_err(|error| error.to_string())
 }

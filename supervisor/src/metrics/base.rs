@@ -21,20 +21,24 @@ pub(super) struct Base {
 impl Base {
     /// Keeps what a dead worker has counted in a series, if it is a number that only grows.
     pub(super) fn keep(&mut self, series: &Counted) {
-        let family = series.family;
+        self.add(series.family, &series.labels, &series.values);
+    }
+
+    /// Adds what was kept before the program was replaced.
+    pub(super) fn add(&mut self, family: &'static Family, labels: &[String], values: &Values) {
         let totals = self.totals.get_mut(usize::from(family.number));
         let Some(totals) = totals.filter(|_| family.kind != Kind::Gauge) else { return };
-        if let Some(total) = totals.get_mut(&series.labels) {
-            return total.add(&series.values);
+        if let Some(total) = totals.get_mut(labels) {
+            return total.add(values);
         }
-        let bytes = series.labels.iter().map(String::len).sum::<usize>();
+        let bytes = labels.iter().map(String::len).sum::<usize>();
         let labels_bytes = self.labels_bytes.saturating_add(bytes);
         if totals.len() < SERIES_MAX && labels_bytes <= LABELS_BYTES_MAX {
             self.labels_bytes = labels_bytes;
-            totals.insert(series.labels.clone(), series.values.clone());
+            totals.insert(labels.to_vec(), values.clone());
         } else {
             let other = vec![OTHER.to_owned(); family.labels.len()];
-            totals.entry(other).or_insert_with(|| Values::zero(family.kind)).add(&series.values);
+            totals.entry(other).or_insert_with(|| Values::zero(family.kind)).add(values);
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 
 use shared::metric::{EDGES_MAX, EdgeSets, Edges, Family, Kind};
 
+use super::carried::{self, CounterRecord};
 use super::own::{OwnFamily, OwnKind};
 use super::values::{Chunks, Values};
 
@@ -56,9 +57,10 @@ impl Exposition {
         }
     }
 
-    /// Writes a family of the supervisor itself.
-    pub(super) fn own(&mut self, family: &OwnFamily) {
-        if family.samples.is_empty() {
+    /// Writes a family of the supervisor itself, on top of what was counted `before`.
+    pub(super) fn own(&mut self, family: &OwnFamily, before: &[CounterRecord]) {
+        let samples = carried::sum(family, before);
+        if samples.is_empty() {
             return;
         }
         let kind = match family.kind {
@@ -66,10 +68,8 @@ impl Exposition {
             OwnKind::Gauge => "gauge",
         };
         let block = self.block(family.name, family.help, kind);
-        for sample in &family.samples {
-            let labels =
-                sample.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            Lines { name: family.name, labels, block }.line("", None, sample.value);
+        for (labels, value) in samples {
+            Lines { name: family.name, labels, block }.line("", None, value);
         }
     }
 
@@ -89,7 +89,7 @@ impl Exposition {
 /// Writes the lines of one series.
 struct Lines<'a> {
     name: &'static str,
-    labels: Vec<(&'static str, &'a str)>,
+    labels: Vec<(&'a str, &'a str)>,
     block: &'a mut String,
 }
 

@@ -6,6 +6,7 @@
 //!    of the dead are kept. What goes up and down dies with its worker.
 
 mod base;
+mod carried;
 mod exposition;
 mod own;
 mod source;
@@ -23,9 +24,11 @@ use shared::message::Series;
 use shared::metric::{EdgeSets, MEMORY_BYTES};
 
 use base::Base;
+use carried::CounterRecord;
 use exposition::Exposition;
 use source::Source;
 
+pub use carried::KeptSeries;
 pub use own::{ConfigFacts, NodeFacts, OwnFamily, OwnKind, OwnSample, UsageFacts, WorkerFacts};
 
 /// Content type of what [`Collector::render`] returns.
@@ -94,13 +97,15 @@ pub struct Collector {
     edges: EdgeSets,
     live: BTreeMap<WorkerId, Source>,
     dead: Base,
+    /// What the program before this one had counted itself.
+    before: Vec<CounterRecord>,
 }
 
 impl Collector {
     /// A collector of no workers yet. The edges are those that the workers are told, in seconds.
     pub fn new(e2e_buckets: &[f64], ttft_buckets: &[f64]) -> Self {
         let edges = EdgeSets::from_seconds(e2e_buckets, ttft_buckets);
-        Self { edges, live: BTreeMap::new(), dead: Base::default() }
+        Self { edges, live: BTreeMap::new(), dead: Base::default(), before: Vec::new() }
     }
 
     /// A worker was born with `memory`, of [`new_memory`], to count in.
@@ -139,7 +144,7 @@ impl Collector {
         for ((_, labels), (family, values)) in merged {
             exposition.series(family, labels, &values, &self.edges);
         }
-        own.iter().for_each(|family| exposition.own(family));
+        own.iter().for_each(|family| exposition.own(family, &self.before));
         exposition.finish()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use shared::message::Series;
@@ -95,6 +95,21 @@ impl Source {
             series.values.refresh(&reading, series.first_slot, &mut self.chunks_left);
         }
         Ok(())
+    }
+
+    /// The slots themselves.
+    pub(super) fn memory(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+
+    /// Every series, as the worker has announced it.
+    pub(super) fn announced(&self) -> Vec<Series> {
+        let series = self.series.iter().map(|series| Series {
+            family: series.family.number,
+            first_slot: u32::try_from(series.first_slot).unwrap_or(u32::MAX),
+            labels: series.labels.clone(),
+        });
+        series.collect()
     }
 
     /// Every series, with what was read last.

@@ -2,6 +2,7 @@
 
 use std::array;
 
+use bincode::{Decode, Encode};
 use shared::metric::log_linear::{Bucket, CHUNK_SLOTS, CHUNKS};
 use shared::metric::{EDGES_MAX, Kind};
 
@@ -22,7 +23,7 @@ impl Reading {
 }
 
 /// The numbers of one series.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 // Most series are histograms or summaries: a box for each would cost more than it saves.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Values {
@@ -35,7 +36,7 @@ pub(super) enum Values {
 type Chunk = Box<[u64; CHUNK_SLOTS]>;
 
 /// The buckets of a summary.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub(super) struct Chunks([Option<Chunk>; CHUNKS]);
 
 impl Values {
@@ -77,6 +78,17 @@ impl Values {
                 }
             }
         }
+    }
+
+    /// Whether it is of that kind.
+    pub(super) fn is_of(&self, kind: Kind) -> bool {
+        matches!(
+            (self, kind),
+            (Self::Counter(_), Kind::Counter)
+                | (Self::Gauge(_), Kind::Gauge)
+                | (Self::Histogram { .. }, Kind::Histogram(_))
+                | (Self::Summary { .. }, Kind::Summary)
+        )
     }
 
     /// How many chunks of buckets are kept.

@@ -14,14 +14,15 @@ pub struct Users(HashMap<Role, (Uid, Gid)>);
 impl Users {
     /// Chooses a user per role. Where the system has none of that name, numbers from `base` are taken, without those that
     /// have an entry in the user database or a running process.
-    pub fn choose(base: u32) -> Self {
+    /// `ours` have processes, and those are workers of ours.
+    pub fn choose(base: u32, ours: &[u32]) -> Self {
         if !geteuid().is_root() {
             return Self::default();
         }
         let busy = running_users();
         let is_free = |uid: u32| {
             // A user database that cannot be asked names nobody.
-            !busy.contains(&uid) && !matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)))
+            (!busy.contains(&uid) || ours.contains(&uid)) && !matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)))
         };
         Self(assign(base, named, is_free))
     }

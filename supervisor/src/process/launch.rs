@@ -67,6 +67,8 @@ pub struct Launch<'a> {
     pub metrics: BorrowedFd<'a>,
     /// The ring of usage events, if its role has one.
     pub usage: Option<BorrowedFd<'a>>,
+    /// Where the next supervisor finds it if we are killed.
+    pub adoption: Option<BorrowedFd<'a>>,
 }
 
 /// A worker that was started.
@@ -83,14 +85,17 @@ pub struct Launched {
 }
 
 impl Program {
-    /// Opens the worker's program: the configured path, or beside our own program, or where packages put it.
-    pub fn open(configured: Option<&Path>) -> Result<Self, ProgramError> {
+    /// Opens the worker's program: the configured path, or beside our own program, which was started as `own`, or where
+    /// packages put it.
+    pub fn open(configured: Option<&Path>, own: &Path) -> Result<Self, ProgramError> {
         let candidates = match configured {
             Some(path) => vec![path.to_owned()],
             None => {
-                let own = std::env::current_exe().ok();
-                let beside = own.and_then(|own| own.parent().map(|folder| folder.join(PROGRAM)));
-                beside.into_iter().chain([PathBuf::from(LIBEXEC)]).collect()
+                // By the name that we were started with, and by what a link of that name leads to.
+                let own = [Some(own.to_owned()), std::env::current_exe().ok()];
+                let beside = own.iter().flatten();
+                let beside = beside.filter_map(|own| Some(own.parent()?.join(PROGRAM)));
+                beside.chain([PathBuf::from(LIBEXEC)]).collect()
             }
         };
         let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -103,6 +108,16 @@ impl Program {
         }
         let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
         Err(ProgramError { tried: tried.join(", "), source: last })
+    }
+
+    /// A program that is open already.
+    pub fn from_descriptor(descriptor: OwnedFd, path: PathBuf) -> Self {
+        Self { file: descriptor.into(), path }
+    }
+
+    /// To be executed, and nothing else.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Starts one worker.
@@ -123,7 +138,11 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(log_writer)
             .stderr(second_writer);
-        let optional = [(launch.usage, descriptor::USAGE), (launch.listener, descriptor::LISTENER)];
+        let optional = [
+            (launch.usage, descriptor::USAGE),
+            (launch.listener, descriptor::LISTENER),
+            (launch.adoption, descriptor::ADOPTION),
+        ];
         let descriptors =
             [(workers_end.as_fd(), descriptor::CONTROL), (launch.metrics, descriptor::METRICS)]
                 .into_iter()

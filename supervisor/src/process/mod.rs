@@ -4,6 +4,10 @@ pub mod exit;
 pub mod identity;
 pub mod inspect;
 pub mod launch;
+pub mod reap;
 mod sys;
 
-pub use sys::{kill, reserve_descriptors};
+pub use sys::{
+    inherited, inherited_from_manager, keep_over_exec, kill, pass_on, process_descriptor,
+    reserve_descriptors,
+};

@@ -5,17 +5,21 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 use shared::descriptor;
 use shared::ring::RING_BYTES;
 
 /// The last of the descriptor numbers that a worker knows by heart.
-const LAST_FIXED: RawFd = descriptor::LISTENER;
+const LAST_FIXED: RawFd = descriptor::ADOPTION;
+
+/// What is handed to the next image has no lower number: it may know more numbers by heart than this one.
+const FIRST_PASSED: RawFd = 64;
 
 /// Highest capability number to try; the kernel answers EINVAL past its own last.
 const CAPABILITIES: libc::c_ulong = 63;
@@ -32,6 +36,50 @@ pub fn reserve_descriptors() -> io::Result<Vec<File>> {
         }
         reserved.push(file);
     }
+}
+
+/// A copy of a descriptor that stays open over an `execve`.
+pub fn pass_on(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let number = fcntl(descriptor, FcntlArg::F_DUPFD(FIRST_PASSED))?;
+    // SAFETY: a new descriptor of this call, that nothing else knows of.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets a descriptor stay open over an `execve`.
+pub fn keep_over_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(Into::into)
+}
+
+/// Takes over a descriptor that the image before has left open for us under this number, and lets it go no further. To be
+/// called once for each number, before anything else is opened.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= LAST_FIXED {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    own(number)
+}
+
+/// Takes over what the service manager has left open for us, from the number 3 on, and moves it away from the numbers that
+/// workers know by heart. To be called first thing.
+pub fn inherited_from_manager(count: RawFd) -> Vec<io::Result<OwnedFd>> {
+    let first = descriptor::CONTROL;
+    (first..first.saturating_add(count))
+        .map(|number| {
+            let given = own(number)?;
+            let moved = fcntl(given.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(FIRST_PASSED))?;
+            // SAFETY: a new descriptor of this call, that nothing else knows of.
+            Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+        })
+        .collect()
+}
+
+fn own(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD changes a flag of a descriptor of ours; on a closed number it fails.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the number is open; whoever started this image has left it to us, and it is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// What a child becomes before it executes the worker.

@@ -40,6 +40,8 @@ pub struct Keeper {
     rings: Rings,
     /// Rings from before, until the database says how far they were read.
     found_rings: Vec<RingFile>,
+    /// Names of rings that came with an upgrade: their workers live, nothing is left over of them.
+    handed_on: Vec<String>,
     staged: Staged,
     /// Since when something is staged.
     staged_since: Option<Instant>,
@@ -67,10 +69,13 @@ impl Keeper {
     pub(super) fn new(
         home: Option<Home>,
         left_over: Vec<RingFile>,
+        handed_on: Vec<String>,
         findings: Findings,
         reports: mpsc::UnboundedSender<Report>,
         told: watch::Sender<Facts>,
     ) -> Self {
+        let left_over: Vec<_> =
+            left_over.into_iter().filter(|ring| !handed_on.contains(&ring.name)).collect();
         let disk = home.map(|home| Disk::new(home, findings.clone()));
         let dead_letters =
             disk.as_ref().map(|disk| DeadLetters::at(disk.state().join("dead_letters.jsonl")));
@@ -79,6 +84,7 @@ impl Keeper {
             dead_letters,
             rings: Rings::default(),
             found_rings: left_over,
+            handed_on,
             staged: Staged::default(),
             staged_since: None,
             next: first_number(SystemTime::now()),
@@ -148,6 +154,13 @@ impl Keeper {
         while let Some(command) = next {
             match command {
                 Command::Open(worker, ring) => self.rings.open(worker, ring),
+                Command::Adopt { worker, ring, place, told } => {
+                    let read = self.rings.adopt_live(worker, ring, place, told);
+                    self.keep(read, Some(worker));
+                    self.touch();
+                }
+                // Who asks may have given up waiting.
+                Command::Live(answer) => drop(answer.send(self.rings.places())),
                 Command::Told(worker, last) => {
                     let read = self.rings.told(worker, last);
                     self.keep(read, Some(worker));
@@ -209,6 +222,9 @@ impl Keeper {
             // Opened again after the disk had refused: the rings are ours, and live.
             if !is_first {
                 break;
+            }
+            if self.handed_on.contains(&row.name) {
+                continue;
             }
             let at = i64::try_from(row.synced_at_unix).unwrap_or(i64::MAX);
             info!(

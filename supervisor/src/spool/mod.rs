@@ -34,6 +34,7 @@ use std::time::{Duration, SystemTime};
 use std::{io, thread};
 
 use shared::id::WorkerId;
+use shared::ring::Place;
 use shared::usage::UsageEvent;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -41,6 +42,7 @@ use tokio::time::timeout;
 use self::dead_letters::DeadLetter;
 use self::keeper::Keeper;
 use self::ring_file::RingFile;
+pub use self::rings::LiveRing;
 use self::store::End;
 use crate::findings::Findings;
 use crate::state::seal::DataKey;
@@ -115,6 +117,8 @@ struct Settled {
 
 enum Command {
     Open(WorkerId, RingFile),
+    Adopt { worker: WorkerId, ring: RingFile, place: Place, told: bool },
+    Live(oneshot::Sender<Vec<LiveRing>>),
     Told(WorkerId, u64),
     Gone(WorkerId),
     Lease { end: End, events_max: usize, answer: oneshot::Sender<Leased> },
@@ -130,10 +134,12 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Starts the thread that keeps events at `home`; without one they are let go. Reports come through the receiver.
+    /// Starts the thread that keeps events at `home`; without one they are let go. Reports come through the receiver. Rings
+    /// that are `handed_on` by name belong to workers that live, and come by [`Spool::adopt`].
     pub fn start(
         home: Option<Home>,
         left_over: Vec<RingFile>,
+        handed_on: Vec<String>,
         findings: Findings,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<Report>)> {
         let (commands, received) = blocking::channel();
@@ -141,7 +147,7 @@ impl Spool {
         // As many reports wait as there are workers: each is answered before it says more.
         let (reports, reported) = mpsc::unbounded_channel();
         thread::Builder::new().name("spool".to_owned()).spawn(move || {
-            Keeper::new(home, left_over, findings, reports, told).run(&received);
+            Keeper::new(home, left_over, handed_on, findings, reports, told).run(&received);
         })?;
         Ok((Self { commands, facts }, reported))
     }
@@ -149,6 +155,19 @@ impl Spool {
     /// Takes over the ring of a new worker.
     pub fn open(&self, worker: WorkerId, ring: RingFile) {
         self.command(Command::Open(worker, ring));
+    }
+
+    /// Takes over the ring of a worker that came with an upgrade, which was read as far as `place`. `told`: it has told of
+    /// usage and waits for the answer.
+    pub fn adopt(&self, worker: WorkerId, ring: RingFile, place: Place, told: bool) {
+        self.command(Command::Adopt { worker, ring, place, told });
+    }
+
+    /// The rings of workers that run, to be handed on. Nothing more is read of them when nobody tells of more.
+    pub async fn live(&self) -> Vec<LiveRing> {
+        let (answer, live) = oneshot::channel();
+        self.command(Command::Live(answer));
+        timeout(CLOSE_LIMIT, live).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// A worker says that its ring has records up to `last`.

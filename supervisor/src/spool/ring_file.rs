@@ -82,6 +82,11 @@ impl RingFolders {
         Ok((RingFile { name, path: None, file }, writer, reason))
     }
 
+    /// Where rings are, whether or not there is such a folder yet.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
     /// Rings of this environment that are there, whoever writes to them.
     pub fn left_over(&self) -> Vec<RingFile> {
         let entries = self.folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
@@ -102,8 +107,12 @@ impl RingFile {
         !matches!(self.file.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    /// Takes its name out of the file system.
+    /// Takes its name out of the file system, and that of the socket beside it.
     pub fn remove(&self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            // Most rings have none.
+            let _ = fs::remove_file(path.with_extension("sock"));
+        }
         match self.path.as_deref().map(fs::remove_file) {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

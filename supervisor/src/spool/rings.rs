@@ -1,6 +1,8 @@
 //! Reading the rings of workers, believing nothing that is in them.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use shared::id::WorkerId;
@@ -25,6 +27,21 @@ struct Ring {
     reader: Reader,
     /// The worker has been promised an answer up to this sequence.
     asked: Option<u64>,
+}
+
+/// The ring of a worker that runs, as it is handed on.
+#[derive(Debug)]
+pub struct LiveRing {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Where it is, if it has a name in the file system.
+    pub path: Option<PathBuf>,
+    /// Open for reading.
+    pub file: Arc<File>,
+    /// How far it was read.
+    pub place: Place,
 }
 
 /// What was read of one ring.
@@ -107,6 +124,31 @@ impl Rings {
         self.left_over.push(ring(file, place));
     }
 
+    /// Takes over the ring of a worker that came with an upgrade, read as far as `place`. One that has told of usage and was
+    /// not answered is answered with what there is.
+    pub fn adopt_live(&mut self, worker: WorkerId, file: RingFile, place: Place, told: bool) -> Read {
+        let mut ring = ring(file, place);
+        let mut read = Read::default();
+        if told {
+            read = ring.read(None);
+            ring.asked = Some(ring.reader.place().sequence);
+        }
+        self.live.insert(worker, ring);
+        read
+    }
+
+    /// The rings of workers that run, and how far each was read.
+    pub fn places(&self) -> Vec<LiveRing> {
+        let rings = self.live.iter().map(|(worker, ring)| LiveRing {
+            worker: *worker,
+            name: ring.file.name.clone(),
+            path: ring.file.path.clone(),
+            file: Arc::clone(&ring.file.file),
+            place: ring.reader.place(),
+        });
+        rings.collect()
+    }
+
     /// A worker says that there are records up to `last`.
     pub fn told(&mut self, worker: WorkerId, last: u64) -> Read {
         let Some(ring) = self.live.get_mut(&worker) else { return Read::default() };
@@ -182,7 +224,6 @@ fn ring(file: RingFile, place: Place) -> Ring {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::os::unix::fs::FileExt;
 
     use shared::ring::Writer;

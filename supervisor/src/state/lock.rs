@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -32,13 +33,33 @@ pub enum StateError {
     },
 }
 
-/// Holds the state directory for as long as it lives, and not beyond the process.
+/// Holds the state directory for as long as it lives, and not beyond the process, whatever program that executes.
 #[derive(Debug)]
 pub struct StateLock {
-    _lock: Flock<File>,
+    lock: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Taken(Flock<File>),
+    /// By the program that this process ran before: the lock belongs to the open file.
+    Handed(OwnedFd),
 }
 
 impl StateLock {
+    /// The lock that the program before has handed on.
+    pub fn handed(lock: OwnedFd) -> Self {
+        Self { lock: Held::Handed(lock) }
+    }
+
+    /// The open file that is locked, to be handed on. A copy holds the lock as well.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        match &self.lock {
+            Held::Taken(lock) => lock.as_fd().try_clone_to_owned(),
+            Held::Handed(lock) => lock.try_clone(),
+        }
+    }
+
     /// Takes the directory, which is made if it is not there.
     pub fn take(directory: &Path) -> Result<Self, StateError> {
         let failed = |path: &Path| {
@@ -65,7 +86,7 @@ impl StateLock {
                 let _ = lock
                     .set_len(0)
                     .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
-                Ok(Self { _lock: lock })
+                Ok(Self { lock: Held::Taken(lock) })
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut owner = String::new();

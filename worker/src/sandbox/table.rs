@@ -6,7 +6,7 @@
 use libc::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PROT_EXEC, SOCK_DGRAM, SOCK_STREAM, c_int, c_long,
 };
-use shared::descriptor::{LISTENER, USAGE};
+use shared::descriptor::{ADOPTION, LISTENER, USAGE};
 use shared::id::Role;
 use shared::ring::RING_BYTES;
 
@@ -40,8 +40,8 @@ const fn any(number: c_long) -> Call {
 
 use Argument::{AtMost, Is, IsApartFrom, IsNot, OwnProcess, Without};
 
-/// Bytes in and out of what is already open, and being told when there are some. No `sendmsg`: it could hand descriptors
-/// to the supervisor.
+/// Bytes in and out of what is already open, and being told when there are some. No `sendmsg`, which could hand over
+/// descriptors: see [`HAND_OVER`].
 const STREAMS: &[Call] = &[
     any(libc::SYS_read),
     any(libc::SYS_write),
@@ -60,6 +60,9 @@ const STREAMS: &[Call] = &[
 
 /// Serving a listener that others share: take connections from it, but never end or change it.
 const LISTEN: &[Call] = &[Call(libc::SYS_accept4, &[Is(0, LISTENER as u64)])];
+
+/// The next supervisor, if this one is killed, connects to a socket that the worker was born with.
+const ADOPT: &[Call] = &[Call(libc::SYS_accept4, &[Is(0, ADOPTION as u64)])];
 
 /// Sockets that are there, apart from the listener.
 const SOCKETS: &[Call] = &[
@@ -114,7 +117,8 @@ const END: &[Call] = &[
     Call(libc::SYS_tgkill, &[OwnProcess(0)]),
 ];
 
-/// Answers with a descriptor, to whom the supervisor has introduced. Fast open would be a connect in disguise.
+/// Answers with a descriptor: a helper to whom the supervisor has introduced, an orphaned proxy worker to the next supervisor.
+/// Whoever hears a worker otherwise takes no descriptor from it. Fast open would be a connect in disguise.
 const HAND_OVER: &[Call] = &[Call(libc::SYS_sendmsg, &[Without(2, libc::MSG_FASTOPEN as u64)])];
 
 /// Making connections for others and asking resolvers, over TCP and UDP and nothing else. `bind` is the resolver's, for the
@@ -141,7 +145,12 @@ const UDP: Argument = Is(2, IPPROTO_UDP as u64);
 /// The groups of a role.
 pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
     match role {
-        Role::Proxy => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END],
+        Role::Proxy => {
+            &[
+                STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, ADOPT,
+                HAND_OVER,
+            ]
+        }
         Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
         Role::Egress => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, DIAL, HAND_OVER],
         Role::Signer => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],

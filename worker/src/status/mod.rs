@@ -118,7 +118,8 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Peer(_)
                 | ToWorker::Client(_)
                 | ToWorker::Destinations { .. }
-                | ToWorker::Resolver,
+                | ToWorker::Resolver
+                | ToWorker::Outlive,
                 _,
             ) => {
                 return Err(

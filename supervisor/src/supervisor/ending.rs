@@ -1,0 +1,55 @@
+//! The last things a supervisor does when nothing runs any more but helpers.
+
+use std::time::{Duration, Instant};
+
+use shared::id::Role;
+use tracing::{error, info, warn};
+
+use super::Supervisor;
+
+/// How long the last usage events may take to reach the Cloud.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+/// How long helpers may take to leave; they are killed, so only a machine in trouble needs any of it.
+const HELPERS_LIMIT: Duration = Duration::from_secs(2);
+
+impl Supervisor {
+    /// Tells the Cloud what there is to tell, and keeps the rest.
+    pub(super) async fn finish(&mut self) {
+        let deadline = tokio::time::Instant::now() + FLUSH_LIMIT;
+        let telemetry = &mut self.parts.sources.telemetry;
+        let left = telemetry.flush(deadline).await;
+        let unwritten = telemetry.report().spool.unwritten;
+        match left.saturating_sub(unwritten) {
+            0 if unwritten == 0 => info!("ended in order"),
+            0 => {}
+            kept => warn!("ended; {kept} usage events wait in the spool for the next start"),
+        }
+        if unwritten > 0 {
+            error!(
+                "ended; {unwritten} usage events could neither be sent nor written, and are lost but for those that are still in the rings of workers: look at the disk that the spool is on"
+            );
+        }
+        self.end_helpers().await;
+        // After the last delivery, which decides what the Cloud knows of.
+        if let Some(budgets) = &self.parts.sources.budgets {
+            budgets.keep();
+        }
+    }
+
+    /// Helpers go last: the final upload needed them.
+    async fn end_helpers(&mut self) {
+        let deadline = tokio::time::Instant::now() + HELPERS_LIMIT;
+        let now = self.now();
+        for role in Role::HELPERS {
+            self.parts.fleet.drain(role, Some(now), now);
+        }
+        while Role::HELPERS.iter().any(|role| self.parts.fleet.running(*role) > 0) {
+            let now = self.now();
+            self.parts.fleet.tick(now, &mut Vec::new());
+            match tokio::time::timeout_at(deadline, self.parts.events.recv()).await {
+                Ok(Some(event)) => drop(self.handle(event)),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+}

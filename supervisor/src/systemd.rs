@@ -1,0 +1,141 @@
+//! What the service manager is told, and what it keeps for us; where there is none (no `NOTIFY_SOCKET`), nothing.
+//!
+//! 1. `READY=1` when the listeners are bound and every role has said hello, with or without configuration; `STATUS=` says
+//!    which.
+//! 2. The watchdog is fed by the supervisor's own loop and by nothing else: a loop that hangs is a supervisor that hangs.
+//! 3. Listening sockets are in the manager's store from the moment they are bound, so that a restart of the unit, also after
+//!    `kill -9`, loses no connection that the kernel has accepted.
+//!
+//! Messages are datagrams on a local socket: one that the manager does not take is lost, and that is all.
+
+use std::env;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tracing::warn;
+
+use crate::process::inherited_from_manager;
+
+/// By how much the end is put off at a time, while requests in flight are waited for.
+const EXTENSION: Duration = Duration::from_secs(30);
+
+/// Whether a service manager wants to be told.
+pub fn is_there() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+}
+
+/// What the manager has kept, by name. To be called once, before anything is opened.
+pub fn stored() -> Vec<(String, OwnedFd)> {
+    let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok());
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+    let descriptors = inherited_from_manager(count.unwrap_or_default()).into_iter();
+    let named = names.zip(descriptors);
+    named.filter_map(|(name, descriptor)| Some((name, descriptor.ok()?))).collect()
+}
+
+/// Tells the manager how we are.
+#[derive(Debug)]
+pub struct Notifier {
+    is_there: bool,
+    ready: bool,
+    status: String,
+    /// How often the watchdog is fed.
+    interval: Option<Duration>,
+    next: Instant,
+    failed: bool,
+}
+
+impl Notifier {
+    /// As the environment says.
+    pub fn new(now: Instant) -> Self {
+        let interval = sd_notify::watchdog_enabled().map(|limit| limit / 3);
+        let is_there = is_there();
+        Self { is_there, ready: false, status: String::new(), interval, next: now, failed: false }
+    }
+
+    /// Puts a listening socket into the store. One that is there already is not stored twice.
+    pub fn store(&mut self, name: &str, socket: BorrowedFd<'_>) {
+        let state = [NotifyState::FdStore, NotifyState::FdName(name)];
+        if self.is_there {
+            let sent = sd_notify::notify_with_fds(&state, &[socket]);
+            self.note(sent);
+        }
+    }
+
+    /// Takes sockets of that name out of the store.
+    pub fn forget(&mut self, name: &str) {
+        self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+    }
+
+    /// Listeners are bound and every role has said hello.
+    pub fn ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            self.tell(&[NotifyState::Ready]);
+        }
+    }
+
+    /// What there is to say in a sentence; said when it changes.
+    pub fn status(&mut self, status: &str) {
+        if self.status != status {
+            status.clone_into(&mut self.status);
+            self.tell(&[NotifyState::Status(status)]);
+        }
+    }
+
+    /// Another program takes over: `READY=1` follows.
+    pub fn reloading(&mut self) {
+        self.ready = false;
+        let now = NotifyState::monotonic_usec_now();
+        let status = NotifyState::Status("upgrading");
+        self.tell(&[&[NotifyState::Reloading, status][..], now.ok().as_slice()].concat());
+    }
+
+    /// The end has begun.
+    pub fn stopping(&mut self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
+    /// The end takes longer, and that is in order.
+    pub fn extend(&mut self) {
+        let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
+        self.tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+    }
+
+    /// Feeds the watchdog if it is time. Only the event loop calls this.
+    pub fn tick(&mut self, now: Instant) {
+        let Some(interval) = self.interval else { return };
+        if now >= self.next {
+            self.next = now + interval;
+            self.tell(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// When [`Notifier::tick`] has something to do again.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.interval.map(|_| self.next)
+    }
+
+    fn tell(&mut self, state: &[NotifyState<'_>]) {
+        if self.is_there {
+            let sent = sd_notify::notify(state);
+            self.note(sent);
+        }
+    }
+
+    fn note(&mut self, sent: std::io::Result<()>) {
+        match sent {
+            Ok(()) => self.failed = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    warn!("the service manager cannot be told anything: {error}");
+                }
+            }
+        }
+    }
+}
