@@ -24,7 +24,7 @@ test: test-tools programs format lint check ## everything that a change must pas
 
 build: tools ## release programs, in target/release
 	cargo build --release --locked -p supervisor
-	cargo build --release --locked -p worker
+	cargo build --release --locked -p worker --bin aisix-worker
 
 programs: tools ## development programs, in target/debug: those of the demo and the tests
 	@cargo build --workspace --locked || { \

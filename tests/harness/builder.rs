@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,6 +29,7 @@ pub struct Builder {
     configuration: Value,
     environment: Vec<(String, String)>,
     arguments: Option<Vec<String>>,
+    user: Option<u32>,
 }
 
 impl Builder {
@@ -102,7 +105,15 @@ impl Builder {
         });
         let folder = tempfile::tempdir().expect("a folder for the gateway");
         fs::create_dir(folder.path().join("state")).expect("a state directory");
-        Self { folder, proxy, status, configuration, environment: Vec::new(), arguments: None }
+        Self {
+            folder,
+            proxy,
+            status,
+            configuration,
+            environment: Vec::new(),
+            arguments: None,
+            user: None,
+        }
     }
 
     /// With a setting, named by its JSON pointer, in the configuration file.
@@ -130,6 +141,13 @@ impl Builder {
         self
     }
 
+    /// Run by that user, who owns its folders. Only root can do that.
+    #[must_use]
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     /// `aisix validate` of the same configuration, as it would be started with.
     pub fn validating(&self) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the check");
@@ -145,6 +163,7 @@ impl Builder {
             configuration: self.configuration.clone(),
             environment: self.environment.clone(),
             arguments: Some([vec!["validate".to_owned()], arguments].concat()),
+            user: self.user,
         }
     }
 
@@ -199,6 +218,12 @@ impl Builder {
             }
         }
         command.envs(self.environment);
+        if let Some(user) = self.user {
+            for path in [self.folder.path(), &self.folder.path().join("state")] {
+                chown(path, Some(user), Some(user)).expect("only root tests with other users");
+            }
+            command.uid(user).gid(user);
+        }
         let log = self.folder.path().join("gateway.log");
         let process = Process::spawn("aisix", command, &log).expect("aisix starts");
         Gateway { process, proxy: self.proxy, status: self.status, folder: self.folder }

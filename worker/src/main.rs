@@ -11,7 +11,7 @@ use worker::{egress, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
-enum WorkerError {
+pub(crate) enum WorkerError {
     #[error(transparent)]
     Inherit(#[from] InheritError),
     #[error("cannot start the runtime: {0}")]
@@ -31,8 +31,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), WorkerError> {
+/// The whole life of a worker.
+pub(crate) fn run() -> Result<(), WorkerError> {
     let inheritance = Inheritance::take(std::env::args().skip(1))?;
+    sandbox::hide(inheritance.policy);
     // Otherwise it is called by the number of the descriptor that it was executed from. For people only.
     let _ = nix::sys::prctl::set_name(match inheritance.role {
         Role::Proxy => c"aisix-proxy",

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, warn};
 
 use super::Event;
+use super::allowance::Allowance;
 use super::life::Life;
 use crate::configuration::Delivery;
 use crate::process::inspect;
@@ -245,8 +246,12 @@ async fn listen(
     channel: Rc<Channel<ToWorker, ToSupervisor>>,
     events: mpsc::Sender<Event>,
 ) {
+    let mut allowance = Allowance::new(Instant::now());
     loop {
-        let received = channel.receive().await;
+        let received = match channel.receive().await {
+            Ok(said) if !allowance.take(&said.message, Instant::now()) => Err(ChannelError::Flood),
+            received => received,
+        };
         let last = received.is_err();
         if events.send(Event::Said(id, received)).await.is_err() || last {
             return;

@@ -3,6 +3,7 @@
 //! The fleet starts what should run, carries out what the pure parts decide (`life`, `restart`), and tells its owner what
 //! happened. It knows nothing of the Cloud, of files or of HTTP.
 
+mod allowance;
 mod handle;
 mod helpers;
 pub mod life;

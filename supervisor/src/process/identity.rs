@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use nix::unistd::{Gid, Uid, User, geteuid};
+use nix::unistd::{Gid, Uid, User};
 use shared::id::Role;
 
-/// User and group of each role. Empty if we are not root: then every process runs as our own user.
+use super::own::may_switch_user;
+
+/// User and group of each role. Empty if we may not change user: then every process runs as our own.
 #[derive(Clone, Debug, Default)]
 pub struct Users(HashMap<Role, (Uid, Gid)>);
 
@@ -15,7 +17,7 @@ impl Users {
     /// Chooses a user per role. Where the system has none of that name, numbers from `base` are taken, without those that
     /// have an entry in the user database or a running process.
     pub fn choose(base: u32) -> Self {
-        if !geteuid().is_root() {
+        if !may_switch_user() {
             return Self::default();
         }
         let busy = running_users();

@@ -8,10 +8,10 @@ use landlock::{
 /// The newest ABI whose rights are asked for; older kernels give what they have.
 const ABI_ASKED: ABI = ABI::V7;
 
-/// Denies every file, every TCP port to bind, and signals and abstract sockets to processes outside. Connecting is left
-/// to the system call filter. Returns the kernel's ABI, or why there is none.
-pub fn deny_all() -> Result<u16, String> {
-    let status = restrict().map_err(|error| error.to_string())?;
+/// Denies every file, every TCP port to bind, unless `connects` every one to connect to, and signals and abstract sockets
+/// to processes outside. Returns the kernel's ABI, or why there is none.
+pub fn deny_all(connects: bool) -> Result<u16, String> {
+    let status = restrict(connects).map_err(|error| error.to_string())?;
     match status {
         LandlockStatus::Available { effective_abi, kernel_abi } => {
             let kernel_abi = kernel_abi.and_then(|abi| u16::try_from(abi).ok());
@@ -22,11 +22,12 @@ pub fn deny_all() -> Result<u16, String> {
     }
 }
 
-fn restrict() -> Result<LandlockStatus, RulesetError> {
+fn restrict(connects: bool) -> Result<LandlockStatus, RulesetError> {
+    let ports = if connects { AccessNet::BindTcp.into() } else { AccessNet::from_all(ABI_ASKED) };
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI_ASKED))?
-        .handle_access(AccessNet::BindTcp)?
+        .handle_access(ports)?
         .scope(Scope::from_all(ABI_ASKED))?
         .create()?
         .restrict_self()?;
