@@ -67,6 +67,9 @@ pub enum ChannelError {
     /// More descriptors than a message may carry, or some that were lost on the way.
     #[error("unexpected descriptors")]
     Descriptors,
+    /// More than anybody has to say, in too short a time.
+    #[error("messages without end")]
+    Flood,
     /// The message cannot be encoded.
     #[error("cannot encode the message: {0}")]
     Encode(#[from] CodecError),

@@ -64,4 +64,22 @@ mod tests {
     fn debug_shows_nothing_of_the_value() {
         assert_eq!(format!("{:?}", Secret::new("sk-demo".to_owned())), "[redacted]");
     }
+
+    #[test]
+    fn a_secret_is_wiped_when_it_is_dropped() {
+        use std::cell::Cell;
+        use std::rc::Rc;
+
+        struct Observed(Rc<Cell<bool>>);
+        impl Zeroize for Observed {
+            fn zeroize(&mut self) {
+                self.0.set(true);
+            }
+        }
+        let wiped = Rc::new(Cell::new(false));
+        let secret = Secret::new(Observed(Rc::clone(&wiped)));
+        assert!(!wiped.get());
+        drop(secret);
+        assert!(wiped.get());
+    }
 }

@@ -9,15 +9,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::dial::Dial;
 use shared::egress::client::{self, EgressDial};
 use shared::id::Role;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use uuid::Uuid;
 
+use crate::bundle::source::BundleSource;
 use crate::bundle::{Bundle, BundleError};
 use crate::cli::{self, Command};
 use crate::cloud::heartbeat::OutcomeCell;
@@ -45,7 +45,7 @@ use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
 use crate::pages::Sources;
 use crate::process::identity::Users;
 use crate::process::launch::{Program, ProgramError};
-use crate::process::reserve_descriptors;
+use crate::process::{own, reserve_descriptors};
 use crate::projection;
 use crate::reload::Reloader;
 use crate::resolver_files;
@@ -209,7 +209,7 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
     for variable in &loaded.ignored_variables {
         debug!("{variable} is not configuration and is ignored");
     }
-    protect();
+    own::confine(&files(&settings, config));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -271,17 +271,23 @@ fn system(attempted: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::System { attempted, source }
 }
 
-/// No core dump and no debugger sees our secrets; workers inherit as many descriptors as we may have.
-fn protect() {
-    let undumpable = nix::sys::prctl::set_dumpable(false);
-    let no_core = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    let files = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    for (what, result) in [("dumps", undumpable), ("core files", no_core), ("open files", files)] {
-        if let Err(error) = result {
-            warn!(%error, "cannot set the limit of {what}");
+/// What is read and written as long as we run.
+fn files<'a>(settings: &'a Settings, config: &'a Path) -> own::Files<'a> {
+    let mut files = own::Files { reads: vec![config], writes: Vec::new() };
+    match &settings.source {
+        Source::Managed(managed) => {
+            if let BundleSource::Files { chain, key, roots } = &managed.bundle {
+                files.reads.extend([chain.as_path(), key, roots]);
+            }
+            files.reads.extend(managed.extra_roots.as_deref());
+            files.writes.push(managed.state_dir());
+            files.writes.push(&managed.dp_id_file);
+            files.writes.extend(managed.snapshot.as_deref());
         }
+        Source::Etcd(_) => {}
+        Source::File(resources) => files.reads.push(resources),
     }
+    files
 }
 
 /// The projection, its updates, and what has its file read again, if it is one.

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,6 +33,7 @@ pub struct Builder {
     programs: Option<PathBuf>,
     /// What starts the program, which comes behind it with its arguments.
     starter: Vec<String>,
+    user: Option<u32>,
 }
 
 impl Builder {
@@ -115,6 +118,7 @@ impl Builder {
             arguments: None,
             programs: None,
             starter: Vec::new(),
+            user: None,
         }
     }
 
@@ -165,6 +169,13 @@ impl Builder {
         self
     }
 
+    /// Run by that user, who owns its folders. Only root can do that.
+    #[must_use]
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     /// `aisix validate` of the same configuration, as it would be started with.
     pub fn validating(&self) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the check");
@@ -182,6 +193,7 @@ impl Builder {
             arguments: Some([vec!["validate".to_owned()], arguments].concat()),
             programs: self.programs.clone(),
             starter: Vec::new(),
+            user: self.user,
         }
     }
 
@@ -246,6 +258,12 @@ impl Builder {
             }
         }
         command.envs(self.environment);
+        if let Some(user) = self.user {
+            for path in [self.folder.path(), &self.folder.path().join("state")] {
+                chown(path, Some(user), Some(user)).expect("only root tests with other users");
+            }
+            command.uid(user).gid(user);
+        }
         let log = self.folder.path().join("gateway.log");
         let process = Process::spawn("aisix", command, &log).expect("aisix starts");
         let (proxy, status, folder) = (self.proxy, self.status, self.folder);

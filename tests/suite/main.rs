@@ -13,6 +13,7 @@ mod control_socket;
 mod egress;
 mod egress_names;
 mod guards;
+mod hostile_workers;
 mod logs;
 mod metrics;
 mod offline;

@@ -40,6 +40,7 @@ fn run() -> Result<(), WorkerError> {
         return Ok(());
     }
     let inheritance = Inheritance::take(std::env::args().skip(1))?;
+    sandbox::hide(inheritance.policy);
     // Otherwise it is called by the number of the descriptor that it was executed from. For people only.
     let _ = nix::sys::prctl::set_name(match inheritance.role {
         Role::Proxy => c"aisix-proxy",

@@ -2,19 +2,20 @@
 //!
 //! What workers say waits for the supervisor's loop in one bounded queue, first come, first served: a worker has at most one
 //! message on its way into it, so that every other is heard between two of its own. Who says more than [`PER_SECOND_MAX`] for long
-//! is read more slowly: it fills its own socket, and waits. No worker in order comes near that; a status worker whose callers
+//! is read more slowly: it fills its own socket, and waits. Who says more than any worker has to (`allowance.rs`) is ended. No worker in order comes near that; a status worker whose callers
 //! ask as fast as they can is slowed down, and lives.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use shared::channel::Channel;
+use shared::channel::{Channel, ChannelError};
 use shared::id::WorkerId;
 use shared::message::{ToSupervisor, ToWorker};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::Event;
+use super::allowance::Allowance;
 
 /// Messages per second that are heard of one worker for long.
 const PER_SECOND_MAX: u32 = 2_000;
@@ -28,13 +29,17 @@ pub async fn listen(
     events: mpsc::Sender<Event>,
     mut paused: watch::Receiver<bool>,
 ) {
-    let mut pace = Pace::new(Instant::now());
+    let (mut pace, mut allowance) = (Pace::new(Instant::now()), Allowance::new(Instant::now()));
     let mut slowed = false;
     loop {
         let received = tokio::select! {
             biased;
             _ = paused.wait_for(|paused| *paused) => return,
             received = channel.receive() => received,
+        };
+        let received = match received {
+            Ok(said) if !allowance.take(&said.message, Instant::now()) => Err(ChannelError::Flood),
+            received => received,
         };
         let last = received.is_err();
         if events.send(Event::Said(id, received)).await.is_err() || last {

@@ -5,6 +5,7 @@
 //! owner what happened. It knows nothing of the Cloud, of files or of HTTP. The time that it is given is that of
 //! [`crate::awake`].
 
+mod allowance;
 mod census;
 pub mod egress;
 mod handle;

@@ -4,8 +4,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use shared::descriptor;
+
+/// Status with which a worker leaves that made a forbidden system call: the shell's for this signal.
+const FORBIDDEN_CALL: i32 = 128 + Signal::SIGSYS as i32;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +17,7 @@ pub enum Exit {
     /// By itself, with this status.
     Status(i32),
     /// By this signal.
-    Signal(nix::sys::signal::Signal),
+    Signal(Signal),
     /// Somebody else collected its status.
     Unknown,
 }
@@ -28,7 +32,14 @@ impl Exit {
 impl fmt::Display for Exit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Told by the worker itself, in the line before.
+            Self::Status(FORBIDDEN_CALL) => {
+                write!(formatter, "exit status {FORBIDDEN_CALL}, after a forbidden system call")
+            }
             Self::Status(status) => write!(formatter, "exit status {status}"),
+            Self::Signal(Signal::SIGSYS) => {
+                formatter.write_str("signal SIGSYS, a forbidden system call; which one is unknown")
+            }
             Self::Signal(signal) => write!(formatter, "signal {signal}"),
             Self::Unknown => formatter.write_str("unknown status"),
         }

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use nix::unistd::{Gid, Uid, User, geteuid};
+use nix::unistd::{Gid, Uid, User};
 use shared::id::Role;
 
-/// User and group of each role. Empty if we are not root: then every process runs as our own user.
+use super::own::may_switch_user;
+
+/// User and group of each role. Empty if we may not change user: then every process runs as our own.
 #[derive(Clone, Debug, Default)]
 pub struct Users(HashMap<Role, (Uid, Gid)>);
 
@@ -16,7 +18,7 @@ impl Users {
     /// have an entry in the user database or a running process.
     /// `ours` have processes, and those are workers of ours.
     pub fn choose(base: u32, ours: &[u32]) -> Self {
-        if !geteuid().is_root() {
+        if !may_switch_user() {
             return Self::default();
         }
         let busy = running_users();

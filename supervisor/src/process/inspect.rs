@@ -18,11 +18,41 @@ pub struct Observed {
     pub capabilities: u64,
     /// Capabilities that an executed program could gain, as a mask; without effect under `no_new_privs`.
     pub bounding: u64,
+    /// What it may use without a limit and should not, in the words of `/proc/PID/limits`.
+    pub unlimited: Vec<String>,
+    /// It is ended no sooner than we are where the machine has no memory left.
+    pub outlives_us: bool,
 }
+
+/// What a worker may have nothing of.
+const NOTHING: [&str; 4] =
+    ["Max core file size", "Max processes", "Max locked memory", "Max msgqueue size"];
+/// What a worker may have so much of, and no more.
+const BOUNDED: [&str; 3] = ["Max file size", "Max address space", "Max open files"];
 
 /// Looks at a process.
 pub fn observe(pid: Pid) -> io::Result<Observed> {
-    Ok(parse(&fs::read_to_string(format!("/proc/{pid}/status"))?))
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let mut observed = parse(&read("status")?);
+    observed.unlimited = unlimited(&read("limits")?);
+    // Where the kernel has no such file nobody is ended first.
+    let ours = fs::read_to_string("/proc/self/oom_score_adj");
+    let score = |text: io::Result<String>| text.ok().and_then(|it| it.trim().parse::<i32>().ok());
+    observed.outlives_us = matches!((score(read("oom_score_adj")), score(ours)),
+        (Some(theirs), Some(ours)) if theirs <= ours && ours < 1000);
+    Ok(observed)
+}
+
+/// `Name <spaces> soft <spaces> hard <spaces> unit` lines, see proc_pid_limits(5). What is not there counts as unlimited.
+fn unlimited(limits: &str) -> Vec<String> {
+    let hard = |name: &str| {
+        let rest = limits.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.split_whitespace().nth(1)
+    };
+    let more_than_nothing = NOTHING.into_iter().filter(|name| hard(name) != Some("0"));
+    let without_bound =
+        BOUNDED.into_iter().filter(|name| hard(name).is_none_or(|limit| limit == "unlimited"));
+    more_than_nothing.chain(without_bound).map(|name| name.to_lowercase()).collect()
 }
 
 /// `Name:<tab>value` lines, see proc_pid_status(5). What is not understood counts as not confined.
@@ -68,6 +98,12 @@ impl Observed {
         if self.uid == ours {
             missing.push(format!("runs as the supervisor's own user {ours}"));
         }
+        if !self.unlimited.is_empty() {
+            missing.push(format!("not limited: {}", self.unlimited.join(", ")));
+        }
+        if self.outlives_us {
+            missing.push("is not ended before the supervisor where memory runs out".to_owned());
+        }
         missing
     }
 }
@@ -94,5 +130,23 @@ mod tests {
         assert_eq!(parse(&held).missing(0), ["capabilities left: 0x1"]);
         assert_eq!(parse(CONFINED).missing(61_000).len(), 1);
         assert_eq!(parse("").missing(7).len(), 2);
+    }
+
+    #[test]
+    fn a_limit_that_is_not_there_is_named() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+            Max file size             67108864             67108864             bytes     \n\
+            Max core file size        0                    0                    bytes     \n\
+            Max processes             0                    0                    processes \n\
+            Max open files            1024                 1024                 files     \n\
+            Max locked memory         0                    0                    bytes     \n\
+            Max address space         268435456            268435456            bytes     \n\
+            Max msgqueue size         0                    0                    bytes     \n";
+        assert!(unlimited(limits).is_empty());
+        let loose = limits.replace("268435456            bytes", "unlimited            bytes");
+        assert_eq!(unlimited(&loose), ["max address space"]);
+        assert_eq!(unlimited("").len(), NOTHING.len() + BOUNDED.len());
+        let observed = Observed { unlimited: unlimited(&loose), ..parse(CONFINED) };
+        assert_eq!(observed.missing(0), ["not limited: max address space"]);
     }
 }

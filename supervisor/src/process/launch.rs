@@ -17,6 +17,7 @@ use shared::channel;
 use shared::descriptor;
 use shared::id::{Role, WorkerId};
 
+use super::limits;
 use super::sys::{Child, confine, process_descriptor};
 
 /// File name of the worker's program.
@@ -149,7 +150,8 @@ impl Program {
                 .chain(optional.into_iter().filter_map(|(ours, number)| Some((ours?, number))))
                 .map(|(ours, number)| (ours.as_raw_fd(), number))
                 .collect();
-        confine(&mut command, Child { descriptors, user: launch.user });
+        let limits = limits::of(launch.role);
+        confine(&mut command, Child { descriptors, user: launch.user, limits });
         let mut child = command.spawn().map_err(failed("executing aisix-worker"))?;
         let number = i32::try_from(child.id()).unwrap_or(i32::MAX);
         let pid = Pid::from_raw(number);

@@ -1,9 +1,11 @@
-//! Worker processes as the kernel sees them: started confined, watched until they end, looked at from outside.
+//! Worker processes as the kernel sees them: started confined, watched until they end, looked at from outside; and our own.
 
 pub mod exit;
 pub mod identity;
 pub mod inspect;
 pub mod launch;
+mod limits;
+pub mod own;
 pub mod reap;
 mod sys;
 

@@ -1,4 +1,5 @@
-//! The crate's only unsafe code: what happens between fork and exec of a worker, and the descriptor of a process.
+//! The crate's only unsafe code: what happens between fork and exec of a worker, the descriptor of a process, and locked
+//! memory.
 //!
 //! Between the two the child may only make system calls: another thread of ours may have held any lock at the fork.
 #![allow(unsafe_code)]
@@ -10,10 +11,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{getrlimit, setrlimit};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 use shared::descriptor;
-use shared::ring::RING_BYTES;
+
+use super::limits::Limits;
 
 /// The last of the descriptor numbers that a worker knows by heart.
 const LAST_FIXED: RawFd = descriptor::ADOPTION;
@@ -89,10 +91,12 @@ pub struct Child {
     pub descriptors: Vec<(RawFd, RawFd)>,
     /// User and group, where we may choose.
     pub user: Option<(Uid, Gid)>,
+    /// What it may use at most.
+    pub limits: Limits,
 }
 
-/// Lets `command` start its program as `child` says: fixed descriptors and no others, a session of its own, no core
-/// dumps, its own user without a single capability, and no way to gain any.
+/// Lets `command` start its program as `child` says: fixed descriptors and no others, a session of its own, its limits,
+/// its own user without a single capability, and no way to gain any.
 pub fn confine(command: &mut Command, child: Child) {
     let prepare = move || {
         setsid()?;
@@ -104,9 +108,11 @@ pub fn confine(command: &mut Command, child: Child) {
                 return Err(io::Error::last_os_error());
             }
         }
-        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-        // The one file that a worker can write to is its ring.
-        setrlimit(Resource::RLIMIT_FSIZE, RING_BYTES, RING_BYTES)?;
+        for (resource, limit) in &child.limits {
+            let (_, ours) = getrlimit(*resource)?;
+            let limit = ours.min(*limit);
+            setrlimit(*resource, limit, limit)?;
+        }
         if child.user.is_some() {
             drop_bounding_set();
         }
@@ -199,4 +205,22 @@ pub fn kill(process: &OwnedFd) -> io::Result<()> {
         error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         error => Err(error),
     }
+}
+
+/// Keeps every page of this process out of swap, from its first use on.
+pub fn lock_memory() -> io::Result<()> {
+    // SAFETY: takes flags; changes where pages may lie, not what they hold.
+    let result =
+        unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A call that no kernel of today has, by which a system call filter of ours can be recognised: the error number that it
+/// answers with.
+pub fn retired_call() -> i32 {
+    // SAFETY: the kernel does nothing at this number and takes no argument.
+    if unsafe { libc::syscall(libc::SYS_nfsservctl) } == -1 {
+        return io::Error::last_os_error().raw_os_error().unwrap_or_default();
+    }
+    0
 }

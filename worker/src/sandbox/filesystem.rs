@@ -8,8 +8,8 @@ use landlock::{
 /// The newest ABI whose rights are asked for; older kernels give what they have.
 const ABI_ASKED: ABI = ABI::V7;
 
-/// Denies every file, every TCP port to bind, signals and abstract sockets to processes outside, and, unless the role
-/// connects, every TCP port to connect to. Returns the kernel's ABI, or why there is none.
+/// Denies every file, every TCP port to bind, unless `connects` every one to connect to, and signals and abstract sockets
+/// to processes outside. Returns the kernel's ABI, or why there is none.
 pub fn deny_all(connects: bool) -> Result<u16, String> {
     let status = restrict(connects).map_err(|error| error.to_string())?;
     match status {

@@ -3,16 +3,24 @@
 //! The supervisor has already changed the user, emptied every capability set and set `no_new_privs` when this program
 //! starts. What follows here, in this order, on the only thread there is:
 //!
-//! 1. not dumpable: nobody of the same user may read its memory or attach to it;
-//! 2. Landlock: no file at all, no TCP port to bind, nor to connect to but for egress, no signal or abstract socket to the
-//!    outside;
-//! 3. the system call filter, last, since it forbids the calls that the others need.
+//! 1. not dumpable: nobody of the same user may read its memory or attach to it. This is the first thing the program does
+//!    ([`hide`]);
+//! 2. Landlock: no file at all, no TCP port to bind or, in roles that make no connection, to connect to, no signal or
+//!    abstract socket to the outside. It holds for this thread and those that follow;
+//! 3. no further thread or process. The other limits are set by whoever started the program, this one cannot be: it counts
+//!    all processes of the user;
+//! 4. the system call filter, for every thread there is, last, since it forbids the calls that the others need.
 //!
 //! Nothing needs a file: trust roots and the resolver's files come as sealed memory.
 
 mod filesystem;
+mod forbidden;
 mod seccomp;
 mod table;
+
+use std::fs;
+
+use nix::sys::resource::{Resource, setrlimit};
 
 use shared::id::Role;
 use shared::message::Confinement;
@@ -42,7 +50,26 @@ impl Policy {
     }
 }
 
-/// Locks the process in. Must run while it has a single thread. What could not be had is in the report, in words.
+/// Keeps the memory of this process from others of the same user, and lets the machine end it before the supervisor where
+/// memory runs out. To be called first; [`enter`] and the supervisor report a failure.
+pub fn hide(policy: Policy) {
+    // Before the process is hidden: then its files below `/proc` are not its own any more.
+    let inherited = fs::read_to_string(OUT_OF_MEMORY_SCORE);
+    if let Some(score) = inherited.ok().and_then(|score| score.trim().parse::<i32>().ok()) {
+        let _ = fs::write(OUT_OF_MEMORY_SCORE, (score + SOONER).min(1000).to_string());
+    }
+    if policy != Policy::Off {
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
+}
+
+/// Inherited from the supervisor.
+const OUT_OF_MEMORY_SCORE: &str = "/proc/self/oom_score_adj";
+/// How much higher than the supervisor's ours is. The kernel knows none above 1000.
+const SOONER: i32 = 300;
+
+/// Locks the process in. A thread that is there already gets the system call filter, not Landlock. What could not be had
+/// is in the report, in words.
 pub fn enter(policy: Policy, role: Role) -> Confinement {
     let mut report = Confinement::default();
     if policy == Policy::Off {
@@ -52,7 +79,7 @@ pub fn enter(policy: Policy, role: Role) -> Confinement {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         report.missing.push(format!("cannot be made undumpable: {error}"));
     }
-    match filesystem::deny_all(role == Role::Egress) {
+    match filesystem::deny_all(table::connects(role)) {
         Ok(abi) => {
             report.landlock_abi = abi;
             if abi < 4 {
@@ -66,6 +93,9 @@ pub fn enter(policy: Policy, role: Role) -> Confinement {
             }
         }
         Err(reason) => report.missing.push(format!("Landlock: {reason}")),
+    }
+    if let Err(error) = setrlimit(Resource::RLIMIT_NPROC, 0, 0) {
+        report.missing.push(format!("limit of processes: {error}"));
     }
     sys::report_forbidden_calls();
     match seccomp::apply(role) {

@@ -1,14 +1,18 @@
 //! Which system calls a role may make: one table, a reason beside each group. Reviewed as a whole.
 //!
 //! What is in no group answers `ENOSYS`, as if the kernel did not know it, since libraries fall back on that and on no
-//! other error. What is in [`FORBIDDEN`] ends the worker: no library asks for it, so somebody else does.
+//! other error. What is in [`forbidden`] ends the worker: no library asks for it, so somebody else does. A call of another
+//! architecture's table (32 bits, by `int 0x80`) ends it too, one with the x32 bit is unknown.
 
 use libc::{
-    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PROT_EXEC, SOCK_DGRAM, SOCK_STREAM, c_int, c_long,
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PROT_READ, PROT_WRITE, SOCK_DGRAM, SOCK_STREAM,
+    c_int, c_long,
 };
-use shared::descriptor::{ADOPTION, LISTENER, USAGE};
+use shared::descriptor::{ADOPTION, LISTENER, METRICS, USAGE};
 use shared::id::Role;
 use shared::ring::RING_BYTES;
+
+pub use super::forbidden::forbidden;
 
 /// Bits of `socket(2)`'s type that are flags, not a type.
 const SOCKET_FLAGS: c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -22,6 +26,8 @@ pub enum Argument {
     IsNot(u8, u64),
     /// None of these bits are set in the argument.
     Without(u8, u64),
+    /// All of these bits are set in the argument.
+    With(u8, u64),
     /// The argument, apart from these bits, is this value.
     IsApartFrom(u8, u64, u64),
     /// The argument, all 64 bits of it, is at most this value.
@@ -34,14 +40,19 @@ pub enum Argument {
 #[derive(Clone, Copy, Debug)]
 pub struct Call(pub c_long, pub &'static [Argument]);
 
-const fn any(number: c_long) -> Call {
+pub(super) const fn any(number: c_long) -> Call {
     Call(number, &[])
+}
+
+/// The argument has no bits but these, of the lower 32.
+const fn only(index: u8, bits: c_int) -> Argument {
+    Without(index, !(bits as u32) as u64)
 }
 
 use Argument::{AtMost, Is, IsApartFrom, IsNot, OwnProcess, Without};
 
 /// Bytes in and out of what is already open, and being told when there are some. No `sendmsg`, which could hand over
-/// descriptors: see [`HAND_OVER`].
+/// descriptors: see [`HAND_OVER`]. No address in `sendto`: it could name whom no connection was made to.
 const STREAMS: &[Call] = &[
     any(libc::SYS_read),
     any(libc::SYS_write),
@@ -49,41 +60,67 @@ const STREAMS: &[Call] = &[
     any(libc::SYS_writev),
     any(libc::SYS_recvfrom),
     any(libc::SYS_recvmsg),
-    // Fast open would be a connect in disguise.
-    Call(libc::SYS_sendto, &[Without(3, libc::MSG_FASTOPEN as u64)]),
+    Call(libc::SYS_sendto, &[NOT_FAST_OPEN, AtMost(4, 0)]),
     any(libc::SYS_close),
     #[cfg(target_arch = "x86_64")]
     any(libc::SYS_epoll_wait),
     any(libc::SYS_epoll_pwait),
     any(libc::SYS_epoll_ctl),
 ];
+/// Fast open would be a connect in disguise.
+const NOT_FAST_OPEN: Argument = Without(3, libc::MSG_FASTOPEN as u64);
 
 /// Serving a listener that others share: take connections from it, but never end or change it.
 const LISTEN: &[Call] = &[Call(libc::SYS_accept4, &[Is(0, LISTENER as u64)])];
 
-/// The next supervisor, if this one is killed, connects to a socket that the worker was born with.
-const ADOPT: &[Call] = &[Call(libc::SYS_accept4, &[Is(0, ADOPTION as u64)])];
+/// The next supervisor, if this one is killed, connects to a socket that the worker was born with, and is looked at.
+const ADOPT: &[Call] = &[
+    Call(libc::SYS_accept4, &[Is(0, ADOPTION as u64)]),
+    Call(libc::SYS_getsockopt, &[SOCKET_LEVEL, Is(2, libc::SO_PEERCRED as u64)]),
+];
 
-/// Sockets that are there, apart from the listener.
+/// Whether what egress hands over is a connection.
+const CONNECTED: &[Call] =
+    &[Call(libc::SYS_getsockopt, &[SOCKET_LEVEL, Is(2, libc::SO_TYPE as u64)])];
+
+/// Sockets that are there, apart from the listener: their liveness and latency, and nothing that attaches a program to
+/// one or tells who is at the other end.
 const SOCKETS: &[Call] = &[
     Call(libc::SYS_shutdown, &[IsNot(0, LISTENER as u64)]),
-    Call(libc::SYS_setsockopt, &[IsNot(0, LISTENER as u64)]),
-    // The runtime asks whether a socket is non-blocking before it takes it.
+    Call(libc::SYS_setsockopt, &[NOT_LISTENER, SOCKET_LEVEL, Is(2, libc::SO_KEEPALIVE as u64)]),
+    Call(libc::SYS_setsockopt, &[NOT_LISTENER, SOCKET_LEVEL, Is(2, libc::SO_LINGER as u64)]),
+    Call(libc::SYS_setsockopt, &[NOT_LISTENER, TCP_LEVEL, Is(2, libc::TCP_NODELAY as u64)]),
+    Call(libc::SYS_setsockopt, &[NOT_LISTENER, TCP_LEVEL, Is(2, libc::TCP_KEEPIDLE as u64)]),
+    Call(libc::SYS_setsockopt, &[NOT_LISTENER, TCP_LEVEL, Is(2, libc::TCP_KEEPINTVL as u64)]),
+    Call(libc::SYS_setsockopt, &[NOT_LISTENER, TCP_LEVEL, Is(2, libc::TCP_KEEPCNT as u64)]),
+    Call(libc::SYS_setsockopt, &[NOT_LISTENER, TCP_LEVEL, Is(2, libc::TCP_USER_TIMEOUT as u64)]),
+    // The runtime asks whether a socket is non-blocking before it takes it, and what became of a connection.
     Call(libc::SYS_fcntl, &[Is(1, libc::F_GETFL as u64)]),
-    any(libc::SYS_getsockopt),
+    Call(libc::SYS_getsockopt, &[SOCKET_LEVEL, Is(2, libc::SO_ERROR as u64)]),
     any(libc::SYS_getsockname),
     any(libc::SYS_getpeername),
 ];
+const NOT_LISTENER: Argument = IsNot(0, LISTENER as u64);
+const SOCKET_LEVEL: Argument = Is(1, libc::SOL_SOCKET as u64);
+const TCP_LEVEL: Argument = Is(1, IPPROTO_TCP as u64);
 
-/// Memory, none of it executable.
+/// Memory of this process alone, at addresses of the kernel's choice, none of it executable; and the metric slots. The
+/// advice is the allocator's (4, 8), against dumps (16), and that of the random generator, which is to notice a fork (18).
 const MEMORY: &[Call] = &[
-    Call(libc::SYS_mmap, &[Without(2, PROT_EXEC as u64)]),
-    Call(libc::SYS_mprotect, &[Without(2, PROT_EXEC as u64)]),
+    Call(libc::SYS_mmap, &[DATA, only(3, PRIVATE_MEMORY)]),
+    Call(libc::SYS_mmap, &[DATA, Is(3, libc::MAP_SHARED as u64), Is(4, METRICS as u64)]),
+    Call(libc::SYS_mprotect, &[DATA]),
     any(libc::SYS_munmap),
-    any(libc::SYS_mremap),
-    any(libc::SYS_madvise),
+    Call(libc::SYS_mremap, &[only(3, libc::MREMAP_MAYMOVE)]),
+    Call(libc::SYS_madvise, &[Is(2, libc::MADV_DONTNEED as u64)]),
+    Call(libc::SYS_madvise, &[Is(2, libc::MADV_FREE as u64)]),
+    Call(libc::SYS_madvise, &[Is(2, libc::MADV_DONTDUMP as u64)]),
+    Call(libc::SYS_madvise, &[Is(2, libc::MADV_WIPEONFORK as u64)]),
     any(libc::SYS_brk),
 ];
+const DATA: Argument = only(2, PROT_READ | PROT_WRITE);
+const PRIVATE_MEMORY: c_int =
+    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
 
 /// Sealed memory from the supervisor is read at an offset of our own.
 const SEALED_MEMORY: &[Call] = &[any(libc::SYS_pread64)];
@@ -92,12 +129,17 @@ const SEALED_MEMORY: &[Call] = &[any(libc::SYS_pread64)];
 const USAGE_RING: &[Call] =
     &[Call(libc::SYS_pwrite64, &[Is(0, USAGE as u64), AtMost(3, RING_BYTES)])];
 
-/// Time, chance, waiting, and the bookkeeping of the one thread.
+/// Time, chance, waiting, and the bookkeeping of threads that are there: none can be made. Of `futex` only what locks and
+/// condition variables need, not the operations with owners, in which most of its bugs were.
 const THREAD: &[Call] = &[
     any(libc::SYS_clock_gettime),
     any(libc::SYS_clock_nanosleep),
     any(libc::SYS_getrandom),
-    any(libc::SYS_futex),
+    Call(libc::SYS_futex, &[IsApartFrom(1, FUTEX_FLAGS, libc::FUTEX_WAIT as u64)]),
+    Call(libc::SYS_futex, &[IsApartFrom(1, FUTEX_FLAGS, libc::FUTEX_WAKE as u64)]),
+    Call(libc::SYS_futex, &[IsApartFrom(1, FUTEX_FLAGS, libc::FUTEX_REQUEUE as u64)]),
+    Call(libc::SYS_futex, &[IsApartFrom(1, FUTEX_FLAGS, libc::FUTEX_CMP_REQUEUE as u64)]),
+    Call(libc::SYS_futex, &[IsApartFrom(1, FUTEX_FLAGS, libc::FUTEX_WAIT_BITSET as u64)]),
     any(libc::SYS_sched_yield),
     any(libc::SYS_gettid),
     any(libc::SYS_getpid),
@@ -105,12 +147,16 @@ const THREAD: &[Call] = &[
     any(libc::SYS_set_robust_list),
     any(libc::SYS_restart_syscall),
 ];
+const FUTEX_FLAGS: u64 = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u64;
 
-/// Ending, on purpose or by an abort that signals this very process.
+/// Ending, on purpose, by an abort that signals this very process, or by a fault, whose handler gives way to the signal's
+/// own action. No other handler can be set: that of forbidden calls stays.
 const END: &[Call] = &[
     any(libc::SYS_exit),
     any(libc::SYS_exit_group),
-    any(libc::SYS_rt_sigaction),
+    Call(libc::SYS_rt_sigaction, &[Is(0, libc::SIGABRT as u64)]),
+    Call(libc::SYS_rt_sigaction, &[Is(0, libc::SIGSEGV as u64)]),
+    Call(libc::SYS_rt_sigaction, &[Is(0, libc::SIGBUS as u64)]),
     any(libc::SYS_rt_sigprocmask),
     any(libc::SYS_rt_sigreturn),
     any(libc::SYS_sigaltstack),
@@ -135,6 +181,8 @@ const DIAL: &[Call] = &[
     // Connecting the listener would end it for everybody.
     Call(libc::SYS_connect, &[IsNot(0, LISTENER as u64)]),
     Call(libc::SYS_bind, &[IsNot(0, LISTENER as u64)]),
+    // A question to a resolver, over a socket that is not connected.
+    Call(libc::SYS_sendto, &[NOT_FAST_OPEN]),
 ];
 const STREAM: Argument = IsApartFrom(1, SOCKET_FLAGS as u64, SOCK_STREAM as u64);
 const DATAGRAM: Argument = IsApartFrom(1, SOCKET_FLAGS as u64, SOCK_DGRAM as u64);
@@ -148,7 +196,7 @@ pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
         Role::Proxy => {
             &[
                 STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, ADOPT,
-                HAND_OVER,
+                HAND_OVER, CONNECTED,
             ]
         }
         Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
@@ -157,39 +205,7 @@ pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
     }
 }
 
-/// Calls that only somebody who has taken the worker over would make.
-pub const FORBIDDEN: &[c_long] = &[
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_fork,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_vfork,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kill,
-    libc::SYS_listen,
-    libc::SYS_bpf,
-    libc::SYS_io_uring_setup,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_setuid,
-    libc::SYS_setgid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_capset,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_userfaultfd,
-    libc::SYS_perf_event_open,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-];
+/// Whether the role makes connections: all others lose that in Landlock too.
+pub fn connects(role: Role) -> bool {
+    permitted(role).iter().copied().flatten().any(|call| call.0 == libc::SYS_connect)
+}
