@@ -21,6 +21,7 @@ pub mod metric;
 pub mod resource;
 pub mod ring;
 pub mod secret;
+pub mod signing;
 mod sys;
 pub mod update;
 pub mod usage;

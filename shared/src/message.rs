@@ -18,6 +18,7 @@
 //! | | 7 `Pong` | number, requests in flight | | after welcome |
 //! | | 8 `Fetch` | which page | | status role |
 //! | | 9 `KeysInUse` | caller keys, how often used | | serving, draining |
+//! | | 12 `KeyTaken` | number of a signing key | | signer role, after welcome |
 //! | supervisor → worker | 1 `Welcome` | | settings, as sealed memory | |
 //! | | 2 `Configuration` | revision, whole or change | sealed memory | |
 //! | | 3 `Ping` | number | | |
@@ -29,6 +30,8 @@
 //! | | 9 `Budgets` | whole or change | verdicts, as sealed memory | |
 //! | | 10 `Peer` | role of the helper | a socket to it | |
 //! | | 11 `Client` | whom to serve | a socket to it | |
+//! | | 14 `SigningKey` | which key, and what for | the key, as sealed memory | |
+//! | | 15 `Certificate` | | the listener's certificate and ticket keys, as sealed memory | |
 //!
 //! Kinds are numbered for ever: a new message takes a new number.
 
@@ -41,6 +44,7 @@ use crate::codec::{self, CodecError};
 use crate::frame::BODY_BYTES_MAX;
 use crate::id::{Revision, Role, WorkerId};
 use crate::memory::{self, MemoryReader};
+use crate::signing::SigningKey;
 use crate::version::Protocols;
 use crate::worker_settings::WorkerSettings;
 
@@ -141,6 +145,8 @@ pub enum ToSupervisor {
     Fetch(Page),
     /// Caller keys whose budget requests depend on, and how many requests of each came since it was last told.
     KeysInUse(Vec<(String, u32)>),
+    /// The signer signs with the key of this number from now on.
+    KeyTaken(u64),
 }
 
 /// Whom a helper serves over a channel.
@@ -185,6 +191,10 @@ pub enum ToWorker {
     Peer(Role),
     /// To a helper: serve whoever is at the other end of the socket that comes along.
     Client(Client),
+    /// To the signer: sign with the key in the sealed memory that comes along, and for a while with the one before.
+    SigningKey(SigningKey),
+    /// To a proxy worker: show new callers the certificate in the sealed memory that comes along.
+    Certificate,
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -215,6 +225,7 @@ impl Message for ToSupervisor {
             Self::Pong(..) => 7,
             Self::Fetch(_) => 8,
             Self::KeysInUse(_) => 9,
+            Self::KeyTaken(_) => 12,
         }
     }
 
@@ -228,6 +239,7 @@ impl Message for ToSupervisor {
             Self::Pong(number, in_flight) => codec::encode(&(number, in_flight)),
             Self::Fetch(page) => codec::encode(page),
             Self::KeysInUse(keys) => codec::encode(keys),
+            Self::KeyTaken(number) => codec::encode(number),
             Self::Ready => codec::encode(&()),
         }
     }
@@ -243,6 +255,7 @@ impl Message for ToSupervisor {
             7 => body(kind, bytes).map(|(number, in_flight)| Self::Pong(number, in_flight))?,
             8 => Self::Fetch(body(kind, bytes)?),
             9 => Self::KeysInUse(body(kind, bytes)?),
+            12 => Self::KeyTaken(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -262,6 +275,8 @@ impl Message for ToWorker {
             Self::Budgets { .. } => 9,
             Self::Peer(_) => 10,
             Self::Client(_) => 11,
+            Self::SigningKey(_) => 14,
+            Self::Certificate => 15,
         }
     }
 
@@ -274,7 +289,10 @@ impl Message for ToWorker {
             Self::Budgets { whole } => codec::encode(whole),
             Self::Peer(role) => codec::encode(role),
             Self::Client(client) => codec::encode(client),
-            Self::Welcome | Self::Retire | Self::Drain | Self::Activate => codec::encode(&()),
+            Self::SigningKey(key) => codec::encode(key),
+            Self::Welcome | Self::Retire | Self::Drain | Self::Activate | Self::Certificate => {
+                codec::encode(&())
+            }
         }
     }
 
@@ -292,6 +310,8 @@ impl Message for ToWorker {
             9 => body(kind, bytes).map(|whole| Self::Budgets { whole })?,
             10 => Self::Peer(body(kind, bytes)?),
             11 => Self::Client(body(kind, bytes)?),
+            14 => Self::SigningKey(body(kind, bytes)?),
+            15 => body(kind, bytes).map(|()| Self::Certificate)?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

@@ -28,6 +28,7 @@ pub fn permits(role: Role, life: Life, usage_told: bool, message: &ToSupervisor)
         Say::Usage(_) | Say::KeysInUse(_) => role == Role::Proxy && (serving || draining),
         Say::Series(_) => !starting,
         Say::Pong(..) => !starting,
+        Say::KeyTaken(_) => role == Role::Signer && !starting,
         Say::Fetch(_) => role == Role::Status && (serving || draining),
     }
 }
@@ -51,6 +52,8 @@ mod tests {
         assert!(!permits(Role::Status, serving, false, &ToSupervisor::Applied(Revision(1))));
         assert!(permits(Role::Status, serving, false, &ToSupervisor::Fetch(Page::Ready)));
         assert!(!permits(Role::Proxy, serving, false, &ToSupervisor::Fetch(Page::Ready)));
+        assert!(permits(Role::Signer, serving, false, &ToSupervisor::KeyTaken(1)));
+        assert!(!permits(Role::Proxy, serving, false, &ToSupervisor::KeyTaken(1)));
     }
 
     #[test]

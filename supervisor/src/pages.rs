@@ -18,6 +18,7 @@ use crate::cloud::telemetry::Telemetry;
 use crate::cloud::tls::CredentialsInForce;
 use crate::cloud::usage_status::{UsageStatus, usage_facts};
 use crate::findings::Findings;
+use crate::listener_tls::{self, ListenerTls};
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, WorkerFacts};
 use crate::projection::Handle;
 use crate::projection::report::{Gauges, Report, rfc3339};
@@ -42,6 +43,8 @@ pub struct Sources {
     pub findings: Findings,
     /// The identity in force; `None` without a Cloud.
     pub identity: Option<CredentialsInForce>,
+    /// Certificate and key of the listener of callers, if they speak TLS.
+    pub listener_tls: Option<ListenerTls>,
     /// What became of new identities.
     pub rotation: ReportCell,
     /// Start of this process.
@@ -83,6 +86,7 @@ pub async fn make(
             };
             let mut families = node.families();
             families.extend(sources.budgets.iter().flat_map(Budgets::families));
+            families.extend(sources.listener_tls.iter().flat_map(ListenerTls::families));
             let text = sources.collector.borrow_mut().render(&families);
             (200, metrics::CONTENT_TYPE, text)
         }
@@ -101,6 +105,7 @@ struct ManagedStatus {
     usage: UsageStatus,
     budgets: Option<budget::Status>,
     snapshot: Option<SnapshotStatus>,
+    listener_tls: Option<listener_tls::Status>,
     findings: Vec<FindingStatus>,
 }
 
@@ -146,6 +151,7 @@ impl Sources {
             usage: UsageStatus::from(usage),
             budgets: self.budgets.as_ref().map(Budgets::status),
             snapshot: self.snapshot.as_ref().map(Snapshot::status),
+            listener_tls: self.listener_tls.as_ref().map(ListenerTls::status),
             findings: findings.collect(),
         }
     }

@@ -28,6 +28,7 @@ use crate::export;
 use crate::findings::{Findings, Topic};
 use crate::fleet::{Fleet, Post};
 use crate::listener::{self, ListenError};
+use crate::listener_tls::{ListenerTls, PairError};
 use crate::log::{self, FilterError};
 use crate::metrics::Collector;
 use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
@@ -71,6 +72,8 @@ enum StartError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    ListenerTls(#[from] PairError),
     #[error(transparent)]
     Program(#[from] ProgramError),
     #[error("cannot start: {attempted}: {source}")]
@@ -118,7 +121,12 @@ fn validate_configuration(config: &Path) -> Result<(), StartError> {
             None
         }
     };
+    let tls = loaded.settings.proxy.tls.as_ref();
+    let tls = tls.map(|tls| ListenerTls::open(tls, SystemTime::now())).transpose()?;
     println!("OK: {} is a valid configuration", config.display());
+    if tls.is_some() {
+        println!("OK: the certificate and the key of the listener belong together");
+    }
     if let Some(bundle) = bundle {
         println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
         println!("note: it is the {} one: {}", bundle.origin, bundle.why);
@@ -258,6 +266,8 @@ async fn serve(
 ) -> Result<(), StartError> {
     let now = Instant::now();
     // First what is refused at once; nothing runs yet.
+    let tls = settings.proxy.tls.as_ref();
+    let tls = tls.map(|tls| ListenerTls::open(tls, SystemTime::now())).transpose()?;
     let posts = posts(settings, origin.env_id(), log_filter)?;
     let program = Program::open(settings.workers.program.as_deref())?;
     debug!(path = %program.path.display(), "worker program");
@@ -322,7 +332,10 @@ async fn serve(
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
     let users = Users::choose(settings.workers.uid_base);
     let sandbox = settings.workers.sandbox;
-    let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now)
+        .with_listener_tls(tls.clone());
+    let listener_tls = tls.as_ref().map(|tls| tls.start(findings.clone())).transpose();
+    let listener_tls = listener_tls.map_err(system("watching the files of proxy.tls"))?;
     let parts = Parts {
         fleet,
         events,
@@ -338,12 +351,14 @@ async fn serve(
             budgets,
             findings,
             identity,
+            listener_tls: tls,
             rotation,
             started: now,
         },
         applied,
         nudge,
         begun,
+        listener_tls,
         reload,
         limits: Limits {
             min_drain: settings.shutdown.drain_min,
@@ -376,6 +391,14 @@ fn posts(settings: &Settings, env_id: &str, log_filter: &str) -> Result<Vec<Post
             settings: worker_settings::status(settings, metrics, log_filter),
         });
         info!(%address, path = metrics.path, "metrics listener open");
+    }
+    if settings.proxy.tls.is_some() {
+        posts.push(Post {
+            role: Role::Signer,
+            workers: 1,
+            listener: None,
+            settings: worker_settings::signer(settings, log_filter),
+        });
     }
     Ok(posts)
 }

@@ -22,6 +22,7 @@ use crate::cloud::spend::SpendSink;
 use crate::configuration::Configuration;
 use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
+use crate::listener_tls;
 use crate::metrics::{Collector, WorkerFacts};
 use crate::pages::{self, Sources};
 use crate::projection::{Reload, Update};
@@ -63,6 +64,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Told when the first configuration, if one was kept, is among the updates.
     pub begun: Arc<Notify>,
+    /// What is to be done about the listener's certificate; `None` where callers speak no TLS.
+    pub listener_tls: Option<mpsc::Receiver<listener_tls::Order>>,
     /// Has the resources file read again; `None` where resources do not come from a file.
     pub reload: Option<Reload>,
 }
@@ -134,6 +137,9 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
                 Some(reload) => reload.ask(),
                 None => info!("SIGHUP has no effect: resources do not come from a file"),
             },
+            order = next(supervisor.parts.listener_tls.as_mut()) => {
+                supervisor.parts.fleet.hand_over_tls(order);
+            }
             () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
@@ -167,6 +173,16 @@ async fn news(budgets: Option<&Budgets>) {
         Some(budgets) => budgets.changed().await,
         None => std::future::pending().await,
     }
+}
+
+/// Returns what is to be done about the listener's certificate.
+async fn next(orders: Option<&mut mpsc::Receiver<listener_tls::Order>>) -> listener_tls::Order {
+    if let Some(orders) = orders
+        && let Some(order) = orders.recv().await
+    {
+        return order;
+    }
+    std::future::pending().await
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, RunError> {

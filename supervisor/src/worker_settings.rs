@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::worker_settings::{
-    ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
+    ProxySettings, RoleSettings, SignerSettings, StatusSettings, UpstreamSettings, WorkerSettings,
 };
 
 use crate::settings::{MetricsListener, Settings, Source, Upstream};
@@ -29,6 +29,7 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
             Source::Managed(managed) => Some(managed.budgets.unknown()),
             Source::Etcd(_) | Source::File(_) => None,
         },
+        tls: proxy.tls.is_some(),
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), log_filter)
 }
@@ -37,6 +38,11 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
 pub fn status(settings: &Settings, listener: &MetricsListener, log_filter: &str) -> WorkerSettings {
     let role = StatusSettings { metrics_path: listener.path.clone() };
     common(settings, RoleSettings::Status(role), log_filter)
+}
+
+/// Settings of the signer role.
+pub fn signer(settings: &Settings, log_filter: &str) -> WorkerSettings {
+    common(settings, RoleSettings::Signer(SignerSettings::default()), log_filter)
 }
 
 fn common(settings: &Settings, role: RoleSettings, log_filter: &str) -> WorkerSettings {

@@ -26,6 +26,7 @@ pub mod projection;
 #[path = "../provider/mod.rs"]
 pub mod provider;
 pub mod sse;
+pub mod tls;
 pub mod wait;
 pub mod worker;
 mod world;

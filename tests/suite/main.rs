@@ -10,6 +10,7 @@ mod budgets_outage;
 mod cloud_outage;
 mod confinement;
 mod guards;
+mod listener_tls;
 mod logs;
 mod metrics;
 mod offline;

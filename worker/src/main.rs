@@ -1,4 +1,4 @@
-//! `aisix-worker ROLE ID SANDBOX`: started by `aisix`, never by hand.
+//! `aisix-worker ROLE ID SANDBOX [tls]`: started by `aisix`, never by hand.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 use worker::inherit::{InheritError, Inheritance};
 use worker::role::RoleError;
+use worker::tls::Handshakes;
 use worker::{egress, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
@@ -46,8 +47,12 @@ fn run() -> Result<(), WorkerError> {
         Role::Proxy => {
             // The last files this process ever reads.
             let files = proxy::Files::read();
-            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
-            tasks.block_on(&runtime, proxy::run(inheritance, files, confinement))?;
+            let mut handshakes = None;
+            let confinement = sandbox::enter_with(inheritance.policy, inheritance.role, || {
+                handshakes = inheritance.tls.then(Handshakes::start);
+            });
+            let handshakes = handshakes.transpose()?;
+            tasks.block_on(&runtime, proxy::run(inheritance, files, handshakes, confinement))?;
         }
         Role::Status => {
             let confinement = sandbox::enter(inheritance.policy, inheritance.role);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use shared::budget;
 use shared::channel::Received;
 use shared::dial::Dial;
-use shared::id::Revision;
+use shared::id::{Revision, Role};
 use shared::message::{Confinement, ToSupervisor, ToWorker};
 use shared::update::Changes;
 use shared::worker_settings::RoleSettings;
@@ -19,6 +19,7 @@ use crate::link::{Link, LinkError};
 use crate::metrics::Metrics;
 use crate::role::{RoleError, listen};
 use crate::server::{self, Proxy};
+use crate::tls::{Handshakes, Tls};
 use crate::upstream::TrustRoots;
 use crate::usage_ring::UsageRing;
 
@@ -44,6 +45,7 @@ impl Files {
 pub async fn run(
     inheritance: Inheritance,
     files: Files,
+    handshakes: Option<Handshakes>,
     confinement: Confinement,
 ) -> Result<(), RoleError> {
     let (link, settings) =
@@ -67,6 +69,11 @@ pub async fn run(
     let dial: Rc<dyn Dial> = Rc::new(dial);
     let ring = inheritance.usage.ok_or(LinkError::Unexpected { expected: "a usage ring" })?;
     let usage = Rc::new(UsageRing::new(ring, Rc::clone(&link), Rc::clone(&metrics)));
+    // Never in clear where TLS was asked for.
+    if role.tls != handshakes.is_some() {
+        return Err(LinkError::Unexpected { expected: "one word about TLS" }.into());
+    }
+    let tls = handshakes.map(|handshakes| Tls::new(handshakes, Rc::clone(&metrics)));
     let proxy = Proxy::new(*role, dial, files.trust, Rc::clone(&usage) as _, metrics);
 
     let mut listener = Some(listen(inheritance.listener)?);
@@ -93,9 +100,12 @@ pub async fn run(
                 let (Some(listener), Some(finished)) = (listener.take(), finished.take()) else {
                     return Err(LinkError::Unexpected { expected: "one activation" }.into());
                 };
-                let (proxy, stop) = (Rc::clone(&proxy), Rc::clone(&stop));
+                if tls.as_ref().is_some_and(|tls| !tls.is_ready()) {
+                    return Err(LinkError::Unexpected { expected: "a certificate" }.into());
+                }
+                let (proxy, tls, stop) = (Rc::clone(&proxy), tls.clone(), Rc::clone(&stop));
                 tokio::task::spawn_local(async move {
-                    server::serve(listener, proxy, stop.notified()).await;
+                    server::serve(listener, proxy, tls, stop.notified()).await;
                     let _ = finished.send(());
                 });
                 let _ = link.tell(ToSupervisor::Ready);
@@ -108,6 +118,12 @@ pub async fn run(
             (ToWorker::Budgets { whole }, Some(memory)) => {
                 let verdicts = budget::read(memory).map_err(LinkError::Budgets)?;
                 proxy.budgets.take_in(whole, verdicts);
+            }
+            (ToWorker::Peer(Role::Signer), Some(channel)) if let Some(tls) = &tls => {
+                tls.introduce_signer(channel).map_err(RoleError::Signer)?;
+            }
+            (ToWorker::Certificate, Some(memory)) if let Some(tls) = &tls => {
+                tls.take_certificate(memory).map_err(LinkError::Certificate)?;
             }
             (ToWorker::Ping(number), _) => {
                 let in_flight = u32::try_from(proxy.health.in_flight()).unwrap_or(u32::MAX);
@@ -125,7 +141,9 @@ pub async fn run(
                 | ToWorker::Budgets { .. }
                 | ToWorker::UsageTaken(_)
                 | ToWorker::Peer(_)
-                | ToWorker::Client(_),
+                | ToWorker::Client(_)
+                | ToWorker::SigningKey(_)
+                | ToWorker::Certificate,
                 _,
             ) => {
                 warn!("the supervisor sent a message that is not for the proxy role");

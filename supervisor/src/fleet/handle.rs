@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::life::{Action, Input, Life};
 use super::member::Member;
-use super::{Event, Fleet, Happening, Sandbox, Unconfined};
+use super::{Event, Fleet, Happening, Sandbox, Unconfined, listener_tls};
 use crate::backoff::chance;
 use crate::broker;
 use crate::cloud::budget::Budgets;
@@ -119,6 +119,7 @@ impl Fleet {
                 member.answered = round;
                 member.in_flight = in_flight;
             }
+            ToSupervisor::KeyTaken(number) => self.key_confirmed(number),
             ToSupervisor::Fetch(page) => {
                 happenings.push(Happening::Fetch(id, page, received.request_id));
             }
@@ -175,6 +176,9 @@ impl Fleet {
                 delivery.into_iter().for_each(|delivery| member.deliver(delivery));
                 if self.retired {
                     member.tell(ToWorker::Retire);
+                }
+                if let Some(tls) = &self.listener_tls {
+                    listener_tls::hand_over(tls, member);
                 }
                 member.tell(ToWorker::Activate);
             }

@@ -47,6 +47,10 @@ impl Fleet {
             return Ok(());
         };
         let (workers_end, helpers_end) = channel::pair()?;
+        if role == Role::Signer {
+            // The thread of handshakes waits in its calls, with a time-out of its own.
+            channel::make_waiting(&workers_end)?;
+        }
         self.tell_client(helper, Client::Worker(id), helpers_end);
         if let Some(member) = self.slots.get_mut(worker).and_then(|slot| slot.member.as_mut()) {
             member.hand_over(ToWorker::Peer(role), workers_end);

@@ -6,6 +6,7 @@
 mod handle;
 mod helpers;
 pub mod life;
+mod listener_tls;
 mod member;
 mod restart;
 
@@ -18,7 +19,7 @@ use std::time::Instant;
 use shared::channel::{ChannelError, Received};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
-use shared::worker_settings::WorkerSettings;
+use shared::worker_settings::{RoleSettings, WorkerSettings};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -28,6 +29,7 @@ use self::restart::Restart;
 use crate::backoff::chance;
 use crate::configuration::Delivery;
 use crate::listener;
+use crate::listener_tls::ListenerTls;
 use crate::metrics;
 use crate::process::exit::Exit;
 use crate::process::identity::Users;
@@ -143,6 +145,8 @@ pub struct Fleet {
     retired: bool,
     /// Roles whose workers are not replaced any more.
     leaving: BTreeSet<Role>,
+    /// Certificate and key of the listener of callers, if they speak TLS.
+    listener_tls: Option<ListenerTls>,
 }
 
 impl Fleet {
@@ -182,6 +186,7 @@ impl Fleet {
             served: BTreeSet::new(),
             retired: false,
             leaving: BTreeSet::new(),
+            listener_tls: None,
         }
     }
 
@@ -433,6 +438,7 @@ fn launch(
         policy: sandbox.name(),
         user: users.of(post.role),
         listener: post.listener.as_ref().map(AsFd::as_fd),
+        tls: matches!(&post.settings.role, RoleSettings::Proxy(proxy) if proxy.tls),
         metrics: metrics.as_fd(),
         usage,
     };

@@ -1,7 +1,7 @@
 //! The worker locks itself in before it reads a byte of a stranger.
 //!
 //! The supervisor has already changed the user, emptied every capability set and set `no_new_privs` when this program
-//! starts. What follows here, in this order, on the only thread there is:
+//! starts. What follows here, in this order, on the only thread there is (but see [`enter_with`]):
 //!
 //! 1. not dumpable: nobody of the same user may read its memory or attach to it;
 //! 2. Landlock: no file at all, no TCP port to bind, no signal or abstract socket to the outside;
@@ -43,8 +43,15 @@ impl Policy {
 
 /// Locks the process in. Must run while it has a single thread. What could not be had is in the report, in words.
 pub fn enter(policy: Policy, role: Role) -> Confinement {
+    enter_with(policy, role, || {})
+}
+
+/// As [`enter`], with `threads` to make those that the role needs beside its first: they have the Landlock ruleset of the
+/// thread that makes them, the system call filter is put in force for all at once, and nobody can make one after it.
+pub fn enter_with(policy: Policy, role: Role, threads: impl FnOnce()) -> Confinement {
     let mut report = Confinement::default();
     if policy == Policy::Off {
+        threads();
         report.missing.push("supervisor.sandbox is off".to_owned());
         return report;
     }
@@ -67,6 +74,7 @@ pub fn enter(policy: Policy, role: Role) -> Confinement {
         Err(reason) => report.missing.push(format!("Landlock: {reason}")),
     }
     sys::report_forbidden_calls();
+    threads();
     match seccomp::apply(role) {
         Ok(()) => report.seccomp = true,
         Err(error) => report.missing.push(format!("system call filter: {error}")),

@@ -22,7 +22,7 @@ pub enum SeccompError {
     Apply(#[from] seccompiler::Error),
 }
 
-/// Puts both filters in force for this thread and all that follow it. No call outside the role's groups works from then on.
+/// Puts both filters in force for every thread there is, and all that follow. No call outside the role's groups works from then on.
 pub fn apply(role: Role) -> Result<(), SeccompError> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     let forbidden: BpfProgram = SeccompFilter::new(
@@ -39,8 +39,8 @@ pub fn apply(role: Role) -> Result<(), SeccompError> {
         architecture,
     )?
     .try_into()?;
-    seccompiler::apply_filter(&forbidden)?;
-    seccompiler::apply_filter(&permitted)?;
+    seccompiler::apply_filter_all_threads(&forbidden)?;
+    seccompiler::apply_filter_all_threads(&permitted)?;
     Ok(())
 }
 

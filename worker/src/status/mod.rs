@@ -116,7 +116,9 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Budgets { .. }
                 | ToWorker::UsageTaken(_)
                 | ToWorker::Peer(_)
-                | ToWorker::Client(_),
+                | ToWorker::Client(_)
+                | ToWorker::SigningKey(_)
+                | ToWorker::Certificate,
                 _,
             ) => {
                 return Err(
