@@ -17,6 +17,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     send, sendmsg, setsockopt, socketpair, sockopt,
@@ -107,6 +108,13 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         setsockopt(end, sockopt::SndBuf, &SOCKET_BUFFER_BYTES)?;
     }
     Ok((one, other))
+}
+
+/// Lets whoever uses this end wait in its calls, for a thread that has nothing else to do. The other end is not changed.
+pub fn make_waiting(end: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(end, FcntlArg::F_GETFL)?);
+    fcntl(end, FcntlArg::F_SETFL(flags.difference(OFlag::O_NONBLOCK)))?;
+    Ok(())
 }
 
 impl<Out: Message, In: Message> Channel<Out, In> {

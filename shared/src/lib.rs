@@ -25,6 +25,7 @@ pub mod orphan;
 pub mod resource;
 pub mod ring;
 pub mod secret;
+pub mod signing;
 mod sys;
 pub mod update;
 pub mod usage;

@@ -18,7 +18,18 @@ pub fn sealed(
     let memory = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut writer = io::BufWriter::with_capacity(256 * 1024, File::from(memory));
     write(&mut writer)?;
-    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    seal(writer.into_inner().map_err(io::IntoInnerError::into_error)?)
+}
+
+/// Seals these bytes without a copy of them on the way, which would stay in memory that is free again.
+pub fn sealed_secret(name: &str, secret: &[u8]) -> io::Result<OwnedFd> {
+    let memory = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = File::from(memory);
+    file.write_all(secret)?;
+    seal(file)
+}
+
+fn seal(file: File) -> io::Result<OwnedFd> {
     let seals = SealFlag::F_SEAL_WRITE
         | SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_GROW

@@ -18,6 +18,7 @@
 //! | | 7 `Pong` | number, requests in flight | | after welcome |
 //! | | 8 `Fetch` | which page | | status role |
 //! | | 9 `KeysInUse` | caller keys, how often used | | serving, draining |
+//! | | 12 `KeyTaken` | number of a signing key | | signer role, after welcome |
 //! | supervisor → worker | 1 `Welcome` | | settings, as sealed memory | |
 //! | | 2 `Configuration` | revision, whole or change | sealed memory | |
 //! | | 3 `Ping` | number | | |
@@ -31,6 +32,8 @@
 //! | | 11 `Client` | whom to serve | a socket to it | |
 //! | | 12 `Destinations` | whole or change | the destination table, as sealed memory | |
 //! | | 13 `Resolver` | | texts of the resolver's files, as sealed memory | |
+//! | | 14 `SigningKey` | which key, and what for | the key, as sealed memory | |
+//! | | 15 `Certificate` | | the listener's certificate and ticket keys, as sealed memory | |
 //! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
@@ -74,6 +77,7 @@ use crate::codec::{self, CodecError};
 use crate::frame::BODY_BYTES_MAX;
 use crate::id::{Revision, Role, WorkerId};
 use crate::memory::{self, MemoryReader};
+use crate::signing::SigningKey;
 use crate::version::Protocols;
 use crate::worker_settings::WorkerSettings;
 
@@ -174,6 +178,8 @@ pub enum ToSupervisor {
     Fetch(Page),
     /// Caller keys whose budget requests depend on, and how many requests of each came since it was last told.
     KeysInUse(Vec<(String, u32)>),
+    /// The signer signs with the key of this number from now on.
+    KeyTaken(u64),
 }
 
 /// Whom a helper serves over a channel.
@@ -227,6 +233,10 @@ pub enum ToWorker {
     Resolver,
     /// To a helper: if the supervisor is gone, go on for as long as there is a client.
     Outlive,
+    /// To the signer: sign with the key in the sealed memory that comes along, and for a while with the one before.
+    SigningKey(SigningKey),
+    /// To a proxy worker: show new callers the certificate in the sealed memory that comes along.
+    Certificate,
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -257,6 +267,7 @@ impl Message for ToSupervisor {
             Self::Pong(..) => 7,
             Self::Fetch(_) => 8,
             Self::KeysInUse(_) => 9,
+            Self::KeyTaken(_) => 12,
         }
     }
 
@@ -270,6 +281,7 @@ impl Message for ToSupervisor {
             Self::Pong(number, in_flight) => codec::encode(&(number, in_flight)),
             Self::Fetch(page) => codec::encode(page),
             Self::KeysInUse(keys) => codec::encode(keys),
+            Self::KeyTaken(number) => codec::encode(number),
             Self::Ready => codec::encode(&()),
         }
     }
@@ -285,6 +297,7 @@ impl Message for ToSupervisor {
             7 => body(kind, bytes).map(|(number, in_flight)| Self::Pong(number, in_flight))?,
             8 => Self::Fetch(body(kind, bytes)?),
             9 => Self::KeysInUse(body(kind, bytes)?),
+            12 => Self::KeyTaken(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -307,6 +320,8 @@ impl Message for ToWorker {
             Self::Destinations { .. } => 12,
             Self::Resolver => 13,
             Self::Outlive => 17,
+            Self::SigningKey(_) => 14,
+            Self::Certificate => 15,
         }
     }
 
@@ -320,11 +335,13 @@ impl Message for ToWorker {
             Self::Peer(role) => codec::encode(role),
             Self::Client(client) => codec::encode(client),
             Self::Destinations { whole } => codec::encode(whole),
+            Self::SigningKey(key) => codec::encode(key),
             Self::Welcome
             | Self::Retire
             | Self::Drain
             | Self::Activate
             | Self::Resolver
+            | Self::Certificate
             | Self::Outlive => codec::encode(&()),
         }
     }
@@ -346,6 +363,8 @@ impl Message for ToWorker {
             12 => body(kind, bytes).map(|whole| Self::Destinations { whole })?,
             13 => body(kind, bytes).map(|()| Self::Resolver)?,
             17 => body(kind, bytes).map(|()| Self::Outlive)?,
+            14 => Self::SigningKey(body(kind, bytes)?),
+            15 => body(kind, bytes).map(|()| Self::Certificate)?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

@@ -36,6 +36,8 @@ pub struct ProxySettings {
     pub retries: u32,
     /// What applies to a caller key of whose budget nothing is known; `None` = nobody keeps budgets.
     pub budget_unknown: Option<Verdict>,
+    /// Whether callers speak TLS; their certificate comes before the leave to serve.
+    pub tls: bool,
 }
 
 /// A rule that gives a request another path. The supervisor has seen that the pattern compiles.

@@ -12,6 +12,8 @@ use tracing::{info, warn};
 pub enum Topic {
     /// The bundle that is in force: its dates, its files' modes.
     Certificate,
+    /// The certificate and key of the listener of callers.
+    ListenerCertificate,
     /// A bundle that should have come into force, and did not.
     Rotation,
     /// The state directory as a whole.
@@ -45,6 +47,7 @@ impl Topic {
     pub fn name(self) -> &'static str {
         match self {
             Self::Certificate => "certificate",
+            Self::ListenerCertificate => "listener_certificate",
             Self::Rotation => "rotation",
             Self::StateDirectory => "state_directory",
             Self::Snapshot => "snapshot",

@@ -21,6 +21,7 @@ use crate::cloud::usage_status::{UsageStatus, usage_facts};
 use crate::control::status::FindingStatus;
 use crate::findings::{Finding, Findings, Topic};
 use crate::fleet::Summary;
+use crate::listener_tls::{self, ListenerTls};
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, OwnFamily, WorkerFacts};
 use crate::projection::Handle;
 use crate::projection::report::{Gauges, Report, rfc3339};
@@ -46,6 +47,8 @@ pub struct Sources {
     pub findings: Findings,
     /// The identity in force; `None` without a Cloud.
     pub identity: Option<CredentialsInForce>,
+    /// Certificate and key of the listener of callers, if they speak TLS.
+    pub listener_tls: Option<ListenerTls>,
     /// What became of new identities.
     pub rotation: ReportCell,
     /// Start of this process.
@@ -112,6 +115,7 @@ pub async fn families(
     };
     let mut families = node.families();
     families.extend(sources.budgets.iter().flat_map(Budgets::families));
+    families.extend(sources.listener_tls.iter().flat_map(ListenerTls::families));
     Ok(families)
 }
 
@@ -127,6 +131,7 @@ struct ManagedStatus {
     snapshot: Option<SnapshotStatus>,
     quarantine: Vec<QuarantineStatus>,
     workers: Vec<WorkerStatus>,
+    listener_tls: Option<listener_tls::Status>,
     findings: Vec<FindingStatus>,
 }
 
@@ -163,6 +168,7 @@ impl Sources {
             snapshot: self.snapshot.as_ref().map(Snapshot::status),
             quarantine: self.projection.quarantine().status(),
             workers: workers.iter().map(WorkerStatus::of).collect(),
+            listener_tls: self.listener_tls.as_ref().map(ListenerTls::status),
             findings: finding_statuses(&self.findings),
         }
     }

@@ -39,6 +39,7 @@ use crate::handover::preflight::{self, CheckError};
 use crate::handover::taken::Taken;
 use crate::handover;
 use crate::listener::ListenError;
+use crate::listener_tls::{ListenerTls, PairError};
 use crate::log::{self, FilterError};
 use crate::metrics::Collector;
 use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
@@ -89,6 +90,8 @@ enum StartError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    ListenerTls(#[from] PairError),
     #[error(transparent)]
     Program(#[from] ProgramError),
     #[error("cannot start: {attempted}: {source}")]
@@ -145,7 +148,12 @@ fn validate_configuration(config: &Path) -> Result<(), StartError> {
             None
         }
     };
+    let tls = loaded.settings.proxy.tls.as_ref();
+    let tls = tls.map(|tls| ListenerTls::open(tls, SystemTime::now())).transpose()?;
     println!("OK: {} is a valid configuration", config.display());
+    if tls.is_some() {
+        println!("OK: the certificate and the key of the listener belong together");
+    }
     if let Some(bundle) = bundle {
         println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
         println!("note: it is the {} one: {}", bundle.origin, bundle.why);
@@ -354,6 +362,8 @@ async fn serve(
     let outlive = !systemd::is_there();
     let (mut listeners, orphans) = handover::before(taken, before.stored, rings.folders());
     // First what is refused at once; nothing runs yet.
+    let tls = settings.proxy.tls.as_ref();
+    let tls = tls.map(|tls| ListenerTls::open(tls, SystemTime::now())).transpose()?;
     let posts = posts(settings, origin.env_id(), log_filter, &mut listeners).await?;
     let unwanted = listeners.close();
     let program = match taken.filter(|taken| taken.failed.is_some()) {
@@ -433,7 +443,10 @@ async fn serve(
         .collect();
     let users = Users::choose(settings.workers.uid_base, &ours);
     let sandbox = settings.workers.sandbox;
-    let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now)
+        .with_listener_tls(tls.clone());
+    let listener_tls = tls.as_ref().map(|tls| tls.start(findings.clone())).transpose();
+    let listener_tls = listener_tls.map_err(system("watching the files of proxy.tls"))?;
     fleet.set_replace_drain(settings.workers.replace_drain);
     let (resolver, resolver_changes) =
         resolver_files::start().map_err(system("starting the thread of the resolver's files"))?;
@@ -468,6 +481,7 @@ async fn serve(
             budgets,
             findings,
             identity,
+            listener_tls: tls,
             rotation,
             started,
         },
@@ -477,6 +491,7 @@ async fn serve(
         orders,
         rotate: identity_orders,
         about,
+        listener_tls,
         reload,
         reloader: Reloader {
             config: config.to_owned(),

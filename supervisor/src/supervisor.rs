@@ -35,6 +35,7 @@ use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::handover::exec::Prepared;
 use crate::handover::record::RecordError;
+use crate::listener_tls;
 use crate::metrics::Collector;
 use crate::pages::Sources;
 use crate::projection::{Reload, Update};
@@ -90,6 +91,8 @@ pub struct Parts {
     pub rotate: Option<mpsc::Sender<rotate::Asked>>,
     /// What this gateway is all its life.
     pub about: About,
+    /// What is to be done about the listener's certificate; `None` where callers speak no TLS.
+    pub listener_tls: Option<mpsc::Receiver<listener_tls::Order>>,
     /// Has the resources file read again; `None` where resources do not come from a file.
     pub reload: Option<Reload>,
     /// Reads the settings again.
@@ -207,6 +210,9 @@ pub async fn run(parts: Parts) -> Result<Ended, RunError> {
             Some(checked) = checked.recv() => supervisor.checked(checked),
             _ = child.recv() => supervisor.reap(),
             Some(asked) = supervisor.parts.orders.recv() => supervisor.ordered(asked),
+            order = next(supervisor.parts.listener_tls.as_mut()) => {
+                supervisor.parts.fleet.hand_over_tls(order);
+            }
             () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
             () = sleep_until(wake_at.into()) => {}
         }
@@ -222,6 +228,16 @@ async fn news(budgets: Option<&Budgets>) {
         Some(budgets) => budgets.changed().await,
         None => std::future::pending().await,
     }
+}
+
+/// Returns what is to be done about the listener's certificate.
+async fn next(orders: Option<&mut mpsc::Receiver<listener_tls::Order>>) -> listener_tls::Order {
+    if let Some(orders) = orders
+        && let Some(order) = orders.recv().await
+    {
+        return order;
+    }
+    std::future::pending().await
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, RunError> {

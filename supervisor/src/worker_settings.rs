@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use shared::id::Role;
 use shared::worker_settings::{
-    EgressSettings, ProxySettings, RoleSettings, StatusSettings, UpstreamSettings, WorkerSettings,
+    EgressSettings, ProxySettings, RoleSettings, SignerSettings, StatusSettings, UpstreamSettings,
+    WorkerSettings,
 };
 use tracing::warn;
 
@@ -22,6 +23,9 @@ pub fn of_roles(
         roles.push((Role::Status, 1, status(settings, metrics, log_filter)));
     }
     roles.push((Role::Egress, 1, egress(settings, log_filter)));
+    if settings.proxy.tls.is_some() {
+        roles.push((Role::Signer, 1, signer(settings, log_filter)));
+    }
     roles
 }
 
@@ -46,6 +50,7 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
             Source::Managed(managed) => Some(managed.budgets.unknown()),
             Source::Etcd(_) | Source::File(_) => None,
         },
+        tls: proxy.tls.is_some(),
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), log_filter)
 }
@@ -60,6 +65,11 @@ pub fn status(settings: &Settings, listener: &MetricsListener, log_filter: &str)
 pub fn egress(settings: &Settings, log_filter: &str) -> WorkerSettings {
     let connect_timeout_ms = millis(settings.upstream.connect_timeout);
     common(settings, RoleSettings::Egress(EgressSettings { connect_timeout_ms }), log_filter)
+}
+
+/// Settings of the signer role.
+pub fn signer(settings: &Settings, log_filter: &str) -> WorkerSettings {
+    common(settings, RoleSettings::Signer(SignerSettings::default()), log_filter)
 }
 
 fn common(settings: &Settings, role: RoleSettings, log_filter: &str) -> WorkerSettings {

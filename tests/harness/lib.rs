@@ -30,6 +30,7 @@ pub mod provider;
 pub mod service_manager;
 pub mod release;
 pub mod sse;
+pub mod tls;
 pub mod wait;
 pub mod worker;
 mod world;

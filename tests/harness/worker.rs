@@ -70,7 +70,12 @@ impl Worker {
 
     /// Whether it holds the other end of a loopback connection. Never, unless we are root.
     pub fn holds(&self, connection: &Connection) -> bool {
-        let Some(inode) = inode(connection.address(), connection.local()) else { return false };
+        self.holds_between(connection.address(), connection.local())
+    }
+
+    /// The same for the connection between a listener and a caller.
+    pub fn holds_between(&self, listener: SocketAddr, caller: SocketAddr) -> bool {
+        let Some(inode) = inode(listener, caller) else { return false };
         let socket = format!("socket:[{inode}]");
         self.descriptors().into_values().any(|target| target == socket)
     }

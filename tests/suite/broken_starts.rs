@@ -58,6 +58,7 @@ fn good(authority: &Authority) -> Bundle {
 async fn a_configuration_that_cannot_be_used_is_told_by_file_key_and_variable() {
     let authority = Authority::default();
     let bundle = good(&authority);
+    let server = authority.server();
     let managed = || Builder::managed_at(URL, &bundle);
     let folder = tempfile::tempdir().unwrap();
     let written = |name: &str, text: &str| {
@@ -147,9 +148,39 @@ async fn a_configuration_that_cannot_be_used_is_told_by_file_key_and_variable() 
             true,
         ),
         case(
-            "TLS that would not be",
+            "TLS without its files",
             managed().set("/proxy/tls", json!({"cert_file": "/c", "key_file": "/k"})),
-            &["proxy.tls.cert_file", "proxy.tls.key_file", "in front of the gateway"],
+            &["proxy.tls.cert_file", "/c", "No such file", "check the path"],
+            true,
+        ),
+        case(
+            "TLS without its key",
+            managed().set("/proxy/tls", json!({"cert_file": "/c"})),
+            &["proxy.tls.cert_file", "proxy.tls.key_file"],
+            true,
+        ),
+        case(
+            "a version of TLS without TLS",
+            managed().env("AISIX_PROXY__TLS__MIN_VERSION", "1.2"),
+            &["proxy.tls.min_version", "AISIX_PROXY__TLS__MIN_VERSION", "proxy.tls.cert_file"],
+            true,
+        ),
+        case(
+            "TLS with another's key",
+            managed().set(
+                "/proxy/tls",
+                json!({"cert_file": server.certificate, "key_file": bundle.key}),
+            ),
+            &["proxy.tls.key_file", "client.key", "does not belong", "server.crt"],
+            true,
+        ),
+        case(
+            "TLS with a certificate of a client",
+            managed().set(
+                "/proxy/tls",
+                json!({"cert_file": bundle.certificate, "key_file": bundle.key}),
+            ),
+            &["proxy.tls.cert_file", "client.crt", "serverAuth"],
             true,
         ),
         case(

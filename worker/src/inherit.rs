@@ -18,6 +18,8 @@ pub struct Inheritance {
     pub id: WorkerId,
     /// How strictly it must confine itself.
     pub policy: Policy,
+    /// Whether callers speak TLS.
+    pub tls: bool,
     /// The socket to the supervisor.
     pub control: OwnedFd,
     /// The memory to count in.
@@ -36,7 +38,7 @@ pub struct Inheritance {
 #[derive(Debug, thiserror::Error)]
 pub enum InheritError {
     /// Not started by a supervisor.
-    #[error("usage: aisix-worker ROLE ID SANDBOX; it is started by aisix, never by hand")]
+    #[error("usage: aisix-worker ROLE ID SANDBOX [tls]; it is started by aisix, never by hand")]
     Arguments,
     /// A descriptor that should be there is not.
     #[error("descriptor {number} ({name}) was not handed over; aisix-worker is started by aisix")]
@@ -55,6 +57,7 @@ impl Inheritance {
         let role = Role::from_name(&next()?).ok_or(InheritError::Arguments)?;
         let id = WorkerId(next()?.parse().map_err(|_| InheritError::Arguments)?);
         let policy = Policy::from_name(&next()?).ok_or(InheritError::Arguments)?;
+        let tls = arguments.any(|argument| argument == "tls");
         let log = take(descriptor::LOG, "log pipe")?;
         let control = take(descriptor::CONTROL, "control socket")?;
         let metrics = take(descriptor::METRICS, "metric slots")?;
@@ -71,7 +74,7 @@ impl Inheritance {
             Role::Proxy => sys::inherited(descriptor::ADOPTION),
             Role::Status | Role::Egress | Role::Signer => None,
         };
-        Ok(Self { role, id, policy, control, metrics, usage, log, adoption, listener })
+        Ok(Self { role, id, policy, tls, control, metrics, usage, log, adoption, listener })
     }
 }
 

@@ -25,5 +25,6 @@ pub mod sse;
 pub mod status;
 mod sys;
 pub mod tables;
+pub mod tls;
 pub mod upstream;
 pub mod usage_ring;

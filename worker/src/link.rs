@@ -13,6 +13,8 @@ use shared::version::{PROTOCOLS, VERSION};
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::Notify;
 
+use crate::tls::CertificateError;
+
 /// Messages that wait while the supervisor does not read. Beyond, questions and keys in use are refused to the caller of
 /// [`Link::tell`];
 /// what keeps the two sides in step is queued all the same.
@@ -33,6 +35,9 @@ pub enum LinkError {
     /// What egress is told cannot be read.
     #[error("cannot read the destination table or the resolver's files: {0}")]
     Egress(#[source] CodecError),
+    /// The listener's certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The supervisor said something that does not belong here.
     #[error("expected {expected}, the supervisor sent something else")]
     Unexpected {

@@ -1,4 +1,4 @@
-//! `aisix-worker ROLE ID SANDBOX`: started by `aisix`, never by hand.
+//! `aisix-worker ROLE ID SANDBOX [tls]`: started by `aisix`, never by hand.
 
 use std::process::ExitCode;
 

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::orphan;
 use crate::role::{RoleError, listen};
 use crate::server::{self, Proxy};
+use crate::tls::{Handshakes, Tls};
 use crate::upstream::TrustRoots;
 use crate::usage_ring::UsageRing;
 
@@ -30,7 +31,11 @@ use crate::usage_ring::UsageRing;
 const EGRESS_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs until drained or until the supervisor is gone.
-pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(), RoleError> {
+pub async fn run(
+    inheritance: Inheritance,
+    handshakes: Option<Handshakes>,
+    confinement: Confinement,
+) -> Result<(), RoleError> {
     let (link, settings) =
         Link::open(inheritance.control, inheritance.id, inheritance.role, confinement).await?;
     crate::log::start(inheritance.log, &settings.log_filter);
@@ -53,6 +58,11 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
     let trust = TrustRoots::new(std::mem::take(&mut role.upstream.platform_roots));
     let ring = inheritance.usage.ok_or(LinkError::Unexpected { expected: "a usage ring" })?;
     let usage = Rc::new(UsageRing::new(ring, Rc::clone(&link), Rc::clone(&metrics)));
+    // Never in clear where TLS was asked for.
+    if role.tls != handshakes.is_some() {
+        return Err(LinkError::Unexpected { expected: "one word about TLS" }.into());
+    }
+    let tls = handshakes.map(|handshakes| Tls::new(handshakes, Rc::clone(&metrics)));
     let proxy = Proxy::new(*role, dial, trust, Rc::clone(&usage) as _, metrics);
 
     let mut listener = Some(listen(inheritance.listener)?);
@@ -92,9 +102,12 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 let (Some(listener), Some(finished)) = (listener.take(), finished.take()) else {
                     return Err(LinkError::Unexpected { expected: "one activation" }.into());
                 };
-                let (proxy, stop) = (Rc::clone(&proxy), Rc::clone(&stop));
+                if tls.as_ref().is_some_and(|tls| !tls.is_ready()) {
+                    return Err(LinkError::Unexpected { expected: "a certificate" }.into());
+                }
+                let (proxy, tls, stop) = (Rc::clone(&proxy), tls.clone(), Rc::clone(&stop));
                 tokio::task::spawn_local(async move {
-                    server::serve(listener, proxy, stop.notified()).await;
+                    server::serve(listener, proxy, tls, stop.notified()).await;
                     let _ = finished.send(());
                 });
                 let _ = link.tell(ToSupervisor::Ready);
@@ -107,6 +120,12 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
             (ToWorker::Budgets { whole }, Some(memory)) => {
                 let verdicts = budget::read(memory).map_err(LinkError::Budgets)?;
                 proxy.budgets.take_in(whole, verdicts);
+            }
+            (ToWorker::Peer(Role::Signer), Some(channel)) if let Some(tls) = &tls => {
+                tls.introduce_signer(channel).map_err(RoleError::Signer)?;
+            }
+            (ToWorker::Certificate, Some(memory)) if let Some(tls) = &tls => {
+                tls.take_certificate(memory).map_err(LinkError::Certificate)?;
             }
             (ToWorker::Ping(number), _) => {
                 let in_flight = u32::try_from(proxy.health.in_flight()).unwrap_or(u32::MAX);
@@ -128,6 +147,8 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Client(_)
                 | ToWorker::Destinations { .. }
                 | ToWorker::Resolver
+                | ToWorker::SigningKey(_)
+                | ToWorker::Certificate
                 | ToWorker::Outlive,
                 _,
             ) => {

@@ -19,6 +19,9 @@ pub enum RoleError {
     /// The metric slots cannot be used.
     #[error("cannot use the metric slots: {0}")]
     Metrics(io::Error),
+    /// The channel to the signer cannot be used.
+    #[error("cannot use the channel to the signer: {0}")]
+    Signer(io::Error),
     /// Names of upstreams cannot be resolved.
     #[error("cannot set up the resolver: {0}")]
     Resolver(String),

@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 
 use crate::inherit::{InheritError, Inheritance};
 use crate::role::RoleError;
+use crate::tls::Handshakes;
 use crate::{egress, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
@@ -52,8 +53,12 @@ fn run() -> Result<(), WorkerError> {
     let tasks = LocalSet::new();
     match inheritance.role {
         Role::Proxy => {
-            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
-            tasks.block_on(&runtime, proxy::run(inheritance, confinement))?;
+            let mut handshakes = None;
+            let confinement = sandbox::enter_with(inheritance.policy, inheritance.role, || {
+                handshakes = inheritance.tls.then(Handshakes::start);
+            });
+            let handshakes = handshakes.transpose()?;
+            tasks.block_on(&runtime, proxy::run(inheritance, handshakes, confinement))?;
         }
         Role::Status => {
             let confinement = sandbox::enter(inheritance.policy, inheritance.role);

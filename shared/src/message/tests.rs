@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::signing::{KeyForm, KeyKind};
 use crate::version::PROTOCOLS;
 
 fn from_worker() -> Vec<ToSupervisor> {
@@ -21,6 +22,7 @@ fn from_worker() -> Vec<ToSupervisor> {
         ToSupervisor::Pong(1, 2),
         ToSupervisor::Fetch(Page::Config),
         ToSupervisor::KeysInUse(vec![("k".to_owned(), 3)]),
+        ToSupervisor::KeyTaken(4),
     ]
 }
 
@@ -39,6 +41,14 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Client(Client::Worker(WorkerId(7))),
         ToWorker::Destinations { whole: true },
         ToWorker::Resolver,
+        ToWorker::SigningKey(SigningKey {
+            number: 4,
+            id: [7; 32],
+            kind: KeyKind::EcdsaP384,
+            form: KeyForm::Sec1,
+            tls12: true,
+        }),
+        ToWorker::Certificate,
         ToWorker::Outlive,
     ]
 }
@@ -69,6 +79,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "7 0102".to_owned(),
             "8 01".to_owned(),
             "9 01016b03".to_owned(),
+            "12 04".to_owned(),
         ]
     );
     assert_eq!(
@@ -87,6 +98,8 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "11 0107",
             "12 01",
             "13 ",
+            &format!("14 04{}010101", "07".repeat(32)),
+            "15 ",
             "17 ",
         ]
     );

@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 25] = [
+pub static FAMILIES: [&Family; 26] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -29,6 +29,7 @@ pub static FAMILIES: [&Family; 25] = [
     &AUTH_DECISIONS,
     &SAMPLES_DROPPED,
     &TOKENS_BY_CLIENT,
+    &TLS_HANDSHAKES,
 ];
 
 /// Labels of what is counted per request.
@@ -314,6 +315,15 @@ pub static TOKENS_BY_CLIENT: Family = family(
     Kind::Counter,
     &["client_type", "model", "token_type"],
     "Tokens by the calling program, which its user agent names.",
+);
+
+/// TLS handshakes of callers. Not among the published ones.
+pub static TLS_HANDSHAKES: Family = family(
+    25,
+    "aisix_tls_handshakes_total",
+    Kind::Counter,
+    &["result"],
+    "TLS handshakes of callers: ok, failed, timeout, or unsigned where the signer did not sign.",
 );
 
 #[cfg(test)]

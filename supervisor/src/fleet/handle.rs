@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::life::{Action, Input, Life};
 use super::member::{Death, Member};
-use super::{Event, Fleet, Happening, Sandbox, Unconfined};
+use super::{Event, Fleet, Happening, Sandbox, Unconfined, listener_tls};
 use crate::broker;
 use crate::cloud::budget::Budgets;
 use crate::configuration::Configuration;
@@ -132,6 +132,7 @@ impl Fleet {
                     happenings.push(Happening::Answered(id));
                 }
             }
+            ToSupervisor::KeyTaken(number) => self.key_confirmed(number),
             ToSupervisor::Fetch(page) => {
                 happenings.push(Happening::Fetch(id, page, received.request_id));
             }
@@ -188,6 +189,9 @@ impl Fleet {
                 }
                 if self.outlive && post.role.is_helper() {
                     member.tell(ToWorker::Outlive);
+                }
+                if let Some(tls) = &self.listener_tls {
+                    listener_tls::hand_over(tls, member);
                 }
                 member.tell(ToWorker::Activate);
             }

@@ -60,6 +60,10 @@ impl Fleet {
             return Ok(());
         };
         let (workers_end, helpers_end) = channel::pair()?;
+        if role == Role::Signer {
+            // The thread of handshakes waits in its calls, with a time-out of its own.
+            channel::make_waiting(&workers_end)?;
+        }
         self.tell_client(helper, Client::Worker(id), helpers_end);
         if let Some(member) = self.member_mut(worker) {
             member.hand_over(ToWorker::Peer(role), workers_end);

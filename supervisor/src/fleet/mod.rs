@@ -12,6 +12,7 @@ mod handle;
 mod handover;
 mod helpers;
 pub mod life;
+mod listener_tls;
 mod listening;
 mod member;
 mod post;
@@ -36,6 +37,7 @@ use self::member::{Member, Place};
 use self::replace::Roll;
 use self::restart::Restart;
 use crate::listener;
+use crate::listener_tls::ListenerTls;
 use crate::process::exit::Exit;
 use crate::process::identity::Users;
 use crate::process::launch::Program;
@@ -132,6 +134,8 @@ pub struct Fleet {
     roll: Option<Roll>,
     /// How long a worker that was replaced may take to finish; `None` = for ever.
     replace_drain: Option<Duration>,
+    /// Certificate and key of the listener of callers, if they speak TLS.
+    listener_tls: Option<ListenerTls>,
 }
 
 impl Fleet {
@@ -173,6 +177,7 @@ impl Fleet {
             generation: 0,
             roll: None,
             replace_drain: Some(REPLACE_DRAIN),
+            listener_tls: None,
         }
     }
 

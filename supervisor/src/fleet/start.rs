@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use shared::id::{Role, WorkerId};
+use shared::worker_settings::RoleSettings;
 use tracing::{error, warn};
 
 use super::member::{Member, Place};
@@ -58,6 +59,7 @@ impl Fleet {
             policy: self.sandbox.name(),
             user: self.users.of(role),
             listener: post.listener.as_ref().map(AsFd::as_fd),
+            tls: matches!(&post.settings.role, RoleSettings::Proxy(proxy) if proxy.tls),
             metrics: metrics.as_fd(),
             usage,
             adoption: adoption.as_ref().map(AsFd::as_fd),

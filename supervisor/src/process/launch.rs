@@ -62,6 +62,8 @@ pub struct Launch<'a> {
     pub policy: &'a str,
     /// User and group, where we may choose.
     pub user: Option<(Uid, Gid)>,
+    /// Whether callers speak TLS.
+    pub tls: bool,
     /// The listening socket, if its role has one.
     pub listener: Option<BorrowedFd<'a>>,
     /// The memory it counts in.
@@ -134,6 +136,7 @@ impl Program {
         command
             .arg0(PROGRAM)
             .args([launch.role.name(), &launch.id.to_string(), launch.policy])
+            .args(launch.tls.then_some("tls"))
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())

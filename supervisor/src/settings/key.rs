@@ -105,7 +105,6 @@ const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, effe
     Key { name, kind, default, effect }
 }
 
-const NO_TLS: &str = "this build does not end TLS; remove it, and end TLS in front of the gateway";
 const NO_REDIS: &str = "this build does not use Redis; remove it, and leave the backend at memory";
 const NO_TRACES: &str = "this build sends no traces; set it to false or remove it";
 const NO_METRICS_PUSH: &str = "metrics are only pulled, as in the published data plane";
@@ -137,9 +136,9 @@ pub static KEYS: &[Key] = &[
 
     key("proxy.addr", Text, None, InEffect),
     key("proxy.request_body_limit_bytes", Integer, Some("0"), InEffect),
-    key("proxy.tls.cert_file", Text, None, Refused(NO_TLS)),
-    key("proxy.tls.key_file", Text, None, Refused(NO_TLS)),
-    key("proxy.tls.min_version", Choice(&["1.2", "1.3"]), Some("1.3"), Refused(NO_TLS)),
+    key("proxy.tls.cert_file", Text, None, InEffect),
+    key("proxy.tls.key_file", Text, None, InEffect),
+    key("proxy.tls.min_version", Choice(&["1.2", "1.3"]), Some("1.3"), InEffect),
     key("proxy.real_ip.trusted_proxies", Texts, Some(""), InEffect),
     key("proxy.real_ip.recursive", Bool, Some("false"), InEffect),
     key("proxy.real_ip.header", Text, Some("x-forwarded-for"), InEffect),

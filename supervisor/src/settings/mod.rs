@@ -40,7 +40,9 @@ pub use self::observability::{MetricsListener, Observability};
 pub use self::proxy_url::ProxyUrl;
 use self::raw::Raw;
 pub use self::source::{Etcd, EtcdTls, Managed, Source};
-pub use self::traffic::{ClientIdentity, Downstream, Proxy, RealIp, Upstream, UpstreamTls};
+pub use self::traffic::{
+    ClientIdentity, Downstream, ListenerFiles, Proxy, ProxyTls, RealIp, Upstream, UpstreamTls,
+};
 use crate::fleet::Sandbox;
 
 /// All that can be set, checked.
@@ -103,7 +105,7 @@ pub struct Loaded {
 
 impl Settings {
     /// Reads the file at `path`, then the variables: those of this process are `std::env::vars_os()`. Files that a setting
-    /// names are read as well, except those of the certificate bundle.
+    /// names are read as well, except those of the certificate bundle and of the listener.
     ///
     /// The error names every unknown key and every value of the wrong type, or else the first value that cannot be used.
     pub fn load(

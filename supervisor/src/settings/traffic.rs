@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -39,12 +40,32 @@ pub struct Proxy {
     pub workers: NonZeroUsize,
     /// Largest request body; `None` = unlimited.
     pub request_body_bytes_max: Option<u64>,
+    /// TLS with callers; `None` = in clear.
+    pub tls: Option<ProxyTls>,
     /// How the caller's address is found.
     pub real_ip: RealIp,
     /// Headers a caller may name its request in, in order; empty = always ours.
     pub request_id_headers: Vec<HeaderName>,
     /// Rules that give a request another path, in order.
     pub url_rewrites: Vec<UrlRewrite>,
+}
+
+/// TLS with callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyTls {
+    /// Certificate and key.
+    pub files: ListenerFiles,
+    /// Whether TLS 1.2 is spoken too.
+    pub tls12: bool,
+}
+
+/// Where the listener's certificate and key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerFiles {
+    /// PEM: the listener's certificate, then its issuers.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
 }
 
 /// How the caller's address is found behind proxies.
@@ -88,6 +109,7 @@ impl Proxy {
             request_body_bytes_max: raw
                 .integer("proxy.request_body_limit_bytes")
                 .filter(|bytes| *bytes > 0),
+            tls: tls(raw)?,
             real_ip: RealIp {
                 trusted_proxies: trusted_proxies(raw)?,
                 recursive: raw.flag("proxy.real_ip.recursive"),
@@ -100,6 +122,25 @@ impl Proxy {
             request_id_headers: request_id_headers(raw)?,
             url_rewrites: rewrite::rules(raw)?,
         })
+    }
+}
+
+fn tls(raw: &Raw) -> Result<Option<ProxyTls>, Problem> {
+    const CERTIFICATE: &str = "proxy.tls.cert_file";
+    const KEY: &str = "proxy.tls.key_file";
+    const VERSION: &str = "proxy.tls.min_version";
+    let tls12 = raw.text(VERSION) == Some("1.2");
+    match (raw.path(CERTIFICATE), raw.path(KEY)) {
+        (Some(certificate), Some(key)) => {
+            Ok(Some(ProxyTls { files: ListenerFiles { certificate, key }, tls12 }))
+        }
+        (None, None) if tls12 => {
+            let reason = format!("there is no TLS without {CERTIFICATE} and {KEY}; set both");
+            Err(raw.problem(VERSION, reason))
+        }
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(raw.problem(CERTIFICATE, format!("{KEY} must be set with it"))),
+        (None, Some(_)) => Err(raw.problem(KEY, format!("{CERTIFICATE} must be set with it"))),
     }
 }
 

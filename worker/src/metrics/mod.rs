@@ -18,8 +18,8 @@ use std::time::Duration;
 use shared::message::Series;
 use shared::metric::family::{
     AUTH_DECISIONS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
-    PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, USAGE_EVENT_DROPS,
-    USAGE_EVENTS_EMITTED,
+    PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, TLS_HANDSHAKES,
+    USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
@@ -89,6 +89,11 @@ impl Metrics {
     /// Counts a decision about a caller. `reason` is `none` if it was let in.
     pub fn auth(&self, method: &str, result: &str, reason: &str) {
         self.add(&AUTH_DECISIONS, &[method, result, reason], 1);
+    }
+
+    /// Counts a TLS handshake of a caller that is over.
+    pub fn handshake(&self, result: &str) {
+        self.add(&TLS_HANDSHAKES, &[result], 1);
     }
 
     /// Counts a usage event that was handed on.

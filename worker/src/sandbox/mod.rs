@@ -1,7 +1,7 @@
 //! The worker locks itself in before it reads a byte of a stranger.
 //!
 //! The supervisor has already changed the user, emptied every capability set and set `no_new_privs` when this program
-//! starts. What follows here, in this order, on the only thread there is:
+//! starts. What follows here, in this order, on the only thread there is (but see [`enter_with`]):
 //!
 //! 1. not dumpable: nobody of the same user may read its memory or attach to it. This is the first thing the program does
 //!    ([`hide`]);
@@ -71,8 +71,15 @@ const SOONER: i32 = 300;
 /// Locks the process in. A thread that is there already gets the system call filter, not Landlock. What could not be had
 /// is in the report, in words.
 pub fn enter(policy: Policy, role: Role) -> Confinement {
+    enter_with(policy, role, || {})
+}
+
+/// As [`enter`], with `threads` to make those that the role needs beside its first: they have the Landlock ruleset of the
+/// thread that makes them, the system call filter is put in force for all at once, and nobody can make one after it.
+pub fn enter_with(policy: Policy, role: Role, threads: impl FnOnce()) -> Confinement {
     let mut report = Confinement::default();
     if policy == Policy::Off {
+        threads();
         report.missing.push("supervisor.sandbox is off".to_owned());
         return report;
     }
@@ -94,10 +101,11 @@ pub fn enter(policy: Policy, role: Role) -> Confinement {
         }
         Err(reason) => report.missing.push(format!("Landlock: {reason}")),
     }
+    sys::report_forbidden_calls();
+    threads();
     if let Err(error) = setrlimit(Resource::RLIMIT_NPROC, 0, 0) {
         report.missing.push(format!("limit of processes: {error}"));
     }
-    sys::report_forbidden_calls();
     match seccomp::apply(role) {
         Ok(()) => report.seccomp = true,
         Err(error) => report.missing.push(format!("system call filter: {error}")),

@@ -1,4 +1,4 @@
-//! One caller's connection: HTTP/1.1 or HTTP/2 by prior knowledge, its limits, its end.
+//! One caller's connection, in clear or over TLS: HTTP/1.1 or HTTP/2, its limits, its end.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,9 +23,12 @@ use tokio::time::Instant;
 use super::Proxy;
 use super::activity::{Activity, Verdict};
 use crate::request;
+use crate::tls::Tls;
 
 /// A new connection gets this long for its first request when the server stops: the caller was told that it is served.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
+/// A handshake in progress gets this long to end when the server stops.
+const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
 /// Fields of a head.
@@ -37,17 +40,53 @@ const STREAMS_MAX: u32 = 256;
 /// Silence before TCP asks whether the caller is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 
-/// Serves one connection until it ends. `stopped` is kept for as long.
+/// Serves one connection in clear until it ends. `stopped` is kept for as long.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     proxy: Rc<Proxy>,
+    stopped: watch::Receiver<bool>,
+) {
+    prepare(&stream);
+    converse(stream, peer, proxy, stopped).await;
+}
+
+/// The same over TLS.
+pub(super) async fn serve_tls(
+    stream: TcpStream,
+    tls: Rc<Tls>,
+    peer: SocketAddr,
+    proxy: Rc<Proxy>,
+    stopped: watch::Receiver<bool>,
+) {
+    prepare(&stream);
+    let mut stop = stopped.clone();
+    let late = async {
+        let _ = stop.wait_for(|stopped| *stopped).await;
+        tokio::time::sleep(HANDSHAKE_GRACE).await;
+    };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = late => return,
+    };
+    match accepted {
+        Ok(stream) => converse(stream, peer, proxy, stopped).await,
+        Err(error) => tracing::debug!(%peer, %error, "a connection did not begin"),
+    }
+}
+
+/// Without the first, small events wait for the acknowledgement of the one before. A socket without both still works.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER));
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    peer: SocketAddr,
+    proxy: Rc<Proxy>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    // Without the first, small events wait for the acknowledgement of the one before. A socket without both still works.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER));
-
     let idle_limit = Duration::from_millis(proxy.settings.downstream_idle_ms);
     let activity = Rc::new(Activity::new(idle_limit, Instant::now()));
     let service = service_fn(|request: Request<Incoming>| {
@@ -115,12 +154,12 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor 
 }
 
 /// The socket; tells the activity when bytes arrive.
-struct Watched {
-    stream: TcpStream,
+struct Watched<S> {
+    stream: S,
     activity: Rc<Activity>,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -135,7 +174,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -29,6 +29,7 @@ use crate::budgets::Budgets;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
 use crate::tables::Tables;
+use crate::tls::Tls;
 use crate::upstream::{Connector, TrustRoots, Upstreams};
 
 pub use body::{Body, ByteStream};
@@ -101,7 +102,12 @@ impl Proxy {
 /// Serves connections until `stop`, and returns when the last of them is finished.
 ///
 /// On `stop` nothing more is accepted; an idle connection is closed, a busy one finishes its answers first.
-pub async fn serve(listener: TcpListener, proxy: Rc<Proxy>, stop: impl Future) {
+pub async fn serve(
+    listener: TcpListener,
+    proxy: Rc<Proxy>,
+    tls: Option<Rc<Tls>>,
+    stop: impl Future,
+) {
     let (stopping, stopped) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {
@@ -111,8 +117,15 @@ pub async fn serve(listener: TcpListener, proxy: Rc<Proxy>, stop: impl Future) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let serving = connection::serve(stream, peer, proxy.clone(), stopped.clone());
-                tokio::task::spawn_local(serving);
+                let (proxy, stopped) = (proxy.clone(), stopped.clone());
+                match tls.clone() {
+                    Some(tls) => drop(tokio::task::spawn_local(connection::serve_tls(
+                        stream, tls, peer, proxy, stopped,
+                    ))),
+                    None => drop(tokio::task::spawn_local(connection::serve(
+                        stream, peer, proxy, stopped,
+                    ))),
+                }
             }
             Err(error) if is_exhausted(&error) => {
                 tracing::warn!(%error, "cannot accept connections for now; raise the limit of open files");

@@ -119,6 +119,8 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Client(_)
                 | ToWorker::Destinations { .. }
                 | ToWorker::Resolver
+                | ToWorker::SigningKey(_)
+                | ToWorker::Certificate
                 | ToWorker::Outlive,
                 _,
             ) => {

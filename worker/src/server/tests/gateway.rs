@@ -58,6 +58,7 @@ pub(crate) fn test_settings() -> ProxySettings {
         client_rules: Vec::new(),
         retries: 0,
         budget_unknown: None,
+        tls: false,
     }
 }
 
@@ -106,7 +107,7 @@ impl Gateway {
         let stop = Rc::new(Notify::new());
         let (stopped, serving) = (stop.clone(), proxy.clone());
         let serving = tokio::task::spawn_local(async move {
-            serve(listener, serving, stopped.notified()).await;
+            serve(listener, serving, None, stopped.notified()).await;
         });
         let gateway = Self { address, proxy, stop, serving, usage };
         gateway.put(Resource::ApiKey(api_key("k-1", "sk-demo")));

@@ -1,0 +1,510 @@
+//! TLS on the proxy listener: its key is in the signer and nowhere else, and neither a change of it nor the signer's death
+//! costs a caller anything.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use harness::authority::Authority;
+use harness::tls::{ListenerFiles, TlsCaller};
+use harness::worker::Worker;
+use harness::{Builder, Cloud, Gateway, Projection, Upstream, caller, projection, upstream, wait};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use rustls::ProtocolVersion;
+use rustls::version::TLS13;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+/// Callers that ask at the same time.
+const CALLERS: usize = 4;
+
+struct World {
+    upstream: Upstream,
+    _cloud: Cloud,
+    authority: Authority,
+    files: ListenerFiles,
+    gateway: Gateway,
+    caller: TlsCaller,
+    _folder: TempDir,
+}
+
+impl World {
+    async fn start(min_version: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(folder, min_version).await
+    }
+
+    async fn start_in(folder: TempDir, min_version: &str) -> Self {
+        let authority = Authority::default();
+        let files = ListenerFiles::new(folder.path(), &authority);
+        let upstream = upstream().await;
+        let cloud = Cloud::start(&Projection::of(&upstream)).await;
+        let tls = files.settings(min_version);
+        let mut gateway = Builder::managed(&cloud).set("/proxy/tls", tls).spawn();
+        let caller = TlsCaller::new(&gateway, &authority).stranger();
+        caller.wait_until_ready(&mut gateway).await;
+        Self { upstream, _cloud: cloud, authority, files, gateway, caller, _folder: folder }
+    }
+
+    fn signer(&self) -> Option<Worker> {
+        self.gateway.workers().into_iter().find(|worker| worker.role == "signer")
+    }
+
+    async fn shown(&self) -> Vec<u8> {
+        wait::until("a handshake succeeds", async || match self.caller.connect().await {
+            Ok(connection) => Ok(connection.certificate()),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    /// Waits until every new caller is shown another certificate than this.
+    async fn until_other_than(&self, before: &[u8]) -> Vec<u8> {
+        wait::until("another certificate is shown", async || {
+            let mut shown = Vec::new();
+            // Each worker is told for itself.
+            for _ in 0..20 {
+                shown = self.shown().await;
+                if shown == before {
+                    return Err("the same");
+                }
+            }
+            Ok(shown)
+        })
+        .await
+    }
+
+    async fn chat(&self) -> std::io::Result<(u16, String)> {
+        let mut connection = self.caller.connect().await?;
+        connection.chat(projection::CALLER_KEY, &caller::chat("small-1", "hello")).await
+    }
+}
+
+/// What the callers of a load have seen.
+#[derive(Default)]
+struct Seen {
+    answered: Cell<usize>,
+    failed: Cell<usize>,
+    enough: Cell<bool>,
+}
+
+/// Asks over one fresh connection after another, each with a whole handshake.
+async fn load(caller: TlsCaller, seen: Rc<Seen>) {
+    while !seen.enough.get() {
+        match caller.get("/livez").await {
+            Ok((200, _)) => seen.answered.set(seen.answered.get() + 1),
+            other => {
+                println!("a request under load: {other:?}");
+                seen.failed.set(seen.failed.get() + 1);
+            }
+        }
+    }
+}
+
+async fn more_answers(seen: &Seen, more: usize) {
+    let before = seen.answered.get();
+    wait::until("the load runs", async || {
+        let now = seen.answered.get() - before;
+        if now >= more { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
+/// Runs `test` while callers ask; what they have seen.
+async fn under_load(world: &World, test: impl AsyncFnOnce(&Seen)) -> Rc<Seen> {
+    let seen = Rc::new(Seen::default());
+    let callers = LocalSet::new();
+    for _ in 0..CALLERS {
+        callers.spawn_local(load(world.caller.clone(), Rc::clone(&seen)));
+    }
+    let running = async {
+        more_answers(&seen, 20).await;
+        test(&seen).await;
+        more_answers(&seen, 20).await;
+        seen.enough.set(true);
+    };
+    callers.run_until(running).await;
+    callers.await;
+    seen
+}
+
+#[tokio::test]
+async fn callers_speak_tls_1_3_and_the_version_before_only_where_it_is_set() {
+    for (min_version, older_speaks) in [("1.3", false), ("1.2", true)] {
+        let world = World::start(min_version).await;
+        let connection = world.caller.connect().await.unwrap();
+        assert_eq!(connection.version(), Some(ProtocolVersion::TLSv1_3));
+        let (status, body) = world.chat().await.unwrap();
+        assert_eq!(status, 200, "{body}");
+        let older = TlsCaller::older(&world.gateway, &world.authority).get("/livez").await;
+        assert_eq!(older.is_ok(), older_speaks, "{older:?}");
+        assert_eq!(world.upstream.ledger().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn callers_choose_http_2_and_health_routes_answer_over_both() {
+    let world = World::start("1.3").await;
+    for protocol in [&b"http/1.1"[..], b"h2"] {
+        let caller =
+            TlsCaller::with(&world.gateway, &world.authority, &[&TLS13], &[protocol, b"http/1.1"]);
+        let mut connection = caller.connect().await.unwrap();
+        assert_eq!(connection.protocol().as_deref(), Some(protocol));
+        if protocol == b"http/1.1" {
+            assert_eq!(connection.get("/readyz").await.unwrap().0, 200);
+            continue;
+        }
+        let io = TokioIo::new(connection.into_stream());
+        let (mut sender, driver) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(driver);
+        for path in ["/livez", "/readyz"] {
+            let uri = format!("https://{}{path}", world.gateway.proxy());
+            let request = http::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+            answer.into_body().collect().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_in_clear_and_one_that_drips_get_nothing_and_hold_up_nobody() {
+    let world = World::start("1.3").await;
+    let mut dripping = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(world.gateway.proxy()).await.unwrap();
+        stream.write_all(&[0x16]).await.unwrap();
+        dripping.push(stream);
+    }
+    let mut clear = TcpStream::connect(world.gateway.proxy()).await.unwrap();
+    clear.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = wait::within("the connection is closed", clear.read_to_end(&mut answer)).await;
+    assert!(!answer.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&answer));
+    let (status, _) = world.chat().await.unwrap();
+    assert_eq!(status, 200);
+    // Those that drip are closed in the end.
+    for mut stream in dripping {
+        let mut answer = Vec::new();
+        let _ = wait::within("a slow handshake ends", stream.read_to_end(&mut answer)).await;
+    }
+    let metrics = world.gateway.metrics().await;
+    let handshakes = |result| metrics.sum("aisix_tls_handshakes_total", &[("result", result)]);
+    assert!(handshakes("ok") >= 1.0 && handshakes("failed") >= 1.0);
+    assert!(handshakes("timeout") >= 50.0);
+}
+
+#[tokio::test]
+async fn a_session_resumes_on_any_worker() {
+    if !is_root() {
+        return;
+    }
+    let world = World::start("1.3").await;
+    let caller = TlsCaller::new(&world.gateway, &world.authority);
+    let holder = |addresses: (_, _)| {
+        let proxies = world.gateway.proxies();
+        proxies.into_iter().find(|worker| worker.holds_between(addresses.0, addresses.1))
+    };
+    let mut first = caller.connect().await.unwrap();
+    assert!(!first.is_resumed());
+    first.get("/livez").await.unwrap();
+    let issuer = holder(first.addresses().unwrap()).expect("a worker holds the connection");
+    wait::until("another worker has resumed it", async || {
+        let mut next = caller.connect().await.unwrap();
+        assert!(next.is_resumed(), "a ticket opens everywhere");
+        next.get("/livez").await.unwrap();
+        let resumer = holder(next.addresses().unwrap());
+        if resumer.is_some_and(|resumer| resumer.pid != issuer.pid) {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
+    })
+    .await;
+    // The worker that began it is gone for good; whoever replaces it has the same keys.
+    issuer.kill();
+    wait::until("sessions resume without it", async || match caller.connect().await {
+        Ok(mut next) if next.is_resumed() && next.get("/livez").await.is_ok() => Ok(()),
+        other => Err(format!("{:?}", other.map(|next| next.is_resumed()))),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_certificate_is_replaced_under_load_without_a_failed_handshake() {
+    let folder = tempfile::tempdir().unwrap();
+    // As Kubernetes mounts it: the files are links through a link to a folder.
+    let world = World::start("1.3").await;
+    let seen = under_load(&world, async |seen| {
+        let mut shown = world.shown().await;
+        for round in 0..4 {
+            if round == 2 {
+                // From here on the two files change together, by swapping one link.
+                for name in ["tls.crt", "tls.key"] {
+                    let file = world.files.certificate().with_file_name(name);
+                    let link = file.with_extension("link");
+                    symlink(folder.path().join("now").join(name), &link).unwrap();
+                    place(folder.path(), round, &world.authority);
+                    fs::rename(link, file).unwrap();
+                }
+            } else if round > 2 {
+                place(folder.path(), round, &world.authority);
+            } else {
+                world.files.replace(&world.authority);
+            }
+            let start = Instant::now();
+            shown = world.until_other_than(&shown).await;
+            println!("another certificate is shown by every worker after {:?}", start.elapsed());
+            more_answers(seen, 20).await;
+        }
+    })
+    .await;
+    println!("{} handshakes, {} failed", seen.answered.get(), seen.failed.get());
+    assert_eq!(seen.failed.get(), 0);
+    let metrics = world.gateway.metrics().await;
+    let taken = [("result", "taken")];
+    assert!(metrics.sum("aisix_listener_certificate_reloads_total", &taken) >= 4.0);
+    assert!(metrics.sum("aisix_listener_certificate_expiry_timestamp_seconds", &[]) > 0.0);
+}
+
+/// A new pair in a folder of its own, which `now` leads to from then on.
+fn place(folder: &std::path::Path, round: usize, authority: &Authority) {
+    let version = folder.join(format!("version-{round}"));
+    if !version.exists() {
+        fs::create_dir(&version).unwrap();
+        ListenerFiles::new(&version, authority);
+    }
+    let link = folder.join("next");
+    let _ = fs::remove_file(&link);
+    symlink(version, &link).unwrap();
+    fs::rename(link, folder.join("now")).unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_pair_changes_nothing_and_is_a_finding_until_it_is_good() {
+    let world = World::start("1.3").await;
+    let before = world.shown().await;
+    let good = fs::read(world.files.key()).unwrap();
+    fs::write(world.files.key(), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    wait::until("it is told", async || {
+        let text = world.gateway.finding("listener_certificate").await;
+        let told = text.contains("proxy.tls.key_file") && text.contains("does not belong");
+        if told { Ok(()) } else { Err(text) }
+    })
+    .await;
+    let metrics = world.gateway.metrics().await;
+    let refused = [("result", "key_mismatch")];
+    assert_eq!(metrics.sum("aisix_listener_certificate_reloads_total", &refused), 1.0);
+    let status = world.gateway.status_managed().await["listener_tls"].clone();
+    assert!(status["refused"].as_str().unwrap().contains("does not belong"), "{status}");
+    assert_eq!(world.shown().await, before);
+    // A signer that starts now has the key that fits what is shown, whatever the file holds.
+    if let Some(signer) = world.signer() {
+        signer.kill();
+    }
+    assert_eq!(world.shown().await, before);
+    fs::write(world.files.key(), good).unwrap();
+    wait::until("it is settled", async || {
+        let text = world.gateway.finding("listener_certificate").await;
+        if text.is_empty() { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(world.shown().await, before);
+}
+
+#[tokio::test]
+async fn a_signer_that_dies_costs_no_connection_and_is_replaced() {
+    let world = World::start("1.3").await;
+    let mut kept = world.caller.connect().await.unwrap();
+    let seen = under_load(&world, async |seen| {
+        for _ in 0..3 {
+            let signer = world.signer().expect("a signer");
+            signer.kill();
+            let start = Instant::now();
+            assert_eq!(kept.get("/livez").await.unwrap().0, 200);
+            wait::until("another signer serves", async || match world.signer() {
+                Some(other) if other.pid != signer.pid => Ok(()),
+                _ => Err("none"),
+            })
+            .await;
+            let started = start.elapsed();
+            world.shown().await;
+            println!("another signer after {started:?}, a handshake after {:?}", start.elapsed());
+            more_answers(seen, 20).await;
+        }
+    })
+    .await;
+    println!("{} handshakes, {} failed", seen.answered.get(), seen.failed.get());
+    assert_eq!(kept.get("/livez").await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_signer_that_hangs_fails_handshakes_and_not_the_worker() {
+    let world = World::start("1.3").await;
+    let mut kept = world.caller.connect().await.unwrap();
+    let signer = world.signer().expect("a signer");
+    kill(signer.pid, Signal::SIGSTOP).unwrap();
+    let mut failed = Vec::new();
+    for _ in 0..4 {
+        let start = Instant::now();
+        let fresh = wait::within("a handshake ends", world.caller.connect()).await;
+        assert!(fresh.is_err(), "nobody has signed");
+        failed.push(start.elapsed());
+    }
+    println!("handshakes failed after {failed:?}");
+    let body = caller::chat("small-1", "hello");
+    let answer = kept.chat(projection::CALLER_KEY, &body).await.unwrap();
+    assert_eq!(answer.0, 200);
+    kill(signer.pid, Signal::SIGCONT).unwrap();
+    world.shown().await;
+    // One that never answers is replaced.
+    kill(signer.pid, Signal::SIGSTOP).unwrap();
+    let start = Instant::now();
+    wait::until("another signer has come", async || match world.signer() {
+        Some(other) if other.pid != signer.pid => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    world.shown().await;
+    println!("a stopped signer was replaced after {:?}", start.elapsed());
+    assert_eq!(kept.get("/livez").await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn the_listeners_key_is_in_the_signer_and_in_no_other_process() {
+    if !is_root() {
+        return;
+    }
+    let world = World::start("1.2").await;
+    let mut secrets = secrets(&fs::read(world.files.key()).unwrap());
+    let before = world.shown().await;
+    world.files.replace(&world.authority);
+    secrets.extend(self::secrets(&fs::read(world.files.key()).unwrap()));
+    world.until_other_than(&before).await;
+    for _ in 0..10 {
+        assert_eq!(world.chat().await.unwrap().0, 200);
+    }
+    let supervisor = world.gateway.pid();
+    let others = world.gateway.workers();
+    let others = others.iter().filter(|worker| worker.role != "signer").map(|worker| worker.pid);
+    for pid in others.chain([supervisor]) {
+        for (name, secret) in &secrets {
+            assert!(!memory_holds(pid, secret), "{name} is in process {pid}");
+        }
+    }
+    // The search finds what is there, in a form that the signer's library keeps.
+    let signer = world.signer().expect("a signer").pid;
+    let found = secrets.iter().filter(|(_, secret)| memory_holds(signer, secret)).count();
+    assert!(found > 0, "the search is blind");
+    let log = world.gateway.log();
+    for (name, secret) in &secrets {
+        let in_log = log.as_bytes().windows(secret.len()).any(|window| window == secret);
+        assert!(!in_log, "{name} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn every_thread_of_a_worker_with_tls_and_of_the_signer_is_confined() {
+    let world = World::start("1.3").await;
+    let workers = world.gateway.workers();
+    let of_role = |role: &str| workers.iter().filter(|worker| worker.role == role).count();
+    assert_eq!((of_role("proxy"), of_role("signer")), (harness::WORKERS, 1));
+    for worker in workers {
+        let threads = fs::read_dir(worker.proc("task")).unwrap();
+        let mut count = 0;
+        for thread in threads {
+            count += 1;
+            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            let field = |name: &str| {
+                let line =
+                    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                line.unwrap_or_default().trim().to_owned()
+            };
+            assert_eq!(field("NoNewPrivs"), "1", "{worker:?}");
+            assert_eq!(field("Seccomp"), "2", "{worker:?}");
+            for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+                assert_eq!(field(set), "0000000000000000", "{worker:?} {set}");
+            }
+        }
+        // The thread of handshakes, and no other, nowhere else.
+        let expected = if worker.role == "proxy" { 2 } else { 1 };
+        assert_eq!(count, expected, "{worker:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_with_tls_ends_in_order_while_a_caller_waits() {
+    let mut world = World::start("1.3").await;
+    let mut kept = world.caller.connect().await.unwrap();
+    assert_eq!(kept.get("/livez").await.unwrap().0, 200);
+    // Half a handshake holds up nothing.
+    let mut half = TcpStream::connect(world.gateway.proxy()).await.unwrap();
+    half.write_all(&[0x16, 3]).await.unwrap();
+    let slow = caller::chat("slow-1", "hello");
+    let (answer, status) =
+        tokio::join!(async { kept.chat(projection::CALLER_KEY, &slow).await }, async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            world.gateway.terminate();
+            world.gateway.end().await
+        });
+    println!("the request in flight: {:?}", answer.map(|(status, _)| status));
+    assert_eq!(status.code(), Some(0));
+}
+
+fn is_root() -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        println!("skipped: only root may look into a worker");
+    }
+    is_root
+}
+
+/// What a key can be recognised by: its number in both byte orders, its DER, and a line of its text.
+fn secrets(pem: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem).expect("the key is PEM");
+    let before = [0x02, 0x01, 0x01, 0x04, 0x20];
+    let at = parsed.contents.windows(before.len()).position(|window| window == before);
+    let start = at.expect("the key is an EC key") + before.len();
+    let scalar = parsed.contents[start..start + 32].to_vec();
+    let mut reversed = scalar.clone();
+    reversed.reverse();
+    let text = String::from_utf8_lossy(pem).into_owned();
+    let line = text.lines().nth(2).expect("a key has several lines").as_bytes().to_vec();
+    let der = parsed.contents[start - 8..start + 32].to_vec();
+    vec![("the number", scalar), ("the number", reversed), ("the DER", der), ("the text", line)]
+}
+
+/// Whether these bytes stand anywhere in the readable memory of a process.
+fn memory_holds(pid: Pid, needle: &[u8]) -> bool {
+    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read memory");
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read the maps");
+    let mut regions = 0;
+    let found = maps.lines().any(|line| {
+        let mut columns = line.split_whitespace();
+        let (range, rights) = (columns.next().unwrap(), columns.next().unwrap());
+        // The kernel's own pages cannot be read like this.
+        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            return false;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let number = |text| u64::from_str_radix(text, 16).unwrap();
+        let (start, end) = (number(start), number(end));
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        if memory.read_exact_at(&mut bytes, start).is_err() {
+            return false;
+        }
+        regions += 1;
+        bytes.windows(needle.len()).any(|window| window == needle)
+    });
+    assert!(found || regions > 5, "the memory was readable");
+    found
+}
