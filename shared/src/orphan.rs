@@ -141,7 +141,7 @@ pub fn ask(socket: BorrowedFd<'_>) -> io::Result<Answer> {
 pub fn tell(socket: BorrowedFd<'_>, message: &ToOrphan) -> io::Result<()> {
     let body = message.encode().map_err(io::Error::other)?;
     let frame =
-        frame::encode(Header::new(message.kind(), 0), &body).map_err(io::Error::other)?;
+        frame::encode(Header::new(PROTOCOLS.newest, message.kind(), 0), &body).map_err(io::Error::other)?;
     send(socket.as_fd().as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }

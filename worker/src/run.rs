@@ -13,11 +13,14 @@ use crate::{egress, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
-enum WorkerError {
+pub enum WorkerError {
+    /// It was not born as a worker.
     #[error(transparent)]
     Inherit(#[from] InheritError),
+    /// There is no runtime.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[from] std::io::Error),
+    /// Its role ended before its time.
     #[error(transparent)]
     Role(#[from] RoleError),
 }
@@ -34,7 +37,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), WorkerError> {
+/// The whole life of a worker.
+pub fn run() -> Result<(), WorkerError> {
     // Asked by a supervisor that is about to start workers from this program.
     if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
         println!("aisix-worker {}", shared::version::VERSION);

@@ -97,14 +97,16 @@ impl Fleet {
             let Some(speaking) = member.fall_silent() else { continue };
             if timeout_at(deadline, speaking).await.is_err() {
                 warn!(worker = %member.id, "a worker does not read what it is told, and is killed");
-                member.kill();
+                member.kill("it does not read what it is told");
             }
         }
     }
 
     /// Kills workers that do not serve yet: another program would not know how to welcome them.
-    pub fn kill_unwelcome(&self) {
-        self.members().filter(|member| !member.is_welcome()).for_each(Member::kill);
+    pub fn kill_unwelcome(&mut self) {
+        for member in self.members_mut().filter(|member| !member.is_welcome()) {
+            member.kill("another program goes on");
+        }
     }
 
     /// Everything about the workers, for the next image.

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use shared::channel::{ChannelError, Received};
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
+use shared::ring;
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -74,7 +75,7 @@ pub enum Happening {
     /// A channel to the egress worker, in place of any before.
     Egress(OwnedFd),
     /// A worker came with an upgrade, with this usage ring, read so far; whether it waits for an answer.
-    Adopted(WorkerId, RingFile, Place, bool),
+    Adopted(WorkerId, RingFile, ring::Place, bool),
     /// The status worker asks for a page.
     Fetch(WorkerId, Page, u64),
     /// A worker accepts connections.

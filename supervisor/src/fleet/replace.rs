@@ -172,7 +172,7 @@ impl Fleet {
     }
 
     /// A worker is told to finish and to leave, and nobody comes in its place.
-    fn dismiss(&mut self, index: usize, now: Instant) {
+    pub(super) fn dismiss(&mut self, index: usize, now: Instant) {
         let deadline = self.replace_drain.map(|limit| now + limit);
         if let Some(member) = self.member_mut(index) {
             member.place = Place::Leaving;

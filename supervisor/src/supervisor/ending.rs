@@ -1,6 +1,6 @@
 //! The last things a supervisor does when nothing runs any more but helpers.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shared::id::Role;
 use tracing::{error, info, warn};

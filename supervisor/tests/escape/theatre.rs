@@ -15,6 +15,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Gid, Uid};
 use shared::id::{Role, WorkerId};
 use shared::ring::RING_BYTES;
+use supervisor::handover::orphans;
 use supervisor::metrics;
 use supervisor::process::identity::Users;
 use supervisor::process::launch::{Launch, Launched, Program};
@@ -110,8 +111,8 @@ impl Theatre {
         udp.set_nonblocking(true).unwrap();
         unix.set_nonblocking(true).unwrap();
         hidden.set_nonblocking(true).unwrap();
-        let program = Program::open(Some(&probe())).unwrap();
-        let users = Users::choose(61_500);
+        let program = Program::open(Some(&probe()), &probe()).unwrap();
+        let users = Users::choose(61_500, &[]);
         let theatre = Self {
             folder,
             tcp,
@@ -155,10 +156,16 @@ impl Theatre {
         if let Some(listener) = &listener {
             listener.set_nonblocking(true).unwrap();
         }
+        // What an orphan is asked over.
+        let name = format!("{}.ring", uuid::Uuid::new_v4());
+        let adoption = (role == Role::Proxy)
+            .then(|| orphans::listen(&self.folder.path().join(name)).unwrap());
         let launched = self.program.launch(&Launch {
             role,
             id: WorkerId(1),
             policy,
+            tls: false,
+            adoption: adoption.as_ref().map(AsFd::as_fd),
             user: self.user(role, policy),
             listener: listener.as_ref().map(AsFd::as_fd),
             metrics: metrics.as_fd(),

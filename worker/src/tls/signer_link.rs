@@ -15,6 +15,7 @@ use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use shared::frame::{self, Header};
 use shared::message::Message;
+use shared::version::PROTOCOLS;
 use shared::signing::{FromSigner, KeyId, Refusal, Sign, ToSigner};
 use tracing::{info, warn};
 
@@ -179,7 +180,7 @@ fn ask(
     deadline: Instant,
 ) -> Result<Asked, String> {
     let body = question.encode().map_err(|error| error.to_string())?;
-    let header = Header::new(question.kind(), number);
+    let header = Header::new(PROTOCOLS.newest, question.kind(), number);
     let frame = frame::encode(header, &body).map_err(|error| error.to_string())?;
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     match send(channel.as_raw_fd(), &frame, flags) {

@@ -14,8 +14,6 @@ use shared::version::{PROTOCOLS, VERSION};
 use worker::inherit::Inheritance;
 use worker::sandbox::{self, Policy};
 
-use crate::real;
-
 /// Workers up to this number are honest.
 const HONEST: u32 = 4;
 
@@ -41,13 +39,13 @@ const WAYS: [fn() -> Result<(), Box<dyn Error>>; 17] = [
     // 5 ready again
     || tell(&ToSupervisor::Ready),
     // 6 a version that nobody has agreed on
-    || say(&frame::encode(Header { major: 9, ..Header::new(7, 0) }, &[0; 2])?),
+    || say(&frame::encode(Header { major: 9, ..Header::new(PROTOCOLS.newest, 7, 0) }, &[0; 2])?),
     // 7 what only the status role may say
     || tell(&ToSupervisor::Fetch(Page::Managed)),
     // 8 a kind that nobody knows
-    || say(&frame::encode(Header::new(999, 0), b"news")?),
+    || say(&frame::encode(Header::new(PROTOCOLS.newest, 999, 0), b"news")?),
     // 9 a body that is not of its kind
-    || say(&frame::encode(Header::new(7, 0), &[0xff; 200])?),
+    || say(&frame::encode(Header::new(PROTOCOLS.newest, 7, 0), &[0xff; 200])?),
     // 10 a revision that it was never sent
     || tell(&ToSupervisor::Applied(Revision(i64::MAX))),
     // 11 a metric that nobody has
@@ -86,7 +84,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let role = words.next().and_then(|name| Role::from_name(&name));
     let id: u32 = words.next().and_then(|id| id.parse().ok()).unwrap_or(0);
     if role != Some(Role::Proxy) || id <= HONEST {
-        return Ok(real::run()?);
+        return Ok(worker::run::run()?);
     }
     let number = usize::try_from(id)? % WAYS.len();
     let inheritance = Inheritance::take(std::env::args().skip(1))?;
@@ -128,7 +126,7 @@ fn hello(role: Role) -> ToSupervisor {
 }
 
 fn frame(message: &ToSupervisor) -> Result<Vec<u8>, Box<dyn Error>> {
-    Ok(frame::encode(Header::new(message.kind(), 0), &message.encode()?)?)
+    Ok(frame::encode(Header::new(PROTOCOLS.newest, message.kind(), 0), &message.encode()?)?)
 }
 
 fn assert_fits(frame: &[u8]) {

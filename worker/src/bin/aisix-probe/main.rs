@@ -9,10 +9,6 @@
 
 mod attempts;
 mod hostile;
-// What an honest worker does.
-#[path = "../../main.rs"]
-#[allow(dead_code)]
-mod real;
 mod stage;
 mod sys;
 
