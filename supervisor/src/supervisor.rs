@@ -36,7 +36,7 @@ use crate::spool::ring_file::RingFile;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last usage events may take to reach the Cloud.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
-/// How long helpers may take to leave; they are killed, so only a machine in trouble needs any of it.
+/// How long helpers may take to leave: they finish nothing, so only a machine in trouble needs any of it.
 const HELPERS_LIMIT: Duration = Duration::from_secs(2);
 /// Pages that may be in the making: as many as the status worker has connections. It asks for more only if it was taken
 /// over.
@@ -196,7 +196,7 @@ impl Supervisor {
         let deadline = tokio::time::Instant::now() + HELPERS_LIMIT;
         let now = Instant::now();
         for role in Role::HELPERS {
-            self.parts.fleet.drain(role, Some(now), now);
+            self.parts.fleet.drain(role, Some(now + HELPERS_LIMIT), now);
         }
         while Role::HELPERS.iter().any(|role| self.parts.fleet.running(*role) > 0) {
             self.parts.fleet.tick(Instant::now(), &mut Vec::new());
