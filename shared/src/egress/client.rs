@@ -315,6 +315,8 @@ impl Driver {
         if let Some(open) = self.open.remove(&received.request_id) {
             let _ = open.answer.send((received.message, received.descriptor));
         }
+        // There is room again.
+        self.send_waiting();
     }
 
     /// Without a channel: those that have waited long enough are told that there is nobody.

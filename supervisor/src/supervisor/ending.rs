@@ -41,7 +41,7 @@ impl Supervisor {
         let deadline = tokio::time::Instant::now() + HELPERS_LIMIT;
         let now = self.now();
         for role in Role::HELPERS {
-            self.parts.fleet.drain(role, Some(now), now);
+            self.parts.fleet.drain(role, Some(now + HELPERS_LIMIT), now);
         }
         while Role::HELPERS.iter().any(|role| self.parts.fleet.running(*role) > 0) {
             let now = self.now();
