@@ -8,6 +8,7 @@ use shared::update::Change;
 use tracing::{error, info};
 
 use super::probation::Entry;
+use super::trial::Trial;
 use super::{Changes, Order};
 use crate::configuration::{Delivery, Key, key_of};
 use crate::findings::Topic;
@@ -69,7 +70,13 @@ impl Changes {
                 Order::Owe
             }
         };
-        vec![told, Order::Undone(changes), Order::Retry]
+        let mut orders = vec![told];
+        // It has what is on trial already, and the way back may have changed that.
+        if let Some((worker, delivery)) = self.trial.as_ref().and_then(Trial::told) {
+            orders.push(Order::Tell(worker, delivery));
+        }
+        orders.extend([Order::Undone(changes), Order::Retry]);
+        orders
     }
 
     fn set_aside(&mut self, revision: Revision, former: &[Change], _now: Instant) {

@@ -25,7 +25,7 @@ use super::activity::{Activity, Verdict};
 use crate::request;
 
 /// A new connection gets this long for its first request when the server stops: the caller was told that it is served.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// A connection without a request in progress gets this long to close when the server stops.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
 /// Fields of a head.
