@@ -7,6 +7,7 @@ use shared::id::{Role, WorkerId};
 use tracing::{error, warn};
 
 use super::member::{Member, Place};
+use super::restart::DELAY_MAX;
 use super::{Fleet, Happening, Post, Sandbox};
 use crate::backoff::chance;
 use crate::metrics;
@@ -22,7 +23,7 @@ impl Fleet {
         if let Err(reason) = self.launch(slot, Place::Holder, now, happenings) {
             error!("{reason}");
             if let Some(slot) = self.slots.get_mut(slot) {
-                slot.start_at = Some(slot.restart.ended(now, now, chance()));
+                slot.start_at = Some(slot.restart.ended(now, now, chance(), DELAY_MAX));
             }
         }
     }
