@@ -161,7 +161,7 @@ impl Changes {
         now: Instant,
     ) -> Vec<Order> {
         match self.trial.as_mut().map_or(Heard::NotConcerned, |trial| trial.died(worker, death)) {
-            Heard::Condemned => self.refuse_trial(now),
+            Heard::Condemned => self.refuse_trial(),
             Heard::Again => {
                 if let Some(trial) = &mut self.trial {
                     trial.wait(now);
@@ -171,7 +171,7 @@ impl Changes {
             Heard::NotConcerned => {
                 self.note_first(death);
                 let condemned = self.probation.died(death, now);
-                if condemned.is_empty() { Vec::new() } else { self.undo(condemned, now) }
+                if condemned.is_empty() { Vec::new() } else { self.undo(condemned) }
             }
         }
     }

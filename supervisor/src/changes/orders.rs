@@ -8,6 +8,7 @@ use shared::update::Change;
 use tracing::{error, info};
 
 use super::probation::Entry;
+use super::trial::Trial;
 use super::{Changes, Order};
 use crate::configuration::{Delivery, Key, key_of};
 use crate::findings::Topic;
@@ -39,17 +40,17 @@ impl Changes {
     }
 
     /// The change on trial is set aside; whoever was told it is gone.
-    pub(super) fn refuse_trial(&mut self, now: Instant) -> Vec<Order> {
+    pub(super) fn refuse_trial(&mut self) -> Vec<Order> {
         let Some(trial) = self.trial.take() else { return Vec::new() };
         let keys: Vec<Key> = trial.changes.iter().map(key_of).collect();
         let present = self.configuration.present(keys.into_iter());
         let revision = trial.delivery.revision;
-        self.set_aside(revision, &present, now);
+        self.set_aside(revision, &present);
         vec![Order::Undone(present), Order::Retry]
     }
 
     /// Changes in force are undone and set aside.
-    pub(super) fn undo(&mut self, condemned: Vec<Entry>, now: Instant) -> Vec<Order> {
+    pub(super) fn undo(&mut self, condemned: Vec<Entry>) -> Vec<Order> {
         let (Some(first), Some(last)) = (condemned.first(), condemned.last()) else {
             return Vec::new();
         };
@@ -59,7 +60,7 @@ impl Changes {
         // Where later changes stay, theirs is the revision in force.
         let revision = if in_force == newest { before } else { in_force };
         let changes: Vec<Change> = back.into_values().collect();
-        self.set_aside(newest, &changes, now);
+        self.set_aside(newest, &changes);
         let delivery = Delivery::new(revision, false, changes.len(), changes.iter());
         self.configuration.apply(revision, false, changes.clone());
         let told = match delivery {
@@ -69,10 +70,16 @@ impl Changes {
                 Order::Owe
             }
         };
-        vec![told, Order::Undone(changes), Order::Retry]
+        let mut orders = vec![told];
+        // It has what is on trial already, and the way back may have changed that.
+        if let Some((worker, delivery)) = self.trial.as_ref().and_then(Trial::told) {
+            orders.push(Order::Tell(worker, delivery));
+        }
+        orders.extend([Order::Undone(changes), Order::Retry]);
+        orders
     }
 
-    fn set_aside(&mut self, revision: Revision, former: &[Change], _now: Instant) {
+    fn set_aside(&mut self, revision: Revision, former: &[Change]) {
         self.quarantine.hold(revision, former);
         error!(%revision, keys = self.quarantine.names().join(" "),
             "two workers died of a change of the configuration: it is set aside");

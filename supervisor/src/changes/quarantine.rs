@@ -66,7 +66,9 @@ impl Quarantine {
             return false;
         }
         let before = held.len();
-        keys.for_each(|key| drop(held.remove(&key)));
+        for key in keys {
+            held.remove(&key);
+        }
         held.len() < before
     }
 

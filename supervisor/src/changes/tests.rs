@@ -163,6 +163,25 @@ fn what_workers_die_of_later_is_undone_everywhere() {
 }
 
 #[test]
+fn of_several_changes_the_newest_goes_first_and_then_ever_more() {
+    let now = Instant::now();
+    let mut changes = loaded(now);
+    for number in 0..8 {
+        let (id, revision) = (number.to_string(), 2 + number);
+        passes(&mut changes, update(revision, vec![put(&id, "new")]), now);
+    }
+    let mut left = vec![content(&mut changes).len()];
+    while left.last().is_some_and(|left| *left > 1) && left.len() < 10 {
+        assert!(changes.died(ONE, Death::Crashed, &[TWO], now).is_empty());
+        assert!(!changes.died(TWO, Death::Crashed, &[ONE], now).is_empty());
+        left.push(content(&mut changes).len());
+    }
+    assert_eq!(left, [9, 8, 6, 2, 1]);
+    assert_eq!(content(&mut changes), [put("a", "first")]);
+    assert_eq!(changes.configuration().revision(), Some(Revision(1)));
+}
+
+#[test]
 fn a_kill_from_outside_or_an_old_habit_of_dying_condemns_nothing() {
     let now = Instant::now();
     let mut changes = loaded(now);

@@ -85,6 +85,11 @@ impl Trial {
         Some(worker)
     }
 
+    /// Who has been told, and what.
+    pub fn told(&self) -> Option<(WorkerId, Delivery)> {
+        self.asked.map(|asked| (asked.worker, self.delivery.clone()))
+    }
+
     /// A worker serves this revision.
     pub fn applied(&mut self, worker: WorkerId, revision: Revision) {
         let told = self.delivery.revision;

@@ -55,9 +55,10 @@ impl Fleet {
         self.restarts.get(&role).copied().unwrap_or_default()
     }
 
-    /// How many workers of a role accept connections.
+    /// How many workers of a role accept connections, without those that have been replaced.
     pub fn serving(&self, role: Role) -> usize {
-        self.members().filter(|member| member.role == role && member.life.is_serving()).count()
+        let serves = |member: &&Member| member.role == role && member.life.is_serving();
+        self.members().filter(serves).filter(|member| member.place != Place::Leaving).count()
     }
 
     /// The revision that every serving proxy worker serves: `None` if there is none, or one of them has none yet, or

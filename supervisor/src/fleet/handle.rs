@@ -253,6 +253,6 @@ impl Fleet {
             warn!(worker = %member.id, role = %member.role, pid = %member.pid,
                 "worker ended: {exit}");
         }
-        self.vacate(&member, now, happenings);
+        self.vacate(&member, death, now, happenings);
     }
 }

@@ -105,6 +105,8 @@ pub struct Member {
     pub overflowed: bool,
     /// It could not apply a revision.
     pub refused: bool,
+    /// It has been replaced, and is told to leave then.
+    pub leaves_at: Option<Instant>,
     /// Why we killed it.
     killed: Option<&'static str>,
     /// Questions that it may leave unanswered while it takes in what it was sent.
@@ -213,6 +215,7 @@ impl Member {
             usage_told: false,
             overflowed: false,
             refused: false,
+            leaves_at: None,
             killed: None,
             patience: 0,
             exit: None,

@@ -205,6 +205,7 @@ impl Fleet {
             self.heal_listeners();
         }
         self.end_overflowed(now);
+        self.see_off(now);
         self.roll(now, happenings);
     }
 

@@ -7,13 +7,17 @@ use shared::worker_settings::WorkerSettings;
 use tracing::info;
 
 use super::life::Input;
-use super::member::{Member, Place};
+use super::member::{Death, Member, Place};
+use super::restart::{DELAY_MAX, DELAY_MAX_ALONE};
 use super::rollout::{self, Seat, Step};
 use super::{Fleet, Happening, Slot};
 use crate::backoff::chance;
 
 /// The longest that a helper which keeps dying is waited with.
 const HELPER_DELAY_MAX: Duration = Duration::from_millis(500);
+
+/// A helper that was replaced goes on for so long: longer than a connection may take to be made.
+const HELPER_GRACE: Duration = Duration::from_secs(6);
 
 /// A replacement of all workers that is being carried out.
 #[derive(Debug)]
@@ -121,7 +125,13 @@ impl Fleet {
     }
 
     /// What becomes of the slot of a worker that has gone.
-    pub(super) fn vacate(&mut self, gone: &Member, now: Instant, happenings: &mut Vec<Happening>) {
+    pub(super) fn vacate(
+        &mut self,
+        gone: &Member,
+        death: Death,
+        now: Instant,
+        happenings: &mut Vec<Happening>,
+    ) {
         match gone.place {
             Place::Leaving => return,
             Place::Successor => {
@@ -136,8 +146,11 @@ impl Fleet {
         *self.restarts.entry(gone.role).or_default() += 1;
         let has_successor =
             self.members.iter().any(|it| it.slot == gone.slot && it.place == Place::Successor);
+        let is_alone = self.serving(gone.role) == 0;
+        let is_short = is_alone || death == Death::Killed;
+        let limit = if is_short { DELAY_MAX_ALONE } else { DELAY_MAX };
         let Some(slot) = self.slots.get_mut(gone.slot) else { return };
-        let next = slot.restart.ended(gone.started, now, chance());
+        let next = slot.restart.ended(gone.started, now, chance(), limit);
         // Everybody waits for a helper that is not there, for a second at most.
         let next = if gone.role.is_helper() { next.min(now + HELPER_DELAY_MAX) } else { next };
         if slot.wanted && !has_successor {
@@ -171,12 +184,27 @@ impl Fleet {
         }
     }
 
-    /// A worker is told to finish and to leave, and nobody comes in its place.
+    /// A worker is told to finish and to leave, and nobody comes in its place. A helper leaves a little later: everybody has
+    /// its successor already, but may have asked it for something before.
     pub(super) fn dismiss(&mut self, index: usize, now: Instant) {
         let deadline = self.replace_drain.map(|limit| now + limit);
-        if let Some(member) = self.member_mut(index) {
-            member.place = Place::Leaving;
+        let Some(member) = self.member_mut(index) else { return };
+        member.place = Place::Leaving;
+        if member.role.is_helper() && member.life.is_serving() {
+            member.leaves_at = Some(now + HELPER_GRACE);
+        } else {
             self.input(index, Input::Drain(deadline), now);
+        }
+    }
+
+    /// Helpers that were replaced leave when their time has come.
+    pub(super) fn see_off(&mut self, now: Instant) {
+        for index in 0..self.members.len() {
+            let is_due = |member: &&mut Member| member.leaves_at.is_some_and(|at| at <= now);
+            if let Some(member) = self.member_mut(index).filter(is_due) {
+                member.leaves_at = None;
+                self.input(index, Input::Drain(Some(now + HELPER_GRACE)), now);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use shared::worker_settings::RoleSettings;
 use tracing::{error, warn};
 
 use super::member::{Member, Place};
+use super::restart::DELAY_MAX;
 use super::{Fleet, Happening, handover};
 use crate::backoff::chance;
 use crate::metrics;
@@ -22,7 +23,7 @@ impl Fleet {
         if let Err(reason) = self.launch(slot, Place::Holder, now, happenings) {
             error!("{reason}");
             if let Some(slot) = self.slots.get_mut(slot) {
-                slot.start_at = Some(slot.restart.ended(now, now, chance()));
+                slot.start_at = Some(slot.restart.ended(now, now, chance(), DELAY_MAX));
             }
         }
     }

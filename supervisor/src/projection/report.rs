@@ -14,8 +14,10 @@ use crate::cloud::heartbeat::{Facts, PartiallyCompatible, RejectedResource};
 
 /// At most so many rejections go into a heartbeat. As published.
 const REJECTED_MAX: usize = 256;
-/// The kind of rejection of what workers died of.
+/// The kind of rejection of what workers died of, on our own page.
 const QUARANTINED: &str = "quarantined";
+/// The same in the heartbeat, of whose kinds it is the nearest: the Cloud takes no other than its own.
+const QUARANTINED_TO_CLOUD: &str = "parse_failed";
 
 /// Everything there is to tell, of one moment.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ impl Report {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         for (key, (kind, id), held) in rows {
             let error = format!(
-                "workers died of the change that came with revision {}: it is set aside",
+                "quarantined: workers died of the change that came with revision {}, and it is set aside",
                 held.revision
             );
             let kind = key::name_of(kind);
@@ -64,7 +66,7 @@ impl Report {
                 0,
                 RejectedResource {
                     key,
-                    kind: QUARANTINED,
+                    kind: QUARANTINED_TO_CLOUD,
                     error,
                     timestamp_unix_secs: held.since,
                     stale_serving_since_unix_secs: stale,

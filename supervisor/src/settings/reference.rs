@@ -22,6 +22,11 @@ whose entries are known by name and refer to each other by name; `${NAME}` stand
 variable that holds a caller's key. SIGHUP has the file read again; one that cannot be used changes nothing. `aisix
 validate --resources FILE` checks such a file, `aisix export --etcd URL` makes one.
 
+SIGHUP has the configuration read again, too, and every worker replaced by a new one, without a failed request; settings
+that cannot be used change nothing. `upstream`, `downstream`, `shutdown`, `proxy` (but for its address), the log level, the
+access log, the metrics' path and client types come into force; the log names other keys that were changed: they need a
+restart. A worker that was replaced has `supervisor.replace_drain_secs` to finish what it has begun; 0 is no limit.
+
 Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
 remedy: nothing is silently ignored. `aisix validate` tells the same without starting.
 

@@ -26,7 +26,7 @@ use crate::request;
 use crate::tls::Tls;
 
 /// A new connection gets this long for its first request when the server stops: the caller was told that it is served.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// A handshake in progress gets this long to end when the server stops.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.

@@ -23,6 +23,8 @@ use super::Pages;
 const CONNECTIONS_MAX: usize = 256;
 /// A client that has not sent its request's head after this time is not waited for.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// A new connection gets this long for its first request when the worker leaves: its client was told that it is served.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// Pause after the system refused a connection for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -72,7 +74,10 @@ async fn serve_connection(
     pages: Rc<Pages>,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let begun = Rc::new(Notify::new());
+    let first = Rc::clone(&begun);
     let service = service_fn(move |request: Request<Incoming>| {
+        begun.notify_one();
         let (settings, pages) = (Rc::clone(&settings), Rc::clone(&pages));
         async move { Ok::<_, Infallible>(answer(&request, &settings, &pages).await) }
     });
@@ -82,10 +87,15 @@ async fn serve_connection(
             .header_read_timeout(HEAD_LIMIT)
             .serve_connection(TokioIo::new(stream), service)
     );
+    // Kept: told before anybody waits for it, it is told all the same.
+    let stop = async {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+        let _ = tokio::time::timeout(FIRST_REQUEST_GRACE, first.notified()).await;
+    };
     tokio::select! {
         // A connection that fails concerns its client alone.
         _ = connection.as_mut() => {}
-        _ = stopped.wait_for(|stopped| *stopped) => {
+        () = stop => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
