@@ -31,6 +31,7 @@ use crate::findings::{Findings, Topic};
 use crate::fleet::{Fleet, Post};
 use crate::handover::exec::Own;
 use crate::handover::listeners::Listeners;
+use crate::handover::orphans::Orphan;
 use crate::handover::preflight::{self, CheckError};
 use crate::handover::taken::Taken;
 use crate::handover;
@@ -400,7 +401,7 @@ async fn serve(
     let workers_before = taken.into_iter().flat_map(|it| it.state.fleet.workers.iter());
     let ours: Vec<_> = workers_before
         .map(|worker| worker.uid)
-        .chain(orphans.iter().map(|orphan| orphan.uid))
+        .chain(orphans.iter().filter_map(Orphan::uid))
         .collect();
     let users = Users::choose(settings.workers.uid_base, &ours);
     let sandbox = settings.workers.sandbox;

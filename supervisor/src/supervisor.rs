@@ -393,7 +393,7 @@ impl Supervisor {
         }
         loop {
             let running = Running {
-                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(),
+                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(now),
                 statuses: self.parts.fleet.running(Role::Status),
                 idle: self.parts.fleet.is_idle(),
             };
@@ -422,6 +422,7 @@ impl Supervisor {
             Some(Order::Retire) => self.parts.fleet.retire(),
             Some(Order::Ask) => self.parts.fleet.ask(),
             Some(Order::Drain(role, deadline)) => {
+                self.upgrade.orphans_until = deadline;
                 self.parts.fleet.drain(role, deadline, Instant::now());
             }
         }

@@ -32,7 +32,7 @@ use crate::spool::ring_file::RingFile;
 /// How long a replaced worker may take to finish what is in flight.
 pub const REPLACE_LIMIT: Duration = Duration::from_secs(600);
 
-/// What there is to write down of each worker that the fleet does not know: its slots and its series.
+/// What the fleet does not know of a worker and that is written down with it: the slots it counts in, and its series.
 pub type Counting<'a> = &'a dyn Fn(WorkerId) -> Option<(BorrowedFd<'a>, Vec<Series>)>;
 
 /// Where the next supervisor asks a worker for its listener: beside its ring. A folder that cannot hold a socket is told once.
@@ -122,7 +122,11 @@ impl Fleet {
         let mut workers = Vec::new();
         for slot in &self.slots {
             let Some(member) = &slot.member else { continue };
-            let Some([process, control, log]) = member.handles() else { continue };
+            let Some([process, control, log]) = member.handles() else {
+                // There was no descriptor left for a copy: nobody would ever tell it anything.
+                member.kill();
+                continue;
+            };
             let ring = rings.iter().find(|ring| ring.worker == member.id);
             let ring = ring.map(|ring| {
                 Ok::<_, io::Error>(RingRecord {

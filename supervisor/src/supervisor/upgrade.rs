@@ -66,8 +66,10 @@ pub(super) struct Upgrade {
     deadline: Option<Instant>,
     /// Every worker served once: those before may leave.
     settled: bool,
-    /// Orphans that have not left yet.
+    /// Orphans that were heard of and have not left yet.
     orphans: Rc<Cell<usize>>,
+    /// The end waits for them until then.
+    pub(super) orphans_until: Option<Instant>,
     began: Instant,
 }
 
@@ -75,12 +77,13 @@ impl Upgrade {
     pub(super) fn new(checks: mpsc::Sender<Checked>, began: Instant) -> Self {
         let orphans = Rc::default();
         let (checking, target, deadline) = (false, None, None);
-        Self { checks, checking, target, deadline, settled: false, orphans, began }
+        let (settled, orphans_until) = (false, None);
+        Self { checks, checking, target, deadline, settled, orphans, orphans_until, began }
     }
 
-    /// How many orphans there still are.
-    pub(super) fn orphans(&self) -> usize {
-        self.orphans.get()
+    /// How many orphans the end still waits for: they were told to leave, and do so without us too.
+    pub(super) fn orphans(&self, now: Instant) -> usize {
+        if self.orphans_until.is_some_and(|until| now >= until) { 0 } else { self.orphans.get() }
     }
 }
 
@@ -162,13 +165,15 @@ impl Supervisor {
 
     /// Goes on with what the image, or the supervisor, before has left.
     pub(super) fn take_over(&mut self, now: Instant) {
-        for (name, listener) in self.parts.fleet.listeners() {
-            self.notifier.store(name, listener);
-        }
+        // By name: what is kept under the same name comes after.
         for name in std::mem::take(&mut self.parts.life.unwanted) {
             self.notifier.forget(&name);
         }
-        self.upgrade.orphans.set(self.parts.life.orphans.len());
+        for (name, listener) in self.parts.fleet.listeners() {
+            self.notifier.store(name, listener);
+        }
+        let heard = self.parts.life.orphans.iter().filter(|orphan| orphan.uid().is_some());
+        self.upgrade.orphans.set(heard.count());
         let Some(taken) = self.parts.life.taken.clone() else { return };
         self.collector(|it| it.carried(&taken.series, taken.state.counters.clone()));
         let happenings = self.parts.fleet.adopt(&taken, now);
@@ -233,10 +238,12 @@ impl Supervisor {
     /// Orphans may leave: others serve, or nobody is to serve any more.
     pub(super) fn drain_orphans(&mut self) {
         for orphan in self.parts.life.orphans.drain(..) {
-            let left = Rc::clone(&self.upgrade.orphans);
+            let left = orphan.uid().is_some().then(|| Rc::clone(&self.upgrade.orphans));
             tokio::task::spawn_local(async move {
                 orphan.drain(REPLACE_LIMIT).await;
-                left.set(left.get().saturating_sub(1));
+                if let Some(left) = left {
+                    left.set(left.get().saturating_sub(1));
+                }
             });
         }
     }
