@@ -9,6 +9,11 @@ use nix::sys::signal::{Signal, kill};
 /// Callers that ask at the same time.
 const CALLERS: usize = 4;
 
+/// Without a line for each request.
+fn quiet(builder: Builder) -> Builder {
+    builder.set("/observability/log_level", "info,worker::request=warn".into())
+}
+
 async fn held(world: &World) -> Answer {
     let mut stream = world.caller().ask_stream("hold", "one two three").await;
     stream.next_event().await.unwrap();
@@ -17,7 +22,7 @@ async fn held(world: &World) -> Answer {
 
 #[tokio::test]
 async fn callers_are_served_meanwhile_and_the_next_supervisor_takes_the_listener_back() {
-    let mut world = World::start().await;
+    let mut world = World::start_with(quiet).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
         streams.push(held(&world).await);
@@ -69,6 +74,8 @@ async fn callers_are_served_meanwhile_and_the_next_supervisor_takes_the_listener
 #[tokio::test]
 async fn the_status_worker_leaves_at_once_so_that_its_port_is_free() {
     let mut world = World::start().await;
+    // Who decides about a key is the Cloud, which only a supervisor asks.
+    assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
     world.gateway.signal(Signal::SIGKILL);
     world.gateway.end().await;
     wait::until("the status port is free", async || {

@@ -19,7 +19,12 @@ const UPGRADES: (usize, usize) = (6, 40);
 /// A world whose gateway runs copies of the programs, which can be replaced.
 async fn world(programs: &Path) -> World {
     release::install(programs, release::built());
-    World::start_with(|builder| builder.programs(programs)).await
+    // Without a line for each request.
+    let quiet = "info,worker::request=warn";
+    let settings = |builder: harness::Builder| {
+        builder.programs(programs).set("/observability/log_level", quiet.into())
+    };
+    World::start_with(settings).await
 }
 
 /// Asks for an upgrade and waits until every worker is new; returns how often that has happened.
