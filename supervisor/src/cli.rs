@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn what_is_about_a_handover_goes_with_the_arguments_of_a_start() {
-        let resumed = parse(&["-c", "f", "--handover=82", "--handover-failed=--x: y"], &[], NOWHERE);
+        let resumed =
+            parse(&["-c", "f", "--handover=82", "--handover-failed=--x: y"], &[], NOWHERE);
         let failed = Some("--x: y".to_owned());
         assert_eq!(resumed.unwrap(), Command::Resume { config: "f".into(), state: 82, failed });
         let check = parse(&["-c", "f", "--check-handover"], &[], NOWHERE);

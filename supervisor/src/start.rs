@@ -29,12 +29,12 @@ use crate::dial_proxy::ProxyDial;
 use crate::export;
 use crate::findings::{Findings, Topic};
 use crate::fleet::{Fleet, Post};
+use crate::handover;
 use crate::handover::exec::Own;
 use crate::handover::listeners::Listeners;
 use crate::handover::orphans::Orphan;
-use crate::handover::preflight::{self, CheckError};
+use crate::handover::preflight::CheckError;
 use crate::handover::taken::Taken;
-use crate::handover;
 use crate::listener::ListenError;
 use crate::log::{self, FilterError};
 use crate::metrics::Collector;
@@ -42,7 +42,7 @@ use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
 use crate::pages::Sources;
 use crate::process::identity::Users;
 use crate::process::launch::{Program, ProgramError};
-use crate::process::reserve_descriptors;
+use crate::process::{reserve_descriptors, signals};
 use crate::projection;
 use crate::resources::{self, ResourcesError};
 use crate::settings::{Settings, SettingsError, Source};
@@ -53,6 +53,7 @@ use crate::state::lock::{StateError, StateLock};
 use crate::state::snapshot::Snapshot;
 use crate::supervisor::{self, Ended, Life, Parts, RunError};
 use crate::systemd;
+use crate::validate::{check_handover, validate};
 use crate::worker_settings;
 
 /// Events of workers that wait for the loop; their tasks wait then.
@@ -63,7 +64,7 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
@@ -118,46 +119,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Checks what is named. Starts nothing and writes nothing.
-fn validate(config: Option<&Path>, resources: Option<&Path>) -> Result<(), StartError> {
-    config.map_or(Ok(()), validate_configuration)?;
-    resources.map_or(Ok(()), validate_resources)
-}
-
-/// Checks the configuration and the bundle or the resources that it leads to.
-fn validate_configuration(config: &Path) -> Result<(), StartError> {
-    let loaded = Settings::load(config, std::env::vars_os())?;
-    let bundle = match &loaded.settings.source {
-        Source::Managed(managed) => Some(Bundle::examine(managed, SystemTime::now())?),
-        Source::Etcd(_) => None,
-        Source::File(resources) => {
-            validate_resources(resources)?;
-            None
-        }
-    };
-    println!("OK: {} is a valid configuration", config.display());
-    if let Some(bundle) = bundle {
-        println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
-        println!("note: it is the {} one: {}", bundle.origin, bundle.why);
-        for finding in bundle.findings.iter().chain(&bundle.lasting) {
-            println!("note: {finding}");
-        }
-    }
-    for (key, reason) in &loaded.without_effect {
-        println!("note: {key} has no effect: {reason}");
-    }
-    Ok(())
-}
-
-fn validate_resources(path: &Path) -> Result<(), StartError> {
-    let read = resources::load(path, &resources::variable)?;
-    println!("OK: {} loaded {} resource(s)", path.display(), read.documents.len());
-    for note in &read.notes {
-        println!("note: {note}");
-    }
-    Ok(())
-}
-
 /// Goes on where the program before has stopped; one that cannot start lets that one go on.
 fn resume(config: &Path, state: i32, failed: Option<String>) -> Result<(), String> {
     let taken = Rc::new(Taken::take(state, failed).map_err(|error| error.to_string())?);
@@ -174,14 +135,8 @@ fn resume(config: &Path, state: i32, failed: Option<String>) -> Result<(), Strin
     })
 }
 
-/// Whether this program could take over from another one that runs now.
-fn check_handover(config: &Path) -> Result<(), StartError> {
-    validate_configuration(config)?;
-    let loaded = Settings::load(config, std::env::vars_os())?;
-    Ok(preflight::check(loaded.settings.workers.program.as_deref())?)
-}
-
 fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
+    signals::hold_at_start();
     let own = Own::of_this_process();
     // What the service manager has kept was handed to the program before, if there was one.
     let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };
@@ -218,9 +173,10 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
         Source::File(path) => Origin::File(path),
     };
     let lock_copy = lock.as_ref().map(StateLock::descriptor).transpose();
-    let before = Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
-    let ended = LocalSet::new()
-        .block_on(&runtime, serve(&settings, origin, &log_filter, findings, before));
+    let before =
+        Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
+    let ended =
+        LocalSet::new().block_on(&runtime, serve(&settings, origin, &log_filter, findings, before));
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
     match ended? {
@@ -409,8 +365,14 @@ async fn serve(
     if outlive {
         fleet.let_outlive();
     }
-    let life =
-        Life { own: before.own, lock: before.lock, instance, taken: before.taken.clone(), orphans, unwanted };
+    let life = Life {
+        own: before.own,
+        lock: before.lock,
+        instance,
+        taken: before.taken.clone(),
+        orphans,
+        unwanted,
+    };
     let parts = Parts {
         fleet,
         events,

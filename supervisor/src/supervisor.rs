@@ -4,6 +4,7 @@
 //! of its own that reports back here.
 
 mod ending;
+mod hand_over;
 mod upgrade;
 
 use std::cell::Cell;
@@ -29,6 +30,7 @@ use crate::handover::exec::Prepared;
 use crate::handover::record::RecordError;
 use crate::metrics::{Collector, WorkerFacts};
 use crate::pages::{self, Sources};
+use crate::process::signals;
 use crate::projection::{Reload, Update};
 use crate::shutdown::{Limits, Order, Running, Stage};
 use crate::spool::Report;
@@ -124,6 +126,7 @@ pub async fn run(parts: Parts) -> Result<Ended, RunError> {
     let mut hangup = listen(SignalKind::hangup())?;
     let mut upgrade = listen(SignalKind::user_defined2())?;
     let mut child = listen(SignalKind::child())?;
+    signals::release();
     let (pages, mut made) = mpsc::channel(PAGES_MAX);
     let (checks, mut checked) = mpsc::channel(1);
     let now = Instant::now();

@@ -97,17 +97,13 @@ async fn an_orphan_that_hangs_holds_up_no_start_for_long() {
         world.gateway.orphans().iter().filter(|it| it.role == "proxy").cloned().collect();
     kill(proxies[0].pid, Signal::SIGSTOP).unwrap();
     let start = Instant::now();
-    let next = Builder::after(&world.gateway, &world.cloud)
-        .in_place_of(&world.gateway)
-        .start()
-        .await;
+    let next =
+        Builder::after(&world.gateway, &world.cloud).in_place_of(&world.gateway).start().await;
     println!("ready after {:?}", start.elapsed());
     assert!(next.log().contains("is not taken over"));
     assert_eq!(next.caller().ask("small-1", "hello").await.status, 200);
     // As soon as it goes on it is told to leave.
     kill(proxies[0].pid, Signal::SIGCONT).unwrap();
-    wait::until("it has left", async || {
-        if proxies[0].runs() { Err("it runs") } else { Ok(()) }
-    })
-    .await;
+    wait::until("it has left", async || if proxies[0].runs() { Err("it runs") } else { Ok(()) })
+        .await;
 }

@@ -193,8 +193,7 @@ impl Fleet {
         let mut member = Member::new(record.id, record.role, launched, self.events.clone(), now);
         member.inherited = true;
         member.life = restored(record.life, now);
-        member.started =
-            now.checked_sub(Duration::from_millis(record.lived_ms)).unwrap_or(now);
+        member.started = now.checked_sub(Duration::from_millis(record.lived_ms)).unwrap_or(now);
         [member.applied, member.told, member.latest] = record.revisions;
         member.usage_told = record.usage_told;
         member.set_confined(record.uid, record.confinement.clone(), record.missing.clone());
@@ -290,7 +289,8 @@ fn recorded(life: Life, now: Instant) -> LifeRecord {
 
 fn restored(life: LifeRecord, now: Instant) -> Life {
     // No longer than any deadline there is: a sum with anything larger has no end.
-    let until = |left: u64| now + Duration::from_millis(left).min(Duration::from_secs(86_400 * 365));
+    let until =
+        |left: u64| now + Duration::from_millis(left).min(Duration::from_secs(86_400 * 365));
     match life {
         LifeRecord::Starting(left) => Life::Starting { deadline: until(left) },
         LifeRecord::Joining(left) => Life::Joining { deadline: until(left) },

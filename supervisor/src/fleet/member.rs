@@ -35,7 +35,10 @@ const QUEUE_MAX: usize = 4096;
 enum Outgoing {
     Message(ToWorker),
     Configuration(Delivery),
-    Budgets { whole: bool, memory: Rc<OwnedFd> },
+    Budgets {
+        whole: bool,
+        memory: Rc<OwnedFd>,
+    },
     Answer(ToWorker, u64, OwnedFd),
     /// Nothing more: everything before is in the socket.
     End,

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on,
-    recv, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
+    listen as listen_on, recv, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
@@ -79,10 +79,7 @@ fn seqpacket(flags: SockFlag) -> io::Result<OwnedFd> {
 }
 
 /// Paths of sockets are limited to 107 bytes; by way of an open folder any path is short.
-fn with_short_name(
-    path: &Path,
-    call: impl FnOnce(&UnixAddr) -> nix::Result<()>,
-) -> io::Result<()> {
+fn with_short_name(path: &Path, call: impl FnOnce(&UnixAddr) -> nix::Result<()>) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let folder: File = fs::OpenOptions::new()
         .read(true)

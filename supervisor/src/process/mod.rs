@@ -5,6 +5,7 @@ pub mod identity;
 pub mod inspect;
 pub mod launch;
 pub mod reap;
+pub mod signals;
 mod sys;
 
 pub use sys::{

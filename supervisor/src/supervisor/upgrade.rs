@@ -1,33 +1,27 @@
-//! Another program in this process: asked for, tried, put in our place; and what this program does when it is that other
-//! one.
+//! Another program in this process: asked for, tried; and what this program does when it is that other one. How it is put in
+//! our place is told in `hand_over.rs`.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use shared::version::VERSION;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{self, timeout, timeout_at};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{Ended, MadePage, RunError, Stage, Supervisor};
+use super::{RunError, Stage, Supervisor};
 use crate::findings::Topic;
 use crate::fleet::{REPLACE_LIMIT, Unconfined};
-use crate::handover::Passing;
-use crate::handover::exec::{self, Own, Prepared};
+use crate::handover::exec::Own;
 use crate::handover::orphans::Orphan;
 use crate::handover::preflight::{self, Refused, Successor};
-use crate::handover::record::{FleetRecord, Programs, RecordError, State};
 use crate::handover::taken::Taken;
 use crate::process::reap;
-use crate::spool::LiveRing;
 
 /// By then every worker of the new program serves, or the program before goes on. Longer than a hello may take.
 const IN_ORDER_LIMIT: Duration = Duration::from_secs(30);
-/// How long each step may take between the last word of a worker that is heard and the end of this image.
-const STEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a supervisor knows of its own process, and of the one before it.
 pub struct Life {
@@ -121,7 +115,9 @@ impl Supervisor {
         if self.upgrade.checking || !self.upgrade.settled {
             return Some("another upgrade, or the start, is not over yet; ask again");
         }
-        (self.parts.sources.telemetry.report().spool.unwritten > 0).then_some(
+        let sources = &self.parts.sources;
+        let refuses = sources.findings.list().iter().any(|(topic, _)| *topic == Topic::Spool);
+        (refuses && sources.telemetry.report().spool.unwritten > 0).then_some(
             "usage events are in memory alone, because the disk refuses them; ask again when they are written",
         )
     }
@@ -174,6 +170,8 @@ impl Supervisor {
         }
         let heard = self.parts.life.orphans.iter().filter(|orphan| orphan.uid().is_some());
         self.upgrade.orphans.set(heard.count());
+        // What ended while nobody listened.
+        self.reap();
         let Some(taken) = self.parts.life.taken.clone() else { return };
         self.collector(|it| it.carried(&taken.series, taken.state.counters.clone()));
         let happenings = self.parts.fleet.adopt(&taken, now);
@@ -183,8 +181,11 @@ impl Supervisor {
             self.parts.sources.findings.found(Topic::Upgrade, text);
             taken.settle();
         } else {
-            info!(from = taken.state.version, to = VERSION,
-                "this program has taken over; replacing the workers of the one before");
+            info!(
+                from = taken.state.version,
+                to = VERSION,
+                "this program has taken over; replacing the workers of the one before"
+            );
             self.upgrade.deadline = Some(now + IN_ORDER_LIMIT);
             self.parts.fleet.replace_all(now);
         }
@@ -204,7 +205,8 @@ impl Supervisor {
             _ => format!("draining: {} requests in flight", self.parts.fleet.in_flight()),
         };
         self.notifier.status(&status);
-        if self.upgrade.settled {
+        // Who is ending needs no other program any more.
+        if self.upgrade.settled || self.stage != Stage::Running {
             return;
         }
         if self.parts.fleet.is_complete() {
@@ -225,7 +227,12 @@ impl Supervisor {
         self.parts.fleet.drain_replaced(now);
         if taken.failed.is_none() {
             let millis = now.saturating_duration_since(self.upgrade.began).as_millis();
-            info!(from = taken.state.version, to = VERSION, millis, "upgraded: every worker is new");
+            info!(
+                from = taken.state.version,
+                to = VERSION,
+                millis,
+                "upgraded: every worker is new"
+            );
             self.parts.sources.findings.settled(Topic::Upgrade);
         }
     }
@@ -268,133 +275,5 @@ impl Supervisor {
             error!("{reason}; the program before goes on");
             self.upgrade.target = Some(Target::Before(reason));
         }
-    }
-
-    /// Stops hearing workers, writes everything down, and prepares the other program's start. No worker notices.
-    pub(super) async fn hand_over(
-        mut self,
-        target: Target,
-        made: &mut mpsc::Receiver<MadePage>,
-    ) -> Result<Ended, RunError> {
-        self.notifier.reloading();
-        self.fall_quiet(made).await;
-        if matches!(target, Target::Before(_)) {
-            self.parts.fleet.kill_unwelcome();
-        }
-        let deadline = time::Instant::now() + STEP_LIMIT;
-        self.parts.fleet.fall_silent(deadline).await;
-        let spool = self.parts.sources.telemetry.spool().clone();
-        let rings = spool.live().await;
-        if let Some(budgets) = &self.parts.sources.budgets {
-            budgets.keep();
-        }
-        spool.close().await;
-        let applied = self.parts.applied.get();
-        let families = crate::pages::families(&self.parts.sources, applied, self.worker_facts());
-        let families = timeout(STEP_LIMIT, families).await.ok().and_then(Result::ok);
-        let families = families.unwrap_or_else(|| {
-            warn!("the supervisor's own counters begin at 0: they could not be read");
-            Vec::new()
-        });
-        let (series, counters) =
-            self.parts.sources.collector.borrow_mut().carry(&families);
-        let mut passing = Passing::begin();
-        let state = self.state(&rings, &mut passing)?;
-        let mut state = State { counters, ..state };
-        if let (Target::Before(_), Some(taken)) = (&target, &self.parts.life.taken) {
-            state.programs = self.programs_before(taken, &mut passing)?;
-            // What was to be replaced stays, and what replaced it leaves.
-            state.fleet.workers.iter_mut().for_each(|worker| worker.replaced = !worker.replaced);
-        }
-        let own = self.parts.life.own.clone();
-        let (program, failed) = match target {
-            Target::Successor(successor) => (successor.program, None),
-            Target::Before(reason) => {
-                let taken = self.parts.life.taken.clone();
-                let program = taken.map(|it| it.programs()).transpose();
-                let program = program.map_err(RecordError::from)?;
-                let program = program.map(|(supervisor, _)| supervisor);
-                let running = exec::running().map_err(RecordError::from)?;
-                (program.unwrap_or(running), Some(reason))
-            }
-        };
-        let prepared = Prepared::new(program, own, failed, &state, &series, passing)?;
-        Ok(Ended::HandedOver(Box::new(prepared)))
-    }
-
-    /// Reads nothing more of workers, and finishes what they have said.
-    async fn fall_quiet(&mut self, made: &mut mpsc::Receiver<MadePage>) {
-        self.parts.fleet.pause();
-        let deadline = time::Instant::now() + STEP_LIMIT;
-        loop {
-            while let Ok(event) = self.parts.events.try_recv() {
-                // Who is not confined as it must be is not what this is about any more.
-                if let Err(error) = self.handle(event) {
-                    error!("{error}");
-                }
-            }
-            let quiet = self.parts.fleet.is_paused() && !self.parts.fleet.has_untaken_usage();
-            if quiet && self.pages_in_making.get() == 0 {
-                return;
-            }
-            let next = async {
-                tokio::select! {
-                    Some(event) = self.parts.events.recv() => drop(self.handle(event)),
-                    Some(report) = self.parts.spool_reports.recv() => self.spooled(report),
-                    Some((worker, request, page, body)) = made.recv() => {
-                        self.parts.fleet.answer(worker, request, page, body);
-                    }
-                    () = time::sleep(Duration::from_millis(5)) => {}
-                }
-            };
-            if timeout_at(deadline, next).await.is_err() {
-                return warn!("not everything that workers have said was dealt with; the next program goes on with it");
-            }
-        }
-    }
-
-    /// The programs of the image before, as it handed them to us.
-    fn programs_before(&self, taken: &Taken, passing: &mut Passing) -> Result<Programs, RecordError> {
-        let (supervisor, worker) = taken.programs()?;
-        Ok(Programs {
-            supervisor: passing.pass(supervisor.as_fd())?,
-            worker: passing.pass(worker.descriptor())?,
-            worker_path: taken.state.programs.worker_path.clone(),
-        })
-    }
-
-    /// What a state of ours looks like, for somebody to try.
-    fn sample(&self) -> Result<State, RecordError> {
-        self.state(&[], &mut Passing::default())
-    }
-
-    fn state(&self, rings: &[LiveRing], passing: &mut Passing) -> Result<State, RecordError> {
-        let (parts, now) = (&self.parts, Instant::now());
-        let collector = parts.sources.collector.borrow();
-        let fleet: FleetRecord =
-            parts.fleet.record(&|worker| collector.of_worker(worker), rings, passing, now)?;
-        let (supervisor, worker) = (exec::running()?, parts.fleet.program());
-        let programs = Programs {
-            supervisor: passing.pass(supervisor.as_fd())?,
-            worker: passing.pass(worker.descriptor())?,
-            worker_path: worker.path.clone().into_os_string().into_encoded_bytes(),
-        };
-        let listeners = parts.fleet.listeners().into_iter();
-        let listeners = listeners
-            .map(|(name, listener)| Ok((name.to_owned(), passing.pass(listener)?)))
-            .collect::<std::io::Result<_>>()?;
-        let lock = parts.life.lock.as_ref().map(|lock| passing.pass(lock.as_fd())).transpose()?;
-        let uptime = parts.sources.started.elapsed().as_millis();
-        Ok(State {
-            version: VERSION.to_owned(),
-            programs,
-            lock,
-            listeners,
-            fleet,
-            instance_id: parts.life.instance.as_u128(),
-            uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
-            counters: Vec::new(),
-            series: 0,
-        })
     }
 }

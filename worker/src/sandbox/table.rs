@@ -145,12 +145,19 @@ const UDP: Argument = Is(2, IPPROTO_UDP as u64);
 /// The groups of a role.
 pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
     match role {
-        Role::Proxy => {
-            &[
-                STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, DIAL,
-                ADOPT, HAND_OVER,
-            ]
-        }
+        Role::Proxy => &[
+            STREAMS,
+            LISTEN,
+            SOCKETS,
+            MEMORY,
+            SEALED_MEMORY,
+            USAGE_RING,
+            THREAD,
+            END,
+            DIAL,
+            ADOPT,
+            HAND_OVER,
+        ],
         Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
         Role::Egress => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, DIAL, HAND_OVER],
         Role::Signer => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
