@@ -1,7 +1,7 @@
 # Two commands do everything, from a fresh clone: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build programs format lint check tools test-tools
+.PHONY: help demo test test-system build programs format lint check tools test-tools
 
 # $(call need,TEST,NAME,PACKAGES): what is missing is installed if we are root, else named in one line.
 define need
@@ -21,6 +21,9 @@ demo: programs ## run everything on this machine and walk the managed guide; ONC
 	@target/debug/aisix-demo
 
 test: test-tools programs format lint check ## everything that a change must pass
+
+test-system: programs ## the unit under a real systemd, in a container; needs root and systemd-nspawn
+	tests/system/systemd.sh target/debug
 
 build: tools ## release programs, in target/release
 	cargo build --release --locked -p supervisor

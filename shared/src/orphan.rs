@@ -140,8 +140,8 @@ pub fn ask(socket: BorrowedFd<'_>) -> io::Result<Answer> {
 /// Says something to the orphan at the other end.
 pub fn tell(socket: BorrowedFd<'_>, message: &ToOrphan) -> io::Result<()> {
     let body = message.encode().map_err(io::Error::other)?;
-    let frame =
-        frame::encode(Header::new(PROTOCOLS.newest, message.kind(), 0), &body).map_err(io::Error::other)?;
+    let header = Header::new(PROTOCOLS.newest, message.kind(), 0);
+    let frame = frame::encode(header, &body).map_err(io::Error::other)?;
     send(socket.as_fd().as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
@@ -157,12 +157,47 @@ mod tests {
 
     #[test]
     fn the_bytes_of_every_message_are_the_released_ones() {
-        let listener =
-            FromOrphan::Listener { worker: WorkerId(7), version: "0.1.0".to_owned() };
+        let listener = FromOrphan::Listener { worker: WorkerId(7), version: "0.1.0".to_owned() };
         assert_eq!(listener.encode().unwrap(), b"\x07\x050.1.0");
         for (message, kind) in [(ToOrphan::Adopt, 1), (ToOrphan::Drain, 2)] {
             assert_eq!((message.kind(), message.encode().unwrap()), (kind, Vec::new()));
             assert_eq!(ToOrphan::decode(kind, &[]).unwrap(), message);
+        }
+    }
+
+    /// What is made of datagrams that were sent before, each with so many descriptors.
+    fn asked(datagram: &[u8], descriptors: usize) -> io::Result<Answer> {
+        use nix::sys::socket::{ControlMessage, sendmsg};
+        let (ours, theirs) = crate::channel::pair().unwrap();
+        setsockopt(&ours, sockopt::PassCred, &true).unwrap();
+        let numbers = vec![theirs.as_raw_fd(); descriptors];
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let rights = if descriptors == 0 { &[][..] } else { &rights[..] };
+        let slices = [io::IoSlice::new(datagram)];
+        let flags = MsgFlags::empty();
+        sendmsg::<()>(theirs.as_raw_fd(), &slices, rights, flags, None).unwrap();
+        ask(ours.as_fd())
+    }
+
+    #[test]
+    fn an_answer_counts_with_one_descriptor_and_with_the_process_that_the_kernel_tells() {
+        let said = FromOrphan::Listener { worker: WorkerId(7), version: "0.1.0".to_owned() };
+        let frame = frame::encode(Header::new(1, 0), &said.encode().unwrap()).unwrap();
+        let answer = asked(&frame, 1).unwrap();
+        assert_eq!(answer.said, said);
+        assert_eq!(answer.sender.pid(), std::process::id().cast_signed());
+        for descriptors in [0, 2, 100] {
+            assert!(asked(&frame, descriptors).is_err(), "{descriptors} descriptors");
+        }
+        let other_version = Header { major: 9, ..Header::new(1, 0) };
+        let too_long = vec![b'A'; FRAME_BYTES_MAX + 10];
+        for datagram in [
+            b"x".to_vec(),
+            too_long,
+            frame::encode(other_version, &said.encode().unwrap()).unwrap(),
+            frame::encode(Header::new(9, 0), &[]).unwrap(),
+        ] {
+            assert!(asked(&datagram, 1).is_err());
         }
     }
 

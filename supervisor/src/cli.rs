@@ -229,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_about_a_handover_goes_with_the_arguments_of_a_start() {
+        let resumed =
+            parse(&["-c", "f", "--handover=82", "--handover-failed=--x: y"], &[], NOWHERE);
+        let failed = Some("--x: y".to_owned());
+        assert_eq!(resumed.unwrap(), Command::Resume { config: "f".into(), state: 82, failed });
+        let check = parse(&["-c", "f", "--check-handover"], &[], NOWHERE);
+        assert_eq!(check.unwrap(), Command::CheckHandover { config: "f".into() });
+        assert!(parse(&["-c", "f", "--handover-failed=x"], &[], NOWHERE).is_err());
+    }
+
+    #[test]
     fn validate_takes_the_configuration_before_or_after() {
         let expected = Command::Validate { config: Some("f".into()), resources: None };
         for arguments in [&["validate", "--config", "f"][..], &["-c", "f", "validate"]] {

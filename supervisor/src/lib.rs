@@ -41,5 +41,6 @@ pub mod start;
 pub mod state;
 pub mod supervisor;
 pub mod systemd;
+mod validate;
 pub mod worker_log;
 pub mod worker_settings;

@@ -33,11 +33,12 @@ use crate::export;
 use crate::findings::{Findings, Topic};
 use crate::fleet::egress::Knowledge;
 use crate::fleet::{Fleet, Post};
+use crate::handover;
 use crate::handover::exec::Own;
 use crate::handover::listeners::Listeners;
-use crate::handover::preflight::{self, CheckError};
+use crate::handover::orphans::Orphan;
+use crate::handover::preflight::CheckError;
 use crate::handover::taken::Taken;
-use crate::handover;
 use crate::listener::ListenError;
 use crate::listener_tls::{ListenerTls, PairError};
 use crate::log::{self, FilterError};
@@ -46,7 +47,7 @@ use crate::origin::{Cloud, Feed, OpenError, Origin, Told};
 use crate::pages::Sources;
 use crate::process::identity::Users;
 use crate::process::launch::{Program, ProgramError};
-use crate::process::{own, reserve_descriptors};
+use crate::process::{own, reserve_descriptors, signals};
 use crate::projection;
 use crate::reload::Reloader;
 use crate::resolver_files;
@@ -60,6 +61,7 @@ use crate::state::lock::{StateError, StateLock};
 use crate::state::snapshot::Snapshot;
 use crate::supervisor::{self, About, Ended, Life, Parts, RunError};
 use crate::systemd;
+use crate::validate::{check_handover, validate};
 use crate::worker_settings;
 
 /// Events of workers that wait for the loop; their tasks wait then, first come, first served. Few, since one may take 256 KiB.
@@ -73,7 +75,7 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
@@ -131,51 +133,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Checks what is named. Starts nothing and writes nothing.
-fn validate(config: Option<&Path>, resources: Option<&Path>) -> Result<(), StartError> {
-    config.map_or(Ok(()), validate_configuration)?;
-    resources.map_or(Ok(()), validate_resources)
-}
-
-/// Checks the configuration and the bundle or the resources that it leads to.
-fn validate_configuration(config: &Path) -> Result<(), StartError> {
-    let loaded = Settings::load(config, std::env::vars_os())?;
-    let bundle = match &loaded.settings.source {
-        Source::Managed(managed) => Some(Bundle::examine(managed, SystemTime::now())?),
-        Source::Etcd(_) => None,
-        Source::File(resources) => {
-            validate_resources(resources)?;
-            None
-        }
-    };
-    let tls = loaded.settings.proxy.tls.as_ref();
-    let tls = tls.map(|tls| ListenerTls::open(tls, SystemTime::now())).transpose()?;
-    println!("OK: {} is a valid configuration", config.display());
-    if tls.is_some() {
-        println!("OK: the certificate and the key of the listener belong together");
-    }
-    if let Some(bundle) = bundle {
-        println!("OK: the certificate bundle belongs to environment {}", bundle.env_id);
-        println!("note: it is the {} one: {}", bundle.origin, bundle.why);
-        for finding in bundle.findings.iter().chain(&bundle.lasting) {
-            println!("note: {finding}");
-        }
-    }
-    for (key, reason) in &loaded.without_effect {
-        println!("note: {key} has no effect: {reason}");
-    }
-    Ok(())
-}
-
-fn validate_resources(path: &Path) -> Result<(), StartError> {
-    let read = resources::load(path, &resources::variable)?;
-    println!("OK: {} loaded {} resource(s)", path.display(), read.documents.len());
-    for note in &read.notes {
-        println!("note: {note}");
-    }
-    Ok(())
-}
-
 /// Goes on where the program before has stopped; one that cannot start lets that one go on.
 fn resume(config: &Path, state: i32, failed: Option<String>) -> Result<(), String> {
     let taken = Rc::new(Taken::take(state, failed).map_err(|error| error.to_string())?);
@@ -192,14 +149,8 @@ fn resume(config: &Path, state: i32, failed: Option<String>) -> Result<(), Strin
     })
 }
 
-/// Whether this program could take over from another one that runs now.
-fn check_handover(config: &Path) -> Result<(), StartError> {
-    validate_configuration(config)?;
-    let loaded = Settings::load(config, std::env::vars_os())?;
-    Ok(preflight::check(loaded.settings.workers.program.as_deref())?)
-}
-
 fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
+    signals::hold_at_start();
     let own = Own::of_this_process();
     // What the service manager has kept was handed to the program before, if there was one.
     let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };
@@ -237,7 +188,8 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
         Source::File(path) => Origin::File(path),
     };
     let lock_copy = lock.as_ref().map(StateLock::descriptor).transpose();
-    let before = Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
+    let before =
+        Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
     let ended = LocalSet::new()
         .block_on(&runtime, serve(&settings, origin, &log_filter, findings, written, before));
     // A name that is still being looked up is not waited for.
@@ -439,7 +391,7 @@ async fn serve(
     let workers_before = taken.into_iter().flat_map(|it| it.state.fleet.workers.iter());
     let ours: Vec<_> = workers_before
         .filter_map(|worker| worker.uid)
-        .chain(orphans.iter().map(|orphan| orphan.uid))
+        .chain(orphans.iter().filter_map(Orphan::uid))
         .collect();
     let users = Users::choose(settings.workers.uid_base, &ours);
     let sandbox = settings.workers.sandbox;

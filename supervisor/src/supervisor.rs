@@ -4,6 +4,7 @@
 //! of its own that reports back here.
 
 mod ending;
+mod hand_over;
 mod orders;
 mod reports;
 mod upgrade;
@@ -38,6 +39,7 @@ use crate::handover::record::RecordError;
 use crate::listener_tls;
 use crate::metrics::Collector;
 use crate::pages::Sources;
+use crate::process::signals;
 use crate::projection::{Reload, Update};
 use crate::reload::Reloader;
 use crate::sandbox_report;
@@ -155,6 +157,7 @@ pub async fn run(parts: Parts) -> Result<Ended, RunError> {
     let mut hangup = listen(SignalKind::hangup())?;
     let mut upgrade = listen(SignalKind::user_defined2())?;
     let mut child = listen(SignalKind::child())?;
+    signals::release();
     let (pages, mut made) = mpsc::channel(PAGES_MAX);
     let quarantine = parts.sources.projection.quarantine().clone();
     let sandbox = sandbox_report::Report::new(parts.about.sandbox, &parts.sources.findings);
@@ -491,7 +494,7 @@ impl Supervisor {
         let now = self.now();
         loop {
             let running = Running {
-                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(),
+                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(now),
                 statuses: self.parts.fleet.running(Role::Status),
                 idle: self.parts.fleet.is_idle(),
             };
@@ -520,6 +523,7 @@ impl Supervisor {
             Some(Order::Retire) => self.parts.fleet.retire(),
             Some(Order::Ask) => self.parts.fleet.ask(),
             Some(Order::Drain(role, deadline)) => {
+                self.upgrade.orphans_until = deadline;
                 let now = self.now();
                 self.parts.fleet.drain(role, deadline, now);
             }

@@ -51,18 +51,21 @@ pub fn compile(folder: &Path, source: &str) -> Vec<u8> {
     fs::read(program).expect("a program was made")
 }
 
-/// Texts, and comparisons with the text that were compiled into code: there its first four bytes stand alone.
+/// Texts, and comparisons with the text that were compiled into code: there its first four bytes stand alone. Versions of
+/// libraries, in the paths of their sources, and names that the compiler made are something else.
 fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
-    assert_eq!(old.len(), new.len());
-    let (head, tail) = old.split_at(4);
-    assert_eq!(tail, &new[4..], "only what stands alone differs");
-    let mut at = 0;
-    while let Some(found) = bytes[at..].windows(head.len()).position(|window| window == head) {
-        at += found + head.len();
-        let next = bytes.get(at).copied().unwrap_or_default();
-        let is_other_text = next.is_ascii_digit() || next.is_ascii_lowercase();
-        if bytes[at..].starts_with(tail) || !is_other_text {
-            bytes[at - head.len()..at].copy_from_slice(&new[..head.len()]);
+    let (Some((head, tail)), Some((new_head, new_tail))) =
+        (old.split_first_chunk::<4>(), new.split_first_chunk::<4>())
+    else {
+        panic!("versions of three numbers");
+    };
+    assert_eq!(tail, new_tail, "only what may stand alone differs");
+    let found: Vec<_> =
+        bytes.windows(4).enumerate().filter(|(_, at)| at == head).map(|(at, _)| at).collect();
+    for at in found {
+        let is_library = at > 0 && bytes[at - 1] == b'-';
+        if !is_library && !bytes[at + 4..].starts_with(b"llvm") {
+            bytes[at..at + 4].copy_from_slice(new_head);
         }
     }
 }

@@ -19,7 +19,12 @@ const UPGRADES: (usize, usize) = (6, 40);
 /// A world whose gateway runs copies of the programs, which can be replaced.
 async fn world(programs: &Path) -> World {
     release::install(programs, release::built());
-    World::start_with(|builder| builder.programs(programs)).await
+    // Without a line for each request.
+    let quiet = "info,worker::request=warn";
+    let settings = |builder: harness::Builder| {
+        builder.programs(programs).set("/observability/log_level", quiet.into())
+    };
+    World::start_with(settings).await
 }
 
 /// Asks for an upgrade and waits until every worker is new; returns how often that has happened.
@@ -103,6 +108,23 @@ async fn an_upgrade_in_place_fails_no_request_and_cuts_no_stream() {
 }
 
 #[tokio::test]
+async fn a_signal_that_comes_between_two_programs_is_heard_by_the_next() {
+    let programs = tempfile::tempdir().unwrap();
+    let mut world = world(programs.path()).await;
+    world.gateway.signal(Signal::SIGUSR2);
+    wait::until("the other program is executed", async || {
+        let log = world.gateway.log();
+        if log.matches(" starting version").count() == 2 { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    // It has no handler yet.
+    world.gateway.signal(Signal::SIGUSR2);
+    world.gateway.terminate();
+    assert_eq!(world.gateway.end().await.code(), Some(0));
+    assert!(world.gateway.log().contains("ended in order"));
+}
+
+#[tokio::test]
 async fn an_upgrade_while_the_cloud_is_away_goes_on_with_what_there_is() {
     let programs = tempfile::tempdir().unwrap();
     let mut world = world(programs.path()).await;
@@ -111,8 +133,7 @@ async fn an_upgrade_while_the_cloud_is_away_goes_on_with_what_there_is() {
     release::install(programs.path(), OTHER);
     let caller = world.caller();
     let gateway = &mut world.gateway;
-    let (seen, ()) =
-        load::during(caller, CALLERS, async |_| upgraded(gateway, 1).await).await;
+    let (seen, ()) = load::during(caller, CALLERS, async |_| upgraded(gateway, 1).await).await;
     seen.nothing_failed();
     let now = world.gateway.status_config().await["applied"]["applied_revision"].clone();
     assert_eq!(now, revision);

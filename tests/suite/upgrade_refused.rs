@@ -19,7 +19,12 @@ int main(int count, char **arguments) {
 
 async fn world(programs: &Path) -> World {
     release::install(programs, release::built());
-    World::start_with(|builder| builder.programs(programs)).await
+    // Without a line for each request.
+    let quiet = "info,worker::request=warn";
+    let settings = |builder: harness::Builder| {
+        builder.programs(programs).set("/observability/log_level", quiet.into())
+    };
+    World::start_with(settings).await
 }
 
 /// Asks for an upgrade, and waits until it is said why there is none.

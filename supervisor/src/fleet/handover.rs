@@ -28,7 +28,7 @@ use crate::process::launch::{Launched, Program};
 use crate::spool::LiveRing;
 use crate::spool::ring_file::RingFile;
 
-/// What there is to write down of each worker that the fleet does not know: its slots and its series.
+/// What the fleet does not know of a worker and that is written down with it: the slots it counts in, and its series.
 pub type Counting<'a> = &'a dyn Fn(WorkerId) -> Option<(BorrowedFd<'a>, Vec<Series>)>;
 
 /// Where the next supervisor asks a worker for its listener: beside its ring. A folder that cannot hold a socket is told once.
@@ -119,7 +119,11 @@ impl Fleet {
     ) -> io::Result<FleetRecord> {
         let mut workers = Vec::new();
         for member in &self.members {
-            let Some([process, control, log]) = member.handles() else { continue };
+            let Some([process, control, log]) = member.handles() else {
+                // There was no descriptor left for a copy: nobody would ever tell it anything.
+                member.abandon();
+                continue;
+            };
             let ring = rings.iter().find(|ring| ring.worker == member.id);
             let ring = ring.map(|ring| {
                 Ok::<_, io::Error>(RingRecord {
@@ -191,8 +195,7 @@ impl Fleet {
         let seat = (slot, place, record.generation);
         let mut member = Member::new(record.id, record.role, seat, launched, self.events.clone(), now);
         member.life = restored(record.life, now);
-        member.started =
-            now.checked_sub(Duration::from_millis(record.lived_ms)).unwrap_or(now);
+        member.started = now.checked_sub(Duration::from_millis(record.lived_ms)).unwrap_or(now);
         [member.applied, member.told, member.latest] = record.revisions;
         member.usage_told = record.usage_told;
         // One that has ended meanwhile cannot be looked at; its end will be heard of.
@@ -260,7 +263,8 @@ fn recorded(life: Life, now: Instant) -> LifeRecord {
 
 fn restored(life: LifeRecord, now: Instant) -> Life {
     // No longer than any deadline there is: a sum with anything larger has no end.
-    let until = |left: u64| now + Duration::from_millis(left).min(Duration::from_secs(86_400 * 365));
+    let until =
+        |left: u64| now + Duration::from_millis(left).min(Duration::from_secs(86_400 * 365));
     match life {
         LifeRecord::Starting(left) => Life::Starting { deadline: until(left) },
         LifeRecord::Joining(left) => Life::Joining { deadline: until(left) },

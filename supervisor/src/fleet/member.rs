@@ -46,7 +46,10 @@ const REASON_CHARS_MAX: usize = 300;
 enum Outgoing {
     Message(ToWorker),
     Configuration(Delivery),
-    Budgets { whole: bool, memory: Rc<OwnedFd> },
+    Budgets {
+        whole: bool,
+        memory: Rc<OwnedFd>,
+    },
     Answer(ToWorker, u64, OwnedFd),
     /// Nothing more: everything before is in the socket.
     End,
@@ -372,6 +375,13 @@ impl Member {
     /// Ends the process. Its end is reported as an event.
     pub fn kill(&mut self, reason: &'static str) {
         self.killed.get_or_insert(reason);
+        if let Err(error) = process::kill(&self.process) {
+            warn!(worker = %self.id, %error, "cannot kill a worker");
+        }
+    }
+
+    /// Ends the process, of which nobody will hear any more.
+    pub fn abandon(&self) {
         if let Err(error) = process::kill(&self.process) {
             warn!(worker = %self.id, %error, "cannot kill a worker");
         }

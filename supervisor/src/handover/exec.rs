@@ -15,7 +15,7 @@ use nix::unistd::fexecve;
 use super::Passing;
 use super::record::{RecordError, State};
 use crate::metrics::KeptSeries;
-use crate::process::pass_on;
+use crate::process::{pass_on, signals};
 
 /// The program that runs, by a name that lasts as long as the process does.
 const SELF: &str = "/proc/self/exe";
@@ -117,6 +117,8 @@ pub fn execute(
     memory: BorrowedFd<'_>,
     failed: Option<&str>,
 ) -> io::Error {
+    // A signal that comes before the next program listens would end it.
+    signals::hold();
     match try_execute(program, own, memory, failed) {
         Ok(never) => match never {},
         Err(error) => error,

@@ -18,15 +18,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on,
-    recv, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
+    listen as listen_on, recv, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 use shared::descriptor;
 use shared::id::{Role, WorkerId};
 use shared::orphan::{self, FromOrphan, ToOrphan};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::listeners::{Listeners, Origin};
@@ -38,18 +38,28 @@ const SUFFIX: &str = "sock";
 const BACKLOG: i32 = 4;
 /// How long an orphan may take to answer.
 const ANSWER_LIMIT: i64 = 2;
+/// How long until one that did not answer is asked again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Orphans that are asked: more than any number of workers.
 const ORPHANS_MAX: usize = 1024;
 
 /// A worker that serves without a supervisor.
 #[derive(Debug)]
-pub struct Orphan {
+pub enum Orphan {
+    /// It has handed its listener over.
+    Heard(Heard),
+    /// It does not answer: it hangs, or has more to do than there was time. Its socket is there.
+    Unheard(PathBuf),
+}
+
+/// A worker that has handed its listener over.
+#[derive(Debug)]
+pub struct Heard {
     /// What its supervisor called it, as it says.
-    pub worker: WorkerId,
-    /// Its process, as the kernel says.
-    pub pid: Pid,
-    /// Its user, as the kernel says.
-    pub uid: u32,
+    worker: WorkerId,
+    /// Its process and its user, as the kernel says.
+    pid: Pid,
+    uid: u32,
     process: OwnedFd,
     connection: OwnedFd,
 }
@@ -69,10 +79,7 @@ fn seqpacket(flags: SockFlag) -> io::Result<OwnedFd> {
 }
 
 /// Paths of sockets are limited to 107 bytes; by way of an open folder any path is short.
-fn with_short_name(
-    path: &Path,
-    call: impl FnOnce(&UnixAddr) -> nix::Result<()>,
-) -> io::Result<()> {
+fn with_short_name(path: &Path, call: impl FnOnce(&UnixAddr) -> nix::Result<()>) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let folder: File = fs::OpenOptions::new()
         .read(true)
@@ -95,24 +102,25 @@ pub fn find(folders: &[PathBuf], listeners: &mut Listeners) -> Vec<Orphan> {
                 info!(worker = %orphan.worker, pid = %orphan.pid,
                     "a worker of the supervisor before serves on; its listener is taken over");
                 listeners.add(Role::Proxy.name(), listener, Origin::Orphan);
-                orphans.push(orphan);
+                orphans.push(Orphan::Heard(orphan));
             }
             // Nobody is there any more: the name goes with the ring.
-            Err(error) if error.raw_os_error() == Some(Errno::ECONNREFUSED as i32) => {
+            Err(error) if is_gone(&error) => {
                 if !path.with_extension("ring").exists() {
                     let _ = fs::remove_file(&path);
                 }
             }
             Err(error) => {
                 warn!(socket = %path.display(),
-                    "a worker of the supervisor before is not taken over: {error}; if it keeps the port, end it");
+                    "a worker of the supervisor before is not taken over yet: {error}; if it keeps the port, end it");
+                orphans.push(Orphan::Unheard(path));
             }
         }
     }
     orphans
 }
 
-fn ask(path: &Path) -> io::Result<(Orphan, OwnedFd)> {
+fn ask(path: &Path) -> io::Result<(Heard, OwnedFd)> {
     let connection = seqpacket(SockFlag::empty())?;
     let limit = TimeVal::seconds(ANSWER_LIMIT);
     setsockopt(&connection, sockopt::ReceiveTimeout, &limit)?;
@@ -127,13 +135,45 @@ fn ask(path: &Path) -> io::Result<(Orphan, OwnedFd)> {
         Err(Errno::EAGAIN) => {}
         _ => return Err(io::Error::other("it has gone, or says more than an answer")),
     }
-    let orphan = Orphan { worker, pid, uid: answer.sender.uid(), process, connection };
+    let orphan = Heard { worker, pid, uid: answer.sender.uid(), process, connection };
     Ok((orphan, answer.descriptor))
 }
 
 impl Orphan {
-    /// Tells it to leave, waits, and kills it if it takes longer than `limit`.
+    /// The user of its process, if that is known.
+    pub fn uid(&self) -> Option<u32> {
+        match self {
+            Self::Heard(heard) => Some(heard.uid),
+            Self::Unheard(_) => None,
+        }
+    }
+
+    /// Lets it leave, within `limit` from when it hears us: one that does not is asked again and again.
     pub async fn drain(self, limit: Duration) {
+        let path = match self {
+            Self::Heard(heard) => return heard.drain(limit).await,
+            Self::Unheard(path) => path,
+        };
+        loop {
+            let again = path.clone();
+            match tokio::task::spawn_blocking(move || ask(&again)).await {
+                Ok(Ok((heard, _))) => return heard.drain(limit).await,
+                Ok(Err(error)) if is_gone(&error) => return,
+                Ok(Err(_)) => sleep(AGAIN).await,
+                // The runtime is ending.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::ConnectionRefused
+}
+
+impl Heard {
+    /// Tells it to leave, waits, and kills it if it takes longer than `limit`.
+    async fn drain(self, limit: Duration) {
         if let Err(error) = orphan::tell(self.connection.as_fd(), &ToOrphan::Drain) {
             warn!(worker = %self.worker, pid = %self.pid, "an orphan cannot be told to leave: {error}");
         }

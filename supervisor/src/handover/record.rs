@@ -38,7 +38,9 @@ pub enum RecordError {
     #[error("this is not the state of a gateway")]
     Magic,
     /// Of a build whose states are unknown here.
-    #[error("the state is of format {0}, this build reads format {FORMAT}; install a build in between first")]
+    #[error(
+        "the state is of format {0}, this build reads format {FORMAT}; install a build in between first"
+    )]
     Format(u16),
     /// It claims more than there can be.
     #[error("the state holds {0} series")]
@@ -260,8 +262,9 @@ mod tests {
             generation: 2,
             leaving: true,
         };
+        let workers = vec![worker];
         let fleet =
-            FleetRecord { workers: vec![worker], next_id: 4, round: 9, retired: false, generation: 3 };
+            FleetRecord { workers, next_id: 4, round: 9, retired: false, generation: 3 };
         State {
             version: "1.2.3".to_owned(),
             programs: Programs { supervisor: 70, worker: 71, worker_path: b"/w".to_vec() },

@@ -55,9 +55,8 @@ impl Collector {
     pub fn carried(&mut self, series: &[KeptSeries], counters: Vec<CounterRecord>) {
         for kept in series {
             let family = Family::from_number(kept.family);
-            let fits = |it: &&Family| {
-                it.labels.len() == kept.labels.len() && kept.values.is_of(it.kind)
-            };
+            let fits =
+                |it: &&Family| it.labels.len() == kept.labels.len() && kept.values.is_of(it.kind);
             if let Some(family) = family.filter(fits) {
                 self.dead.add(family, &kept.labels, &kept.values);
             }

@@ -24,7 +24,8 @@ impl Users {
         let busy = running_users();
         let is_free = |uid: u32| {
             // A user database that cannot be asked names nobody.
-            (!busy.contains(&uid) || ours.contains(&uid)) && !matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)))
+            (!busy.contains(&uid) || ours.contains(&uid))
+                && !matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)))
         };
         Self(assign(base, named, is_free))
     }

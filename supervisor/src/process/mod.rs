@@ -7,6 +7,7 @@ pub mod launch;
 mod limits;
 pub mod own;
 pub mod reap;
+pub mod signals;
 mod sys;
 
 pub use sys::{

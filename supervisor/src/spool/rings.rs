@@ -126,7 +126,13 @@ impl Rings {
 
     /// Takes over the ring of a worker that came with an upgrade, read as far as `place`. One that has told of usage and was
     /// not answered is answered with what there is.
-    pub fn adopt_live(&mut self, worker: WorkerId, file: RingFile, place: Place, told: bool) -> Read {
+    pub fn adopt_live(
+        &mut self,
+        worker: WorkerId,
+        file: RingFile,
+        place: Place,
+        told: bool,
+    ) -> Read {
         let mut ring = ring(file, place);
         let mut read = Read::default();
         if told {

@@ -1,34 +1,28 @@
-//! Another program in this process: asked for, tried, put in our place; and what this program does when it is that other
-//! one.
+//! Another program in this process: asked for, tried; and what this program does when it is that other one. How it is put in
+//! our place is told in `hand_over.rs`.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use shared::version::VERSION;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{self, timeout, timeout_at};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{Ended, MadePage, RunError, Stage, Supervisor};
+use super::{RunError, Stage, Supervisor};
 use crate::control::Answer;
 use crate::findings::Topic;
 use crate::fleet::{REPLACE_DRAIN, Unconfined};
-use crate::handover::Passing;
-use crate::handover::exec::{self, Own, Prepared};
+use crate::handover::exec::Own;
 use crate::handover::orphans::Orphan;
 use crate::handover::preflight::{self, Refused, Successor};
-use crate::handover::record::{FleetRecord, Programs, RecordError, State};
 use crate::handover::taken::Taken;
 use crate::process::reap;
-use crate::spool::LiveRing;
 
 /// By then every worker of the new program serves, or the program before goes on. Longer than a hello may take.
 const IN_ORDER_LIMIT: Duration = Duration::from_secs(30);
-/// How long each step may take between the last word of a worker that is heard and the end of this image.
-const STEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a supervisor knows of its own process, and of the one before it.
 pub struct Life {
@@ -67,8 +61,10 @@ pub(super) struct Upgrade {
     deadline: Option<Instant>,
     /// Every worker served once: those before may leave.
     settled: bool,
-    /// Orphans that have not left yet.
+    /// Orphans that were heard of and have not left yet.
     orphans: Rc<Cell<usize>>,
+    /// The end waits for them until then.
+    pub(super) orphans_until: Option<Instant>,
     began: Instant,
 }
 
@@ -76,12 +72,13 @@ impl Upgrade {
     pub(super) fn new(checks: mpsc::Sender<Checked>, began: Instant) -> Self {
         let orphans = Rc::default();
         let (checking, target, deadline) = (false, None, None);
-        Self { checks, checking, target, deadline, settled: false, orphans, began }
+        let (settled, orphans_until) = (false, None);
+        Self { checks, checking, target, deadline, settled, orphans, orphans_until, began }
     }
 
-    /// How many orphans there still are.
-    pub(super) fn orphans(&self) -> usize {
-        self.orphans.get()
+    /// How many orphans the end still waits for: they were told to leave, and do so without us too.
+    pub(super) fn orphans(&self, now: Instant) -> usize {
+        if self.orphans_until.is_some_and(|until| now >= until) { 0 } else { self.orphans.get() }
     }
 }
 
@@ -119,7 +116,9 @@ impl Supervisor {
         if self.upgrade.checking || !self.upgrade.settled {
             return Some("another upgrade, or the start, is not over yet; ask again");
         }
-        (self.parts.sources.telemetry.report().spool.unwritten > 0).then_some(
+        let sources = &self.parts.sources;
+        let refuses = sources.findings.list().iter().any(|(topic, _)| *topic == Topic::Spool);
+        (refuses && sources.telemetry.report().spool.unwritten > 0).then_some(
             "usage events are in memory alone, because the disk refuses them; ask again when they are written",
         )
     }
@@ -164,13 +163,17 @@ impl Supervisor {
     /// Goes on with what the image, or the supervisor, before has left.
     pub(super) fn take_over(&mut self) {
         let now = self.now();
-        for (name, listener) in self.parts.fleet.listeners() {
-            self.notifier.store(name, listener);
-        }
+        // By name: what is kept under the same name comes after.
         for name in std::mem::take(&mut self.parts.life.unwanted) {
             self.notifier.forget(&name);
         }
-        self.upgrade.orphans.set(self.parts.life.orphans.len());
+        for (name, listener) in self.parts.fleet.listeners() {
+            self.notifier.store(name, listener);
+        }
+        let heard = self.parts.life.orphans.iter().filter(|orphan| orphan.uid().is_some());
+        self.upgrade.orphans.set(heard.count());
+        // What ended while nobody listened.
+        self.reap();
         let Some(taken) = self.parts.life.taken.clone() else { return };
         self.collector(|it| it.carried(&taken.series, taken.state.counters.clone()));
         let happenings = self.parts.fleet.adopt(&taken, now);
@@ -184,8 +187,11 @@ impl Supervisor {
                 self.parts.fleet.replace_all(now);
             }
         } else {
-            info!(from = taken.state.version, to = VERSION,
-                "this program has taken over; replacing the workers of the one before");
+            info!(
+                from = taken.state.version,
+                to = VERSION,
+                "this program has taken over; replacing the workers of the one before"
+            );
             self.upgrade.deadline = Some(now + IN_ORDER_LIMIT);
             self.parts.fleet.replace_all(now);
         }
@@ -206,7 +212,8 @@ impl Supervisor {
             _ => format!("draining: {} requests in flight", self.parts.fleet.in_flight()),
         };
         self.notifier.status(&status);
-        if self.upgrade.settled {
+        // Who is ending needs no other program any more.
+        if self.upgrade.settled || self.upgrade.target.is_some() || self.stage != Stage::Running {
             return;
         }
         if self.parts.fleet.is_complete() && !self.parts.fleet.is_replacing() {
@@ -226,7 +233,12 @@ impl Supervisor {
         taken.settle();
         if taken.failed.is_none() {
             let millis = now.saturating_duration_since(self.upgrade.began).as_millis();
-            info!(from = taken.state.version, to = VERSION, millis, "upgraded: every worker is new");
+            info!(
+                from = taken.state.version,
+                to = VERSION,
+                millis,
+                "upgraded: every worker is new"
+            );
             self.parts.sources.findings.settled(Topic::Upgrade);
         }
     }
@@ -239,10 +251,12 @@ impl Supervisor {
     /// Orphans may leave: others serve, or nobody is to serve any more.
     pub(super) fn drain_orphans(&mut self) {
         for orphan in self.parts.life.orphans.drain(..) {
-            let left = Rc::clone(&self.upgrade.orphans);
+            let left = orphan.uid().is_some().then(|| Rc::clone(&self.upgrade.orphans));
             tokio::task::spawn_local(async move {
                 orphan.drain(REPLACE_DRAIN).await;
-                left.set(left.get().saturating_sub(1));
+                if let Some(left) = left {
+                    left.set(left.get().saturating_sub(1));
+                }
             });
         }
     }
@@ -262,137 +276,11 @@ impl Supervisor {
         self.parts.life.taken.as_ref().is_some_and(|taken| taken.may_go_back())
     }
 
-    fn go_back(&mut self, reason: String) {
+    /// Lets the program before go on, for as long as there is one.
+    pub(super) fn go_back(&mut self, reason: String) {
         if self.may_go_back() {
             error!("{reason}; the program before goes on");
             self.upgrade.target = Some(Target::Before(reason));
         }
-    }
-
-    /// Stops hearing workers, writes everything down, and prepares the other program's start. No worker notices.
-    pub(super) async fn hand_over(
-        mut self,
-        target: Target,
-        made: &mut mpsc::Receiver<MadePage>,
-    ) -> Result<Ended, RunError> {
-        self.notifier.reloading();
-        self.fall_quiet(made).await;
-        if matches!(target, Target::Before(_)) {
-            self.parts.fleet.kill_unwelcome();
-        }
-        let deadline = time::Instant::now() + STEP_LIMIT;
-        self.parts.fleet.fall_silent(deadline).await;
-        let spool = self.parts.sources.telemetry.spool().clone();
-        let rings = spool.live().await;
-        if let Some(budgets) = &self.parts.sources.budgets {
-            budgets.keep();
-        }
-        spool.close().await;
-        let applied = self.parts.applied.get();
-        let workers = self.workers();
-        let families = crate::pages::families(&self.parts.sources, applied, &workers);
-        let families = timeout(STEP_LIMIT, families).await.ok().and_then(Result::ok);
-        let families = families.unwrap_or_else(|| {
-            warn!("the supervisor's own counters begin at 0: they could not be read");
-            Vec::new()
-        });
-        let (series, counters) =
-            self.parts.sources.collector.borrow_mut().carry(&families);
-        let mut passing = Passing::begin();
-        let state = self.state(&rings, &mut passing)?;
-        let mut state = State { counters, ..state };
-        if let (Target::Before(_), Some(taken)) = (&target, &self.parts.life.taken) {
-            state.programs = self.programs_before(taken, &mut passing)?;
-        }
-        let own = self.parts.life.own.clone();
-        let (program, failed) = match target {
-            Target::Successor(successor) => (successor.program, None),
-            Target::Before(reason) => {
-                let taken = self.parts.life.taken.clone();
-                let program = taken.map(|it| it.programs()).transpose();
-                let program = program.map_err(RecordError::from)?;
-                let program = program.map(|(supervisor, _)| supervisor);
-                let running = exec::running().map_err(RecordError::from)?;
-                (program.unwrap_or(running), Some(reason))
-            }
-        };
-        let prepared = Prepared::new(program, own, failed, &state, &series, passing)?;
-        Ok(Ended::HandedOver(Box::new(prepared)))
-    }
-
-    /// Reads nothing more of workers, and finishes what they have said.
-    async fn fall_quiet(&mut self, made: &mut mpsc::Receiver<MadePage>) {
-        self.parts.fleet.pause();
-        let deadline = time::Instant::now() + STEP_LIMIT;
-        loop {
-            while let Ok(event) = self.parts.events.try_recv() {
-                // Who is not confined as it must be is not what this is about any more.
-                if let Err(error) = self.handle(event) {
-                    error!("{error}");
-                }
-            }
-            let quiet = self.parts.fleet.is_paused() && !self.parts.fleet.has_untaken_usage();
-            if quiet && self.pages_in_making.get() == 0 {
-                return;
-            }
-            let next = async {
-                tokio::select! {
-                    Some(event) = self.parts.events.recv() => drop(self.handle(event)),
-                    Some(report) = self.parts.spool_reports.recv() => self.spooled(report),
-                    Some((worker, request, page, body)) = made.recv() => {
-                        self.parts.fleet.answer(worker, request, page, body);
-                    }
-                    () = time::sleep(Duration::from_millis(5)) => {}
-                }
-            };
-            if timeout_at(deadline, next).await.is_err() {
-                return warn!("not everything that workers have said was dealt with; the next program goes on with it");
-            }
-        }
-    }
-
-    /// The programs of the image before, as it handed them to us.
-    fn programs_before(&self, taken: &Taken, passing: &mut Passing) -> Result<Programs, RecordError> {
-        let (supervisor, worker) = taken.programs()?;
-        Ok(Programs {
-            supervisor: passing.pass(supervisor.as_fd())?,
-            worker: passing.pass(worker.descriptor())?,
-            worker_path: taken.state.programs.worker_path.clone(),
-        })
-    }
-
-    /// What a state of ours looks like, for somebody to try.
-    fn sample(&self) -> Result<State, RecordError> {
-        self.state(&[], &mut Passing::default())
-    }
-
-    fn state(&self, rings: &[LiveRing], passing: &mut Passing) -> Result<State, RecordError> {
-        let (parts, now) = (&self.parts, self.awake.last());
-        let collector = parts.sources.collector.borrow();
-        let fleet: FleetRecord =
-            parts.fleet.record(&|worker| collector.of_worker(worker), rings, passing, now)?;
-        let (supervisor, worker) = (exec::running()?, parts.fleet.program());
-        let programs = Programs {
-            supervisor: passing.pass(supervisor.as_fd())?,
-            worker: passing.pass(worker.descriptor())?,
-            worker_path: worker.path.clone().into_os_string().into_encoded_bytes(),
-        };
-        let listeners = parts.fleet.listeners().into_iter();
-        let listeners = listeners
-            .map(|(name, listener)| Ok((name.to_owned(), passing.pass(listener)?)))
-            .collect::<std::io::Result<_>>()?;
-        let lock = parts.life.lock.as_ref().map(|lock| passing.pass(lock.as_fd())).transpose()?;
-        let uptime = parts.sources.started.elapsed().as_millis();
-        Ok(State {
-            version: VERSION.to_owned(),
-            programs,
-            lock,
-            listeners,
-            fleet,
-            instance_id: parts.life.instance.as_u128(),
-            uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
-            counters: Vec::new(),
-            series: 0,
-        })
     }
 }
