@@ -235,6 +235,24 @@ async fn a_process_that_aborts_leaves_no_core() {
 }
 
 #[tokio::test]
+async fn a_host_that_has_everything_is_enough_where_all_is_required() {
+    if !is_root() {
+        return;
+    }
+    let world = World::start().await;
+    let log = world.gateway.log();
+    let version = log.split_whitespace().find_map(|word| word.strip_prefix("landlock="));
+    if version.and_then(|version| version.parse::<u16>().ok()).is_none_or(|version| version < 6) {
+        println!("skipped: this kernel has too little of Landlock: {version:?}");
+        return;
+    }
+    drop(world);
+    let world =
+        World::start_with(|gateway| gateway.set("/supervisor/sandbox", json!("required"))).await;
+    assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_host_that_cannot_give_workers_their_own_user_is_told_of_and_refused_where_all_is_required()
  {
     if !is_root() {

@@ -37,9 +37,7 @@ impl fmt::Display for Exit {
                 write!(formatter, "exit status {FORBIDDEN_CALL}, after a forbidden system call")
             }
             Self::Status(status) => write!(formatter, "exit status {status}"),
-            Self::Signal(Signal::SIGSYS) => {
-                formatter.write_str("signal SIGSYS, a forbidden system call; which one is unknown")
-            }
+            Self::Signal(Signal::SIGSYS) => formatter.write_str("signal SIGSYS, call unknown"),
             Self::Signal(signal) => write!(formatter, "signal {signal}"),
             Self::Unknown => formatter.write_str("unknown status"),
         }

@@ -28,7 +28,9 @@ fn every_escape_is_denied(role: Role) {
             theatre.make(&attempt, &sibling)
         });
         lines.push(format!("{name:36}{:34}{}", seen[0].words(), seen[1].words()));
-        if !seen.iter().all(|seen| seen.is(expected)) {
+        // Landlock holds for the thread that asks for it and those that follow, not for those that were there.
+        let counts = if expected == Expected::Landlock { &seen[..1] } else { &seen[..] };
+        if !counts.iter().all(|seen| seen.is(expected)) {
             wrong.push(format!("{name}: {expected:?} was expected, but {seen:?}"));
         }
     }

@@ -121,7 +121,8 @@ const ROWS: &[Row] = &[
     all("vfork", Ends(libc::SYS_vfork)),
     all("clone", Ends(libc::SYS_clone)),
     all("clone3", Unknown),
-    all("thread", Ends(libc::SYS_clone)),
+    // The library blocks all signals meanwhile.
+    all("thread", Killed("SIGSYS")),
     all("trace_supervisor", Ends(libc::SYS_ptrace)),
     all("trace_sibling", Ends(libc::SYS_ptrace)),
     all("read_supervisor_by_call", Ends(libc::SYS_process_vm_readv)),
