@@ -450,7 +450,12 @@ impl Supervisor {
         }
     }
 
-    fn replaced(&self, done: Result<(), String>) {
+    fn replaced(&mut self, done: Result<(), String>) {
+        if let Err(reason) = &done
+            && self.upgrade.is_taking_over()
+        {
+            return self.go_back(format!("its workers do not serve: {reason}"));
+        }
         let findings = &self.parts.sources.findings;
         match done {
             Ok(()) => findings.settled(Topic::Replacement),

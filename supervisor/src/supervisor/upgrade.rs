@@ -76,6 +76,11 @@ impl Upgrade {
         Self { checks, checking, target, deadline, settled, orphans, orphans_until, began }
     }
 
+    /// Whether this program has taken over and is not in order yet.
+    pub(super) fn is_taking_over(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     /// How many orphans the end still waits for: they were told to leave, and do so without us too.
     pub(super) fn orphans(&self, now: Instant) -> usize {
         if self.orphans_until.is_some_and(|until| now >= until) { 0 } else { self.orphans.get() }
