@@ -5,6 +5,7 @@
 
 mod orders;
 mod reports;
+mod usage;
 
 use std::cell::Cell;
 use std::io;
@@ -25,7 +26,6 @@ use crate::cloud::rotate;
 use crate::cloud::spend::SpendSink;
 use crate::configuration::Configuration;
 use crate::control::Asked;
-use crate::findings::Topic;
 use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::metrics::Collector;
 use crate::pages::Sources;
@@ -33,7 +33,6 @@ use crate::projection::{Reload, Update};
 use crate::sandbox_report;
 use crate::shutdown::{Limits, Order, Running, Stage};
 use crate::spool::Report;
-use crate::spool::ring_file::RingFile;
 
 /// How often the log tells what the end still waits for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -149,7 +148,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
             _ = interrupt.recv() => supervisor.signalled("SIGINT"),
             _ = hangup.recv() => {
                 let done = supervisor.reload();
-                info!("SIGHUP: {done}");
+                info!("SIGHUP has {done}");
             }
             Some(asked) = supervisor.parts.orders.recv() => supervisor.ordered(asked),
             () = news(supervisor.parts.sources.budgets.as_ref()) => supervisor.tell_budgets(),
@@ -275,33 +274,6 @@ impl Supervisor {
                     self.tell_if_ready();
                 }
                 Happening::Refused => self.parts.nudge.notify_one(),
-            }
-        }
-    }
-
-    fn open_ring(&self, id: WorkerId, ring: RingFile, reason: Option<String>) {
-        if let Some(reason) = reason {
-            self.parts.sources.findings.found(
-                Topic::Spool,
-                format!("the usage ring of a worker is memory, and lost if this process is killed: no file could be made: {reason}; make room, and the folder ours"),
-            );
-        }
-        self.parts.sources.telemetry.spool().open(id, ring);
-    }
-
-    fn spooled(&mut self, report: Report) {
-        match report {
-            Report::Taken(id, sequence) => {
-                self.parts.fleet.tell(id, ToWorker::UsageTaken(sequence));
-            }
-            Report::Misbehaved(id, reason) => {
-                warn!(worker = %id, "a worker's usage cannot be taken: {reason}");
-                self.parts.fleet.misbehaved(id, Instant::now());
-            }
-            Report::Spent(sums) => {
-                for (key, cost_usd) in &sums {
-                    self.parts.spend.iter().for_each(|sink| sink.spent(key, *cost_usd));
-                }
             }
         }
     }

@@ -113,6 +113,8 @@ pub async fn serve(listener: TcpListener, proxy: Rc<Proxy>, stop: impl Future) {
             Ok((stream, peer)) => {
                 let serving = connection::serve(stream, peer, proxy.clone(), stopped.clone());
                 tokio::task::spawn_local(serving);
+                // One at a time: of many that come at once, workers that have nothing to do take their share meanwhile.
+                tokio::task::yield_now().await;
             }
             Err(error) if is_exhausted(&error) => {
                 tracing::warn!(%error, "cannot accept connections for now; raise the limit of open files");
