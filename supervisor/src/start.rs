@@ -384,7 +384,7 @@ async fn serve(
     let observability = &settings.observability;
     let collector = Collector::new(&observability.e2e_buckets, &observability.ttft_buckets);
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
-    let about = about(settings, &origin);
+    let about = About::of(settings, &origin);
     let state_dir = about.state_dir.as_deref();
     let (_control, orders) =
         control::serve::start(settings.control_socket.as_deref(), state_dir, &findings);
@@ -463,16 +463,6 @@ async fn serve(
         snapshot.finish(SNAPSHOT_LIMIT);
     }
     Ok(ended?)
-}
-
-fn about(settings: &Settings, origin: &Origin) -> About {
-    let (mode, state_dir) = match &settings.source {
-        Source::Managed(managed) => ("managed", Some(managed.state_dir().to_owned())),
-        Source::Etcd(_) => ("etcd", None),
-        Source::File(_) => ("file", None),
-    };
-    let environment = origin.env_id().to_owned();
-    About { mode, environment, state_dir, sandbox: settings.workers.sandbox }
 }
 
 /// The listeners, open, who serves them, and who makes connections.

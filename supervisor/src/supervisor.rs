@@ -8,6 +8,7 @@ mod hand_over;
 mod orders;
 mod reports;
 mod upgrade;
+mod usage;
 
 use std::cell::Cell;
 use std::io;
@@ -45,7 +46,6 @@ use crate::reload::Reloader;
 use crate::sandbox_report;
 use crate::shutdown::{Limits, Order, Running, Stage};
 use crate::spool::Report;
-use crate::spool::ring_file::RingFile;
 use crate::systemd::Notifier;
 
 pub use self::upgrade::Life;
@@ -358,34 +358,6 @@ impl Supervisor {
                 }
                 Happening::Refused => self.parts.nudge.notify_one(),
                 Happening::Replaced(done) => self.replaced(done),
-            }
-        }
-    }
-
-    fn open_ring(&self, id: WorkerId, ring: RingFile, reason: Option<String>) {
-        if let Some(reason) = reason {
-            self.parts.sources.findings.found(
-                Topic::Spool,
-                format!("the usage ring of a worker is memory, and lost if this process is killed: no file could be made: {reason}; make room, and the folder ours"),
-            );
-        }
-        self.parts.sources.telemetry.spool().open(id, ring);
-    }
-
-    fn spooled(&mut self, report: Report) {
-        match report {
-            Report::Taken(id, sequence) => {
-                self.parts.fleet.tell(id, ToWorker::UsageTaken(sequence));
-            }
-            Report::Misbehaved(id, reason) => {
-                warn!(worker = %id, "a worker's usage cannot be taken: {reason}");
-                let now = self.now();
-                self.parts.fleet.misbehaved(id, now);
-            }
-            Report::Spent(sums) => {
-                for (key, cost_usd) in &sums {
-                    self.parts.spend.iter().for_each(|sink| sink.spent(key, *cost_usd));
-                }
             }
         }
     }

@@ -126,7 +126,7 @@ async fn an_order_is_carried_out_and_the_log_tells_who_gave_it() {
     let me = format!("uid={}", nix::unistd::geteuid());
     assert!(lines.iter().all(|line| line.contains(&me)), "{lines:?}");
 
-    world.cloud.fail("/dp/rotate-cert", 404, None).await;
+    world.cloud.fail("/dp/rotate-cert", 404, Some(1)).await;
     let output = ask(&world.gateway, &["rotate"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("as files"), "{}", text(&output));
@@ -188,7 +188,7 @@ async fn a_socket_left_by_a_killed_gateway_is_replaced_and_a_strangers_is_not() 
     next.end().await;
 
     let stranger = UnixListener::bind(&path).unwrap();
-    let last = at(Builder::after(&next, &cloud)).start().await;
+    let last = at(Builder::after(&first, &cloud)).start().await;
     let finding = last.finding("control_socket").await;
     assert!(finding.contains("another gateway listens"), "{finding}");
     drop(stranger);

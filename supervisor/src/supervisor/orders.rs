@@ -12,9 +12,11 @@ use crate::control::status::{
 };
 use crate::control::{Answer, Asked, Order};
 use crate::fleet::{Sandbox, Summary};
+use crate::origin::Origin;
 use crate::pages::{Sources, finding_statuses, moment};
 use crate::projection::report::rfc3339;
 use crate::sandbox_report::{Level, WorkerStatus};
+use crate::settings::{Settings, Source};
 use crate::shutdown::Stage;
 
 /// What a gateway is all its life.
@@ -28,6 +30,19 @@ pub struct About {
     pub state_dir: Option<PathBuf>,
     /// How strictly workers are to be confined.
     pub sandbox: Sandbox,
+}
+
+impl About {
+    /// The gateway with these settings.
+    pub fn of(settings: &Settings, origin: &Origin) -> Self {
+        let (mode, state_dir) = match &settings.source {
+            Source::Managed(managed) => ("managed", Some(managed.state_dir().to_owned())),
+            Source::Etcd(_) => ("etcd", None),
+            Source::File(_) => ("file", None),
+        };
+        let environment = origin.env_id().to_owned();
+        Self { mode, environment, state_dir, sandbox: settings.workers.sandbox }
+    }
 }
 
 impl Supervisor {

@@ -126,6 +126,8 @@ pub async fn serve(
                         stream, peer, proxy, stopped,
                     ))),
                 }
+                // One at a time: of many that come at once, workers that have nothing to do take their share meanwhile.
+                tokio::task::yield_now().await;
             }
             Err(error) if is_exhausted(&error) => {
                 tracing::warn!(%error, "cannot accept connections for now; raise the limit of open files");
