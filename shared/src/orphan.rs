@@ -182,20 +182,20 @@ mod tests {
     #[test]
     fn an_answer_counts_with_one_descriptor_and_with_the_process_that_the_kernel_tells() {
         let said = FromOrphan::Listener { worker: WorkerId(7), version: "0.1.0".to_owned() };
-        let frame = frame::encode(Header::new(1, 0), &said.encode().unwrap()).unwrap();
+        let frame = frame::encode(Header::new(PROTOCOLS.newest, 1, 0), &said.encode().unwrap()).unwrap();
         let answer = asked(&frame, 1).unwrap();
         assert_eq!(answer.said, said);
         assert_eq!(answer.sender.pid(), std::process::id().cast_signed());
         for descriptors in [0, 2, 100] {
             assert!(asked(&frame, descriptors).is_err(), "{descriptors} descriptors");
         }
-        let other_version = Header { major: 9, ..Header::new(1, 0) };
+        let other_version = Header { major: 9, ..Header::new(PROTOCOLS.newest, 1, 0) };
         let too_long = vec![b'A'; FRAME_BYTES_MAX + 10];
         for datagram in [
             b"x".to_vec(),
             too_long,
             frame::encode(other_version, &said.encode().unwrap()).unwrap(),
-            frame::encode(Header::new(9, 0), &[]).unwrap(),
+            frame::encode(Header::new(PROTOCOLS.newest, 9, 0), &[]).unwrap(),
         ] {
             assert!(asked(&datagram, 1).is_err());
         }

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::bundle::source::BundleSource;
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::BundleError;
 use crate::cli::{self, Command};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotate;
