@@ -9,7 +9,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
 use shared::descriptor::CONTROL;
 use shared::frame::{self, BODY_BYTES_MAX, FRAME_BYTES_MAX, Header};
 use shared::id::{Revision, Role};
-use shared::message::{Hello, Message, Page, Series, ToSupervisor};
+use shared::message::{Hello, Message, Page, Series, ToSupervisor, ToWorker};
 use shared::version::{PROTOCOLS, VERSION};
 use worker::inherit::Inheritance;
 use worker::sandbox::{self, Policy};
@@ -102,9 +102,11 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let mut buffer = vec![0; FRAME_BYTES_MAX + 1];
     loop {
         let length = wait(|| recv(CONTROL, &mut buffer, MsgFlags::empty()))?;
-        let (header, _) = frame::decode(buffer.get(..length).unwrap_or_default())?;
-        if header.kind == ACTIVATE {
-            break;
+        let (header, body) = frame::decode(buffer.get(..length).unwrap_or_default())?;
+        match ToWorker::decode(header.kind, body)? {
+            ToWorker::Configuration { revision, .. } => tell(&ToSupervisor::Applied(revision))?,
+            ToWorker::Activate => break,
+            _ => {}
         }
     }
     tell(&ToSupervisor::Ready)?;
@@ -113,9 +115,6 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     std::thread::sleep(LIMIT);
     Ok(())
 }
-
-/// Kind of the leave to serve.
-const ACTIVATE: u16 = 7;
 
 fn hello(role: Role) -> ToSupervisor {
     ToSupervisor::Hello(Hello {
