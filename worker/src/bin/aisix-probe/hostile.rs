@@ -22,8 +22,11 @@ const HONEST: u32 = 4;
 /// The supervisor ends a silent worker sooner.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// One way to be hostile.
+type Way = fn() -> Result<(), Box<dyn Error>>;
+
 /// Ways to be hostile; worker N takes the one at N modulo their number. The test knows them by the same numbers.
-const WAYS: [fn() -> Result<(), Box<dyn Error>>; 17] = [
+const WAYS: [Way; 17] = [
     // 0 a frame that is longer than any may be
     || say(&vec![b'A'; FRAME_BYTES_MAX + 10]),
     // 1 half a header
