@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use harness::{World, binaries, wait};
+use harness::{Builder, Cloud, Projection, World, binaries, wait};
 use serde_json::json;
 
 /// What the log says of a worker of each kind: those of `hostile.rs` of the probe, by the same numbers.
@@ -45,8 +45,16 @@ async fn a_hostile_worker_costs_its_own_life_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("hostile-worker");
     fs::copy(binaries::find("aisix-probe").unwrap(), &program).unwrap();
-    let world = World::start_with(|gateway| {
-        gateway.set("/supervisor/worker_path", json!(program)).set("/proxy/workers", json!(PROXIES))
+    let upstream = harness::upstream().await;
+    let cloud = Cloud::start(&Projection::of(&upstream)).await;
+    let gateway = Builder::managed(&cloud)
+        .set("/supervisor/worker_path", json!(program))
+        .set("/proxy/workers", json!(PROXIES));
+    // Not until all are ready: with these workers that is no lasting state.
+    let world = World { upstream, cloud, gateway: gateway.start_alive().await };
+    wait::until("callers are served", async || {
+        let status = world.caller().ask("small-1", "hello").await.status;
+        if status == 200 { Ok(()) } else { Err(status) }
     })
     .await;
     let memory_before = resident_kib(&world);

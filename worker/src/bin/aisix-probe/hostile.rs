@@ -9,7 +9,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
 use shared::descriptor::CONTROL;
 use shared::frame::{self, BODY_BYTES_MAX, FRAME_BYTES_MAX, Header};
 use shared::id::{Revision, Role};
-use shared::message::{Hello, Message, Page, Series, ToSupervisor};
+use shared::message::{Hello, Message, Page, Series, ToSupervisor, ToWorker};
 use shared::version::{PROTOCOLS, VERSION};
 use worker::inherit::Inheritance;
 use worker::sandbox::{self, Policy};
@@ -20,8 +20,11 @@ const HONEST: u32 = 4;
 /// The supervisor ends a silent worker sooner.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// One way to be hostile.
+type Way = fn() -> Result<(), Box<dyn Error>>;
+
 /// Ways to be hostile; worker N takes the one at N modulo their number. The test knows them by the same numbers.
-const WAYS: [fn() -> Result<(), Box<dyn Error>>; 17] = [
+const WAYS: [Way; 17] = [
     // 0 a frame that is longer than any may be
     || say(&vec![b'A'; FRAME_BYTES_MAX + 10]),
     // 1 half a header
@@ -100,9 +103,11 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let mut buffer = vec![0; FRAME_BYTES_MAX + 1];
     loop {
         let length = wait(|| recv(CONTROL, &mut buffer, MsgFlags::empty()))?;
-        let (header, _) = frame::decode(buffer.get(..length).unwrap_or_default())?;
-        if header.kind == ACTIVATE {
-            break;
+        let (header, body) = frame::decode(buffer.get(..length).unwrap_or_default())?;
+        match ToWorker::decode(header.kind, body)? {
+            ToWorker::Configuration { revision, .. } => tell(&ToSupervisor::Applied(revision))?,
+            ToWorker::Activate => break,
+            _ => {}
         }
     }
     tell(&ToSupervisor::Ready)?;
@@ -111,9 +116,6 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     std::thread::sleep(LIMIT);
     Ok(())
 }
-
-/// Kind of the leave to serve.
-const ACTIVATE: u16 = 7;
 
 fn hello(role: Role) -> ToSupervisor {
     ToSupervisor::Hello(Hello {
