@@ -5,8 +5,8 @@
 //! ```
 //! Of 100 resources 94 are caller keys, 5 models and 1 is a provider key. Real processes: the supervisor, two proxy workers and
 //! the helpers. A page that several processes share counts in parts (PSS), as `/proc/PID/smaps_rollup` tells; needs root.
-//! Measured three times: when everything is served (`loaded`), when as many changes as there are caller keys have come one by one
-//! transaction of 100 (`changed`), and after a start with what was kept (`restarted`).
+//! Measured three times: when everything is served (`loaded`), when every resource has changed once, a hundred in a transaction
+//! (`changed`), and after a start with what was kept (`restarted`).
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 

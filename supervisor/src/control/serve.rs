@@ -218,7 +218,8 @@ mod tests {
         let _ = client.write_all(bytes).await;
         let _ = client.shutdown().await;
         let mut text = Vec::new();
-        client.read_to_end(&mut text).await.unwrap();
+        // What was not read of a request that is too long shows as a reset, behind the answer.
+        let _ = client.read_to_end(&mut text).await;
         serde_json::from_slice(&text).unwrap_or_else(|_| Answer::refused("no answer"))
     }
 

@@ -128,6 +128,10 @@ mod tests {
                 });
             });
             let worker = Channel::<ToSupervisor, ToWorker>::new(theirs_2).unwrap();
+            // The flood has begun.
+            for _ in 0..100 {
+                heard.recv().await.unwrap();
+            }
             let (mut between, mut longest) = (0_usize, Duration::ZERO);
             for number in 0..200 {
                 let asked = Instant::now();
