@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::dial::Dial;
@@ -17,7 +17,7 @@ use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::BundleError;
 use crate::cli::{self, Command};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotation_report::ReportCell;

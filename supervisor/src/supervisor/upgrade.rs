@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use shared::version::VERSION;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{RunError, Stage, Supervisor};
