@@ -17,8 +17,8 @@ use tokio::task::LocalSet;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use crate::bundle::source::BundleSource;
 use crate::bundle::BundleError;
+use crate::bundle::source::BundleSource;
 use crate::cli::{self, Command};
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotate;

@@ -8,6 +8,8 @@
 //! /run/aisix/<hash of the state directory>/   where /run is memory and ours to write
 //! <state>/run/                                everywhere else
 //! ```
+//! Beside a ring may lie a socket of the same name, `.sock`, by which the next supervisor finds a worker that has outlived
+//! this one (`handover/orphans.rs`). It goes with the ring.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;

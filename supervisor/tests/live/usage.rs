@@ -72,7 +72,8 @@ impl Site {
         let home = Home { state, key: self.key.clone(), env_id: env.to_owned(), bytes_max };
         let findings = Findings::default();
         let left = rings.left_over();
-        let (spool, reports) = Spool::start(Some(home), left, Vec::new(), findings.clone()).unwrap();
+        let (spool, reports) =
+            Spool::start(Some(home), left, Vec::new(), findings.clone()).unwrap();
         let (ring, writer, reason) = rings.make(WORKER).unwrap();
         assert_eq!(reason, None);
         spool.open(WORKER, ring);
