@@ -27,7 +27,7 @@ use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
 use crate::awake::Awake;
-use crate::changes::{self, Changes};
+use crate::changes::Changes;
 use crate::cloud::budget::Budgets;
 use crate::cloud::rotate;
 use crate::cloud::spend::SpendSink;
@@ -134,13 +134,13 @@ pub struct Supervisor {
     pub(crate) parts: Parts,
     sandbox: sandbox_report::Report,
     awake: Awake,
-    changes: Changes,
+    pub(crate) changes: Changes,
     stage: Stage,
     was_ready: bool,
     /// What was kept is in force: workers may be welcomed.
     begun: bool,
     /// The workers are behind and have to be sent the whole configuration.
-    owed: bool,
+    pub(crate) owed: bool,
     progress_at: Instant,
     egress_watch: EgressWatch,
     pages: mpsc::Sender<MadePage>,
@@ -387,57 +387,6 @@ impl Supervisor {
                 None => "waiting for the first configuration".to_owned(),
             };
             info!("ready: every worker accepts connections, {state}");
-        }
-    }
-
-    fn take_in(&mut self, update: Update) {
-        let now = self.now();
-        if let Some(budgets) = &self.parts.sources.budgets {
-            budgets.projected(update.whole, &update.changes);
-        }
-        // Before the workers: what they are told of can be reached.
-        self.parts.fleet.destinations_changed(update.whole, &update.changes);
-        let orders = self.changes.take_in(update, &self.parts.fleet.proxies(), now);
-        self.obey(orders, now);
-    }
-
-    fn obey(&mut self, orders: Vec<changes::Order>, now: Instant) {
-        for order in orders {
-            match order {
-                changes::Order::Tell(id, delivery) => self.parts.fleet.deliver_to(id, &delivery),
-                changes::Order::TellAll(delivery, except) => {
-                    self.parts.fleet.deliver(&delivery, except);
-                }
-                changes::Order::Owe => self.owed = true,
-                changes::Order::End(id) => self.parts.fleet.silent(id, now),
-                changes::Order::Undone(changes) => {
-                    self.parts.fleet.destinations_changed(false, &changes);
-                    if let Some(budgets) = &self.parts.sources.budgets {
-                        budgets.projected(false, &changes);
-                    }
-                    self.parts.nudge.notify_one();
-                }
-                changes::Order::Retry => self.parts.fleet.forgive(now),
-            }
-        }
-    }
-
-    fn replaced(&mut self, done: Result<(), String>) {
-        if let Err(reason) = &done
-            && self.upgrade.is_taking_over()
-        {
-            return self.go_back(format!("its workers do not serve: {reason}"));
-        }
-        let findings = &self.parts.sources.findings;
-        match done {
-            Ok(()) => findings.settled(Topic::Replacement),
-            Err(reason) => findings.found(
-                Topic::Replacement,
-                format!(
-                    "the replacement of the workers was given up: {reason}; those that were there go on, and new ones are \
-                     told the former settings; the lines of the worker before this one say why; then reload again"
-                ),
-            ),
         }
     }
 

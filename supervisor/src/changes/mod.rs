@@ -22,6 +22,7 @@
 //! The first configuration of this process has nothing before it to go back to: workers that die of it are started again
 //! with back-off, readiness is refused, and a finding says so. That includes what the snapshot held after a restart.
 
+mod obey;
 mod orders;
 mod probation;
 mod quarantine;

@@ -76,11 +76,6 @@ impl Upgrade {
         Self { checks, checking, target, deadline, settled, orphans, orphans_until, began }
     }
 
-    /// Whether this program has taken over and is not in order yet.
-    pub(super) fn is_taking_over(&self) -> bool {
-        self.deadline.is_some()
-    }
-
     /// How many orphans the end still waits for: they were told to leave, and do so without us too.
     pub(super) fn orphans(&self, now: Instant) -> usize {
         if self.orphans_until.is_some_and(|until| now >= until) { 0 } else { self.orphans.get() }
@@ -281,8 +276,13 @@ impl Supervisor {
         self.parts.life.taken.as_ref().is_some_and(|taken| taken.may_go_back())
     }
 
+    /// Whether this program has taken over and is not in order yet.
+    pub(crate) fn is_taking_over(&self) -> bool {
+        self.upgrade.deadline.is_some()
+    }
+
     /// Lets the program before go on, for as long as there is one.
-    pub(super) fn go_back(&mut self, reason: String) {
+    pub(crate) fn go_back(&mut self, reason: String) {
         if self.may_go_back() {
             error!("{reason}; the program before goes on");
             self.upgrade.target = Some(Target::Before(reason));
