@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use harness::authority::Authority;
@@ -39,10 +39,6 @@ struct World {
 impl World {
     async fn start(min_version: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self::start_in(folder, min_version).await
-    }
-
-    async fn start_in(folder: TempDir, min_version: &str) -> Self {
         let authority = Authority::default();
         let files = ListenerFiles::new(folder.path(), &authority);
         let upstream = upstream().await;
@@ -232,9 +228,10 @@ async fn a_session_resumes_on_any_worker() {
     .await;
     // The worker that began it is gone for good; whoever replaces it has the same keys.
     issuer.kill();
-    wait::until("sessions resume without it", async || match caller.connect().await {
-        Ok(mut next) if next.is_resumed() && next.get("/livez").await.is_ok() => Ok(()),
-        other => Err(format!("{:?}", other.map(|next| next.is_resumed()))),
+    wait::until("sessions resume without it", async || {
+        let mut next = caller.connect().await.map_err(|error| error.to_string())?;
+        next.get("/livez").await.map_err(|error| error.to_string())?;
+        if next.is_resumed() { Ok(()) } else { Err("a whole handshake".to_owned()) }
     })
     .await;
 }
@@ -242,13 +239,12 @@ async fn a_session_resumes_on_any_worker() {
 #[tokio::test]
 async fn the_certificate_is_replaced_under_load_without_a_failed_handshake() {
     let folder = tempfile::tempdir().unwrap();
-    // As Kubernetes mounts it: the files are links through a link to a folder.
     let world = World::start("1.3").await;
     let seen = under_load(&world, async |seen| {
         let mut shown = world.shown().await;
         for round in 0..4 {
             if round == 2 {
-                // From here on the two files change together, by swapping one link.
+                // From here on as Kubernetes mounts it: both are links through one to a folder, which is swapped.
                 for name in ["tls.crt", "tls.key"] {
                     let file = world.files.certificate().with_file_name(name);
                     let link = file.with_extension("link");
@@ -449,14 +445,17 @@ async fn a_gateway_with_tls_ends_in_order_while_a_caller_waits() {
     // Half a handshake holds up nothing.
     let mut half = TcpStream::connect(world.gateway.proxy()).await.unwrap();
     half.write_all(&[0x16, 3]).await.unwrap();
-    let slow = caller::chat("slow-1", "hello");
-    let (answer, status) =
-        tokio::join!(async { kept.chat(projection::CALLER_KEY, &slow).await }, async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            world.gateway.terminate();
-            world.gateway.end().await
-        });
-    println!("the request in flight: {:?}", answer.map(|(status, _)| status));
+    let slow = caller::chat("slow-250", "hello");
+    let World { gateway, upstream, .. } = &mut world;
+    let (answer, status) = tokio::join!(kept.chat(projection::CALLER_KEY, &slow), async {
+        wait::until("the request is under way", async || {
+            if upstream.ledger().is_empty() { Err("not yet") } else { Ok(()) }
+        })
+        .await;
+        gateway.terminate();
+        gateway.end().await
+    });
+    assert_eq!(answer.unwrap().0, 200);
     assert_eq!(status.code(), Some(0));
 }
 
