@@ -1,9 +1,11 @@
 //! TLS on the proxy listener: its key is in the signer and nowhere else, and neither a change of it nor the signer's death
 //! costs a caller anything.
 
+mod confinement;
+
 use std::cell::Cell;
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -15,7 +17,7 @@ use harness::{Builder, Cloud, Gateway, Projection, Upstream, caller, projection,
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 use rustls::ProtocolVersion;
 use rustls::version::TLS13;
 use tempfile::TempDir;
@@ -376,68 +378,6 @@ async fn a_signer_that_hangs_fails_handshakes_and_not_the_worker() {
 }
 
 #[tokio::test]
-async fn the_listeners_key_is_in_the_signer_and_in_no_other_process() {
-    if !is_root() {
-        return;
-    }
-    let world = World::start("1.2").await;
-    let mut secrets = secrets(&fs::read(world.files.key()).unwrap());
-    let before = world.shown().await;
-    world.files.replace(&world.authority);
-    secrets.extend(self::secrets(&fs::read(world.files.key()).unwrap()));
-    world.until_other_than(&before).await;
-    for _ in 0..10 {
-        assert_eq!(world.chat().await.unwrap().0, 200);
-    }
-    let supervisor = world.gateway.pid();
-    let others = world.gateway.workers();
-    let others = others.iter().filter(|worker| worker.role != "signer").map(|worker| worker.pid);
-    for pid in others.chain([supervisor]) {
-        for (name, secret) in &secrets {
-            assert!(!memory_holds(pid, secret), "{name} is in process {pid}");
-        }
-    }
-    // The search finds what is there, in a form that the signer's library keeps.
-    let signer = world.signer().expect("a signer").pid;
-    let found = secrets.iter().filter(|(_, secret)| memory_holds(signer, secret)).count();
-    assert!(found > 0, "the search is blind");
-    let log = world.gateway.log();
-    for (name, secret) in &secrets {
-        let in_log = log.as_bytes().windows(secret.len()).any(|window| window == secret);
-        assert!(!in_log, "{name} is in the log");
-    }
-}
-
-#[tokio::test]
-async fn every_thread_of_a_worker_with_tls_and_of_the_signer_is_confined() {
-    let world = World::start("1.3").await;
-    let workers = world.gateway.workers();
-    let of_role = |role: &str| workers.iter().filter(|worker| worker.role == role).count();
-    assert_eq!((of_role("proxy"), of_role("signer")), (harness::WORKERS, 1));
-    for worker in workers {
-        let threads = fs::read_dir(worker.proc("task")).unwrap();
-        let mut count = 0;
-        for thread in threads {
-            count += 1;
-            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
-            let field = |name: &str| {
-                let line =
-                    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-                line.unwrap_or_default().trim().to_owned()
-            };
-            assert_eq!(field("NoNewPrivs"), "1", "{worker:?}");
-            assert_eq!(field("Seccomp"), "2", "{worker:?}");
-            for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
-                assert_eq!(field(set), "0000000000000000", "{worker:?} {set}");
-            }
-        }
-        // The thread of handshakes, and no other, nowhere else.
-        let expected = if worker.role == "proxy" { 2 } else { 1 };
-        assert_eq!(count, expected, "{worker:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_gateway_with_tls_ends_in_order_while_a_caller_waits() {
     let mut world = World::start("1.3").await;
     let mut kept = world.caller.connect().await.unwrap();
@@ -465,45 +405,4 @@ fn is_root() -> bool {
         println!("skipped: only root may look into a worker");
     }
     is_root
-}
-
-/// What a key can be recognised by: its number in both byte orders, its DER, and a line of its text.
-fn secrets(pem: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem).expect("the key is PEM");
-    let before = [0x02, 0x01, 0x01, 0x04, 0x20];
-    let at = parsed.contents.windows(before.len()).position(|window| window == before);
-    let start = at.expect("the key is an EC key") + before.len();
-    let scalar = parsed.contents[start..start + 32].to_vec();
-    let mut reversed = scalar.clone();
-    reversed.reverse();
-    let text = String::from_utf8_lossy(pem).into_owned();
-    let line = text.lines().nth(2).expect("a key has several lines").as_bytes().to_vec();
-    let der = parsed.contents[start - 8..start + 32].to_vec();
-    vec![("the number", scalar), ("the number", reversed), ("the DER", der), ("the text", line)]
-}
-
-/// Whether these bytes stand anywhere in the readable memory of a process.
-fn memory_holds(pid: Pid, needle: &[u8]) -> bool {
-    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read memory");
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read the maps");
-    let mut regions = 0;
-    let found = maps.lines().any(|line| {
-        let mut columns = line.split_whitespace();
-        let (range, rights) = (columns.next().unwrap(), columns.next().unwrap());
-        // The kernel's own pages cannot be read like this.
-        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
-            return false;
-        }
-        let (start, end) = range.split_once('-').unwrap();
-        let number = |text| u64::from_str_radix(text, 16).unwrap();
-        let (start, end) = (number(start), number(end));
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-        if memory.read_exact_at(&mut bytes, start).is_err() {
-            return false;
-        }
-        regions += 1;
-        bytes.windows(needle.len()).any(|window| window == needle)
-    });
-    assert!(found || regions > 5, "the memory was readable");
-    found
 }
