@@ -80,13 +80,14 @@ async fn a_variable_overrides_the_configuration_file() {
 }
 
 #[tokio::test]
-async fn one_proxy_worker_runs_for_each_that_is_configured_and_one_status_worker() {
+async fn one_proxy_worker_runs_for_each_that_is_configured_and_one_egress_and_one_status_worker() {
     let world = World::start_with(|builder| builder.set("/proxy/workers", 3.into())).await;
-    wait::until("three proxy workers and a status worker run", async || {
+    wait::until("three proxy workers, an egress and a status worker run", async || {
         let mut roles: Vec<_> =
             world.gateway.workers().into_iter().map(|worker| worker.role).collect();
         roles.sort_unstable();
-        if roles == ["proxy", "proxy", "proxy", "status"] { Ok(()) } else { Err(roles.join(" ")) }
+        let expected = ["egress", "proxy", "proxy", "proxy", "status"];
+        if roles == expected { Ok(()) } else { Err(roles.join(" ")) }
     })
     .await;
 }

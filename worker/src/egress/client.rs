@@ -38,13 +38,16 @@ pub(super) async fn serve(egress: Rc<Egress>, who: Client, channel: OwnedFd) {
             }
         };
         match (message, descriptor) {
+            (ToEgress::Connect(_), None) if open.contains_key(&number) => {
+                return tracing::warn!(?who, "a client asks twice by one number; it is given up");
+            }
             (ToEgress::Connect(_), None) if open.len() >= CONNECTS_MAX || egress.is_full() => {
                 let busy = FromEgress::Refused { refusal: Refusal::Busy, place: None };
                 if channel.try_send(&busy, number, None).is_err() {
                     return tracing::warn!(?who, "a client asks and does not read; it is given up");
                 }
             }
-            (ToEgress::Connect(key), None) if !open.contains_key(&number) => {
+            (ToEgress::Connect(key), None) => {
                 let answering = answer(Rc::clone(&egress), who, key, Rc::clone(&channel), number);
                 open.insert(number, connects.spawn_local(answering));
             }
