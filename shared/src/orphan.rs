@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn an_answer_counts_with_one_descriptor_and_with_the_process_that_the_kernel_tells() {
         let said = FromOrphan::Listener { worker: WorkerId(7), version: "0.1.0".to_owned() };
-        let frame = frame::encode(Header::new(PROTOCOLS.newest, 1, 0), &said.encode().unwrap()).unwrap();
+        let frame =
+            frame::encode(Header::new(PROTOCOLS.newest, 1, 0), &said.encode().unwrap()).unwrap();
         let answer = asked(&frame, 1).unwrap();
         assert_eq!(answer.said, said);
         assert_eq!(answer.sender.pid(), std::process::id().cast_signed());

@@ -89,7 +89,7 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
     Settings {
         source: now.source.clone(),
         control_socket: now.control_socket.clone(),
-        proxy: Proxy { address: now.proxy.address, ..new.proxy },
+        proxy: Proxy { address: now.proxy.address, tls: now.proxy.tls.clone(), ..new.proxy },
         upstream: new.upstream,
         downstream: new.downstream,
         observability: Observability {

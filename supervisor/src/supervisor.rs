@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shared::egress::Resolver;
 use shared::egress::client::EgressDial;
@@ -44,15 +44,13 @@ use crate::process::signals;
 use crate::projection::{Reload, Update};
 use crate::reload::Reloader;
 use crate::sandbox_report;
-use crate::shutdown::{Limits, Order, Running, Stage};
+use crate::shutdown::{Limits, Stage};
 use crate::spool::Report;
 use crate::systemd::Notifier;
 
 pub use self::upgrade::Life;
 use self::upgrade::Upgrade;
 
-/// How often the log tells what the end still waits for.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pages that may be in the making: as many as the status worker has connections. It asks for more only if it was taken
 /// over.
 const PAGES_MAX: usize = 256;
@@ -397,62 +395,6 @@ impl Supervisor {
             Ok(Some(memory)) => self.parts.fleet.tell_budgets(&Rc::new(memory)),
             Ok(None) => {}
             Err(error) => error!(%error, "cannot hand budget verdicts to the workers"),
-        }
-    }
-
-    fn signalled(&mut self, name: &str) {
-        let now = self.now();
-        let (stage, order) = self.stage.signalled(self.parts.limits, now);
-        if order.is_some() {
-            info!("{name}: ending; health routes answer 503 from now on");
-            self.notifier.stopping();
-            self.drain_orphans();
-        }
-        self.stage = stage;
-        self.carry_out(order);
-    }
-
-    /// Takes the end as far as it will go now.
-    fn advance(&mut self) {
-        if self.stage == Stage::Running {
-            return;
-        }
-        let now = self.now();
-        loop {
-            let running = Running {
-                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(now),
-                statuses: self.parts.fleet.running(Role::Status),
-                idle: self.parts.fleet.is_idle(),
-            };
-            let (stage, order) = self.stage.step(running, self.parts.limits, now);
-            let moved = stage != self.stage;
-            if matches!((self.stage, stage), (Stage::Announced { .. }, Stage::Finishing { .. })) {
-                self.progress_at = now + PROGRESS_INTERVAL;
-            }
-            self.stage = stage;
-            self.carry_out(order);
-            if !moved {
-                break;
-            }
-        }
-        if matches!(self.stage, Stage::Finishing { .. }) && now >= self.progress_at {
-            self.progress_at = now + PROGRESS_INTERVAL;
-            let in_flight = self.parts.fleet.in_flight();
-            info!("waiting for {in_flight} requests in flight");
-            self.notifier.extend();
-        }
-    }
-
-    fn carry_out(&mut self, order: Option<Order>) {
-        match order {
-            None => {}
-            Some(Order::Retire) => self.parts.fleet.retire(),
-            Some(Order::Ask) => self.parts.fleet.ask(),
-            Some(Order::Drain(role, deadline)) => {
-                self.upgrade.orphans_until = deadline;
-                let now = self.now();
-                self.parts.fleet.drain(role, deadline, now);
-            }
         }
     }
 }

@@ -45,7 +45,7 @@ fn main() {
             let egress = Egress::new(5_000).expect("egress");
             let entry = Entry { host: "127.0.0.1".to_owned(), port, origin: Origin::Projection };
             egress.destinations(true, vec![Change::Put(Key::provider("p"), entry)]);
-            egress.serve(Client::Worker(WorkerId(1)), theirs);
+            tokio::task::spawn_local(egress.serve(Client::Worker(WorkerId(1)), theirs));
             std::future::pending::<()>().await;
         });
     });

@@ -2,28 +2,21 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
 
 use shared::channel::{ChannelError, Received};
 use shared::message::{Client, ToSupervisor, ToWorker};
-use tokio::time::sleep;
+use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::link::{Link, LinkError};
 use crate::role::RoleError;
 
-/// How often a helper without a supervisor looks whether it is still needed.
-const CLIENTS_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What one helper role does.
 pub trait Helper {
     /// Serves whoever is at the other end of `channel`, until that end is closed.
-    fn serve(&self, client: Client, channel: OwnedFd);
-
-    /// How many clients there are. Without a supervisor the role leaves with the last of them.
-    fn clients(&self) -> usize {
-        0
-    }
+    fn serve(&self, client: Client, channel: OwnedFd) -> LocalBoxFuture<'static, ()>;
 
     /// Takes in a message of the supervisor that only this role knows.
     fn told(&self, message: ToWorker, memory: Option<OwnedFd>) -> Result<(), LinkError>;
@@ -32,17 +25,24 @@ pub trait Helper {
 /// Does what the supervisor says until it is gone, or asks the role to leave: clients are then introduced to another.
 pub async fn run(link: Rc<Link>, helper: &dyn Helper) -> Result<(), RoleError> {
     let mut outlives = false;
+    let mut clients = JoinSet::new();
     loop {
+        // Those that are gone.
+        while clients.try_join_next().is_some() {}
         let received = match link.receive().await {
             Err(LinkError::Channel(ChannelError::Closed)) if outlives => {
-                return serve_on(helper).await;
+                warn!("the supervisor is gone; serving on while there is a client");
+                clients.join_all().await;
+                return Ok(());
             }
             received => received?,
         };
         let Received { message, descriptor, .. } = received;
         match (message, descriptor) {
             (ToWorker::Activate, _) => drop(link.tell(ToSupervisor::Ready)),
-            (ToWorker::Client(client), Some(channel)) => helper.serve(client, channel),
+            (ToWorker::Client(client), Some(channel)) => {
+                clients.spawn_local(helper.serve(client, channel));
+            }
             (ToWorker::Ping(number), _) => drop(link.tell(ToSupervisor::Pong(number, 0))),
             (ToWorker::Retire, _) => {}
             (ToWorker::Outlive, _) => outlives = true,
@@ -51,14 +51,5 @@ pub async fn run(link: Rc<Link>, helper: &dyn Helper) -> Result<(), RoleError> {
         }
     }
     link.flushed().await;
-    Ok(())
-}
-
-/// The supervisor was killed: whoever is served still is.
-async fn serve_on(helper: &dyn Helper) -> Result<(), RoleError> {
-    warn!("the supervisor is gone; serving on while there is a client");
-    while helper.clients() > 0 {
-        sleep(CLIENTS_INTERVAL).await;
-    }
     Ok(())
 }

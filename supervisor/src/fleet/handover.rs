@@ -193,7 +193,8 @@ impl Fleet {
         let place = if record.leaving { Place::Leaving } else { Place::Holder };
         let (slot, place) = self.seat(record.role, place);
         let seat = (slot, place, record.generation);
-        let mut member = Member::new(record.id, record.role, seat, launched, self.events.clone(), now);
+        let mut member =
+            Member::new(record.id, record.role, seat, launched, self.events.clone(), now);
         member.life = restored(record.life, now);
         member.started = now.checked_sub(Duration::from_millis(record.lived_ms)).unwrap_or(now);
         [member.applied, member.told, member.latest] = record.revisions;

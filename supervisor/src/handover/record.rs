@@ -263,8 +263,7 @@ mod tests {
             leaving: true,
         };
         let workers = vec![worker];
-        let fleet =
-            FleetRecord { workers, next_id: 4, round: 9, retired: false, generation: 3 };
+        let fleet = FleetRecord { workers, next_id: 4, round: 9, retired: false, generation: 3 };
         State {
             version: "1.2.3".to_owned(),
             programs: Programs { supervisor: 70, worker: 71, worker_path: b"/w".to_vec() },

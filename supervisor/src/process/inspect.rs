@@ -33,7 +33,11 @@ const BOUNDED: [&str; 3] = ["Max file size", "Max address space", "Max open file
 /// Looks at a process.
 pub fn observe(pid: Pid) -> io::Result<Observed> {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
-    let mut observed = parse(&read("status")?);
+    let status = read("status")?;
+    let mut observed = parse(&status);
+    // What it inherited from us, or we from a container, is no filter of its own.
+    let ours = fs::read_to_string("/proc/self/status")?;
+    observed.seccomp_filter &= has_more_filters(&status, &ours);
     observed.unlimited = unlimited(&read("limits")?);
     // Where the kernel has no such file nobody is ended first.
     let ours = fs::read_to_string("/proc/self/oom_score_adj");
@@ -53,6 +57,15 @@ fn unlimited(limits: &str) -> Vec<String> {
     let without_bound =
         BOUNDED.into_iter().filter(|name| hard(name).is_none_or(|limit| limit == "unlimited"));
     more_than_nothing.chain(without_bound).map(|name| name.to_lowercase()).collect()
+}
+
+/// Whether a process has system call filters that another has not. Kernels before 5.9 do not count them; there it has.
+fn has_more_filters(status: &str, other: &str) -> bool {
+    let count = |status: &str| {
+        let count = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?;
+        count.trim().parse::<u32>().ok()
+    };
+    count(status).is_none_or(|count_here| count(other).is_none_or(|there| count_here > there))
 }
 
 /// `Name:<tab>value` lines, see proc_pid_status(5). What is not understood counts as not confined.
@@ -115,6 +128,14 @@ mod tests {
     const CONFINED: &str = "Name:\taisix-proxy\nUid:\t61000\t61000\t61000\t61000\n\
         CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
         CapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
+
+    #[test]
+    fn an_inherited_filter_is_no_filter_of_its_own() {
+        let filters = |count| format!("Seccomp:\t2\nSeccomp_filters:\t{count}\n");
+        assert!(has_more_filters(&filters(3), &filters(1)));
+        assert!(!has_more_filters(&filters(1), &filters(1)));
+        assert!(has_more_filters("Seccomp:\t2\n", "Seccomp:\t2\n"), "an old kernel");
+    }
 
     #[test]
     fn a_confined_process_lacks_nothing() {

@@ -1,4 +1,4 @@
-//! The last things a supervisor does when nothing runs any more but helpers.
+//! The end: in the order of `shutdown.rs`, and what is left to do when nothing runs any more but helpers.
 
 use std::time::Duration;
 
@@ -6,7 +6,10 @@ use shared::id::Role;
 use tracing::{error, info, warn};
 
 use super::Supervisor;
+use crate::shutdown::{Order, Running, Stage};
 
+/// How often the log tells what the end still waits for.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last usage events may take to reach the Cloud.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 /// How long helpers may take to leave; they are killed, so only a machine in trouble needs any of it.
@@ -49,6 +52,62 @@ impl Supervisor {
             match tokio::time::timeout_at(deadline, self.parts.events.recv()).await {
                 Ok(Some(event)) => drop(self.handle(event)),
                 Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    pub(super) fn signalled(&mut self, name: &str) {
+        let now = self.now();
+        let (stage, order) = self.stage.signalled(self.parts.limits, now);
+        if order.is_some() {
+            info!("{name}: ending; health routes answer 503 from now on");
+            self.notifier.stopping();
+            self.drain_orphans();
+        }
+        self.stage = stage;
+        self.carry_out(order);
+    }
+
+    /// Takes the end as far as it will go now.
+    pub(super) fn advance(&mut self) {
+        if self.stage == Stage::Running {
+            return;
+        }
+        let now = self.now();
+        loop {
+            let running = Running {
+                proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(now),
+                statuses: self.parts.fleet.running(Role::Status),
+                idle: self.parts.fleet.is_idle(),
+            };
+            let (stage, order) = self.stage.step(running, self.parts.limits, now);
+            let moved = stage != self.stage;
+            if matches!((self.stage, stage), (Stage::Announced { .. }, Stage::Finishing { .. })) {
+                self.progress_at = now + PROGRESS_INTERVAL;
+            }
+            self.stage = stage;
+            self.carry_out(order);
+            if !moved {
+                break;
+            }
+        }
+        if matches!(self.stage, Stage::Finishing { .. }) && now >= self.progress_at {
+            self.progress_at = now + PROGRESS_INTERVAL;
+            let in_flight = self.parts.fleet.in_flight();
+            info!("waiting for {in_flight} requests in flight");
+            self.notifier.extend();
+        }
+    }
+
+    fn carry_out(&mut self, order: Option<Order>) {
+        match order {
+            None => {}
+            Some(Order::Retire) => self.parts.fleet.retire(),
+            Some(Order::Ask) => self.parts.fleet.ask(),
+            Some(Order::Drain(role, deadline)) => {
+                self.upgrade.orphans_until = deadline;
+                let now = self.now();
+                self.parts.fleet.drain(role, deadline, now);
             }
         }
     }

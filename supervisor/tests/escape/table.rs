@@ -23,9 +23,6 @@ pub enum Expected {
 
 use Expected::{Absent, Allowed, Bounded, Ends, Killed, Landlock, Unknown};
 
-/// Proxy workers make their own connections still, so that they are as free in this as egress.
-const PROXIES_CONNECT: bool = true;
-
 /// An attempt, and what must come of it in the roles proxy, status, egress, signer.
 type Row = (&'static str, [Expected; 4]);
 
@@ -98,7 +95,8 @@ const ROWS: &[Row] = &[
     all("accept_from_control", Unknown),
     all("supervisor_descriptor_by_socket", Unknown),
     all("program_on_socket", Unknown),
-    egress("descriptor_to_supervisor", Unknown, Allowed),
+    // An orphaned proxy worker hands its listener to the next supervisor; this one ends whoever sends it a descriptor.
+    ("descriptor_to_supervisor", [Allowed, Unknown, Allowed, Unknown]),
     // listener.rs
     listener("listener_shutdown", Ends(libc::SYS_shutdown)),
     listener("listener_listen", Ends(libc::SYS_listen)),
@@ -110,7 +108,7 @@ const ROWS: &[Row] = &[
     listener("listener_dup", Unknown),
     listener("listener_dup3", Unknown),
     listener("listener_dup_by_fcntl", Unknown),
-    listener("listener_handed_over", Unknown),
+    ("listener_handed_over", [Allowed, Unknown, Absent, Absent]),
     // processes.rs
     all("exec", Ends(libc::SYS_execve)),
     all("exec_at", Ends(libc::SYS_execveat)),
@@ -212,11 +210,10 @@ pub fn expected(role: Role) -> Vec<(&'static str, Expected)> {
         Role::Egress => 2,
         Role::Signer => 3,
     };
-    let connecting = if role == Role::Proxy && PROXIES_CONNECT { 2 } else { column };
     let of = |rows: &'static [Row], column: usize| {
         rows.iter().map(move |(name, expected)| (*name, expected[column]))
     };
-    of(CONNECTING, connecting).chain(of(ROWS, column)).collect()
+    of(CONNECTING, column).chain(of(ROWS, column)).collect()
 }
 
 /// What works wherever nothing confines a process of root: an attempt that failed there too would prove nothing.

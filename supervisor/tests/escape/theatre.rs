@@ -158,8 +158,8 @@ impl Theatre {
         }
         // What an orphan is asked over.
         let name = format!("{}.ring", uuid::Uuid::new_v4());
-        let adoption = (role == Role::Proxy)
-            .then(|| orphans::listen(&self.folder.path().join(name)).unwrap());
+        let adoption =
+            (role == Role::Proxy).then(|| orphans::listen(&self.folder.path().join(name)).unwrap());
         let launched = self.program.launch(&Launch {
             role,
             id: WorkerId(1),

@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use shared::egress::{self, CONNECTS_MAX, Key, Origin, Purpose, Refusal};
 use shared::message::{Client, Confinement, ToWorker};
 use shared::worker_settings::RoleSettings;
@@ -68,9 +69,13 @@ impl Egress {
         }))
     }
 
-    /// Serves whoever is at the other end of `channel`, within a `LocalSet`.
-    pub fn serve(self: &Rc<Self>, who: Client, channel: OwnedFd) {
-        tokio::task::spawn_local(client::serve(Rc::clone(self), who, channel));
+    /// Serves whoever is at the other end of `channel` until it is gone, within a `LocalSet`.
+    pub fn serve(
+        self: &Rc<Self>,
+        who: Client,
+        channel: OwnedFd,
+    ) -> impl Future<Output = ()> + 'static {
+        client::serve(Rc::clone(self), who, channel)
     }
 
     /// Puts changes of the table in force, or all of it.
@@ -140,8 +145,8 @@ fn may_ask(who: Client, purpose: Purpose) -> bool {
 struct Role(Rc<Egress>);
 
 impl Helper for Role {
-    fn serve(&self, client: Client, channel: OwnedFd) {
-        self.0.serve(client, channel);
+    fn serve(&self, client: Client, channel: OwnedFd) -> LocalBoxFuture<'static, ()> {
+        Box::pin(self.0.serve(client, channel))
     }
 
     fn told(&self, message: ToWorker, memory: Option<OwnedFd>) -> Result<(), LinkError> {

@@ -27,7 +27,7 @@ fn client_of(egress: &Rc<Egress>, who: Client) -> EgressDial {
     let (dial, driver) = client::new(Duration::from_secs(1));
     tokio::task::spawn_local(driver.run());
     let (ours, theirs) = channel::pair().unwrap();
-    egress.serve(who, theirs);
+    tokio::task::spawn_local(egress.serve(who, theirs));
     dial.reached_over(ours);
     dial
 }
@@ -179,7 +179,7 @@ fn a_client_that_asks_for_more_than_its_share_is_refused() {
     run(async {
         let egress = Egress::new(0).unwrap();
         let (ours, theirs) = channel::pair().unwrap();
-        egress.serve(WORKER, theirs);
+        tokio::task::spawn_local(egress.serve(WORKER, theirs));
         let channel: Channel<ToEgress, FromEgress> = Channel::new(ours).unwrap();
         for number in 0..=CONNECTS_MAX as u64 {
             let question = ToEgress::Connect(Key::provider("unknown"));

@@ -79,6 +79,10 @@ const ADOPT: &[Call] = &[
     Call(libc::SYS_getsockopt, &[SOCKET_LEVEL, Is(2, libc::SO_PEERCRED as u64)]),
 ];
 
+/// How long a signature is waited for.
+const SIGNED: &[Call] =
+    &[Call(libc::SYS_setsockopt, &[NOT_LISTENER, SOCKET_LEVEL, Is(2, libc::SO_RCVTIMEO as u64)])];
+
 /// Whether what egress hands over is a connection.
 const CONNECTED: &[Call] =
     &[Call(libc::SYS_getsockopt, &[SOCKET_LEVEL, Is(2, libc::SO_TYPE as u64)])];
@@ -193,12 +197,20 @@ const UDP: Argument = Is(2, IPPROTO_UDP as u64);
 /// The groups of a role.
 pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
     match role {
-        Role::Proxy => {
-            &[
-                STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, USAGE_RING, THREAD, END, ADOPT,
-                HAND_OVER, CONNECTED,
-            ]
-        }
+        Role::Proxy => &[
+            STREAMS,
+            LISTEN,
+            SOCKETS,
+            MEMORY,
+            SEALED_MEMORY,
+            USAGE_RING,
+            THREAD,
+            END,
+            ADOPT,
+            HAND_OVER,
+            CONNECTED,
+            SIGNED,
+        ],
         Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
         Role::Egress => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, DIAL, HAND_OVER],
         // It has sockets and answers on them, but never changes one.

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use futures_util::future::LocalBoxFuture;
 use shared::channel::{Channel, ChannelError};
 use shared::message::{Client, Confinement, ToSupervisor, ToWorker};
 use shared::signing::{FromSigner, Refusal, ToSigner};
@@ -34,14 +35,14 @@ struct Signer {
 }
 
 impl Helper for Signer {
-    fn serve(&self, client: Client, channel: OwnedFd) {
+    fn serve(&self, client: Client, channel: OwnedFd) -> LocalBoxFuture<'static, ()> {
         let keys = Rc::clone(&self.keys);
-        tokio::task::spawn_local(async move {
+        Box::pin(async move {
             match answer(&keys, channel).await {
                 Ok(()) | Err(ChannelError::Closed) => {}
                 Err(error) => warn!(?client, %error, "a client broke the protocol"),
             }
-        });
+        })
     }
 
     fn told(&self, message: ToWorker, memory: Option<OwnedFd>) -> Result<(), LinkError> {
@@ -72,6 +73,9 @@ pub(crate) async fn answer(keys: &RefCell<Keys>, channel: OwnedFd) -> Result<(),
     let mut is_limited = false;
     loop {
         let received = channel.receive().await?;
+        if received.descriptor.is_some() {
+            return Err(ChannelError::Descriptors);
+        }
         let ToSigner::Sign(sign) = received.message;
         let answer = if bucket.take(Instant::now()) {
             keys.borrow().sign(&sign).map_or_else(FromSigner::Refused, FromSigner::Signature)

@@ -15,8 +15,8 @@ use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use shared::frame::{self, Header};
 use shared::message::Message;
-use shared::version::PROTOCOLS;
 use shared::signing::{FromSigner, KeyId, Refusal, Sign, ToSigner};
+use shared::version::PROTOCOLS;
 use tracing::{info, warn};
 
 /// How long a handshake waits for its signature.
