@@ -25,7 +25,7 @@ use crate::findings::{Findings, Topic};
 use crate::projection::report::rfc3339;
 
 /// How long changes gather for one commit.
-const GATHERING: Duration = Duration::from_millis(30);
+const GATHERING: Duration = Duration::from_millis(10);
 /// How often rings are looked at whose writers may still be there.
 const POLL: Duration = Duration::from_millis(100);
 /// How often the database is looked at while nothing happens.
