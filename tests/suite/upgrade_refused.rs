@@ -106,7 +106,7 @@ async fn a_program_whose_workers_never_serve_gives_way_to_the_one_before() {
     held.next_event().await.unwrap();
     let gateway = &mut world.gateway;
     let (seen, ()) = load::during(caller, CALLERS, async |_| {
-        refused(gateway, "was not in order after").await;
+        refused(gateway, "its workers do not serve").await;
     })
     .await;
     seen.nothing_failed();

@@ -69,6 +69,12 @@ impl Fleet {
         self.members().map(|member| member.pid).collect()
     }
 
+    /// Whether a slot is held by a worker that the latest replacement of all has started.
+    pub fn has_newest(&self) -> bool {
+        let newest = |it: &Member| it.place == Place::Holder && it.generation == self.generation;
+        self.members().any(newest)
+    }
+
     /// Whether every worker that should run has said hello.
     pub fn is_greeted(&self) -> bool {
         let mut wanted = self.slots.iter().enumerate().filter(|(_, slot)| slot.wanted);

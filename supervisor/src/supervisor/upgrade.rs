@@ -182,8 +182,8 @@ impl Supervisor {
             let text = format!("not upgraded, version {VERSION} goes on: {reason}");
             self.parts.sources.findings.found(Topic::Upgrade, text);
             taken.settle();
-            // It had begun: the workers that it started are not ours.
-            if taken.state.version != VERSION {
+            // Workers that it had started already are not ours.
+            if taken.state.version != VERSION && self.parts.fleet.has_newest() {
                 self.parts.fleet.replace_all(now);
             }
         } else {
@@ -278,12 +278,13 @@ impl Supervisor {
 
     /// Whether this program has taken over and is not in order yet.
     pub(crate) fn is_taking_over(&self) -> bool {
-        self.upgrade.deadline.is_some()
+        self.upgrade.deadline.is_some() && self.stage == Stage::Running
     }
 
     /// Lets the program before go on, for as long as there is one.
     pub(crate) fn go_back(&mut self, reason: String) {
-        if self.may_go_back() {
+        // Who is ending needs no other program.
+        if self.stage == Stage::Running && self.may_go_back() {
             error!("{reason}; the program before goes on");
             self.upgrade.target = Some(Target::Before(reason));
         }
