@@ -72,6 +72,7 @@ impl Inheritance {
         let listener = listener.map(TcpListener::from);
         // The sandbox will not answer that any more.
         sys::born_user();
+        sys::files_max();
         let (adoption, placeholder) = match role {
             Role::Proxy => {
                 (sys::inherited(descriptor::ADOPTION), sys::inherited(descriptor::ADOPTED))
