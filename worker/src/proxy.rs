@@ -130,6 +130,8 @@ pub async fn run(
             (ToWorker::Certificate, Some(memory)) if let Some(tls) = &tls => {
                 tls.take_certificate(memory).map_err(LinkError::Certificate)?;
             }
+            // Callers do not speak TLS yet to a worker of before it was switched on, while its successor is prepared.
+            (ToWorker::Peer(Role::Signer) | ToWorker::Certificate, Some(_)) => {}
             (ToWorker::Ping(number), _) => {
                 let in_flight = u32::try_from(proxy.health.in_flight()).unwrap_or(u32::MAX);
                 let _ = link.tell(ToSupervisor::Pong(number, in_flight));
