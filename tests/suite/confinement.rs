@@ -81,8 +81,14 @@ async fn a_worker_holds_exactly_the_descriptors_it_is_born_with() {
         // The one file is the usage ring of a proxy worker.
         let is_ring = |target: &String| target.ends_with(".ring");
         assert_eq!(descriptors.get(&5).is_some_and(is_ring), worker.role == "proxy");
+        // Kept free for the connection of the next supervisor.
+        let is_kept = descriptors.get(&6).is_some_and(|target| target == "/dev/null");
+        assert_eq!(is_kept, worker.role == "proxy", "{descriptors:?}");
         // Beyond those only what the runtime made, and connections: no file, no folder, no other process.
-        for (_, target) in descriptors.range(4..).filter(|(number, _)| **number != 5) {
+        for (_, target) in descriptors
+            .range(4..)
+            .filter(|(number, _)| **number != 5 && !(is_kept && **number == 6))
+        {
             let target = target.as_str();
             let is_runtime = ["anon_inode:[eventpoll]", "anon_inode:[eventfd]"].contains(&target);
             let is_socket = target.starts_with("socket:[");

@@ -30,6 +30,8 @@ pub struct Inheritance {
     pub log: OwnedFd,
     /// Where the next supervisor asks for the listener, in the proxy role and if it may outlive its supervisor.
     pub adoption: Option<OwnedFd>,
+    /// Occupies the number that the connection of the next supervisor is to get, in the proxy role.
+    pub placeholder: Option<OwnedFd>,
     /// The listening socket, in the roles that serve one; shared with other processes: nobody may change its flags.
     pub listener: Option<TcpListener>,
 }
@@ -70,11 +72,26 @@ impl Inheritance {
         let listener = listener.map(TcpListener::from);
         // The sandbox will not answer that any more.
         sys::born_user();
-        let adoption = match role {
-            Role::Proxy => sys::inherited(descriptor::ADOPTION),
-            Role::Status | Role::Egress | Role::Signer => None,
+        sys::files_max();
+        let (adoption, placeholder) = match role {
+            Role::Proxy => {
+                (sys::inherited(descriptor::ADOPTION), sys::inherited(descriptor::ADOPTED))
+            }
+            Role::Status | Role::Egress | Role::Signer => (None, None),
         };
-        Ok(Self { role, id, policy, tls, control, metrics, usage, log, adoption, listener })
+        Ok(Self {
+            role,
+            id,
+            policy,
+            tls,
+            control,
+            metrics,
+            usage,
+            log,
+            adoption,
+            placeholder,
+            listener,
+        })
     }
 }
 

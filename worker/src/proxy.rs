@@ -71,6 +71,8 @@ pub async fn run(
     let mut finished = Some(finished);
     let mut leaving = false;
     let mut adoption = inheritance.adoption;
+    // Kept for as long as we live: no other socket may get its number.
+    let mut placeholder = inheritance.placeholder;
     let mut orphaned = false;
     // Totals that no room was found for yet outlive us only in the ring; without a supervisor nobody makes room.
     while !leaving || (usage.has_to_wait() && !orphaned) {
@@ -93,7 +95,8 @@ pub async fn run(
         {
             warn!("the supervisor is gone; serving on until the next one takes over");
             orphaned = true;
-            tokio::task::spawn_local(orphan::wait(socket, inheritance.id, Rc::clone(&stop)));
+            let (placeholder, stop) = (placeholder.take(), Rc::clone(&stop));
+            tokio::task::spawn_local(orphan::wait(socket, placeholder, inheritance.id, stop));
             continue;
         }
         let Received { message, descriptor, .. } = received?;
@@ -127,6 +130,8 @@ pub async fn run(
             (ToWorker::Certificate, Some(memory)) if let Some(tls) = &tls => {
                 tls.take_certificate(memory).map_err(LinkError::Certificate)?;
             }
+            // Callers do not speak TLS yet to a worker of before it was switched on, while its successor is prepared.
+            (ToWorker::Peer(Role::Signer) | ToWorker::Certificate, Some(_)) => {}
             (ToWorker::Ping(number), _) => {
                 let in_flight = u32::try_from(proxy.health.in_flight()).unwrap_or(u32::MAX);
                 let _ = link.tell(ToSupervisor::Pong(number, in_flight));

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{SockFlag, accept4};
 use shared::descriptor;
@@ -43,6 +44,15 @@ pub fn listener() -> BorrowedFd<'static> {
 pub fn born_user() -> u32 {
     static USER: OnceLock<u32> = OnceLock::new();
     *USER.get_or_init(|| nix::unistd::geteuid().as_raw())
+}
+
+/// How many descriptors this process may have. Asked before the sandbox closes, and answered from memory after it.
+pub fn files_max() -> usize {
+    static FILES: OnceLock<usize> = OnceLock::new();
+    *FILES.get_or_init(|| {
+        let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
+        usize::try_from(soft).unwrap_or(usize::MAX)
+    })
 }
 
 /// Takes a connection.

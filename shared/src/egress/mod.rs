@@ -29,7 +29,7 @@ use crate::message::{Message, MessageError};
 pub use self::table::{Change, Entry, Origin, Resolver, read_table, table};
 
 /// Questions of one client that are open at a time.
-pub const CONNECTS_MAX: usize = 1024;
+pub const CONNECTS_MAX: usize = 512;
 
 /// What a destination is for; decides who may ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]

@@ -142,10 +142,14 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(log_writer)
             .stderr(second_writer);
+        // A number for the connection of the next supervisor, which nothing else may get until it comes.
+        let placeholder = (launch.role == Role::Proxy).then(|| File::open("/dev/null"));
+        let placeholder = placeholder.transpose().map_err(failed("opening /dev/null"))?;
         let optional = [
             (launch.usage, descriptor::USAGE),
             (launch.listener, descriptor::LISTENER),
             (launch.adoption, descriptor::ADOPTION),
+            (placeholder.as_ref().map(File::as_fd), descriptor::ADOPTED),
         ];
         let descriptors =
             [(workers_end.as_fd(), descriptor::CONTROL), (launch.metrics, descriptor::METRICS)]

@@ -21,9 +21,9 @@ const HELPER_BYTES: u64 = 256 * MIB;
 /// Connections of scrapers and browsers.
 const STATUS_FILES: u64 = 1024;
 /// Connections that are being made, and questions to resolvers.
-const EGRESS_FILES: u64 = 4096;
-/// A channel to each proxy worker.
-const SIGNER_FILES: u64 = 256;
+const EGRESS_FILES: u64 = 16 * 1024;
+/// A channel to each proxy worker, also to those that are being replaced.
+const SIGNER_FILES: u64 = 4096;
 
 /// Signals that may wait; the kernel's own always find room.
 const SIGNALS: u64 = 16;

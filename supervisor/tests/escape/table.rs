@@ -95,8 +95,8 @@ const ROWS: &[Row] = &[
     all("accept_from_control", Unknown),
     all("supervisor_descriptor_by_socket", Unknown),
     all("program_on_socket", Unknown),
-    // An orphaned proxy worker hands its listener to the next supervisor; this one ends whoever sends it a descriptor.
-    ("descriptor_to_supervisor", [Allowed, Unknown, Allowed, Unknown]),
+    // Egress hands connections to its clients; the supervisor ends whoever sends it a descriptor.
+    egress("descriptor_to_supervisor", Unknown, Allowed),
     // listener.rs
     listener("listener_shutdown", Ends(libc::SYS_shutdown)),
     listener("listener_listen", Ends(libc::SYS_listen)),
@@ -108,7 +108,7 @@ const ROWS: &[Row] = &[
     listener("listener_dup", Unknown),
     listener("listener_dup3", Unknown),
     listener("listener_dup_by_fcntl", Unknown),
-    ("listener_handed_over", [Allowed, Unknown, Absent, Absent]),
+    listener("listener_handed_over", Unknown),
     // processes.rs
     all("exec", Ends(libc::SYS_execve)),
     all("exec_at", Ends(libc::SYS_execveat)),

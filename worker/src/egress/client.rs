@@ -10,7 +10,7 @@ use shared::message::Client;
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Egress, Outcome, TOTAL_MAX};
+use super::{Egress, Outcome};
 
 type ToClient = Channel<FromEgress, ToEgress>;
 
@@ -41,7 +41,7 @@ pub(super) async fn serve(egress: Rc<Egress>, who: Client, channel: OwnedFd) {
             (ToEgress::Connect(_), None) if open.contains_key(&number) => {
                 return tracing::warn!(?who, "a client asks twice by one number; it is given up");
             }
-            (ToEgress::Connect(_), None) if open.len() >= CONNECTS_MAX || egress.is_full() => {
+            (ToEgress::Connect(_), None) if open.len() >= CONNECTS_MAX || egress.is_full(who) => {
                 let busy = FromEgress::Refused { refusal: Refusal::Busy, place: None };
                 if channel.try_send(&busy, number, None).is_err() {
                     return tracing::warn!(?who, "a client asks and does not read; it is given up");
@@ -78,8 +78,9 @@ impl Drop for Counted {
 }
 
 impl Egress {
-    fn is_full(&self) -> bool {
-        self.open.get() >= TOTAL_MAX
+    /// Without the supervisor's connections nothing gets better, however much workers ask.
+    fn is_full(&self, who: Client) -> bool {
+        !matches!(who, Client::Supervisor) && self.open.get() >= self.open_max
     }
 }
 

@@ -4,8 +4,8 @@
 //!    name an address. A proxy worker may ask for providers only, the supervisor for what is its own only.
 //! 2. A host that is named in a projected resource is checked again when it has been resolved (`permitted`).
 //! 3. What is handed over is a connected socket; bytes of it are never seen here, and neither is any provider's key.
-//! 4. At most [`CONNECTS_MAX`] questions of a client are open, [`TOTAL_MAX`] of all; beyond, a question is refused at
-//!    once. A client that asks for more than its share and does not read what it is told is given up.
+//! 4. At most [`CONNECTS_MAX`] questions of a client are open, [`TOTAL_MAX`] of all, or fewer where descriptors might not
+//!    be enough; beyond, a question is refused at once. Workers never use up what the supervisor may ask. A client that asks for more than its share and does not read what it is told is given up.
 
 mod client;
 mod connect;
@@ -21,7 +21,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use shared::egress::{self, CONNECTS_MAX, Key, Origin, Purpose, Refusal};
+#[cfg(doc)]
+use shared::egress::CONNECTS_MAX;
+use shared::egress::{self, Key, Origin, Purpose, Refusal};
 use shared::message::{Client, Confinement, ToWorker};
 use shared::worker_settings::RoleSettings;
 use tokio::net::TcpStream;
@@ -33,9 +35,14 @@ use crate::helper::{self, Helper};
 use crate::inherit::Inheritance;
 use crate::link::{Link, LinkError};
 use crate::role::RoleError;
+use crate::sys;
 
 /// Questions of all clients that are open at a time.
-const TOTAL_MAX: usize = 8 * CONNECTS_MAX;
+const TOTAL_MAX: usize = 2048;
+/// Descriptors of one question: connections that are tried side by side, and sockets to resolvers.
+const FILES_PER_QUESTION: usize = 4;
+/// Descriptors for other things than questions: what the worker was born with, its runtime, a channel to each client.
+const OTHER_FILES: usize = 128;
 /// No connection is tried for longer, whatever is configured: the kernel gives up at about this time as well.
 const LIMIT_MAX: Duration = Duration::from_secs(120);
 
@@ -45,6 +52,7 @@ pub struct Egress {
     resolve: RefCell<Rc<Resolve>>,
     provider_limit: Duration,
     open: Cell<usize>,
+    open_max: usize,
 }
 
 /// What came of a question: the socket or why there is none, and where the table leads.
@@ -66,6 +74,7 @@ impl Egress {
             resolve: RefCell::new(Rc::new(resolve)),
             provider_limit,
             open: Cell::new(0),
+            open_max: total_max(sys::files_max()),
         }))
     }
 
@@ -130,6 +139,11 @@ impl Egress {
             Refusal::Connect(error.raw_os_error().unwrap_or_default(), error.to_string())
         })
     }
+}
+
+/// Questions of all clients that so many descriptors are enough for.
+fn total_max(files: usize) -> usize {
+    (files.saturating_sub(OTHER_FILES) / FILES_PER_QUESTION).clamp(1, TOTAL_MAX)
 }
 
 /// Proxy workers reach upstreams, the supervisor reaches the Cloud.

@@ -7,11 +7,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Services of cloud platforms that tell secrets of the machine.
-const METADATA_V4: [Ipv4Addr; 5] = [
+const METADATA_V4: [Ipv4Addr; 7] = [
     Ipv4Addr::new(169, 254, 169, 254),
     // Credentials of containers and pods (AWS).
     Ipv4Addr::new(169, 254, 170, 2),
     Ipv4Addr::new(169, 254, 170, 23),
+    // The agent of a machine (Azure), and Tencent.
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(169, 254, 0, 23),
     // Alibaba, and the former one of Oracle.
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(192, 0, 0, 192),
@@ -126,6 +129,8 @@ mod tests {
             "fe80::1",
             "169.254.169.254",
             "169.254.170.2",
+            "168.63.129.16",
+            "169.254.0.23",
             "fd00:ec2::254",
             "fd20:ce::254",
             "0.0.0.0",
@@ -180,7 +185,13 @@ mod tests {
         assert_eq!(judged("127.0.0.1", &["127.0.0.1"]), Ok(()));
         assert_eq!(judged("169.254.1.1", &["169.254.1.1"]), Ok(()));
         assert!(judged("a.localhost", &["127.0.0.1"]).is_err());
-        for address in ["169.254.169.254", "fd00:ec2::254", "::ffff:169.254.169.254"] {
+        for address in [
+            "169.254.169.254",
+            "168.63.129.16",
+            "169.254.0.23",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+        ] {
             assert!(judged(address, &[address]).is_err(), "{address}");
         }
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use shared::channel::{self, Channel};
 use shared::dial::{Destination, Dial, DialError};
 use shared::egress::client::{self, EgressDial};
-use shared::egress::{Change, Entry, FromEgress, ToEgress};
+use shared::egress::{CONNECTS_MAX, Change, Entry, FromEgress, ToEgress};
 use shared::id::WorkerId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -192,5 +192,26 @@ fn a_client_that_asks_for_more_than_its_share_is_refused() {
         // The same number twice is no question.
         channel.send(&ToEgress::Connect(Key::provider("unknown")), 1, None).await.unwrap();
         while channel.receive().await.is_ok() {}
+    });
+}
+
+#[test]
+fn workers_together_have_a_limit_that_the_supervisor_is_not_subject_to() {
+    assert_eq!(total_max(16 * 1024), TOTAL_MAX);
+    assert_eq!(total_max(1024), 224);
+    assert_eq!(total_max(0), 1);
+    run(async {
+        let egress = Egress::new(0).unwrap();
+        egress.open.set(egress.open_max);
+        for (who, is_busy) in [(WORKER, true), (Client::Supervisor, false)] {
+            let (ours, theirs) = channel::pair().unwrap();
+            tokio::task::spawn_local(egress.serve(who, theirs));
+            let channel: Channel<ToEgress, FromEgress> = Channel::new(ours).unwrap();
+            // Not for the supervisor to ask: refused at once, if it is looked at at all.
+            channel.send(&ToEgress::Connect(Key::provider("x")), 1, None).await.unwrap();
+            let answer = channel.receive().await.unwrap().message;
+            let busy = FromEgress::Refused { refusal: Refusal::Busy, place: None };
+            assert_eq!(answer == busy, is_busy, "{who:?}: {answer:?}");
+        }
     });
 }

@@ -9,6 +9,7 @@ mod slots;
 
 use std::cell::{Ref, RefCell};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub struct Metrics {
     slots: RefCell<Slots>,
     settings: RefCell<Settings>,
     announce: Box<dyn Fn(Series)>,
+    /// Open for as long as we count: no other descriptor may get its number, which the system call filter knows.
+    _memory: Option<File>,
 }
 
 #[derive(Default)]
@@ -48,7 +51,9 @@ impl Metrics {
     /// # Errors
     /// The memory is smaller than agreed, or cannot be mapped.
     pub fn open(memory: OwnedFd, announce: impl Fn(Series) + 'static) -> io::Result<Self> {
-        Ok(Self::new(sys::map_counters(&memory.into(), SLOTS)?, announce))
+        let memory = File::from(memory);
+        let slots = sys::map_counters(&memory, SLOTS)?;
+        Ok(Self { _memory: Some(memory), ..Self::new(slots, announce) })
     }
 
     /// Counts in private memory that nobody reads: for tests of what counts.
@@ -63,6 +68,7 @@ impl Metrics {
             slots: RefCell::new(Slots::new(slots)),
             settings: RefCell::default(),
             announce: Box::new(announce),
+            _memory: None,
         }
     }
 

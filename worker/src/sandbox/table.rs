@@ -8,7 +8,7 @@ use libc::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PROT_READ, PROT_WRITE, SOCK_DGRAM, SOCK_STREAM,
     c_int, c_long,
 };
-use shared::descriptor::{ADOPTION, LISTENER, METRICS, USAGE};
+use shared::descriptor::{ADOPTED, ADOPTION, LISTENER, METRICS, USAGE};
 use shared::id::Role;
 use shared::ring::RING_BYTES;
 
@@ -52,7 +52,7 @@ const fn only(index: u8, bits: c_int) -> Argument {
 use Argument::{AtMost, Is, IsApartFrom, IsNot, OwnProcess, Without};
 
 /// Bytes in and out of what is already open, and being told when there are some. No `sendmsg`, which could hand over
-/// descriptors: see [`HAND_OVER`]. No address in `sendto`: it could name whom no connection was made to.
+/// descriptors: see [`HAND_OVER`] and [`ADOPT`]. No address in `sendto`: it could name whom no connection was made to.
 const STREAMS: &[Call] = &[
     any(libc::SYS_read),
     any(libc::SYS_write),
@@ -77,6 +77,9 @@ const LISTEN: &[Call] = &[Call(libc::SYS_accept4, &[Is(0, LISTENER as u64)])];
 const ADOPT: &[Call] = &[
     Call(libc::SYS_accept4, &[Is(0, ADOPTION as u64)]),
     Call(libc::SYS_getsockopt, &[SOCKET_LEVEL, Is(2, libc::SO_PEERCRED as u64)]),
+    // The listener, to nobody but the next supervisor: over a socket of its own a worker would get a copy of it, under a
+    // number that no rule protects.
+    Call(libc::SYS_sendmsg, &[Is(0, ADOPTED as u64), Without(2, libc::MSG_FASTOPEN as u64)]),
 ];
 
 /// How long a signature is waited for.
@@ -167,8 +170,8 @@ const END: &[Call] = &[
     Call(libc::SYS_tgkill, &[OwnProcess(0)]),
 ];
 
-/// Answers with a descriptor: a helper to whom the supervisor has introduced, an orphaned proxy worker to the next supervisor.
-/// Whoever hears a worker otherwise takes no descriptor from it. Fast open would be a connect in disguise.
+/// Answers with a descriptor, of a helper to whom the supervisor has introduced. Whoever hears a worker otherwise takes no
+/// descriptor from it. Fast open would be a connect in disguise.
 const HAND_OVER: &[Call] = &[Call(libc::SYS_sendmsg, &[Without(2, libc::MSG_FASTOPEN as u64)])];
 
 /// Making connections for others and asking resolvers, over TCP and UDP and nothing else. `bind` is the resolver's, for the
@@ -207,7 +210,6 @@ pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
             THREAD,
             END,
             ADOPT,
-            HAND_OVER,
             CONNECTED,
             SIGNED,
         ],

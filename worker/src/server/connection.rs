@@ -57,12 +57,11 @@ pub(super) async fn serve_tls(
     tls: Rc<Tls>,
     peer: SocketAddr,
     proxy: Rc<Proxy>,
-    stopped: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<bool>,
 ) {
     prepare(&stream);
-    let mut stop = stopped.clone();
     let late = async {
-        let _ = stop.wait_for(|stopped| *stopped).await;
+        let _ = stopped.wait_for(|stopped| *stopped).await;
         tokio::time::sleep(HANDSHAKE_GRACE).await;
     };
     let accepted = tokio::select! {

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use crate::budgets::Budgets;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
+use crate::sys;
 use crate::tables::Tables;
 use crate::tls::Tls;
 use crate::upstream::{Connector, TrustRoots, Upstreams};
@@ -37,6 +38,9 @@ pub use health::{Health, InFlight};
 
 /// How long nothing is accepted when the process has no descriptor or memory left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Descriptors for other things than connections: what the worker was born with, its runtime, what comes over channels.
+const OTHER_FILES: usize = 256;
 
 /// Takes usage events.
 pub trait UsageSink {
@@ -101,7 +105,9 @@ impl Proxy {
 
 /// Serves connections until `stop`, and returns when the last of them is finished.
 ///
-/// On `stop` nothing more is accepted; an idle connection is closed, a busy one finishes its answers first.
+/// On `stop` nothing more is accepted; an idle connection is closed, a busy one finishes its answers first. Nothing is
+/// accepted either while there are so many that descriptors might run out: one that egress hands over and that finds no room
+/// would end the channel to it.
 pub async fn serve(
     listener: TcpListener,
     proxy: Rc<Proxy>,
@@ -110,7 +116,26 @@ pub async fn serve(
 ) {
     let (stopping, stopped) = watch::channel(false);
     let mut stop = pin!(stop);
+    let connections_max = connections_max(sys::files_max());
+    let mut is_full = false;
     loop {
+        // One of the receivers is ours.
+        let live = stopping.receiver_count().saturating_sub(1);
+        if live >= connections_max {
+            if !is_full {
+                tracing::warn!(
+                    connections = live,
+                    "no further connections are accepted until some have ended; raise the limit of open files"
+                );
+            }
+            is_full = true;
+            tokio::select! {
+                _ = &mut stop => break,
+                () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+            }
+        }
+        // Said again only if it was better for a while, not for every connection that takes the place of another.
+        is_full &= live >= connections_max.saturating_sub(connections_max / 8);
         let accepted = tokio::select! {
             _ = &mut stop => break,
             accepted = listener.accept() => accepted,
@@ -156,6 +181,11 @@ pub async fn serve(
     stopping.send_replace(true);
     // Each connection holds a receiver for as long as it lives.
     stopping.closed().await;
+}
+
+/// Connections of callers at a time, of so many descriptors: each may need another one, to an upstream.
+fn connections_max(files: usize) -> usize {
+    (files.saturating_sub(OTHER_FILES) / 2).max(1)
 }
 
 /// Whether accepting fails for want of something that other connections hold.

@@ -88,6 +88,8 @@ pub(crate) async fn answer(keys: &RefCell<Keys>, channel: OwnedFd) -> Result<(),
             FromSigner::Refused(Refusal::RateLimited)
         };
         channel.send(&answer, received.request_id, None).await?;
+        // Who always has another question waiting must not keep the others from their turn.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -3,7 +3,8 @@
 //! Promises:
 //! 1. no private key is in this process, and without a certificate nobody is served;
 //! 2. whatever the signer does, connections that are there go on: only new handshakes wait for it, at most a second;
-//! 3. a handshake takes at most [`HANDSHAKE_LIMIT`], and a caller that drips does not hold up another;
+//! 3. a handshake takes at most [`HANDSHAKE_LIMIT`], a caller that drips does not hold up another, and one that is
+//!    silent takes nobody's turn;
 //! 4. a new certificate is for handshakes that begin later, and none fails over it;
 //! 5. a session that began in one worker resumes in any other, over tickets whose keys the supervisor makes.
 //!
@@ -39,9 +40,9 @@ pub use self::handshakes::Handshakes;
 use self::signer_link::SignerLink;
 use crate::metrics::Metrics;
 
-/// A handshake that takes longer is given up.
+/// A handshake that takes longer is given up; so is a caller that says nothing for so long, and one whose turn does not come.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Handshakes at a time. Further connections wait for their turn, and each no longer than a handshake may take.
+/// Handshakes at a time. Further connections that have said something wait for their turn.
 const IN_FLIGHT_MAX: usize = 1024;
 
 /// Why a connection did not come to its first request.
@@ -126,18 +127,20 @@ impl Tls {
 
     /// Makes TLS of a connection that was just accepted.
     pub async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
-        let done = match timeout(HANDSHAKE_LIMIT, self.handshake(stream)).await {
-            Ok(done) => done,
-            Err(_) => Err(HandshakeError::Slow),
-        };
+        let done = self.in_turn(stream).await;
         self.metrics.handshake(done.as_ref().map_or_else(HandshakeError::label, |_| "ok"));
         done
     }
 
+    async fn in_turn(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        in_time(stream.readable()).await?.map_err(HandshakeError::Failed)?;
+        // Never closed.
+        let _turn = in_time(self.turns.acquire()).await?;
+        in_time(self.handshake(stream)).await?
+    }
+
     async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let failed = HandshakeError::Failed;
-        // Never closed.
-        let _turn = self.turns.acquire().await;
         let config = self.config.borrow().clone().ok_or(HandshakeError::NoCertificate)?;
         let acceptor = TlsAcceptor::from(config);
         let stream = stream.into_std().map_err(failed)?;
@@ -146,4 +149,8 @@ impl Tls {
         // Nothing is left to be done but to take the finished session in place of a fresh one.
         acceptor.accept_with(stream, |fresh| *fresh = session).await.map_err(failed)
     }
+}
+
+async fn in_time<T>(step: impl Future<Output = T>) -> Result<T, HandshakeError> {
+    timeout(HANDSHAKE_LIMIT, step).await.map_err(|_| HandshakeError::Slow)
 }

@@ -371,3 +371,20 @@ fn figures_of_handshakes_with_the_signer_and_with_a_key_in_process() {
         }
     });
 }
+
+#[test]
+fn a_caller_that_says_nothing_takes_no_turn() {
+    run(async {
+        let pair = Pair::p256(1);
+        let tls = worker(&pair, false);
+        let address = serve(Rc::clone(&tls)).await;
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(tls.turns.available_permits(), IN_FLIGHT_MAX);
+        // The beginning of a record.
+        caller.write_all(&[22]).await.unwrap();
+        while tls.turns.available_permits() == IN_FLIGHT_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
