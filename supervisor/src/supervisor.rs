@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use shared::egress::Resolver;
 use shared::egress::client::EgressDial;
 use shared::id::{Revision, Role, WorkerId};
@@ -183,7 +184,18 @@ pub async fn run(parts: Parts) -> Result<Ended, RunError> {
         supervisor.tick();
         supervisor.notify();
         if let Some(target) = supervisor.upgrade.target.take() {
-            return supervisor.hand_over(target, &mut made).await;
+            let ended = supervisor.hand_over(target, &mut made).await;
+            // What came meanwhile was taken by handlers that end with this image.
+            for (heard, kind) in [
+                (&mut terminate, SignalKind::terminate()),
+                (&mut interrupt, SignalKind::interrupt()),
+                (&mut hangup, SignalKind::hangup()),
+            ] {
+                if heard.recv().now_or_never().flatten().is_some() {
+                    signals::leave_to_the_next(kind.as_raw_value());
+                }
+            }
+            return ended;
         }
         let wake_at = supervisor.wake_at();
         tokio::select! {
@@ -265,6 +277,7 @@ impl Supervisor {
 
     fn begin(&mut self) {
         self.begun = true;
+        self.parts.fleet.hear();
         while self.changes.is_free()
             && let Ok(update) = self.parts.updates.try_recv()
         {

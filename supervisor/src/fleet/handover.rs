@@ -19,7 +19,7 @@ use tracing::warn;
 
 use super::life::Life;
 use super::member::{Member, Place};
-use super::{Fleet, Happening};
+use super::{Fleet, Happening, listener_tls};
 use crate::handover::Passing;
 use crate::handover::orphans;
 use crate::handover::record::{FleetRecord, LifeRecord, RingRecord, WorkerRecord};
@@ -69,6 +69,17 @@ impl Fleet {
         self.members().map(|member| member.pid).collect()
     }
 
+    /// Whether a slot is held by a worker that the latest replacement of all has started.
+    pub fn has_newest(&self) -> bool {
+        let newest = |it: &Member| it.place == Place::Holder && it.generation == self.generation;
+        self.members().any(newest)
+    }
+
+    /// Whether a worker serves a configuration.
+    pub fn is_configured(&self) -> bool {
+        self.members().any(|member| member.applied.is_some())
+    }
+
     /// Whether every worker that should run has said hello.
     pub fn is_greeted(&self) -> bool {
         let mut wanted = self.slots.iter().enumerate().filter(|(_, slot)| slot.wanted);
@@ -76,7 +87,9 @@ impl Fleet {
     }
 
     /// Reads nothing more of what workers say: it stays in their sockets.
-    pub fn pause(&self) {
+    pub fn pause(&mut self) {
+        // Nobody is started any more.
+        self.roll = None;
         self.members().for_each(Member::pause);
     }
 
@@ -222,6 +235,13 @@ impl Fleet {
         let index = self.members.len().saturating_sub(1);
         match (place, record.role) {
             (Place::Holder, Role::Egress) => self.introduce_supervisor(index, happenings),
+            // What new workers show is signed by it until its own successor is there.
+            (Place::Holder, Role::Signer) => {
+                let tls = self.listener_tls.clone();
+                if let (Some(tls), Some(member)) = (tls, self.member_mut(index)) {
+                    listener_tls::hand_over(&tls, member);
+                }
+            }
             (Place::Holder, _) => {}
             _ => self.dismiss(index, now),
         }

@@ -125,6 +125,8 @@ pub struct Fleet {
     restarts: BTreeMap<Role, u64>,
     /// Roles of which a worker has served: what is needed for it was there.
     served: BTreeSet<Role>,
+    /// What workers say is read: see [`Fleet::hear`].
+    hears: bool,
     /// The node goes away, as every worker is told.
     retired: bool,
     /// Roles whose workers are not replaced any more.
@@ -173,6 +175,7 @@ impl Fleet {
             round: 0,
             restarts: BTreeMap::new(),
             served: BTreeSet::new(),
+            hears: false,
             retired: false,
             leaving: BTreeSet::new(),
             generation: 0,
@@ -180,6 +183,11 @@ impl Fleet {
             replace_drain: Some(REPLACE_DRAIN),
             listener_tls: None,
         }
+    }
+
+    /// From now on what workers say is read, so that silence means something.
+    pub fn hear(&mut self) {
+        self.hears = true;
     }
 
     /// When [`Fleet::tick`] has something to do again.
@@ -211,6 +219,10 @@ impl Fleet {
 
     /// Asks every worker for a sign of life. Who has not said hello waits for the welcome and nothing else.
     fn ping(&mut self, now: Instant) {
+        // Their answers would wait.
+        if !self.hears {
+            return;
+        }
         for index in 0..self.members.len() {
             // Much to take in takes its time.
             if self.members.get_mut(index).is_some_and(|member| !member.is_excused()) {

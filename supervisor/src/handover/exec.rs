@@ -38,10 +38,15 @@ impl Own {
     pub fn of_this_process() -> Self {
         let mut arguments = env::args_os();
         let name = arguments.next().unwrap_or_default();
-        let arguments = arguments
-            .filter(|argument| !argument.as_bytes().starts_with(HANDOVER.as_bytes()))
-            .collect();
-        Self { program: program(&name), arguments }
+        let is_handover =
+            |argument: &OsString| argument.as_bytes().starts_with(HANDOVER.as_bytes());
+        let (handed_over, arguments): (Vec<_>, Vec<_>) = arguments.partition(is_handover);
+        // Written by the image before; what is at that path now may be another program than the one that runs.
+        let program = match Path::new(&name) {
+            path if path.is_absolute() && !handed_over.is_empty() => path.to_owned(),
+            _ => program(&name),
+        };
+        Self { program, arguments }
     }
 }
 

@@ -18,7 +18,7 @@ impl Users {
     /// have an entry in the user database or a running process.
     /// `ours` have processes, and those are workers of ours.
     pub fn choose(base: u32, ours: &[u32]) -> Self {
-        if !may_switch_user() {
+        if !may_switch_user() || !has_room(base) {
             return Self::default();
         }
         let busy = running_users();
@@ -34,6 +34,28 @@ impl Users {
     pub fn of(&self, role: Role) -> Option<(Uid, Gid)> {
         self.0.get(&role).copied()
     }
+}
+
+/// Whether the user namespace that we are in knows the numbers from `base`, and lets groups be given up. One that knows a
+/// single user, as `unshare --map-root-user` makes it, has nobody else to be.
+fn has_room(base: u32) -> bool {
+    let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let last = base.saturating_add(Role::ALL.len() as u32);
+    let knows = |map: &str| is_mapped(map, base) && is_mapped(map, last);
+    read("setgroups").trim() != "deny" && knows(&read("uid_map")) && knows(&read("gid_map"))
+}
+
+/// Lines of `inside outside count`, see user_namespaces(7).
+fn is_mapped(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(inside)), Some(Ok(_)), Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
+        (inside..inside.saturating_add(count)).contains(&u64::from(id))
+    })
 }
 
 fn named(role: Role) -> Option<(Uid, Gid)> {
@@ -72,6 +94,15 @@ fn running_users() -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_knows_the_numbers_of_its_map_and_no_others() {
+        let whole = "         0          0 4294967295\n";
+        assert!(is_mapped(whole, 0) && is_mapped(whole, 61_000));
+        let parts = "0 1000 1\n1 100000 65536\n";
+        assert!(is_mapped(parts, 65_536) && !is_mapped(parts, 65_537));
+        assert!(!is_mapped("0 1000 1\n", 61_000) && !is_mapped("", 0) && !is_mapped("x y z", 0));
+    }
 
     #[test]
     fn every_role_has_a_user_of_its_own_that_nobody_else_has() {

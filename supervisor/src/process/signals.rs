@@ -1,7 +1,7 @@
 //! Signals between two programs of one process: held back until somebody listens, for what has no handler yet would end the
 //! process.
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use tracing::warn;
 
 /// What the event loop listens to and that would otherwise end the process. Workers are born with nothing held back.
@@ -22,6 +22,15 @@ pub fn hold_at_start() {
 /// Lets them come: those that came meanwhile are there at once.
 pub fn release() {
     set(&HEARD, false);
+}
+
+/// Has the program that this thread executes hear a signal that was heard here.
+pub fn leave_to_the_next(signal: i32) {
+    hold();
+    // To this thread alone, where it waits over the execution.
+    if let Err(error) = Signal::try_from(signal).and_then(raise) {
+        warn!(signal, %error, "a signal cannot be left to the next program");
+    }
 }
 
 fn set(signals: &[Signal], hold: bool) {

@@ -113,15 +113,14 @@ pub fn confine(command: &mut Command, child: Child) {
             let limit = ours.min(*limit);
             setrlimit(*resource, limit, limit)?;
         }
-        if child.user.is_some() {
-            drop_bounding_set();
-        }
-        drop_ambient_and_inheritable()?;
+        drop_bounding_set();
         if let Some((user, group)) = child.user {
             setgroups(&[])?;
             setresgid(group, group, group)?;
             setresuid(user, user, user)?;
         }
+        // Root as well, where no other user can be had: with `no_new_privs` the exec gives back none.
+        drop_capabilities()?;
         nix::sys::prctl::set_no_new_privs()?;
         Ok(())
     };
@@ -145,7 +144,7 @@ fn drop_bounding_set() {
     }
 }
 
-fn drop_ambient_and_inheritable() -> io::Result<()> {
+fn drop_capabilities() -> io::Result<()> {
     /// `struct __user_cap_header_struct` and `__user_cap_data_struct`, see capget(2).
     #[repr(C)]
     struct Header {
@@ -164,16 +163,9 @@ fn drop_ambient_and_inheritable() -> io::Result<()> {
     // SAFETY: PR_CAP_AMBIENT_CLEAR_ALL takes no pointer.
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     let mut header = Header { version: VERSION_3, pid: 0 };
-    let mut data = [Data::default(); 2];
-    // SAFETY: both point to values of the layout that version 3 asks for.
-    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    for set in &mut data {
-        set.inheritable = 0;
-    }
-    // SAFETY: as above; the kernel reads both.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) } == -1 {
+    let none = [Data::default(); 2];
+    // SAFETY: both point to values of the layout that version 3 asks for, which the kernel reads.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, none.as_ptr()) } == -1 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -27,6 +27,13 @@ that cannot be used change nothing. `upstream`, `downstream`, `shutdown`, `proxy
 access log, the metrics' path and client types come into force; the log names other keys that were changed: they need a
 restart. A worker that was replaced has `supervisor.replace_drain_secs` to finish what it has begun; 0 is no limit.
 
+Names are resolved by the gateway itself, from `/etc/hosts` and `/etc/resolv.conf` (search, ndots, options; read again when
+they change); NSS modules such as mdns or sss are not asked. A projected host must not lead to a loopback, link-local,
+metadata or unspecified address; `localhost` and literal addresses are taken as written, metadata services never. Proxy
+variables of the environment are not used for providers. `supervisor.worker_path` unset: `aisix-worker` beside `aisix`, else
+`/usr/libexec/aisix/aisix-worker`. `supervisor.worker_uid_base` counts where the users `aisix-worker`, `aisix-egress`,
+`aisix-keys`, `aisix-status` do not exist. The files of `proxy.tls` are read again when they change.
+
 Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
 remedy: nothing is silently ignored. `aisix validate` tells the same without starting.
 

@@ -62,6 +62,7 @@ impl Supervisor {
         if order.is_some() {
             info!("{name}: ending; health routes answer 503 from now on");
             self.notifier.stopping();
+            self.no_upgrade_any_more();
             self.drain_orphans();
         }
         self.stage = stage;

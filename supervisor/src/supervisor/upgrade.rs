@@ -59,6 +59,8 @@ pub(super) struct Upgrade {
     pub(super) target: Option<Target>,
     /// This program has taken over, and has to be in order by then.
     deadline: Option<Instant>,
+    /// The workers of the image before are still to be replaced.
+    to_replace: bool,
     /// Every worker served once: those before may leave.
     settled: bool,
     /// Orphans that were heard of and have not left yet.
@@ -73,7 +75,17 @@ impl Upgrade {
         let orphans = Rc::default();
         let (checking, target, deadline) = (false, None, None);
         let (settled, orphans_until) = (false, None);
-        Self { checks, checking, target, deadline, settled, orphans, orphans_until, began }
+        Self {
+            checks,
+            checking,
+            target,
+            deadline,
+            settled,
+            orphans,
+            orphans_until,
+            began,
+            to_replace: false,
+        }
     }
 
     /// How many orphans the end still waits for: they were told to leave, and do so without us too.
@@ -116,6 +128,16 @@ impl Supervisor {
         if self.upgrade.checking || !self.upgrade.settled {
             return Some("another upgrade, or the start, is not over yet; ask again");
         }
+        if !self.changes.is_free() || self.parts.sources.projection.quarantine().text().is_some() {
+            return Some(
+                "a change of the configuration is being tried, or was set aside because workers die of it; ask again when that is over",
+            );
+        }
+        if self.upgrade.orphans.get() > 0 {
+            return Some(
+                "workers of a supervisor that was killed still finish; ask again when they have",
+            );
+        }
         let sources = &self.parts.sources;
         let refuses = sources.findings.list().iter().any(|(topic, _)| *topic == Topic::Spool);
         (refuses && sources.telemetry.report().spool.unwritten > 0).then_some(
@@ -138,10 +160,11 @@ impl Supervisor {
         // What has ended meanwhile was left to us.
         self.reap();
         match tried {
-            Ok(_) if self.stage != Stage::Running => {
-                self.not_upgraded("the gateway is ending", answer);
-            }
+            // Things may have changed while the program was tried.
             Ok(successor) => {
+                if let Some(reason) = self.why_no_upgrade() {
+                    return self.not_upgraded(reason, answer);
+                }
                 info!("upgrading: the program can take over: {}", successor.words);
                 if let Some(answer) = answer {
                     let _ = answer.send(Answer::done(format!("upgrading: {}", successor.words)));
@@ -172,18 +195,21 @@ impl Supervisor {
         }
         let heard = self.parts.life.orphans.iter().filter(|orphan| orphan.uid().is_some());
         self.upgrade.orphans.set(heard.count());
-        // What ended while nobody listened.
-        self.reap();
-        let Some(taken) = self.parts.life.taken.clone() else { return };
+        let Some(taken) = self.parts.life.taken.clone() else {
+            // What ended while nobody listened.
+            return self.reap();
+        };
         self.collector(|it| it.carried(&taken.series, taken.state.counters.clone()));
         let happenings = self.parts.fleet.adopt(&taken, now);
         self.act(happenings, now);
+        // Only now: the workers of before are known, and their ends are their own.
+        self.reap();
         if let Some(reason) = &taken.failed {
             let text = format!("not upgraded, version {VERSION} goes on: {reason}");
             self.parts.sources.findings.found(Topic::Upgrade, text);
             taken.settle();
-            // It had begun: the workers that it started are not ours.
-            if taken.state.version != VERSION {
+            // Workers that it had started already are not ours.
+            if taken.state.version != VERSION && self.parts.fleet.has_newest() {
                 self.parts.fleet.replace_all(now);
             }
         } else {
@@ -193,6 +219,17 @@ impl Supervisor {
                 "this program has taken over; replacing the workers of the one before"
             );
             self.upgrade.deadline = Some(now + IN_ORDER_LIMIT);
+            self.upgrade.to_replace = true;
+            self.replace_when_configured(now);
+        }
+    }
+
+    /// Replaces the workers of the image before, which have a configuration, when there is one for those that come.
+    fn replace_when_configured(&mut self, now: Instant) {
+        let is_needed = self.parts.fleet.is_configured();
+        let is_there = self.changes.configuration().revision().is_some();
+        if self.upgrade.to_replace && (is_there || !is_needed) {
+            self.upgrade.to_replace = false;
             self.parts.fleet.replace_all(now);
         }
     }
@@ -216,7 +253,12 @@ impl Supervisor {
         if self.upgrade.settled || self.upgrade.target.is_some() || self.stage != Stage::Running {
             return;
         }
-        if self.parts.fleet.is_complete() && !self.parts.fleet.is_replacing() {
+        self.replace_when_configured(now);
+        let is_done = !self.upgrade.to_replace && !self.parts.fleet.is_replacing();
+        // Orphans have a configuration: those in their place need one, too.
+        let may_drain =
+            self.upgrade.orphans.get() == 0 || self.changes.configuration().revision().is_some();
+        if self.parts.fleet.is_complete() && is_done && may_drain {
             self.settle(now);
         } else if self.upgrade.deadline.is_some_and(|deadline| now >= deadline) {
             self.upgrade.deadline = None;
@@ -241,6 +283,12 @@ impl Supervisor {
             );
             self.parts.sources.findings.settled(Topic::Upgrade);
         }
+    }
+
+    /// The gateway is ending: no other program takes over, or goes on, any more.
+    pub(super) fn no_upgrade_any_more(&mut self) {
+        self.upgrade.deadline = None;
+        self.upgrade.target = None;
     }
 
     /// When [`Supervisor::notify`] has something to do again.
@@ -283,7 +331,8 @@ impl Supervisor {
 
     /// Lets the program before go on, for as long as there is one.
     pub(crate) fn go_back(&mut self, reason: String) {
-        if self.may_go_back() {
+        // Who is ending needs no other program.
+        if self.stage == Stage::Running && self.may_go_back() {
             error!("{reason}; the program before goes on");
             self.upgrade.target = Some(Target::Before(reason));
         }

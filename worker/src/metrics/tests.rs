@@ -150,6 +150,7 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.client_cancelled("/v1/chat/completions", "gpt-4o", "pk-1", "main");
     metrics.body_limit_rejected("/v1/chat/completions", "openai", "completed");
     metrics.dropped();
+    metrics.handshake("ok");
 
     let mut used = BTreeMap::new();
     for series in seen.series.borrow().iter() {
