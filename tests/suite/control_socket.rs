@@ -112,8 +112,15 @@ async fn the_exit_status_tells_ready_from_not_ready_from_nobody_there() {
 #[tokio::test]
 async fn an_order_is_carried_out_and_the_log_tells_who_gave_it() {
     let world = World::start_with(own_socket).await;
+    let workers = world.gateway.workers();
     let output = ask(&world.gateway, &["reload"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    wait::until("every worker is replaced", async || {
+        let left = workers.iter().filter(|worker| worker.runs()).count();
+        let now = world.gateway.workers().len();
+        if left == 0 && now == workers.len() { Ok(()) } else { Err(format!("{left} of {now}")) }
+    })
+    .await;
     let before = world.gateway.status_managed().await["certificate"]["fingerprint_sha256"].clone();
     let output = ask(&world.gateway, &["rotate"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));

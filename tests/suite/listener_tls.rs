@@ -342,6 +342,7 @@ async fn a_signer_that_dies_costs_no_connection_and_is_replaced() {
     })
     .await;
     println!("{} handshakes, {} failed", seen.answered.get(), seen.failed.get());
+    assert_eq!(seen.failed.get(), 0, "a handshake waits for the next signer");
     assert_eq!(kept.get("/livez").await.unwrap().0, 200);
 }
 

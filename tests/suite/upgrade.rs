@@ -8,11 +8,12 @@ use std::time::Instant;
 use harness::release::{self, OTHER};
 use harness::{Answer, Gateway, World, load, wait};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 /// Callers that ask at the same time.
 const CALLERS: usize = 4;
-/// Streams that are held open.
-const STREAMS: usize = 6;
+/// Streams that are held open, and with `SUITE_FULL` in the environment.
+const STREAMS: (usize, usize) = (6, 50);
 /// Upgrades in a row, and with `SUITE_FULL` in the environment.
 const UPGRADES: (usize, usize) = (6, 40);
 
@@ -30,6 +31,10 @@ async fn world(programs: &Path) -> World {
 /// Asks for an upgrade and waits until every worker is new; returns how often that has happened.
 async fn upgraded(gateway: &mut Gateway, times: usize) {
     gateway.signal(Signal::SIGUSR2);
+    until_upgraded(gateway, times).await;
+}
+
+async fn until_upgraded(gateway: &Gateway, times: usize) {
     wait::until("every worker is new", async || {
         let log = gateway.log();
         let done = log.matches("upgraded: every worker is new").count();
@@ -40,7 +45,8 @@ async fn upgraded(gateway: &mut Gateway, times: usize) {
 
 async fn streams(world: &World) -> Vec<Answer> {
     let mut streams = Vec::new();
-    for _ in 0..STREAMS {
+    let count = if std::env::var_os("SUITE_FULL").is_some() { STREAMS.1 } else { STREAMS.0 };
+    for _ in 0..count {
         let mut stream = world.caller().ask_stream("hold", "one two three").await;
         stream.next_event().await.unwrap();
         streams.push(stream);
@@ -62,6 +68,7 @@ async fn an_upgrade_in_place_fails_no_request_and_cuts_no_stream() {
     let programs = tempfile::tempdir().unwrap();
     let mut world = world(programs.path()).await;
     let held = streams(&world).await;
+    let streams = held.len();
     let (pid, before) = (world.gateway.pid(), world.gateway.workers());
     let beat = world.cloud.heartbeat("who it is", |beat| beat["instance_id"].is_string()).await;
     let asked = world.gateway.metrics().await.sum("aisix_requests_total", &[("model", "small-1")]);
@@ -99,12 +106,39 @@ async fn an_upgrade_in_place_fails_no_request_and_cuts_no_stream() {
     assert_eq!(world.gateway.finding("upgrade").await, "");
 
     // Whatever was answered is told, whichever program has read it, and whatever was told is told once.
-    let told = world.cloud.usage_of(answered + STREAMS + 1).await;
+    let told = world.cloud.usage_of(answered + streams + 1).await;
     let told: Vec<_> = told.iter().filter_map(|event| event["request_id"].as_str()).collect();
     let missing = seen.answered.borrow().iter().filter(|id| !told.contains(&id.as_str())).count();
     assert_eq!(missing, 0);
     world.gateway.terminate();
     assert_eq!(world.gateway.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_ordered_over_the_control_socket_is_carried_out() {
+    let programs = tempfile::tempdir().unwrap();
+    release::install(programs.path(), release::built());
+    let world = World::start_with(|builder| {
+        let socket = builder.configuration_path().with_file_name("aisix.sock");
+        builder.programs(programs.path()).set("/supervisor/control_socket", json!(socket))
+    })
+    .await;
+    let (gateway, pid) = (&world.gateway, world.gateway.pid());
+    release::install(programs.path(), OTHER);
+    let output = tokio::process::Command::new(programs.path().join("aisix"))
+        .args(["upgrade", "--socket"])
+        .arg(gateway.folder().join("aisix.sock"))
+        .output()
+        .await
+        .unwrap();
+    let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("upgrading") && said.contains(OTHER), "{said}");
+    until_upgraded(gateway, 1).await;
+    let running = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert_eq!(running, programs.path().join("aisix"), "it is the same process");
+    let answer = world.caller().ask("small-1", "hello").await;
+    assert_eq!(answer.header("server"), format!("AISIX/{OTHER}"));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! A build that cannot take over changes nothing: the one that runs goes on, and says why.
 
+use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
 use harness::release::{self, OTHER};
@@ -30,6 +32,10 @@ async fn world(programs: &Path) -> World {
 /// Asks for an upgrade, and waits until it is said why there is none.
 async fn refused(gateway: &mut Gateway, why: &str) {
     gateway.signal(Signal::SIGUSR2);
+    told(gateway, why).await;
+}
+
+async fn told(gateway: &Gateway, why: &str) {
     wait::until(&format!("the reason is told: {why}"), async || {
         let finding = gateway.finding("upgrade").await;
         if finding.contains(why) { Ok(()) } else { Err(finding) }
@@ -51,13 +57,13 @@ async fn a_program_that_cannot_take_over_is_never_executed_in_place() {
     let caller = world.caller();
     let gateway = &mut world.gateway;
     let (seen, ()) = load::during(caller, CALLERS, async |_| {
-        release::put(path, "aisix", &std::fs::read("/bin/false").unwrap());
+        release::put(path, "aisix", &fs::read("/bin/false").unwrap());
         refused(gateway, "cannot take over (exit status: 1)").await;
 
         release::put(path, "aisix", b"no program at all");
         refused(gateway, "cannot be executed").await;
 
-        std::fs::remove_file(path.join("aisix")).unwrap();
+        fs::remove_file(path.join("aisix")).unwrap();
         refused(gateway, "No such file").await;
 
         let endless = release::compile(path, "int main(void) { for (;;) ; }");
@@ -73,10 +79,10 @@ async fn a_program_that_cannot_take_over_is_never_executed_in_place() {
         refused(gateway, "install both from one package").await;
 
         release::install(path, OTHER);
-        let good = std::fs::read(&config).unwrap();
-        std::fs::write(&config, "proxy: {no_such_key: 1}").unwrap();
+        let good = fs::read(&config).unwrap();
+        fs::write(&config, "proxy: {no_such_key: 1}").unwrap();
         refused(gateway, "no_such_key").await;
-        std::fs::write(&config, good).unwrap();
+        fs::write(&config, good).unwrap();
     })
     .await;
     seen.nothing_failed();
@@ -124,4 +130,38 @@ async fn a_program_whose_workers_never_serve_gives_way_to_the_one_before() {
     world.cloud.usage_of(answered + 2).await;
     world.gateway.terminate();
     assert_eq!(world.gateway.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_open_its_listeners_gives_way_to_the_one_before() {
+    let programs = tempfile::tempdir().unwrap();
+    let path = programs.path();
+    let mut world = world(path).await;
+    let workers = world.gateway.workers();
+    let config = world.gateway.folder().join("config.managed.yaml");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let good = fs::read_to_string(&config).unwrap();
+    let (before, after) = (world.gateway.status(), taken.local_addr().unwrap());
+    let other = good.replace(&before.to_string(), &after.to_string());
+    assert_ne!(other, good);
+    release::install(path, OTHER);
+    let caller = world.caller();
+    let gateway = &mut world.gateway;
+    let (seen, ()) = load::during(caller, CALLERS, async |_| {
+        fs::write(&config, other).unwrap();
+        gateway.signal(Signal::SIGUSR2);
+        let why = format!("version {OTHER} cannot start");
+        wait::until("the other program has tried", async || {
+            if gateway.log().contains(&why) { Ok(()) } else { Err("not yet") }
+        })
+        .await;
+        // The one before reads the same file: it has the address as soon as that is free.
+        drop(taken);
+        told(gateway, &why).await;
+    })
+    .await;
+    seen.nothing_failed();
+    assert_eq!(ids(&world.gateway.workers()), ids(&workers), "no worker was replaced");
+    let running = fs::read_link(format!("/proc/{}/exe", world.gateway.pid())).unwrap();
+    assert_ne!(running, path.join("aisix"), "the program before goes on");
 }

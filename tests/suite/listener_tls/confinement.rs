@@ -1,9 +1,10 @@
 //! Where the listener's key is, and what confines those that have to do with it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use super::{World, is_root};
 
@@ -46,6 +47,9 @@ async fn every_thread_of_a_worker_with_tls_and_of_the_signer_is_confined() {
     let workers = world.gateway.workers();
     let of_role = |role: &str| workers.iter().filter(|worker| worker.role == role).count();
     assert_eq!((of_role("proxy"), of_role("signer")), (harness::WORKERS, 1));
+    let is_root = geteuid().is_root();
+    // Each role with its user.
+    let mut users = BTreeSet::new();
     for worker in workers {
         let threads = fs::read_dir(worker.proc("task")).unwrap();
         let mut count = 0;
@@ -62,11 +66,24 @@ async fn every_thread_of_a_worker_with_tls_and_of_the_signer_is_confined() {
             for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
                 assert_eq!(field(set), "0000000000000000", "{worker:?} {set}");
             }
+            if is_root {
+                assert_eq!(field("CapBnd"), "0000000000000000", "{worker:?}");
+                for ids in ["Uid", "Gid"] {
+                    let ids = field(ids);
+                    assert!(!ids.is_empty(), "{worker:?}");
+                    assert!(ids.split_whitespace().all(|id| id != "0"), "{worker:?} {ids}");
+                }
+                assert_eq!(field("Groups"), "", "{worker:?}");
+                users.insert((worker.role.clone(), field("Uid")));
+            }
         }
         // The thread of handshakes, and no other, nowhere else.
         let expected = if worker.role == "proxy" { 2 } else { 1 };
         assert_eq!(count, expected, "{worker:?}");
     }
+    let different: BTreeSet<_> = users.iter().map(|(_, user)| user).collect();
+    assert_eq!(different.len(), if is_root { 4 } else { 0 }, "{users:?}");
+    assert_eq!(users.len(), different.len(), "{users:?}");
 }
 
 /// What a key can be recognised by: its number in both byte orders, its DER, and a line of its text.
