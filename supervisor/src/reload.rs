@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 
 use shared::id::Role;
+use shared::secret::Secret;
 use shared::worker_settings::WorkerSettings;
 use tracing::{info, warn};
 
@@ -42,6 +43,8 @@ const LIVE: &[&str] = &[
 pub struct Reloader {
     /// The configuration file.
     pub config: PathBuf,
+    /// Its text when it was last read.
+    pub text: Secret<String>,
     /// As it was written at the start: what only a start can change is that.
     pub started_with: Raw,
     /// As it was written when it was last read.
@@ -63,7 +66,7 @@ impl Reloader {
     /// Reads the settings again and takes over what can come into force now.
     fn read(&mut self) -> Result<Reading, String> {
         let loaded = Settings::load(&self.config, std::env::vars_os());
-        let Loaded { settings, raw, .. } = loaded.map_err(|error| error.to_string())?;
+        let Loaded { settings, raw, text, .. } = loaded.map_err(|error| error.to_string())?;
         let log_filter =
             log::change(&settings.observability.log_level).map_err(|error| error.to_string())?;
         let is_live = |name: &&'static str| LIVE.iter().any(|live| is_of(name, live));
@@ -71,6 +74,7 @@ impl Reloader {
         let needs_start = raw.differing(&self.started_with).filter(|name| !is_live(name)).collect();
         self.settings = in_force(&self.settings, settings);
         self.last = raw;
+        self.text = text;
         let roles = worker_settings::of_roles(&self.settings, &self.env_id, &log_filter);
         Ok(Reading { changed, needs_start, roles })
     }

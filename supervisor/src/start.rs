@@ -117,8 +117,16 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
     let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };
     // Before anything else opens a descriptor; kept until the end.
     let _reserved = reserve_descriptors().map_err(system("reserving descriptors"))?;
-    let loaded = Settings::load(config, std::env::vars_os())?;
-    let (settings, raw) = (loaded.settings, loaded.raw);
+    let before = taken.as_deref().filter(|taken| taken.failed.is_some());
+    let loaded = match before {
+        // What is written now may be for the program that could not go on.
+        Some(before) => {
+            let text = before.state.configuration.expose().clone();
+            Settings::load_text(config, text, std::env::vars_os())?
+        }
+        None => Settings::load(config, std::env::vars_os())?,
+    };
+    let (settings, raw, text) = (loaded.settings, loaded.raw, loaded.text);
     let log_filter = log::start(&settings.observability.log_level)?;
     info!(version = shared::version::VERSION, config = %config.display(),
         variables = loaded.variables.join(" "),
@@ -135,7 +143,7 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
         .build()
         .map_err(system("starting the runtime"))?;
     let findings = Findings::default();
-    let written = (config, raw);
+    let written = (config, raw, text);
     let mut lock = None;
     let origin = match settings.source.clone() {
         Source::Managed(managed) => {

@@ -18,6 +18,7 @@ use shared::codec::{self, CodecError};
 use shared::id::{Revision, Role, WorkerId};
 use shared::memory::{self, MemoryReader};
 use shared::message::{Confinement, Series};
+use shared::secret::Secret;
 
 use crate::metrics::KeptSeries;
 
@@ -63,6 +64,8 @@ pub struct State {
     pub listeners: Vec<(String, i32)>,
     /// The workers.
     pub fleet: FleetRecord,
+    /// The text of the configuration file that is in force, for the way back: the file may be another by then.
+    pub configuration: Secret<String>,
     /// Who the Cloud knows this process as.
     pub instance_id: u128,
     /// How long the process has run, in milliseconds.
@@ -270,6 +273,7 @@ mod tests {
             lock: Some(72),
             listeners: vec![("proxy".to_owned(), 73)],
             fleet,
+            configuration: Secret::new("a: 1".to_owned()),
             instance_id: 99,
             uptime_ms: 1_000,
             counters: vec![("c".to_owned(), vec![("l".to_owned(), "v".to_owned())], 2.0)],

@@ -33,7 +33,7 @@ pub fn target(
 ) -> Result<Target, SettingsError> {
     let environment: Environment = environment.into_iter().collect();
     let mut raw = Raw::defaults();
-    file::read(path, &mut raw)?;
+    file::read(path, &file::text(path)?, &mut raw)?;
     environment::read(&environment, &mut raw);
     let socket = socket(&raw).map_err(|problem| SettingsError::Invalid(vec![problem]))?;
     let managed = raw.flag("managed.enabled");

@@ -14,18 +14,21 @@ use super::raw::Raw;
 use super::text;
 use super::value::{RawObject, Scalar, Value};
 
-/// Reads the file at `path` into `raw` and returns what is wrong with its keys and values.
-pub fn read(path: &Path, raw: &mut Raw) -> Result<Vec<Problem>, SettingsError> {
+/// The text of the file at `path`.
+pub fn text(path: &Path) -> Result<String, SettingsError> {
+    text::read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })
+}
+
+/// Reads the text of the file at `path` into `raw` and returns what is wrong with its keys and values.
+pub fn read(path: &Path, text: &str, raw: &mut Raw) -> Result<Vec<Problem>, SettingsError> {
     let parse = match path.extension().and_then(|extension| extension.to_str()) {
         Some("yaml" | "yml") => yaml,
         Some("json") => json,
         Some("toml") => toml,
         _ => return Err(SettingsError::Extension(path.to_owned())),
     };
-    let text =
-        text::read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
     let mut reading = Reading { path, raw, problems: Vec::new(), at: String::new() };
-    match parse(&text, Level { reading: &mut reading, prefix: "" }) {
+    match parse(text, Level { reading: &mut reading, prefix: "" }) {
         Ok(()) => Ok(reading.problems),
         Err(reason) => Err(SettingsError::parse(path, reading.at, reason)),
     }

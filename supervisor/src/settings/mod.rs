@@ -31,6 +31,7 @@ pub mod traffic;
 pub mod value;
 
 use std::ffi::OsString;
+use shared::secret::Secret;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -101,6 +102,8 @@ pub struct Loaded {
     pub ignored_variables: Vec<String>,
     /// As written, to be compared with what is written later.
     pub raw: Raw,
+    /// The whole text of the file, which may hold a key.
+    pub text: Secret<String>,
 }
 
 impl Settings {
@@ -112,9 +115,22 @@ impl Settings {
         path: &Path,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Loaded, SettingsError> {
+        let known = path.extension().and_then(|extension| extension.to_str());
+        if !matches!(known, Some("yaml" | "yml" | "json" | "toml")) {
+            return Err(SettingsError::Extension(path.to_owned()));
+        }
+        Self::load_text(path, file::text(path)?, environment)
+    }
+
+    /// The same with a text that the file at `path` had once.
+    pub fn load_text(
+        path: &Path,
+        text: String,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Loaded, SettingsError> {
         let environment: Environment = environment.into_iter().collect();
         let mut raw = Raw::defaults();
-        let mut problems = file::read(path, &mut raw)?;
+        let mut problems = file::read(path, &text, &mut raw)?;
         let findings = environment::read(&environment, &mut raw);
         problems.extend(findings.problems);
         if !problems.is_empty() {
@@ -132,6 +148,7 @@ impl Settings {
             variables: raw.variables(),
             ignored_variables: findings.ignored,
             raw,
+            text: Secret::new(text),
         })
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use shared::dial::Dial;
 use shared::egress::client::{self, EgressDial};
 use shared::id::Role;
+use shared::secret::Secret;
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info};
 use uuid::Uuid;
@@ -105,7 +106,7 @@ pub(super) async fn serve(
     origin: Origin,
     log_filter: &str,
     findings: Findings,
-    (config, raw): (&Path, Raw),
+    (config, raw, text): (&Path, Raw, Secret<String>),
     before: Before,
 ) -> Result<Ended, StartError> {
     let now = Instant::now();
@@ -256,6 +257,7 @@ pub(super) async fn serve(
         reload,
         reloader: Reloader {
             config: config.to_owned(),
+            text,
             started_with: raw.clone(),
             last: raw,
             settings: settings.clone(),

@@ -57,6 +57,7 @@ impl Supervisor {
         let mut state = State { counters, ..state };
         if let (Target::Before(_), Some(taken)) = (&target, &self.parts.life.taken) {
             state.programs = self.programs_before(taken, &mut passing)?;
+            state.configuration = taken.state.configuration.clone();
         }
         let own = self.parts.life.own.clone();
         let (program, failed) = match target {
@@ -149,6 +150,7 @@ impl Supervisor {
             lock,
             listeners,
             fleet,
+            configuration: parts.reloader.text.clone(),
             instance_id: parts.life.instance.as_u128(),
             uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
             counters: Vec::new(),
