@@ -157,3 +157,11 @@ fn only_want_of_descriptors_or_memory_pauses_accepting() {
     assert!([libc::EMFILE, libc::ENFILE, libc::ENOMEM].map(error).iter().all(is_exhausted));
     assert!(![libc::ECONNABORTED, libc::EAGAIN, libc::EINTR].map(error).iter().any(is_exhausted));
 }
+
+#[test]
+fn half_of_the_descriptors_are_for_callers_and_half_for_upstreams() {
+    let max = crate::server::connections_max;
+    assert_eq!(max(20_000), 9_872);
+    assert_eq!(max(1024), 384);
+    assert_eq!(max(0), 1);
+}
