@@ -30,8 +30,8 @@ pub mod text;
 pub mod traffic;
 pub mod value;
 
-use std::ffi::OsString;
 use shared::secret::Secret;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
