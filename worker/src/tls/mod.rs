@@ -133,7 +133,8 @@ impl Tls {
     }
 
     async fn in_turn(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
-        in_time(stream.readable()).await?.map_err(HandshakeError::Failed)?;
+        // Not `readable`, which may be true of a socket that has nothing yet.
+        in_time(stream.peek(&mut [0])).await?.map_err(HandshakeError::Failed)?;
         // Never closed.
         let _turn = in_time(self.turns.acquire()).await?;
         in_time(self.handshake(stream)).await?
