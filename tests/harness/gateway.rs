@@ -164,7 +164,8 @@ impl Gateway {
 
     /// Sends a signal to the supervisor.
     pub fn signal(&mut self, signal: Signal) {
-        if signal == Signal::SIGKILL {
+        // What ends it at once leaves workers that nobody else will end.
+        if matches!(signal, Signal::SIGKILL | Signal::SIGABRT) {
             self.orphans.extend(self.workers());
         }
         self.process.signal(signal);
