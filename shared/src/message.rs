@@ -58,6 +58,7 @@
 //! | worker: records of usage | ring of 8 MiB | events become totals |
 //! | supervisor: messages of all workers that wait for its loop | 128 | their readers wait, first come, first served |
 //! | supervisor: messages of one worker | 2,000 a second, 4,000 at once | it is heard more slowly |
+//! | supervisor: keys, labels and messages said by one worker | 20,000 a second, 200,000 at once (`fleet/allowance.rs`) | the worker is ended |
 //! | supervisor: messages for a worker | 4,096 | the worker does not read, and is ended |
 //! | supervisor: frames to be skipped, in a row | 256 | the worker is ended |
 //! | `Usage` that was not answered | 1 | the worker is ended |

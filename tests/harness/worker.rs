@@ -15,7 +15,7 @@ use crate::Connection;
 pub struct Worker {
     /// Its process id.
     pub pid: Pid,
-    /// What it is for: `proxy` or `status`.
+    /// What it is for, as its first argument says.
     pub role: String,
     /// Its number among the workers of this gateway.
     pub id: String,
