@@ -11,6 +11,7 @@ pub mod budget;
 pub mod channel;
 pub mod cidr;
 pub mod codec;
+pub mod counters;
 mod crc32;
 pub mod descriptor;
 pub mod dial;

@@ -71,13 +71,8 @@ mod tests {
         let key = |n: usize| ApiKey {
             id: format!("k-{n}"),
             key_hash: Some([n as u8; 32]),
-            display_name: None,
             allowed_models: vec!["*".to_owned()],
-            disabled: false,
-            expires_at_unix_ms: None,
-            team_id: None,
-            user_id: None,
-            user_name: None,
+            ..ApiKey::default()
         };
         let mut changes: Vec<_> =
             (0..count).map(|n| Change::Put(Box::new(Resource::ApiKey(key(n))))).collect();

@@ -1,5 +1,7 @@
 //! One usage event: what the Cloud is told of one attempt at an upstream.
 
+use std::collections::BTreeMap;
+
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
@@ -63,8 +65,38 @@ pub struct UsageEvent {
     pub finish_reason: String,
     /// Informational; the Cloud computes its own.
     pub cost_usd: f64,
+    /// Seconds of sound that were worked on.
+    #[serde(skip_serializing_if = "is_zero_seconds")]
+    pub audio_duration_seconds: f64,
     /// A guardrail refused the request or its answer.
     pub guardrail_blocked: bool,
+    /// Why a guardrail let something through unseen: the first reason.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub guardrail_bypassed_reason: String,
+    /// The guardrails that looked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub applied_guardrails: Vec<AppliedGuardrail>,
+    /// Masked spans by detector.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub redacted_entity_counts: BTreeMap<String, u32>,
+    /// What watching guardrails would have done.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guardrail_monitor_hits: Vec<GuardrailHit>,
+    /// What guardrails have done; on the last attempt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guardrail_enforced_hits: Vec<GuardrailHit>,
+    /// `hit`, `miss`, `bypass` or `disabled`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cache_status: String,
+    /// Tokens of the prompt that a hit has saved.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_hit_saved_input_tokens: u32,
+    /// Tokens of the answer that a hit has saved.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_hit_saved_output_tokens: u32,
+    /// `exact`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cache_hit_layer: String,
     /// Dialect of the caller: `openai`, `anthropic`, …
     #[serde(skip_serializing_if = "String::is_empty")]
     pub inbound_protocol: String,
@@ -103,9 +135,60 @@ pub struct UsageEvent {
     /// At most 256 characters.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_user_agent: String,
+    /// `anonymous` where no credential was asked for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub auth_type: String,
+    /// Name of the passthrough route.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub passthrough_route_name: String,
+    /// The end user, as the network before us named it; at most 256 characters.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_identity: String,
+    /// The subject of the caller's token.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub jwt_subject: String,
+    /// The identity provider of the caller's token.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub jwt_provider: String,
+    /// The claim mapping by which the token was understood.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub jwt_claim_mapping: String,
     /// How many events this one stands for, if it is the sum of several whose details had to go.
     #[serde(skip_serializing_if = "is_zero")]
     pub aggregated_events: u32,
+}
+
+/// A guardrail that looked at a request or its answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct AppliedGuardrail {
+    /// `keyword`, `pii`, …
+    pub kind: String,
+    /// `input`, `output` or `both`.
+    pub hook: String,
+}
+
+/// What a guardrail has done, or would have done.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode, Serialize)]
+pub struct GuardrailHit {
+    /// Its name.
+    pub guardrail_name: String,
+    /// `input` or `output`.
+    pub hook: String,
+    /// `would_block`, `would_mask`, `masked`, `blocked` or `blocked_unavailable`.
+    pub action: String,
+    /// Why; never what was found.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Found spans by detector.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u32>,
+    /// How long it took, in microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub duration_us: u32,
+}
+
+fn is_zero_seconds(seconds: &f64) -> bool {
+    *seconds <= 0.0
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -24,7 +24,7 @@ pub struct Protocols {
 }
 
 /// What this build speaks.
-pub const PROTOCOLS: Protocols = Protocols { oldest: 1, newest: 1 };
+pub const PROTOCOLS: Protocols = Protocols { oldest: 2, newest: 2 };
 
 impl std::fmt::Display for Protocols {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -117,7 +117,7 @@ impl Configuration {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::{Model, ModelKind, Resource};
+    use shared::resource::{Model, Resource};
     use shared::update::Changes;
 
     use super::*;
@@ -126,10 +126,7 @@ mod tests {
         Change::Put(Box::new(Resource::Model(Model {
             id: id.to_owned(),
             display_name: name.to_owned(),
-            kind: ModelKind::Routing,
-            timeout_ms: None,
-            stream_timeout_ms: None,
-            allowed_cidrs: Vec::new(),
+            ..Model::default()
         })))
     }
 

@@ -91,7 +91,7 @@ fn projected(endpoint: &Endpoint) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::{ProviderKey, TelemetryTags, UpstreamTls};
+    use shared::resource::ProviderKey;
     use shared::secret::Secret;
 
     use super::*;
@@ -99,13 +99,9 @@ mod tests {
     fn put(id: &str, api_base: Option<&str>) -> update::Change {
         update::Change::Put(Box::new(Resource::ProviderKey(ProviderKey {
             id: id.to_owned(),
-            display_name: String::new(),
-            provider: String::new(),
-            adapter: None,
             secret: Secret::new("s".to_owned()),
             endpoint: api_base.map(|url| url.parse().unwrap()),
-            tls: UpstreamTls::default(),
-            telemetry_tags: TelemetryTags::default(),
+            ..ProviderKey::default()
         })))
     }
 

@@ -118,7 +118,12 @@ impl Guards {
             }
             Kind::OidcProvider => drop(self.providers.remove(id)),
             // No guards.
-            Kind::ProviderKey | Kind::Model | Kind::ApiKey => {}
+            Kind::ProviderKey
+            | Kind::Model
+            | Kind::ApiKey
+            | Kind::CachePolicy
+            | Kind::PassthroughRoute
+            | Kind::ClaimMapping => {}
         }
     }
 }

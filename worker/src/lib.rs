@@ -3,12 +3,16 @@
 //! A library, so that its parts can be tested; the binary is `main.rs`.
 
 pub mod budgets;
+pub mod call;
+pub mod chat;
 pub mod dialect;
 pub mod egress;
+pub mod endpoint;
 pub mod guards;
 pub mod helper;
 pub mod hooks;
 pub mod inherit;
+pub mod json;
 pub mod link;
 pub mod log;
 pub mod metrics;

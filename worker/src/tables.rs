@@ -119,6 +119,9 @@ impl Tables {
                 Resource::GuardrailAttachment(row) => self.guards.put_attachment(row),
                 Resource::RateLimitPolicy(policy) => self.guards.put_policy(policy),
                 Resource::OidcProvider(provider) => self.guards.put_provider(provider),
+                Resource::CachePolicy(_)
+                | Resource::PassthroughRoute(_)
+                | Resource::ClaimMapping(_) => {}
             },
             Change::Delete(Kind::ProviderKey, id) => {
                 self.provider_keys.remove(&id);
@@ -258,15 +261,13 @@ mod tests {
         Resource::Model(Model {
             id: id.to_owned(),
             display_name: name.to_owned(),
-            kind: ModelKind::Direct(DirectModel {
+            kind: ModelKind::Direct(Box::new(DirectModel {
                 provider: "openai".to_owned(),
                 model_name: "upstream".to_owned(),
                 provider_key_id: "pk".to_owned(),
-                cost: None,
-            }),
-            timeout_ms: None,
-            stream_timeout_ms: None,
-            allowed_cidrs: Vec::new(),
+                ..DirectModel::default()
+            })),
+            ..Model::default()
         })
     }
 
@@ -274,13 +275,7 @@ mod tests {
         Resource::ApiKey(ApiKey {
             id: id.to_owned(),
             key_hash: Some([hash; 32]),
-            display_name: None,
-            allowed_models: Vec::new(),
-            disabled: false,
-            expires_at_unix_ms: None,
-            team_id: None,
-            user_id: None,
-            user_name: None,
+            ..ApiKey::default()
         })
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::id::Revision;
 use crate::memory;
 use crate::message::{ToSupervisor, ToWorker};
+use crate::version::PROTOCOLS;
 
 type Worker = Channel<ToSupervisor, ToWorker>;
 type Supervisor = Channel<ToWorker, ToSupervisor>;
@@ -81,7 +82,7 @@ fn raw_bytes_of_a_hostile_peer_are_an_error() {
 fn a_frame_that_may_be_skipped_is_skipped() {
     in_runtime(async |one, other| {
         let supervisor = Supervisor::new(other).unwrap();
-        let header = Header { may_skip: true, ..Header::new(1, 999, 0) };
+        let header = Header { may_skip: true, ..Header::new(PROTOCOLS.newest, 999, 0) };
         send_frame(one.as_fd(), &frame::encode(header, b"news").unwrap(), None).unwrap();
         let worker = Worker::new(one).unwrap();
         worker.send(&ToSupervisor::Ready, 0, None).await.unwrap();
@@ -144,12 +145,17 @@ fn once_agreed_a_frame_of_any_other_version_ends_the_channel_and_is_told_with_bo
 fn what_comes_with_a_skipped_frame_is_closed() {
     in_runtime(async |one, other| {
         let supervisor = Supervisor::new(other).unwrap();
-        let header = Header { may_skip: true, ..Header::new(1, 999, 0) };
+        let header = Header { may_skip: true, ..Header::new(PROTOCOLS.newest, 999, 0) };
         let frame = frame::encode(header, b"news").unwrap();
         let (end, passed) = io::pipe().unwrap();
         send_frame(one.as_fd(), &frame, Some(passed.as_fd())).unwrap();
         drop(passed);
-        send_frame(one.as_fd(), &frame::encode(Header::new(1, 2, 0), &[]).unwrap(), None).unwrap();
+        send_frame(
+            one.as_fd(),
+            &frame::encode(Header::new(PROTOCOLS.newest, 2, 0), &[]).unwrap(),
+            None,
+        )
+        .unwrap();
         assert_eq!(supervisor.receive().await.unwrap().message, ToSupervisor::Ready);
         let (mut end, mut bytes) = (end, Vec::new());
         io::Read::read_to_end(&mut end, &mut bytes).unwrap();
@@ -160,7 +166,7 @@ fn what_comes_with_a_skipped_frame_is_closed() {
 fn frames_to_be_skipped_cannot_keep_a_reader_busy_for_ever() {
     in_runtime(async |one, other| {
         let supervisor = Supervisor::new(other).unwrap();
-        let header = Header { may_skip: true, ..Header::new(1, 999, 0) };
+        let header = Header { may_skip: true, ..Header::new(PROTOCOLS.newest, 999, 0) };
         let frame = frame::encode(header, b"").unwrap();
         for _ in 0..=SKIPPED_MAX {
             send_frame(one.as_fd(), &frame, None).unwrap();

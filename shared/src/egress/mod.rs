@@ -42,6 +42,14 @@ pub enum Purpose {
     Store,
     /// The forward proxy through which the Cloud is reached.
     CloudProxy,
+    /// Where a provider hands out tokens; named by the provider key's id.
+    Token,
+    /// Where a passthrough route leads; named by the route's id.
+    Route,
+    /// Where an identity provider publishes its keys; named by the provider's id.
+    Keys,
+    /// A Redis; named by its host and port.
+    Redis,
 }
 
 impl Purpose {
@@ -52,6 +60,10 @@ impl Purpose {
             Self::Manager => "manager",
             Self::Store => "store",
             Self::CloudProxy => "proxy",
+            Self::Token => "token endpoint",
+            Self::Route => "passthrough route",
+            Self::Keys => "identity provider",
+            Self::Redis => "redis",
         }
     }
 }
@@ -69,6 +81,26 @@ impl Key {
     /// The upstream of a provider key.
     pub fn provider(id: &str) -> Self {
         Self { purpose: Purpose::Provider, id: id.to_owned() }
+    }
+
+    /// Where the provider of a provider key hands out tokens.
+    pub fn token(provider_key_id: &str) -> Self {
+        Self { purpose: Purpose::Token, id: provider_key_id.to_owned() }
+    }
+
+    /// Where a passthrough route leads.
+    pub fn route(id: &str) -> Self {
+        Self { purpose: Purpose::Route, id: id.to_owned() }
+    }
+
+    /// Where an identity provider publishes its keys.
+    pub fn keys(id: &str) -> Self {
+        Self { purpose: Purpose::Keys, id: id.to_owned() }
+    }
+
+    /// The Redis at that authority.
+    pub fn redis(authority: &str) -> Self {
+        Self { purpose: Purpose::Redis, id: authority.to_owned() }
     }
 
     /// The Cloud's manager.

@@ -70,7 +70,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
     assert_eq!(
         golden(from_worker()),
         [
-            "1 0700010103312e300107010178".to_owned(),
+            "1 0700020203312e300107010178".to_owned(),
             "2 ".to_owned(),
             "3 fb5802".to_owned(),
             "4 01026e6f".to_owned(),

@@ -2,11 +2,13 @@
 
 use bincode::{Decode, Encode};
 
+use super::limits::RateLimits;
+
 /// SHA-256 of the key that a caller presents.
 pub type KeyHash = [u8; 32];
 
 /// A caller key. The key itself is nowhere in the gateway.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct ApiKey {
     /// Resource id.
     pub id: String,
@@ -26,9 +28,29 @@ pub struct ApiKey {
     pub user_id: Option<String>,
     /// Name of the owner, for metrics.
     pub user_name: Option<String>,
+    /// What is let through with it.
+    pub rate_limits: RateLimits,
+    /// Names or globs with one `*` of passthrough routes; empty allows none.
+    pub allowed_routes: Vec<String>,
+    /// The token that stands for this key.
+    pub jwt: Option<JwtBinding>,
+}
+
+/// Whose tokens stand for a caller key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct JwtBinding {
+    /// Name of the identity provider.
+    pub provider: String,
+    /// Value of that provider's identity claim.
+    pub subject: String,
 }
 
 impl ApiKey {
+    /// Whether the key may use a passthrough route of that name.
+    pub fn allows_route(&self, name: &str) -> bool {
+        self.allowed_routes.iter().any(|pattern| glob_matches(pattern, name))
+    }
+
     /// Whether the key may use a model by the name the caller sent: literal, or a glob with exactly one `*`.
     pub fn allows_model(&self, name: &str) -> bool {
         self.allowed_models.iter().any(|pattern| glob_matches(pattern, name))

@@ -1,17 +1,85 @@
-//! What guards traffic and cannot be enforced by this build: known to workers so that what it guards is refused, and
-//! nothing else.
+//! What guards traffic: guardrails, limits of policies, and who vouches for callers. What of it this build cannot enforce is
+//! known to workers all the same, so that what it guards is refused, and nothing else.
 
 use bincode::{Decode, Encode};
 
-/// A guardrail that is switched on and decides, rather than only watches. Without an attachment it guards nothing.
+use super::limits::RateLimits;
+use super::provider_key::Endpoint;
+
+/// A guardrail that is switched on. Without an attachment it guards nothing.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Guardrail {
     /// Resource id.
     pub id: String,
     /// Its name, for people.
     pub name: String,
-    /// What it looks with: `keyword`, `pii`, …
+    /// What it looks with, in the words of the document: `keyword`, `pii`, …
     pub kind: String,
+    /// Whether it looks at requests.
+    pub on_input: bool,
+    /// Whether it looks at answers.
+    pub on_output: bool,
+    /// Whether it only tells what it would have done.
+    pub is_monitor: bool,
+    /// When it was made, in milliseconds since 1970 UTC: older ones look first, those without a time last.
+    pub created_at_unix_ms: Option<i64>,
+    /// How it looks.
+    pub check: Check,
+}
+
+/// How a guardrail looks at text.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Check {
+    /// Not at all: this build has nothing for its kind, and what it guards is refused.
+    NotEnforceable,
+    /// Text in which one of the patterns is found is refused.
+    Keyword(Vec<KeywordPattern>),
+    /// Personal data and secrets are masked or refused.
+    Pii(PiiCheck),
+}
+
+/// What a keyword guardrail looks for.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum KeywordPattern {
+    /// A text.
+    Literal(String),
+    /// A regular expression.
+    Regex(String),
+}
+
+/// What a guardrail against personal data looks for, and how.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct PiiCheck {
+    /// Built-in detectors by the document's names, and what becomes of what they find.
+    pub detectors: Vec<(String, PiiAction)>,
+    /// The operator's own, after the built-in ones.
+    pub patterns: Vec<PiiPattern>,
+    /// Most bytes of a stream that are held back.
+    pub buffer_bytes_max: u64,
+    /// Whether more than that is let through unseen, rather than refused.
+    pub opens_when_full: bool,
+}
+
+/// What becomes of what a detector finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum PiiAction {
+    /// It is replaced.
+    Mask,
+    /// What holds it is refused.
+    Block,
+}
+
+/// A detector of the operator's own.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct PiiPattern {
+    /// Its name, which stands in place of what it masks.
+    pub name: String,
+    /// Regular expression; only its first group is masked, if it has one.
+    pub regex: String,
+    /// What becomes of what it finds.
+    pub action: PiiAction,
+    /// What is put in place, other than `[<NAME>_REDACTED]`.
+    pub replacement: Option<String>,
 }
 
 /// Puts a guardrail in front of some requests.
@@ -23,6 +91,8 @@ pub struct GuardrailAttachment {
     pub guardrail_id: String,
     /// In front of which requests.
     pub subject: Subject,
+    /// Of several attachments of one guardrail the highest counts.
+    pub priority: i64,
 }
 
 /// A rate limit policy that limits something.
@@ -34,6 +104,34 @@ pub struct RateLimitPolicy {
     pub name: String,
     /// Which requests it counts.
     pub scope: PolicyScope,
+    /// How many of them are let through; `None` = this build does not understand the policy, and what it would count is
+    /// refused.
+    pub limits: Option<RateLimits>,
+    /// When it is suspended.
+    pub schedules: Vec<Schedule>,
+}
+
+/// Wall-clock windows in which a policy is suspended. Its counters go on meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Schedule {
+    /// The days on which it begins.
+    pub days: Days,
+    /// First minute of the day.
+    pub start_minute: u16,
+    /// The minute after the last one, up to 1440. One before the start lies in the following day; one that equals it makes
+    /// the window empty.
+    pub end_minute: u16,
+    /// IANA name of the time zone in which all of this is meant.
+    pub timezone: String,
+}
+
+/// Days on which a window begins.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Days {
+    /// Days of the week, Monday first.
+    Week([bool; 7]),
+    /// Dates, `YYYY-MM-DD`.
+    Dates(Vec<String>),
 }
 
 /// Which requests a rate limit policy counts.
@@ -65,6 +163,8 @@ pub enum Subject {
     Member(String),
     /// Of every user in the team of this id; a key without a user is none.
     TeamMember(String),
+    /// Through the passthrough route of this id.
+    Route(String),
 }
 
 /// A condition on a request.
@@ -109,10 +209,54 @@ pub enum Dimension {
 }
 
 /// An identity provider that is switched on: bearers in the shape of its tokens are its to judge.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct OidcProvider {
     /// Resource id.
     pub id: String,
-    /// Its name, for people.
+    /// Its name: keys and mappings know it by it.
     pub name: String,
+    /// What `iss` must be, byte for byte.
+    pub issuer: String,
+    /// One of these must be in `aud`.
+    pub audiences: Vec<String>,
+    /// Where its keys are; `None` = its discovery document tells.
+    pub jwks_uri: Option<Endpoint>,
+    /// Where its discovery document is, from the issuer; `None` if the issuer is no URL.
+    pub discovery: Option<Endpoint>,
+    /// The claim that names the caller; dots lead into objects.
+    pub identity_claim: String,
+    /// Seconds by which its clock may differ.
+    pub leeway_secs: u64,
+    /// All of these must be in `scope`.
+    pub required_scopes: Vec<String>,
+    /// Claims that must have (or hold) one of these values.
+    pub bound_claims: Vec<(String, Vec<String>)>,
+}
+
+/// Whose key a token with certain claims stands for.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct ClaimMapping {
+    /// Resource id.
+    pub id: String,
+    /// Its name; decides between two of one priority.
+    pub name: String,
+    /// Name of the identity provider.
+    pub jwt_provider: String,
+    /// All of them must hold.
+    pub conditions: Vec<ClaimCondition>,
+    /// Lower ones are tried first.
+    pub priority: u64,
+    /// Resource id of the caller key, which need not exist.
+    pub api_key_id: String,
+}
+
+/// A condition on a claim of a token.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct ClaimCondition {
+    /// The claim; dots lead into objects.
+    pub claim: String,
+    /// Whether it must be a list that holds one of the values, rather than a text that is one of them.
+    pub contains: bool,
+    /// The values.
+    pub values: Vec<String>,
 }

@@ -1,22 +1,34 @@
 //! The resources a worker serves, typed: what the supervisor has validated, never a raw document.
 //!
-//! Only what is enforced is carried, and what guards traffic without being enforceable (`guard.rs`), so that what it guards
+//! Only what is honoured is carried, and what guards traffic without being enforceable (`guard.rs`), so that what it guards
 //! is refused. What a document says beyond it is the supervisor's to report.
 
 mod api_key;
+mod cache_policy;
 mod guard;
+mod limits;
 mod model;
+mod passthrough;
 mod provider_key;
+mod routing;
 
 use bincode::{Decode, Encode};
 
-pub use api_key::{ApiKey, KeyHash};
+pub use api_key::{ApiKey, JwtBinding, KeyHash};
+pub use cache_policy::{CachePolicy, CacheSubject};
 pub use guard::{
-    Condition, Dimension, Guardrail, GuardrailAttachment, OidcProvider, PolicyScope,
-    RateLimitPolicy, Subject,
+    Check, ClaimCondition, ClaimMapping, Condition, Days, Dimension, Guardrail,
+    GuardrailAttachment, KeywordPattern, OidcProvider, PiiAction, PiiCheck, PiiPattern,
+    PolicyScope, RateLimitPolicy, Schedule, Subject,
 };
-pub use model::{Cost, DirectModel, Model, ModelKind};
-pub use provider_key::{Adapter, Endpoint, EndpointError, ProviderKey, TelemetryTags, UpstreamTls};
+pub use limits::RateLimits;
+pub use model::{BackgroundCheck, Cooldown, Cost, DirectModel, Model, ModelKind, PromptCaching};
+pub use passthrough::{PassthroughRoute, RouteAuth};
+pub use provider_key::{
+    Adapter, Endpoint, EndpointError, ProviderKey, RequestOverrides, ResponseOverrides,
+    TelemetryTags, UpstreamTls,
+};
+pub use routing::{HashOn, Routing, RoutingTarget, Strategy};
 
 /// The kinds of resource that a worker knows. The name is the segment of the key in the projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
@@ -35,13 +47,24 @@ pub enum Kind {
     RateLimitPolicy,
     /// `oidc_providers`
     OidcProvider,
+    /// `cache_policies`
+    CachePolicy,
+    /// `passthrough_routes`
+    PassthroughRoute,
+    /// `claim_mappings`
+    ClaimMapping,
 }
 
 impl Kind {
-    /// Whether the kind guards traffic in a way that this build cannot enforce.
+    /// Whether the kind guards traffic: a document of it that is newer than this build must still guard.
     pub fn is_guard(self) -> bool {
         match self {
-            Self::ProviderKey | Self::Model | Self::ApiKey => false,
+            Self::ProviderKey
+            | Self::Model
+            | Self::ApiKey
+            | Self::CachePolicy
+            | Self::PassthroughRoute
+            | Self::ClaimMapping => false,
             Self::Guardrail
             | Self::GuardrailAttachment
             | Self::RateLimitPolicy
@@ -59,14 +82,20 @@ pub enum Resource {
     Model(Model),
     /// A caller.
     ApiKey(ApiKey),
-    /// Refuses what is attached to it.
+    /// Looks at what it is attached to.
     Guardrail(Guardrail),
     /// What is attached to a guardrail.
     GuardrailAttachment(GuardrailAttachment),
-    /// Refuses what it would count.
+    /// Counts requests, and lets so many through.
     RateLimitPolicy(RateLimitPolicy),
-    /// Refuses bearers in the shape of its tokens.
+    /// Judges bearers in the shape of its tokens.
     OidcProvider(OidcProvider),
+    /// When answers may be repeated.
+    CachePolicy(CachePolicy),
+    /// A route past the gateway's own endpoints.
+    PassthroughRoute(PassthroughRoute),
+    /// Whose key a token stands for.
+    ClaimMapping(ClaimMapping),
 }
 
 impl Resource {
@@ -80,6 +109,9 @@ impl Resource {
             Self::GuardrailAttachment(_) => Kind::GuardrailAttachment,
             Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
             Self::OidcProvider(_) => Kind::OidcProvider,
+            Self::CachePolicy(_) => Kind::CachePolicy,
+            Self::PassthroughRoute(_) => Kind::PassthroughRoute,
+            Self::ClaimMapping(_) => Kind::ClaimMapping,
         }
     }
 
@@ -93,6 +125,9 @@ impl Resource {
             Self::GuardrailAttachment(attachment) => &attachment.id,
             Self::RateLimitPolicy(policy) => &policy.id,
             Self::OidcProvider(provider) => &provider.id,
+            Self::CachePolicy(policy) => &policy.id,
+            Self::PassthroughRoute(route) => &route.id,
+            Self::ClaimMapping(mapping) => &mapping.id,
         }
     }
 }

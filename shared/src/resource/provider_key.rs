@@ -8,7 +8,7 @@ use bincode::{Decode, Encode};
 use crate::secret::Secret;
 
 /// How to reach one provider.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct ProviderKey {
     /// Resource id; also the name under which a worker asks for a connection.
     pub id: String,
@@ -26,6 +26,38 @@ pub struct ProviderKey {
     pub tls: UpstreamTls,
     /// How usage of this key is labelled.
     pub telemetry_tags: TelemetryTags,
+    /// How requests are changed on their way out.
+    pub request: RequestOverrides,
+    /// What is unusual about its answers.
+    pub response: ResponseOverrides,
+    /// Headers of the caller that a passthrough route does not pass on, in lower case.
+    pub strip_headers: Vec<String>,
+}
+
+/// How requests are changed on their way to one provider. Values of JSON are written as text.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct RequestOverrides {
+    /// Members of the body that are added where the caller has none of that name: name, value as JSON.
+    pub default_body_fields: Vec<(String, String)>,
+    /// Headers that are added where the caller has sent none of that name; `${…}` stands for a fact of the request.
+    pub default_headers: Vec<(String, String)>,
+    /// Globs of the caller's headers that are passed on, in lower case.
+    pub forward_client_headers: Vec<String>,
+    /// Members of the body that get another name: from, to.
+    pub param_renames: Vec<(String, String)>,
+    /// Least and greatest temperature.
+    pub temperature: (Option<f64>, Option<f64>),
+}
+
+/// What is unusual about the requests and answers of one provider.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct ResponseOverrides {
+    /// Lists of texts in messages are sent as one text.
+    pub content_list_to_string: bool,
+    /// Where the reasoning is in an answer, such as `delta.reasoning`.
+    pub reasoning_field: Option<String>,
+    /// `[DONE]` must end a stream.
+    pub requires_done: bool,
 }
 
 /// Protocol family of an upstream.

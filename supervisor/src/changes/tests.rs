@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shared::resource::{Kind, Model, ModelKind, Resource};
+use shared::resource::{Kind, Model, Resource};
 use shared::update::Changes as Written;
 
 use super::probation::PROBATION;
@@ -15,10 +15,7 @@ fn put(id: &str, name: &str) -> Change {
     Change::Put(Box::new(Resource::Model(Model {
         id: id.to_owned(),
         display_name: name.to_owned(),
-        kind: ModelKind::Routing,
-        timeout_ms: None,
-        stream_timeout_ms: None,
-        allowed_cidrs: Vec::new(),
+        ..Model::default()
     })))
 }
 

@@ -1,8 +1,10 @@
-//! What callers speak: how a request is read and how an error is told. All the work is in `request`.
+//! What callers speak: how a request is read, how an answer and an error are told. All the work is in `request`.
 
-mod anthropic;
+pub mod anthropic;
 pub mod openai;
 
+use crate::call::{Call, Operation};
+use crate::chat::{Conversation, Encoder};
 use crate::request::RequestError;
 
 /// A dialect that callers speak.
@@ -31,5 +33,23 @@ impl Dialect {
         };
         // Nothing in an envelope can fail to serialize.
         envelope.unwrap_or_default()
+    }
+}
+
+/// The conversation that a call is about, for a provider that speaks another dialect than the caller.
+///
+/// # Errors
+/// What is wrong with it ([`RequestError::Invalid`]), or that this operation is about none ([`RequestError::NotOffered`]).
+pub fn conversation(call: &Call) -> Result<Conversation, RequestError> {
+    match call.operation {
+        operation => Err(RequestError::NotOffered(operation)),
+    }
+}
+
+/// Tells an answer in the words that the call's operation has for it. `None` if it is about no conversation.
+pub fn encoder(call: &Call) -> Option<Box<dyn Encoder>> {
+    match call.operation {
+        Operation::ChatCompletions | Operation::Messages | Operation::Responses => None,
+        _ => None,
     }
 }

@@ -111,7 +111,11 @@ impl Egress {
             return refused(Refusal::Unknown, None);
         };
         let limit = match key.purpose {
-            Purpose::Provider => self.provider_limit,
+            Purpose::Provider
+            | Purpose::Token
+            | Purpose::Route
+            | Purpose::Keys
+            | Purpose::Redis => self.provider_limit,
             Purpose::Manager | Purpose::Store | Purpose::CloudProxy => LIMIT_MAX,
         };
         let result = match timeout(limit, self.reach(&entry)).await {
@@ -149,7 +153,10 @@ fn total_max(files: usize) -> usize {
 /// Proxy workers reach upstreams, the supervisor reaches the Cloud.
 fn may_ask(who: Client, purpose: Purpose) -> bool {
     match who {
-        Client::Worker(_) => purpose == Purpose::Provider,
+        Client::Worker(_) => matches!(
+            purpose,
+            Purpose::Provider | Purpose::Token | Purpose::Route | Purpose::Keys | Purpose::Redis
+        ),
         Client::Supervisor => {
             matches!(purpose, Purpose::Manager | Purpose::Store | Purpose::CloudProxy)
         }

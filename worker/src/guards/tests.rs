@@ -8,45 +8,57 @@ fn model(id: &str, name: &str, provider: &str) -> Model {
     Model {
         id: id.to_owned(),
         display_name: name.to_owned(),
-        kind: ModelKind::Direct(DirectModel {
+        kind: ModelKind::Direct(Box::new(DirectModel {
             provider: provider.to_owned(),
             model_name: name.to_owned(),
             provider_key_id: "pk".to_owned(),
-            cost: None,
-        }),
-        timeout_ms: None,
-        stream_timeout_ms: None,
-        allowed_cidrs: Vec::new(),
+            ..DirectModel::default()
+        })),
+        ..Model::default()
     }
 }
 
 fn caller(id: &str, team: Option<&str>, user: Option<&str>) -> ApiKey {
     ApiKey {
         id: id.to_owned(),
-        key_hash: None,
-        display_name: None,
-        allowed_models: Vec::new(),
-        disabled: false,
-        expires_at_unix_ms: None,
         team_id: team.map(str::to_owned),
         user_id: user.map(str::to_owned),
-        user_name: None,
+        ..ApiKey::default()
     }
 }
 
 fn attach(guards: &mut Guards, subject: Subject) {
     let (id, guardrail_id) = ("a-1".to_owned(), "g-1".to_owned());
-    guards.put_attachment(GuardrailAttachment { id, guardrail_id, subject });
+    guards.put_attachment(GuardrailAttachment { id, guardrail_id, subject, priority: 0 });
 }
 
 fn guardrail() -> Guardrail {
-    Guardrail { id: "g-1".to_owned(), name: "words".to_owned(), kind: "keyword".to_owned() }
+    Guardrail {
+        id: "g-1".to_owned(),
+        name: "words".to_owned(),
+        kind: "keyword".to_owned(),
+        on_input: true,
+        on_output: true,
+        is_monitor: false,
+        created_at_unix_ms: None,
+        check: shared::resource::Check::NotEnforceable,
+    }
+}
+
+fn policy(scope: PolicyScope) -> RateLimitPolicy {
+    RateLimitPolicy {
+        id: "p".to_owned(),
+        name: "limit".to_owned(),
+        scope,
+        limits: None,
+        schedules: Vec::new(),
+    }
 }
 
 fn conditions(conditions: Vec<Condition>, group_by: Vec<Dimension>) -> Guards {
     let mut guards = Guards::default();
     let scope = PolicyScope::Conditions { conditions, group_by };
-    guards.put_policy(RateLimitPolicy { id: "p".to_owned(), name: "limit".to_owned(), scope });
+    guards.put_policy(policy(scope));
     guards
 }
 
@@ -101,7 +113,7 @@ fn a_policy_for_members_of_a_team_leaves_keys_without_a_user_alone() {
     let chat = model("m-1", "chat", "openai");
     let mut guards = Guards::default();
     let scope = PolicyScope::Subject(Subject::TeamMember("t-1".to_owned()));
-    guards.put_policy(RateLimitPolicy { id: "p".to_owned(), name: "limit".to_owned(), scope });
+    guards.put_policy(policy(scope));
     let find = |caller: &ApiKey| guards.find(Guarded { model: &chat, caller });
     assert_eq!(find(&caller("k", Some("t-1"), None)), None);
     let found = find(&caller("k", Some("t-1"), Some("u"))).unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use shared::resource::Model;
 use shared::worker_settings::UpstreamSettings;
@@ -11,8 +12,8 @@ use shared::worker_settings::UpstreamSettings;
 use super::account::Account;
 use super::resolve::Target;
 use super::{RequestError, UpstreamError};
-use crate::dialect::openai::ChatRequest;
-use crate::provider::{ProviderError, openai};
+use crate::call::Call;
+use crate::provider::{self, Context, Exchange, ProviderError, Reading};
 use crate::upstream::{Answer, AnswerBody, SendError};
 
 /// The largest answer that is no stream, in bytes.
@@ -20,6 +21,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How much of an error is read, and how much of it is told when it is not understood.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 const ERROR_TEXT_BYTES_MAX: usize = 1024;
+/// A failed attempt is repeated after this pause, each further one after twice the last.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the text of an error is waited for.
 const ERROR_LIMIT: Duration = Duration::from_secs(10);
 
@@ -27,9 +31,9 @@ const ERROR_LIMIT: Duration = Duration::from_secs(10);
 pub enum Reply {
     /// The whole answer.
     Whole {
-        /// As the provider sent it.
+        /// For the caller.
         body: Bytes,
-        /// What the provider says it is.
+        /// What it is.
         content_type: HeaderValue,
     },
     /// The beginning of a stream.
@@ -38,6 +42,8 @@ pub enum Reply {
         body: AnswerBody,
         /// What the provider says it is.
         content_type: HeaderValue,
+        /// Reads it.
+        reading: Box<dyn Reading>,
     },
 }
 
@@ -65,45 +71,68 @@ impl Limits {
     }
 }
 
-/// Sends the request to the target.
-pub async fn run(
+/// Asks the target until it answers, or there is no use in asking again.
+pub async fn all(
     account: &mut Account,
+    call: &Call,
     target: &Target,
-    request: &ChatRequest,
+    head: &Parts,
     limits: Limits,
 ) -> Result<Reply, RequestError> {
-    let body = request.body_for(&target.upstream_model);
-    let outgoing = openai::chat(
-        &target.provider_key,
-        &target.endpoint,
-        &account.request_id,
-        request.is_stream,
-        body,
-    )
-    .map_err(|error| match error {
-        openai::RequestBuildError::Secret => RequestError::UnusableCredential,
-        openai::RequestBuildError::Target(_) => RequestError::Unusable(error.to_string()),
-    })?;
-    let upstreams = account.proxy.upstreams.clone();
+    account.target = Some(target.clone());
+    let retries = account.proxy.settings.retries;
+    let mut pause = RETRY_PAUSE;
+    loop {
+        match one(account, call, target, head, limits).await {
+            Err(RequestError::Upstream(error))
+                if error.may_be_repeated() && account.failed_attempts() < retries =>
+            {
+                account.attempt_failed(&error.into());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Sends the request to the target.
+async fn one(
+    account: &mut Account,
+    call: &Call,
+    target: &Target,
+    head: &Parts,
+    limits: Limits,
+) -> Result<Reply, RequestError> {
+    let proxy = account.proxy.clone();
+    let context = Context {
+        proxy: &proxy,
+        request_id: &account.request_id,
+        headers: &head.headers,
+        caller: account.caller.as_deref(),
+        client_ip: account.client_ip,
+    };
+    let Exchange { request, mut reading } = provider::exchange(call, target, &context).await?;
     account.attempt_begins();
     let answering = async {
-        let sending = upstreams.send(&target.provider_key, &target.endpoint, outgoing);
+        let sending = proxy.upstreams.send(&target.place, request);
         let answer = sending.await.map_err(|error| match error {
             SendError::Connect(error) => UpstreamError::Unreached(error.to_string()),
             SendError::Transport(_) => UpstreamError::Transport(error.to_string()),
         })?;
         if !answer.head.status.is_success() {
-            return Err(refusal(answer).await);
+            return Err(refusal(answer, &*reading).await);
         }
         account.attempt_accepted();
         match answer.head.headers.get(CONTENT_TYPE) {
-            Some(content_type) if request.is_stream && is_event_stream(content_type) => {
-                Ok(Reply::Stream { content_type: content_type.clone(), body: answer.body })
+            Some(content_type) if call.is_stream && reading.is_stream(content_type) => {
+                let content_type = reading.stream_type().unwrap_or_else(|| content_type.clone());
+                Ok(Reply::Stream { content_type, body: answer.body, reading })
             }
-            _ => whole(account, answer).await,
+            _ => whole(account, answer, &mut *reading).await,
         }
     };
-    let limit = if request.is_stream { limits.silence } else { limits.whole };
+    let limit = if call.is_stream { limits.silence } else { limits.whole };
     Ok(within(limit, answering).await?)
 }
 
@@ -120,23 +149,20 @@ pub async fn within<T>(
     }
 }
 
-fn is_event_stream(content_type: &HeaderValue) -> bool {
-    let value = content_type.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
-    value.starts_with("text/event-stream")
-}
-
-async fn whole(account: &mut Account, mut answer: Answer) -> Result<Reply, UpstreamError> {
+async fn whole(
+    account: &mut Account,
+    mut answer: Answer,
+    reading: &mut dyn Reading,
+) -> Result<Reply, UpstreamError> {
     let body = collect(&mut answer.body, ANSWER_BYTES_MAX).await?;
     if body.len() > ANSWER_BYTES_MAX {
         let reason = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");
         return Err(UpstreamError::Decode(reason));
     }
-    let seen = openai::read_answer(&body)
-        .ok_or_else(|| UpstreamError::Decode("the answer is not a JSON object".to_owned()))?;
-    account.see(|entry| *entry = seen);
-    let content_type = answer.head.headers.remove(CONTENT_TYPE);
+    let whole = account.see(|seen| reading.whole(body, seen))?;
+    let content_type = whole.content_type.or_else(|| answer.head.headers.remove(CONTENT_TYPE));
     let content_type = content_type.unwrap_or(HeaderValue::from_static("application/json"));
-    Ok(Reply::Whole { body, content_type })
+    Ok(Reply::Whole { body: whole.body, content_type })
 }
 
 /// The body; more than `bytes_max` only if it is longer than that, and then not all of it.
@@ -153,7 +179,7 @@ async fn collect(body: &mut AnswerBody, bytes_max: usize) -> Result<Bytes, Upstr
 }
 
 /// The error that the upstream has answered with.
-async fn refusal(mut answer: Answer) -> UpstreamError {
+async fn refusal(mut answer: Answer, reading: &dyn Reading) -> UpstreamError {
     let status = answer.head.status;
     if !status.is_client_error() {
         return UpstreamError::Failed { status };
@@ -164,7 +190,7 @@ async fn refusal(mut answer: Answer) -> UpstreamError {
     let retry_after = (status == StatusCode::TOO_MANY_REQUESTS)
         .then(|| answer.head.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok())
         .flatten();
-    let error = openai::provider_error(&body).unwrap_or_else(|| ProviderError {
+    let error = reading.error(&body).unwrap_or_else(|| ProviderError {
         message: text_of(&body, status),
         ..ProviderError::default()
     });
@@ -183,22 +209,13 @@ fn text_of(body: &[u8], status: StatusCode) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::ModelKind;
-
     use super::*;
     use crate::server::tests::test_settings;
 
     #[test]
     fn a_model_s_own_limit_goes_first_and_zero_means_none_or_the_deployment_s() {
         let limits = |timeout_ms, stream_timeout_ms, deployment: (u64, u64)| {
-            let model = Model {
-                id: String::new(),
-                display_name: String::new(),
-                kind: ModelKind::Routing,
-                timeout_ms,
-                stream_timeout_ms,
-                allowed_cidrs: Vec::new(),
-            };
+            let model = Model { timeout_ms, stream_timeout_ms, ..Model::default() };
             let (timeout_ms, stream_timeout_ms) = deployment;
             let settings =
                 UpstreamSettings { timeout_ms, stream_timeout_ms, ..test_settings().upstream };

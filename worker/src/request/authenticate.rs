@@ -82,13 +82,10 @@ mod tests {
         let api_key = ApiKey {
             id: "k-1".to_owned(),
             key_hash: Some(hash(b"sk-demo")),
-            display_name: None,
             allowed_models: vec!["*".to_owned()],
             disabled,
             expires_at_unix_ms,
-            team_id: None,
-            user_id: None,
-            user_name: None,
+            ..ApiKey::default()
         };
         let mut tables = Tables::default();
         let change = Change::Put(Box::new(Resource::ApiKey(api_key)));
@@ -134,7 +131,8 @@ mod tests {
         let mut tables = tables(false, None);
         let token = [("authorization", "Bearer eyJh.eyJz.c2ln")];
         assert_eq!(outcome(&tables, &token), "unknown_key");
-        let provider = OidcProvider { id: "o".to_owned(), name: "corp".to_owned() };
+        let provider =
+            OidcProvider { id: "o".to_owned(), name: "corp".to_owned(), ..OidcProvider::default() };
         let put = Change::Put(Box::new(Resource::OidcProvider(provider)));
         tables.apply(false, [Ok(put)].into_iter()).unwrap();
         assert_eq!(outcome(&tables, &token), "jwt_invalid");

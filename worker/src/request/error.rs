@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use shared::budget::Denial;
 
+use crate::call::Operation;
 use crate::provider::ProviderError;
 
 /// A request that is not served.
@@ -60,6 +61,9 @@ pub enum RequestError {
     /// Nothing here speaks the provider's protocol.
     #[error("no bridge for provider '{0}'")]
     NoBridge(String),
+    /// The provider of the model has nothing for this operation.
+    #[error("the provider of this model does not offer {}", .0.path())]
+    NotOffered(Operation),
     /// An endpoint that exists, but not in this build.
     #[error("{0} is not served by this build yet")]
     NotServed(&'static str),
@@ -133,7 +137,7 @@ impl RequestError {
             Self::UnknownModel(_) => StatusCode::NOT_FOUND,
             Self::ModelNotAllowed(_) | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::OverBudget(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Invalid(_) | Self::Unusable(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::Unusable(_) | Self::NotOffered(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnusableCredential => StatusCode::UNAUTHORIZED,
@@ -160,6 +164,7 @@ impl RequestError {
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::Unusable(_)
+            | Self::NotOffered(_)
             | Self::EndpointRemoved => "invalid_request_error",
             Self::UnusableCredential => "authentication_error",
             Self::NoBridge(_) => "provider_unavailable",

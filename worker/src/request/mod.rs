@@ -4,10 +4,9 @@
 //! that id, and nothing of an upstream's but the content type and when to ask again.
 
 mod account;
-mod admit;
 mod attempt;
 mod authenticate;
-mod chat;
+mod body;
 mod error;
 mod models;
 mod probe;
@@ -17,6 +16,7 @@ mod request_id;
 mod resolve;
 mod rewrite;
 mod route;
+mod serve;
 mod trace;
 
 use std::net::SocketAddr;
@@ -33,8 +33,10 @@ use crate::server::{Body, Proxy};
 use account::Account;
 use route::{Action, Endpoint, Route};
 
+pub use body::is_json;
 pub use error::{RequestError, UpstreamError};
 pub use request_id::REQUEST_ID;
+pub use resolve::Target;
 pub use rewrite::Rewrites;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -45,7 +47,7 @@ pub async fn serve(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (mut head, body) = request.into_parts();
+    let (mut head, incoming) = request.into_parts();
     proxy.rewrites.apply(&mut head.uri);
     let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
     let mut response = match route::find(&head.method, head.uri.path()) {
@@ -56,14 +58,14 @@ pub async fn serve(
             let account = Account::open(proxy.clone(), id.clone(), client_ip, endpoint, &head);
             let in_flight = proxy.health.enter();
             let counted = proxy.metrics.in_flight(endpoint.template, endpoint.dialect.name());
-            let mut response = endpoint_answer(account, endpoint, &head, body).await;
+            let mut response = endpoint_answer(account, endpoint, &head, incoming).await;
             response.body_mut().hold((in_flight, counted));
             response
         }
         route @ (Route::WrongMethod(_) | Route::Removed | Route::Unknown) => {
             let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
             let account = Account::open(proxy.clone(), id.clone(), client_ip, route::OTHER, &head);
-            admit::drain(&head, body).await;
+            body::drain(&head, incoming).await;
             elsewhere(account, route)
         }
     };
@@ -76,7 +78,7 @@ async fn endpoint_answer(
     mut account: Account,
     endpoint: Endpoint,
     head: &Parts,
-    body: Incoming,
+    incoming: Incoming,
 ) -> Response<Body> {
     let proxy = account.proxy.clone();
     let caller = {
@@ -94,13 +96,13 @@ async fn endpoint_answer(
     let caller = match caller {
         Ok(caller) => caller,
         Err(error) => {
-            admit::drain(head, body).await;
+            body::drain(head, incoming).await;
             return refuse(account, &error);
         }
     };
     account.caller = Some(caller.clone());
     match endpoint.action {
-        Action::ChatCompletions => chat::serve(account, head, body).await,
+        Action::Call(operation) => serve::serve(account, operation, head, incoming).await,
         Action::Models => {
             let now = OffsetDateTime::now_utc().unix_timestamp();
             let list = models::list(&proxy.tables.borrow(), &caller, now);
@@ -108,7 +110,7 @@ async fn endpoint_answer(
             json(StatusCode::OK, list)
         }
         Action::NotServed => {
-            admit::drain(head, body).await;
+            body::drain(head, incoming).await;
             if endpoint.is_charged()
                 && let Err(denial) = proxy.budgets.admit(&caller.id).await
             {

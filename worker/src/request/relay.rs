@@ -17,9 +17,8 @@ use tokio::time::Instant;
 
 use super::account::Account;
 use super::{RequestError, UpstreamError};
-use crate::provider::openai::{Chunk, read_chunk};
+use crate::provider::{Progress, Reading};
 use crate::server::ByteStream;
-use crate::sse::{Decoder, Event};
 use crate::upstream::AnswerBody;
 
 /// What keeps a silent stream from being taken for dead: an empty comment.
@@ -32,8 +31,6 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// How a stream is relayed.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayOptions {
-    /// Whether the caller asked for the chunk that holds nothing but usage.
-    pub wants_usage: bool,
     /// The longest silence of the upstream.
     pub silence: Option<Duration>,
     /// The longest silence towards the caller.
@@ -45,7 +42,7 @@ pub struct Relay {
     account: Account,
     /// `None` once there is nothing more to read.
     upstream: Option<AnswerBody>,
-    decoder: Decoder,
+    reading: Box<dyn Reading>,
     options: RelayOptions,
     /// Bytes for the caller that are not handed over yet.
     ready: BytesMut,
@@ -63,12 +60,13 @@ impl Relay {
     pub async fn begin(
         account: Account,
         upstream: AnswerBody,
+        reading: Box<dyn Reading>,
         options: RelayOptions,
     ) -> Result<Self, (Account, RequestError)> {
         let mut relay = Self {
             account,
             upstream: Some(upstream),
-            decoder: Decoder::default(),
+            reading,
             options,
             ready: BytesMut::new(),
             waiting_since: None,
@@ -132,35 +130,17 @@ impl Relay {
         self.waiting_since = None;
         match chunk {
             Some(Ok(bytes)) => {
-                self.decoder.push(&bytes);
-                while self.upstream.is_some()
-                    && let Some(event) = self
-                        .decoder
-                        .next_event()
-                        .map_err(|error| UpstreamError::Decode(error.to_string()))?
-                {
-                    self.relay(&event)?;
+                let (reading, ready) = (&mut self.reading, &mut self.ready);
+                let progress = self.account.see(|seen| reading.portion(&bytes, seen, ready));
+                self.account.event_arrived();
+                if progress? == Progress::Done {
+                    self.done();
                 }
                 Ok(())
             }
             Some(Err(error)) => Err(UpstreamError::Cut(error.to_string())),
             None => self.ended(),
         }
-    }
-
-    fn relay(&mut self, event: &Event) -> Result<(), UpstreamError> {
-        if let Some(data) = &event.data {
-            self.account.event_arrived();
-            match self.account.see(|seen| read_chunk(&event.name, data, seen)) {
-                Chunk::Part => {}
-                Chunk::UsageOnly if self.options.wants_usage => {}
-                Chunk::UsageOnly => return Ok(()),
-                Chunk::Done => self.done(),
-                Chunk::Error(error) => return Err(UpstreamError::InBand(error)),
-            }
-        }
-        self.ready.extend_from_slice(&event.raw);
-        Ok(())
     }
 
     /// The stream is complete. What the upstream still sends is not for the caller.
@@ -172,27 +152,10 @@ impl Relay {
         }));
     }
 
-    /// The upstream has ended its answer without `[DONE]`. Some do; then the finish reason tells whether it was complete.
+    /// The upstream has ended its answer without saying that it was complete.
     fn ended(&mut self) -> Result<(), UpstreamError> {
-        if let Some(event) = self.decoder.finish() {
-            let before = self.ready.len();
-            self.relay(&event)?;
-            let is_complete =
-                self.upstream.is_none() || self.account.see(|seen| !seen.finish_reason.is_empty());
-            if is_complete && self.ready.len() > before {
-                // What the upstream left out, without which the event is none.
-                self.ready.extend_from_slice(b"\n\n");
-            } else {
-                // A fragment: what follows must not become part of it.
-                self.ready.truncate(before);
-            }
-        }
-        if self.upstream.is_none() {
-            return Ok(());
-        }
-        if self.account.see(|seen| seen.finish_reason.is_empty()) {
-            return Err(UpstreamError::Cut("the answer ended before its last chunk".to_owned()));
-        }
+        let (reading, ready) = (&mut self.reading, &mut self.ready);
+        self.account.see(|seen| reading.end(seen, ready))?;
         self.upstream = None;
         self.account.settle(StatusCode::OK);
         Ok(())

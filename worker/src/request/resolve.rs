@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use shared::resource::{Adapter, ApiKey, DirectModel, Endpoint, ModelKind, ProviderKey};
+use shared::egress::Key;
+use shared::resource::{Adapter, ApiKey, DirectModel, Endpoint, Model, ModelKind, ProviderKey};
 
 use super::RequestError;
 use crate::guards::Guarded;
 use crate::hooks;
 use crate::provider;
 use crate::tables::{FoundModel, Tables};
+use crate::upstream::Place;
 
 /// Where an attempt goes.
 #[derive(Clone, Debug)]
@@ -22,6 +24,12 @@ pub struct Target {
     pub provider_key: Rc<ProviderKey>,
     /// Where the provider is.
     pub endpoint: Endpoint,
+    /// Where requests are sent, with its endpoint.
+    pub place: Rc<Place>,
+    /// What it speaks.
+    pub adapter: Adapter,
+    /// The model.
+    pub model: Rc<Model>,
 }
 
 /// The model of that name. It is looked up before any permission, so that the status tells whether the name exists.
@@ -69,17 +77,18 @@ pub fn target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestErro
         "" => provider_key.provider.clone(),
         provider => provider.to_owned(),
     };
-    match provider::adapter(direct, &provider_key) {
-        Adapter::OpenAi => {}
-        Adapter::Anthropic | Adapter::Bedrock | Adapter::Vertex | Adapter::AzureOpenAi => {
-            return Err(RequestError::NoBridge(provider));
-        }
-    }
+    let adapter = provider::adapter(direct, &provider_key);
     let endpoint = provider_key.endpoint.clone().ok_or_else(|| {
         unusable("its provider key has no api_base, and the vendor's is not known")
     })?;
     let upstream_model = upstream_model(direct, found.captured.as_deref());
-    Ok(Target { provider, upstream_model, provider_key, endpoint })
+    let place = Rc::new(Place {
+        key: Key::provider(&provider_key.id),
+        endpoint: endpoint.clone(),
+        tls: provider_key.tls.clone(),
+    });
+    let model = model.clone();
+    Ok(Target { provider, upstream_model, provider_key, endpoint, place, adapter, model })
 }
 
 fn upstream_model(direct: &DirectModel, captured: Option<&str>) -> String {

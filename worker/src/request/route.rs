@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use crate::call::Operation;
 use crate::dialect::Dialect;
 
 /// What a request is for.
@@ -48,8 +49,8 @@ impl Endpoint {
 pub enum Action {
     /// Lists models.
     Models,
-    /// Completes a chat.
-    ChatCompletions,
+    /// Asks a provider.
+    Call(Operation),
     /// Nothing yet: the endpoint is part of the gateway's contract, but not of this build.
     NotServed,
 }
@@ -105,7 +106,10 @@ pub fn find(method: &Method, path: &str) -> Route {
         Route::Endpoint(Endpoint { template, dialect, action })
     };
     let (route, allowed) = match path {
-        "/v1/chat/completions" => (endpoint("/v1/chat/completions", Action::ChatCompletions), POST),
+        "/v1/chat/completions" => (
+            endpoint(Operation::ChatCompletions.path(), Action::Call(Operation::ChatCompletions)),
+            POST,
+        ),
         "/v1/models" => (endpoint("/v1/models", Action::Models), GET),
         "/livez" => (Route::Live, GET),
         "/readyz" => (Route::Ready, GET),

@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use shared::dial::{Destination, Dial, DialError};
 use shared::egress::Key;
-use shared::resource::{Endpoint, ProviderKey, UpstreamTls};
+use shared::resource::{Endpoint, UpstreamTls};
 use shared::worker_settings::UpstreamSettings;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use super::pool::Place;
 use super::trust::{TlsOptions, TrustError, TrustRoots};
 
 /// The largest head of an answer, in bytes.
@@ -95,13 +96,10 @@ impl Connector {
         Self { dial, trust, settings, configs: RefCell::default() }
     }
 
-    /// Connects to `endpoint`, which is the provider key's, within the limit of the settings.
-    pub(super) async fn connect(
-        &self,
-        provider_key: &ProviderKey,
-        endpoint: &Endpoint,
-    ) -> Result<Connection, ConnectError> {
-        let connecting = self.connect_unlimited(provider_key, endpoint);
+    /// Connects to a place within the limit of the settings.
+    pub(super) async fn connect(&self, place: &Place) -> Result<Connection, ConnectError> {
+        let endpoint = &place.endpoint;
+        let connecting = self.connect_unlimited(place);
         match Duration::from_millis(self.settings.connect_timeout_ms) {
             Duration::ZERO => connecting.await,
             limit => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
@@ -110,20 +108,14 @@ impl Connector {
         }
     }
 
-    async fn connect_unlimited(
-        &self,
-        provider_key: &ProviderKey,
-        endpoint: &Endpoint,
-    ) -> Result<Connection, ConnectError> {
-        let key = Key::provider(&provider_key.id);
-        let destination = Destination { key, host: endpoint.host.clone(), port: endpoint.port };
-        let stream = self.dial.dial(&destination).await?;
-        self.keep_alive(&stream);
+    async fn connect_unlimited(&self, place: &Place) -> Result<Connection, ConnectError> {
+        let endpoint = &place.endpoint;
+        let stream = self.dial(&place.key, endpoint).await?;
         if !endpoint.tls {
             return handshake(endpoint, stream).await;
         }
         let config = self
-            .config(&provider_key.tls)
+            .config(&place.tls)
             .map_err(|source| ConnectError::Trust { endpoint: endpoint.authority(), source })?;
         let failed =
             |source: io::Error| ConnectError::Tls { endpoint: endpoint.authority(), source };
@@ -131,6 +123,15 @@ impl Connector {
             .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let stream = TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
         handshake(endpoint, stream).await
+    }
+
+    /// A connection without TLS, and with TCP's probes.
+    pub async fn dial(&self, key: &Key, endpoint: &Endpoint) -> Result<TcpStream, DialError> {
+        let destination =
+            Destination { key: key.clone(), host: endpoint.host.clone(), port: endpoint.port };
+        let stream = self.dial.dial(&destination).await?;
+        self.keep_alive(&stream);
+        Ok(stream)
     }
 
     fn config(&self, tls: &UpstreamTls) -> Result<Arc<ClientConfig>, TrustError> {

@@ -5,5 +5,5 @@ mod pool;
 mod trust;
 
 pub use connect::{ConnectError, Connector};
-pub use pool::{Answer, AnswerBody, SendError, Upstreams};
+pub use pool::{Answer, AnswerBody, Place, SendError, Upstreams};
 pub use trust::{TrustError, TrustRoots};

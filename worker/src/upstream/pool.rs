@@ -14,7 +14,8 @@ use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use shared::resource::{Endpoint, ProviderKey, UpstreamTls};
+use shared::egress::Key;
+use shared::resource::{Endpoint, UpstreamTls};
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Connection, Connector};
@@ -35,20 +36,29 @@ pub enum SendError {
     Transport(#[from] hyper::Error),
 }
 
+/// Where a request is sent: an entry of the destination table, and how it is spoken to there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// The entry by which egress knows it.
+    pub key: Key,
+    /// Host and port, which must be those of the entry, and whether it is TLS.
+    pub endpoint: Endpoint,
+    /// Whom to trust there.
+    pub tls: UpstreamTls,
+}
+
 /// The connections of one worker to all its upstreams.
 pub struct Upstreams {
     connector: Connector,
     idle_limit: Duration,
     idle_max: usize,
-    /// By the id of the provider key.
-    idle: RefCell<HashMap<String, Idle>>,
+    idle: RefCell<HashMap<Key, Idle>>,
     is_reaping: Cell<bool>,
 }
 
-/// The idle connections of one provider key, the longest idle first.
+/// The idle connections to one place, the longest idle first.
 struct Idle {
-    endpoint: Endpoint,
-    tls: UpstreamTls,
+    place: Rc<Place>,
     connections: VecDeque<(Instant, Connection)>,
 }
 
@@ -69,14 +79,13 @@ pub struct AnswerBody {
 /// A connection in use. Dropped, it ends the connection.
 struct Lease {
     pool: Weak<Upstreams>,
-    provider_key: Rc<ProviderKey>,
-    endpoint: Endpoint,
+    place: Rc<Place>,
     connection: Option<Connection>,
 }
 
 impl Upstreams {
     /// An empty pool. Connections idle for longer than `idle_limit` (zero: for ever) are closed, and so are the oldest
-    /// beyond `idle_max` for one provider key.
+    /// beyond `idle_max` for one place.
     pub fn new(connector: Connector, idle_limit: Duration, idle_max: Option<u64>) -> Rc<Self> {
         let idle_max =
             idle_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
@@ -89,19 +98,18 @@ impl Upstreams {
         })
     }
 
-    /// Sends a request to the endpoint of a provider key and waits for the head of the answer.
+    /// Sends a request to a place and waits for the head of the answer.
     ///
     /// A connection that was idle may have been closed by the provider in this very moment. If it ends at once, the
     /// request goes out once more, over a new connection. If it ends later the provider may have worked on it: sending it
     /// again could be charged twice.
     pub async fn send(
         self: &Rc<Self>,
-        provider_key: &Rc<ProviderKey>,
-        endpoint: &Endpoint,
+        place: &Rc<Place>,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, SendError> {
-        if let Some(connection) = self.take_idle(provider_key, endpoint) {
-            let lease = self.lease(provider_key, endpoint, connection);
+        if let Some(connection) = self.take_idle(place) {
+            let lease = self.lease(place, connection);
             let sent = Instant::now();
             match lease.send(request.clone()).await {
                 Err(error) if has_died(&error) && sent.elapsed() < DEAD_WITHIN => {
@@ -110,30 +118,21 @@ impl Upstreams {
                 result => return Ok(result?),
             }
         }
-        let connection = self.connector.connect(provider_key, endpoint).await?;
-        Ok(self.lease(provider_key, endpoint, connection).send(request).await?)
+        let connection = self.connector.connect(place).await?;
+        Ok(self.lease(place, connection).send(request).await?)
     }
 
-    fn lease(
-        self: &Rc<Self>,
-        provider_key: &Rc<ProviderKey>,
-        endpoint: &Endpoint,
-        connection: Connection,
-    ) -> Lease {
-        Lease {
-            pool: Rc::downgrade(self),
-            provider_key: provider_key.clone(),
-            endpoint: endpoint.clone(),
-            connection: Some(connection),
-        }
+    fn lease(self: &Rc<Self>, place: &Rc<Place>, connection: Connection) -> Lease {
+        let pool = Rc::downgrade(self);
+        Lease { pool, place: place.clone(), connection: Some(connection) }
     }
 
     /// The idle connection used last, if one is still usable.
-    fn take_idle(&self, provider_key: &ProviderKey, endpoint: &Endpoint) -> Option<Connection> {
+    fn take_idle(&self, place: &Place) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let of_key = idle.get_mut(&provider_key.id)?;
-        if of_key.endpoint != *endpoint || of_key.tls != provider_key.tls {
-            idle.remove(&provider_key.id);
+        let of_key = idle.get_mut(&place.key)?;
+        if *of_key.place != *place {
+            idle.remove(&place.key);
             return None;
         }
         let now = Instant::now();
@@ -149,23 +148,16 @@ impl Upstreams {
         self.idle_limit > Duration::ZERO && now.duration_since(since) >= self.idle_limit
     }
 
-    fn put_idle(
-        self: &Rc<Self>,
-        provider_key: &ProviderKey,
-        endpoint: &Endpoint,
-        connection: Connection,
-    ) {
+    fn put_idle(self: &Rc<Self>, place: &Rc<Place>, connection: Connection) {
         if self.idle_max == 0 || connection.sender.is_closed() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let of_key = idle.entry(provider_key.id.clone()).or_insert_with(|| Idle {
-            endpoint: endpoint.clone(),
-            tls: provider_key.tls.clone(),
-            connections: VecDeque::new(),
-        });
-        if of_key.endpoint != *endpoint || of_key.tls != provider_key.tls {
-            // The provider key has changed while this connection was in use.
+        let of_key = idle
+            .entry(place.key.clone())
+            .or_insert_with(|| Idle { place: place.clone(), connections: VecDeque::new() });
+        if of_key.place != *place {
+            // The place has changed while this connection was in use.
             return;
         }
         if of_key.connections.len() >= self.idle_max {
@@ -272,11 +264,11 @@ impl AnswerBody {
             return;
         };
         if connection.sender.is_ready() {
-            return pool.put_idle(&lease.provider_key, &lease.endpoint, connection);
+            return pool.put_idle(&lease.place, connection);
         }
         tokio::task::spawn_local(async move {
             match tokio::time::timeout(READY_LIMIT, connection.sender.ready()).await {
-                Ok(Ok(())) => pool.put_idle(&lease.provider_key, &lease.endpoint, connection),
+                Ok(Ok(())) => pool.put_idle(&lease.place, connection),
                 // An upstream that has answered without reading the whole request, for example.
                 Ok(Err(_)) | Err(_) => connection.task.abort(),
             }

@@ -68,6 +68,7 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         team_id: raw.team_id.map(|id| id.0),
         user_id: raw.user_id.map(|id| id.0),
         user_name: raw.user_name,
+        ..ApiKey::default()
     };
     let resource = Some(Resource::ApiKey(resource));
     Ok(Document { resource, name: Some(raw.key_hash.0), fields })

@@ -1,7 +1,7 @@
 //! `guardrails` and `guardrail_attachments`. No kind of guardrail is enforced yet: what one is attached to is refused.
 
 use serde_json::Value;
-use shared::resource::{Guardrail, GuardrailAttachment, Resource, Subject};
+use shared::resource::{Check, Guardrail, GuardrailAttachment, Resource, Subject};
 
 use super::shape::Rule::{
     Bool, Choice, Integer, List, Map, Number, Object, OrNull, Signed, Tagged, Text, True,
@@ -184,7 +184,16 @@ pub fn guardrail(id: &str, value: &Value) -> Option<Resource> {
     let decides = is_enabled(value) && text(value, "enforcement_mode") != Some(MONITOR);
     decides.then(|| {
         let of = |name| text(value, name).unwrap_or_default().to_owned();
-        Resource::Guardrail(Guardrail { id: id.to_owned(), name: of("name"), kind: of("kind") })
+        Resource::Guardrail(Guardrail {
+            id: id.to_owned(),
+            name: of("name"),
+            kind: of("kind"),
+            on_input: true,
+            on_output: true,
+            is_monitor: false,
+            created_at_unix_ms: None,
+            check: Check::NotEnforceable,
+        })
     })
 }
 
@@ -207,6 +216,6 @@ pub fn attachment(id: &str, value: &Value) -> Option<Resource> {
         _ => return None,
     };
     let guardrail_id = of("guardrail_id")?;
-    let attachment = GuardrailAttachment { id: id.to_owned(), guardrail_id, subject };
+    let attachment = GuardrailAttachment { id: id.to_owned(), guardrail_id, subject, priority: 0 };
     is_enabled(value).then_some(Resource::GuardrailAttachment(attachment))
 }

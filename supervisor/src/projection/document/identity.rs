@@ -42,5 +42,7 @@ static RESOLVE: &[Field] = &[needed("api_key_id", TEXT)];
 /// The provider, if it is switched on.
 pub fn provider(id: &str, value: &Value) -> Option<Resource> {
     let name = text(value, "name")?.to_owned();
-    is_enabled(value).then(|| Resource::OidcProvider(OidcProvider { id: id.to_owned(), name }))
+    is_enabled(value).then(|| {
+        Resource::OidcProvider(OidcProvider { id: id.to_owned(), name, ..OidcProvider::default() })
+    })
 }

@@ -140,6 +140,7 @@ pub fn read(id: &str, mut value: Value) -> Result<Document, Refusal> {
         timeout_ms,
         stream_timeout_ms,
         allowed_cidrs,
+        ..Model::default()
     }));
     Ok(Document { resource, name: Some(display_name), fields })
 }
@@ -183,11 +184,11 @@ impl Raw {
             || self.embedding.is_some();
         let direct = (self.provider, self.model_name, self.provider_key_id);
         match (self.routing, self.ensemble, self.semantic, direct, any_direct) {
-            (Some(_), None, None, _, false) => Ok(ModelKind::Routing),
+            (Some(_), None, None, _, false) => Ok(ModelKind::Routing(Box::default())),
             (None, Some(_), None, _, false) => Ok(ModelKind::Ensemble),
             (None, None, Some(_), _, false) => Ok(ModelKind::Semantic),
             (None, None, None, (Some(provider), Some(model_name), Some(key)), _) => {
-                Ok(ModelKind::Direct(DirectModel {
+                Ok(ModelKind::Direct(Box::new(DirectModel {
                     provider: provider.0,
                     model_name: model_name.0,
                     provider_key_id: key.0,
@@ -195,7 +196,8 @@ impl Raw {
                         input_per_1k: cost.0.input_per_1k.0,
                         output_per_1k: cost.0.output_per_1k.0,
                     }),
-                }))
+                    ..DirectModel::default()
+                })))
             }
             _ => Err(schema_failed(
                 "",

@@ -144,7 +144,13 @@ pub fn policy(id: &str, value: &Value) -> Option<Resource> {
         None => conditional(members),
     };
     let name = text(value, "name")?.to_owned();
-    Some(Resource::RateLimitPolicy(RateLimitPolicy { id: id.to_owned(), name, scope }))
+    Some(Resource::RateLimitPolicy(RateLimitPolicy {
+        id: id.to_owned(),
+        name,
+        scope,
+        limits: None,
+        schedules: Vec::new(),
+    }))
 }
 
 /// A policy with a word that this build does not know: what it counts, or may count, is guarded.
@@ -162,7 +168,13 @@ pub fn newer(id: &str, value: &Value) -> Option<Resource> {
         None => conditional(members),
     };
     let name = text(value, "name").unwrap_or(id).to_owned();
-    Some(Resource::RateLimitPolicy(RateLimitPolicy { id: id.to_owned(), name, scope }))
+    Some(Resource::RateLimitPolicy(RateLimitPolicy {
+        id: id.to_owned(),
+        name,
+        scope,
+        limits: None,
+        schedules: Vec::new(),
+    }))
 }
 
 fn has_new_word(policy: &Value) -> bool {

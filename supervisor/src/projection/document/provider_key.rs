@@ -158,6 +158,7 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
             verify: tls.verify,
         }),
         telemetry_tags: raw.telemetry_tags.0.into(),
+        ..ProviderKey::default()
     }));
     Ok(Document { resource, name: Some(name), fields })
 }

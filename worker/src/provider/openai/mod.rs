@@ -1,9 +1,11 @@
 //! OpenAI, and every provider that is compatible with it.
 
+mod native;
 mod request;
 mod response;
 mod stream;
 
-pub use request::{RequestBuildError, chat};
+pub use native::Native;
+pub use request::exchange;
 pub use response::{provider_error, read_answer};
 pub use stream::{Chunk, read_chunk};

@@ -1,52 +1,136 @@
-//! The HTTP request to an OpenAI-compatible provider.
+//! The request to an OpenAI-compatible provider: the caller's bytes, with the upstream's name of the model in them and, for a
+//! stream, the wish for a count of tokens.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request};
-use http_body_util::Full;
-use shared::resource::{Endpoint, ProviderKey};
-use shared::version::VERSION;
 
-use crate::request::REQUEST_ID;
+use crate::call::{Call, Form, Operation};
+use crate::json::{Edit, JsonBody, is_empty_after, quoted};
+use crate::provider::{Context, Exchange, outgoing};
+use crate::request::{RequestError, Target};
 
-/// Why no request can be made for a provider key.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestBuildError {
-    /// The secret has characters that no header has.
-    #[error("the provider key's secret cannot be sent in a header")]
-    Secret,
-    /// The base URL gives no valid target.
-    #[error("the provider key's api_base is not usable: {0}")]
-    Target(#[from] http::Error),
+use super::native::Native;
+
+/// The exchange with the provider.
+pub fn exchange(
+    call: &Call,
+    target: &Target,
+    context: &Context<'_>,
+) -> Result<Exchange, RequestError> {
+    let path = match call.operation {
+        Operation::ChatCompletions => "/chat/completions",
+        operation => return Err(RequestError::NotOffered(operation)),
+    };
+    let Form::Json(body) = &call.form else {
+        return Err(RequestError::NotOffered(call.operation));
+    };
+    let body = body_for(call, body, &target.upstream_model);
+    let accept = outgoing::accept(call.is_stream);
+    let mut request = outgoing::post(target, context, path, "application/json", accept, body)?;
+    outgoing::bearer(&mut request, &target.provider_key.secret)?;
+    Ok(Exchange { request, reading: Box::new(Native::new(call.wants_usage)) })
 }
 
-/// `POST <api_base>/chat/completions`. Nothing of the caller's headers is in it.
-pub fn chat(
-    provider_key: &ProviderKey,
-    endpoint: &Endpoint,
-    request_id: &HeaderValue,
-    is_stream: bool,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, RequestBuildError> {
-    let accept = if is_stream { "text/event-stream" } else { "application/json" };
-    let mut request = Request::builder()
-        .method(Method::POST)
-        .uri(format!("{}/chat/completions", endpoint.path))
-        .header(HOST, endpoint.authority())
-        .header(CONTENT_TYPE, "application/json")
-        .header(ACCEPT, accept)
-        // What comes back is read here, and relayed as it came.
-        .header(ACCEPT_ENCODING, "identity")
-        .header(USER_AGENT, format!("AISIX/{VERSION}"))
-        .header(REQUEST_ID, request_id)
-        .body(Full::new(body))?;
-    let secret = provider_key.secret.expose();
-    // A server of one's own often asks for no key.
-    if !secret.is_empty() {
-        let mut bearer = HeaderValue::try_from(format!("Bearer {secret}"))
-            .map_err(|_| RequestBuildError::Secret)?;
-        bearer.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, bearer);
+fn body_for(call: &Call, body: &JsonBody, upstream_model: &str) -> Bytes {
+    let mut edit = body.edit();
+    if call.model != upstream_model {
+        edit.set("model", quoted(upstream_model));
     }
-    Ok(request)
+    if call.is_stream {
+        ask_for_usage(body, &mut edit);
+    }
+    edit.finish()
+}
+
+/// Sees to it that a stream ends with a count of tokens, and keeps the caller's other options.
+fn ask_for_usage(body: &JsonBody, edit: &mut Edit<'_>) {
+    const WISH: &str = r#"{"include_usage":true}"#;
+    let Some(options) = body.get("stream_options").filter(|options| *options != "null") else {
+        return edit.set("stream_options", WISH);
+    };
+    let Ok(fields) = serde_json::from_str::<Options<'_>>(options) else { return };
+    match fields.include_usage {
+        Some(wish) if wish.get() == "true" => {}
+        Some(wish) => edit.splice(wish.get(), "true"),
+        None if is_empty_after(options, '{', '}') => edit.set("stream_options", WISH),
+        None => edit.insert_into(options, r#""include_usage":true,"#),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Options<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    include_usage: Option<&'a serde_json::value::RawValue>,
+}
+
+/// A field that is there, `null` included.
+fn present<'de, D: serde::Deserializer<'de>>(
+    field: D,
+) -> Result<Option<&'de serde_json::value::RawValue>, D::Error> {
+    serde::Deserialize::deserialize(field).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::dialect::openai::completions_like;
+
+    fn forwarded(body: &str, upstream_model: &str) -> String {
+        let body = JsonBody::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
+        let call = completions_like(Operation::ChatCompletions, "messages", body).unwrap();
+        let body = body_for(&call, call.json().unwrap(), upstream_model);
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn nothing_but_the_model_changes_in_an_unary_request() {
+        let body =
+            r#" { "messages": [ {"a" : 1e2} ], "model" : "chat", "x":"model","stream":null}"#;
+        assert_eq!(forwarded(body, "chat"), body);
+        assert_eq!(forwarded(body, "up\"a"), body.replace(r#""chat""#, r#""up\"a""#));
+    }
+
+    #[test]
+    fn a_stream_asks_for_usage_and_keeps_the_caller_s_other_options() {
+        let body =
+            |options: &str| format!(r#"{{"model":"m",{options}"stream":true,"messages":[1]}}"#);
+        let wish = r#"{"include_usage":true}"#;
+        let added =
+            format!(r#"{{"stream_options":{wish},"model":"m","stream":true,"messages":[1]}}"#);
+        assert_eq!(forwarded(&body(""), "m"), added);
+        for (before, after) in [
+            ("null", wish),
+            ("{}", wish),
+            ("{ }", wish),
+            (r#"{"include_usage":false}"#, wish),
+            (r#"{"a":1,"include_usage": null }"#, r#"{"a":1,"include_usage": true }"#),
+            (r#"{"a":{}}"#, r#"{"include_usage":true,"a":{}}"#),
+            (r#"{"include_usage":true,"a":1}"#, r#"{"include_usage":true,"a":1}"#),
+        ] {
+            let options = |text: &str| body(&format!(r#""stream_options":{text},"#));
+            assert_eq!(forwarded(&options(before), "m"), options(after));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_forwarded_is_the_request_with_only_the_two_fields_changed(
+            model: String,
+            upstream_model: String,
+            options in prop::option::of(prop::collection::btree_map("[a-c]|include_usage", any::<bool>(), 0..4)),
+            extra: String,
+        ) {
+            let mut request = json!({"model": model, "messages": [extra], "stream": true, "x": extra});
+            if let Some(options) = &options {
+                request["stream_options"] = json!(options);
+            }
+            let body = serde_json::to_string_pretty(&request).unwrap();
+            let forwarded: Value = serde_json::from_str(&forwarded(&body, &upstream_model)).unwrap();
+            request["model"] = upstream_model.into();
+            request["stream_options"]["include_usage"] = true.into();
+            prop_assert_eq!(forwarded, request);
+        }
+    }
 }

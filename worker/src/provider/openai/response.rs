@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::provider::{ProviderError, Seen, TEXT_CHARS_MAX, TokenUsage};
+use crate::provider::{ProviderError, Seen, TokenUsage, short};
 
 #[derive(Deserialize)]
 struct Answer<'a> {
@@ -55,17 +55,20 @@ struct Usage {
 #[derive(Deserialize)]
 struct PromptDetails {
     cached_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct CompletionDetails {
     reasoning_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
 }
 
 /// What a whole answer tells, or `None` if it is no JSON object.
 pub fn read_answer(body: &[u8]) -> Option<Seen> {
     let answer: Answer<'_> = object(body)?;
     let mut seen = Seen {
+        has_begun: true,
         id: answer.id.map(short_text).unwrap_or_default(),
         model: answer.model.map(short_text).unwrap_or_default(),
         usage: answer.usage.and_then(token_usage),
@@ -107,7 +110,7 @@ impl Choice<'_> {
     /// Adds what the choice tells.
     pub(super) fn add_to(&self, seen: &mut Seen) {
         if let Some(reason) = &self.finish_reason {
-            seen.finish_reason = cut(reason);
+            seen.finish_reason = short(reason);
         }
         if let Some(message) = &self.message {
             let parts = [message.content, message.reasoning_content, message.tool_calls];
@@ -125,15 +128,15 @@ impl Choice<'_> {
 pub(super) fn token_usage(usage: &RawValue) -> Option<TokenUsage> {
     let usage: Usage = lenient(usage)?;
     let tokens = |count: Option<u64>| u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX);
+    let (prompt, completion) = (usage.prompt_tokens_details, usage.completion_tokens_details);
     Some(TokenUsage {
         prompt: tokens(Some(usage.prompt_tokens)),
         completion: tokens(Some(usage.completion_tokens)),
-        cached_prompt: tokens(
-            usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
-        ),
-        reasoning: tokens(
-            usage.completion_tokens_details.and_then(|details| details.reasoning_tokens),
-        ),
+        cached_prompt: tokens(prompt.as_ref().and_then(|details| details.cached_tokens)),
+        reasoning: tokens(completion.as_ref().and_then(|details| details.reasoning_tokens)),
+        audio_prompt: tokens(prompt.and_then(|details| details.audio_tokens)),
+        audio_completion: tokens(completion.and_then(|details| details.audio_tokens)),
+        ..TokenUsage::default()
     })
 }
 
@@ -150,11 +153,7 @@ pub(super) fn lenient<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> 
 
 /// A text, cut; empty if it is none.
 pub(super) fn short_text(value: &RawValue) -> String {
-    lenient::<Cow<'_, str>>(value).map(|text| cut(&text)).unwrap_or_default()
-}
-
-fn cut(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(TEXT_CHARS_MAX).collect()
+    lenient::<Cow<'_, str>>(value).map(|text| short(&text)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -169,7 +168,13 @@ mod tests {
             "message":{"role":"assistant","content":"hello","tool_calls":null}}],
             "usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,
             "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":7}}}"#;
-        let usage = TokenUsage { prompt: 9, completion: 12, cached_prompt: 4, reasoning: 7 };
+        let usage = TokenUsage {
+            prompt: 9,
+            completion: 12,
+            cached_prompt: 4,
+            reasoning: 7,
+            ..TokenUsage::default()
+        };
         let seen = read_answer(body).unwrap();
         assert_eq!((seen.id.as_str(), seen.model.as_str()), ("c-1", "m-2024"));
         assert_eq!((seen.finish_reason.as_str(), seen.usage), ("stop", Some(usage)));
@@ -179,7 +184,7 @@ mod tests {
     #[test]
     fn a_field_of_an_unexpected_type_is_as_if_it_were_absent() {
         let body = br#"{"id":7,"model":null,"choices":"x","usage":{"prompt_tokens":-1}}"#;
-        assert_eq!(read_answer(body), Some(Seen::default()));
+        assert_eq!(read_answer(body), Some(Seen { has_begun: true, ..Seen::default() }));
         let usage = read_answer(br#"{"usage":{"prompt_tokens":99999999999}}"#).unwrap().usage;
         assert_eq!(usage.unwrap().prompt, u32::MAX);
         for body in ["", "[]", "<html>", "{\"id\":"] {

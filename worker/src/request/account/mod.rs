@@ -157,9 +157,11 @@ impl Account {
         }
     }
 
-    /// An event of the stream has come.
+    /// Bytes of the stream have come: the first that belong to the answer itself count.
     pub fn event_arrived(&mut self) {
-        if let Some(attempt) = &mut self.attempt {
+        if let Some(attempt) = &mut self.attempt
+            && attempt.seen.has_begun
+        {
             attempt.first_event.get_or_insert_with(Instant::now);
         }
     }

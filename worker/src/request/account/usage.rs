@@ -39,6 +39,8 @@ pub(super) fn event(
         completion_tokens: tokens.usage.completion,
         cached_prompt_tokens: tokens.usage.cached_prompt,
         reasoning_tokens: tokens.usage.reasoning,
+        cache_creation_tokens: tokens.usage.cache_creation,
+        cache_read_tokens: tokens.usage.cache_read,
         usage_estimated: tokens.is_estimated,
         upstream_latency_ms: attempt.map_or(0, |attempt| since(attempt.started, now)),
         upstream_ttft_ms: attempt
@@ -54,6 +56,7 @@ pub(super) fn event(
         provider_request_id: seen.id,
         provider_model_version: seen.model,
         finish_reason: seen.finish_reason,
+        audio_duration_seconds: seen.audio_seconds,
         cost_usd: cost(account, tokens),
         inbound_protocol: account.endpoint.dialect.name().to_owned(),
         attempt_index: account.failed_attempts,
@@ -82,7 +85,7 @@ pub(super) fn event(
 fn cost(account: &Account, tokens: Tokens) -> f64 {
     let cost = account.model.as_ref().and_then(|model| match &model.kind {
         ModelKind::Direct(direct) => direct.cost,
-        ModelKind::Routing | ModelKind::Ensemble | ModelKind::Semantic => None,
+        ModelKind::Routing(_) | ModelKind::Ensemble | ModelKind::Semantic => None,
     });
     let cost = cost.map_or(0.0, |cost| cost.of(tokens.usage.prompt, tokens.usage.completion));
     // A price without measure: no infinite sum can be told.

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use shared::dial::{Destination, Dial, DialError, Dialling};
 use shared::resource::{
     Adapter, ApiKey, DirectModel, Model, ModelKind, ProviderKey, Resource, TelemetryTags,
-    UpstreamTls,
 };
 use shared::update::Change;
 use shared::usage::UsageEvent;
@@ -146,13 +145,9 @@ pub(super) fn api_key(id: &str, key: &str) -> ApiKey {
     ApiKey {
         id: id.to_owned(),
         key_hash: Some(key_hash),
-        display_name: None,
         allowed_models: vec!["*".to_owned()],
-        disabled: false,
-        expires_at_unix_ms: None,
         team_id: Some("t-1".to_owned()),
-        user_id: None,
-        user_name: None,
+        ..ApiKey::default()
     }
 }
 
@@ -164,8 +159,8 @@ pub(super) fn provider_key(id: &str, api_base: &str) -> ProviderKey {
         adapter: Some(Adapter::OpenAi),
         secret: "sk-upstream".to_owned().into(),
         endpoint: Some(api_base.parse().unwrap()),
-        tls: UpstreamTls::default(),
         telemetry_tags: TelemetryTags { kind: Some("byo".to_owned()), ..TelemetryTags::default() },
+        ..ProviderKey::default()
     }
 }
 
@@ -173,15 +168,13 @@ pub(super) fn model(id: &str, name: &str, provider_key_id: &str) -> Model {
     Model {
         id: id.to_owned(),
         display_name: name.to_owned(),
-        kind: ModelKind::Direct(DirectModel {
+        kind: ModelKind::Direct(Box::new(DirectModel {
             provider: "openai".to_owned(),
             model_name: "gpt-up".to_owned(),
             provider_key_id: provider_key_id.to_owned(),
-            cost: None,
-        }),
-        timeout_ms: None,
-        stream_timeout_ms: None,
-        allowed_cidrs: Vec::new(),
+            ..DirectModel::default()
+        })),
+        ..Model::default()
     }
 }
 

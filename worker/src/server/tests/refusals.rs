@@ -85,7 +85,7 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
         gateway.put(Resource::Model(local));
         gateway.put(Resource::Model(model("m-4", "dangling", "pk-none")));
         gateway
-            .put(Resource::Model(Model { kind: ModelKind::Routing, ..model("m-5", "group", "") }));
+            .put(Resource::Model(Model { kind: ModelKind::Ensemble, ..model("m-5", "group", "") }));
         let mut other = provider_key("pk-2", "http://127.0.0.1:1");
         other.adapter = Some(Adapter::Anthropic);
         gateway.put(Resource::ProviderKey(other));

@@ -10,14 +10,8 @@ const START: Moment = 1_800_000_000_000;
 fn api_key(id: &str) -> Change {
     Change::Put(Box::new(Resource::ApiKey(ApiKey {
         id: id.to_owned(),
-        key_hash: None,
-        display_name: None,
-        allowed_models: Vec::new(),
-        disabled: false,
-        expires_at_unix_ms: None,
         team_id: Some("team".to_owned()),
-        user_id: None,
-        user_name: None,
+        ..ApiKey::default()
     })))
 }
 

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`: the phases of a chat request, in order.
+//! A request that spends tokens, from its body to its answer: the phases in order.
 
 use std::time::Duration;
 
@@ -10,27 +10,30 @@ use hyper::body::Incoming;
 use super::account::Account;
 use super::attempt::{self, Limits, Reply};
 use super::relay::{Relay, RelayOptions};
-use super::{RequestError, admit, refuse, resolve};
-use crate::dialect::openai::ChatRequest;
+use super::{RequestError, body, refuse, resolve};
+use crate::call::{Call, Operation};
+use crate::endpoint;
 use crate::server::Body;
 
 /// Names the call in a successful answer; the same id as the request's.
 const CALL_ID: HeaderName = HeaderName::from_static("x-aisix-call-id");
 
-/// A failed attempt is repeated after this pause, each further one after twice the last.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// Serves a chat request of an authenticated caller.
-pub async fn serve(mut account: Account, head: &Parts, body: Incoming) -> Response<Body> {
-    let request = match admitted(&mut account, head, body).await {
-        Ok(request) => request,
+/// Serves a request of an authenticated caller.
+pub async fn serve(
+    mut account: Account,
+    operation: Operation,
+    head: &Parts,
+    body: Incoming,
+) -> Response<Body> {
+    let call = match understood(&mut account, operation, head, body).await {
+        Ok(call) => call,
         Err(error) => return refuse(account, &error),
     };
-    let (reply, limits) = match attempted(&mut account, &request).await {
+    let (reply, limits) = match attempted(&mut account, &call, head).await {
         Ok(reply) => reply,
         Err(error) => return refuse(account, &error),
     };
+    let id = account.request_id.clone();
     let mut response = match reply {
         Reply::Whole { body, content_type } => {
             account.settle(StatusCode::OK);
@@ -38,15 +41,13 @@ pub async fn serve(mut account: Account, head: &Parts, body: Incoming) -> Respon
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        Reply::Stream { body, content_type } => {
+        Reply::Stream { body, content_type, reading } => {
             let keep_alive = account.proxy.settings.sse_keepalive_ms;
             let options = RelayOptions {
-                wants_usage: request.wants_usage,
                 silence: limits.silence,
                 keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
             };
-            let id = account.request_id.clone();
-            let relay = match Relay::begin(account, body, options).await {
+            let relay = match Relay::begin(account, body, reading, options).await {
                 Ok(relay) => relay,
                 Err((account, error)) => return refuse(account, &error),
             };
@@ -54,28 +55,30 @@ pub async fn serve(mut account: Account, head: &Parts, body: Incoming) -> Respon
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, content_type);
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            headers.insert(CALL_ID, id);
-            return response;
+            response
         }
     };
-    response.headers_mut().insert(CALL_ID, account.request_id.clone());
+    if call.operation == Operation::ChatCompletions {
+        response.headers_mut().insert(CALL_ID, id);
+    }
     response
 }
 
 /// Reads and understands the request. From here on it leaves a usage event.
-async fn admitted(
+async fn understood(
     account: &mut Account,
+    operation: Operation,
     head: &Parts,
-    mut body: Incoming,
-) -> Result<ChatRequest, RequestError> {
-    let read = match admit::content_type(head) {
-        Ok(()) => admit::body(&mut body, account.proxy.settings.request_body_bytes_max).await,
+    mut incoming: Incoming,
+) -> Result<Call, RequestError> {
+    let read = match endpoint::content_type(operation, head) {
+        Ok(()) => body::whole(&mut incoming, account.proxy.settings.request_body_bytes_max).await,
         Err(error) => Err(error),
     };
     let bytes = match read {
         Ok(bytes) => bytes,
         Err(error) => {
-            let outcome = admit::drain(head, body).await;
+            let outcome = body::drain(head, incoming).await;
             if let RequestError::BodyTooLarge { .. } = error {
                 let (endpoint, dialect) = (account.endpoint.template, account.endpoint.dialect);
                 account.proxy.metrics.body_limit_rejected(endpoint, dialect.name(), outcome);
@@ -83,25 +86,26 @@ async fn admitted(
             return Err(error);
         }
     };
-    let request = ChatRequest::parse(bytes)?;
-    account.requested_model = Some(request.model.clone());
-    account.is_stream = request.is_stream;
-    account.prompt_bytes = request.prompt_bytes;
-    Ok(request)
+    let call = endpoint::read(operation, head, bytes)?;
+    account.requested_model = Some(call.model.clone());
+    account.is_stream = call.is_stream;
+    account.prompt_bytes = call.prompt_bytes;
+    Ok(call)
 }
 
 /// Finds the target, if this caller may have it, and asks it.
 async fn attempted(
     account: &mut Account,
-    request: &ChatRequest,
+    call: &Call,
+    head: &Parts,
 ) -> Result<(Reply, Limits), RequestError> {
     let proxy = account.proxy.clone();
     let found = {
         let tables = proxy.tables.borrow();
-        let found = resolve::model(&tables, &request.model)?;
+        let found = resolve::model(&tables, &call.model)?;
         account.model = Some(found.model.clone());
         if let Some(caller) = &account.caller {
-            resolve::permission(caller, &found, &request.model, account.client_ip)?;
+            resolve::permission(caller, &found, &call.model, account.client_ip)?;
             resolve::unguarded(&tables, caller, &found)?;
         }
         found
@@ -111,19 +115,6 @@ async fn attempted(
     }
     let target = resolve::target(&proxy.tables.borrow(), &found)?;
     let limits = Limits::of(&found.model, &proxy.settings.upstream);
-    account.target = Some(target.clone());
-    let retries = account.proxy.settings.retries;
-    let mut pause = RETRY_PAUSE;
-    loop {
-        match attempt::run(account, &target, request, limits).await {
-            Err(RequestError::Upstream(error))
-                if error.may_be_repeated() && account.failed_attempts() < retries =>
-            {
-                account.attempt_failed(&error.into());
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
-            }
-            result => return Ok((result?, limits)),
-        }
-    }
+    let reply = attempt::all(account, call, &target, head, limits).await?;
+    Ok((reply, limits))
 }

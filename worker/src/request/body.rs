@@ -17,7 +17,7 @@ const DRAIN_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether the body is said to be JSON. Who says nothing is believed to send it.
-pub fn content_type(head: &Parts) -> Result<(), RequestError> {
+pub fn is_json(head: &Parts) -> Result<(), RequestError> {
     let Some(value) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
@@ -30,7 +30,7 @@ pub fn content_type(head: &Parts) -> Result<(), RequestError> {
 }
 
 /// The whole body, of at most `limit` bytes (0 = any).
-pub async fn body(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestError> {
+pub async fn whole(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestError> {
     let limit = if limit == 0 { u64::MAX } else { limit };
     let too_large = RequestError::BodyTooLarge { limit };
     if body.size_hint().lower() > limit {

@@ -6,7 +6,7 @@ use crate::request::RequestError;
 
 /// The error as Anthropic's clients expect it.
 #[derive(Serialize)]
-pub(super) struct Envelope {
+pub struct Envelope {
     #[serde(rename = "type")]
     kind: &'static str,
     error: Inner,

@@ -1,0 +1,143 @@
+//! What all proxy workers of a node count together: requests and tokens in windows of time, how many are in progress, and
+//! small facts about upstreams. In memory that the supervisor hands out and that outlives any worker.
+//!
+//! No worker ever waits for another: everything is one compare-and-swap on a word. What a worker holds when it dies is
+//! written down in a ledger of its own, from which the supervisor gives it back.
+//!
+//! ```text
+//! windows  (key, kind 2 bits | window 22 bits | count 40 bits) × WINDOWS
+//! gauges   (key, count) × GAUGES
+//! cells    (key, word) × CELLS
+//! ledgers  (place of a gauge + 1) × HELD_MAX, one for each lane
+//! ```
+//! Tables are open-addressed by the key, which is a hash: two names that share one count together, which 64 bits make an
+//! accident that does not happen. A place is found within [`PROBES`] steps or not at all; then the caller counts alone.
+
+mod gauge;
+mod window;
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+pub use gauge::{Held, NoRoom};
+pub use window::{Period, Taken, Window};
+
+/// Windows counted at a time.
+const WINDOWS: usize = 1 << 19;
+/// Gauges at a time.
+const GAUGES: usize = 1 << 16;
+/// Cells, for the life of the memory.
+const CELLS: usize = 1 << 17;
+/// Workers at a time, those included that finish what they have.
+pub const LANES: usize = 128;
+/// What one worker holds at a time.
+const HELD_MAX: usize = 1 << 14;
+/// How far a place is looked for.
+const PROBES: usize = 64;
+
+const GAUGES_AT: usize = WINDOWS * 2;
+const CELLS_AT: usize = GAUGES_AT + GAUGES * 2;
+const LEDGERS_AT: usize = CELLS_AT + CELLS * 2;
+
+/// Size of the memory, in words of eight bytes.
+pub const WORDS: usize = LEDGERS_AT + LANES * HELD_MAX;
+
+/// Names something that is counted. Zero names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CounterKey(u64);
+
+impl CounterKey {
+    /// The key of a name that consists of these parts. The same in every build.
+    pub fn of(parts: &[&str]) -> Self {
+        // FNV-1a, and murmur's finalizer since places are taken from the low bits.
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        for part in parts {
+            // A separator that no text holds keeps parts apart.
+            for byte in part.bytes().chain([0xff]) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        Self((hash ^ (hash >> 33)).max(1))
+    }
+}
+
+/// The counters, as one worker uses them.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    words: &'static [AtomicU64],
+    lane: usize,
+}
+
+impl Counters {
+    /// Counters in `words`, of which there are [`WORDS`], for the worker of that lane. Only one living worker has a lane.
+    /// `None` if there are too few, or no such lane.
+    pub fn new(words: &'static [AtomicU64], lane: usize) -> Option<Self> {
+        (words.len() >= WORDS && lane < LANES).then_some(Self { words, lane })
+    }
+
+    /// Counters of this process alone, for as long as it lives.
+    pub fn private() -> Self {
+        let words: Vec<_> = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        Self { words: Vec::leak(words), lane: 0 }
+    }
+
+    /// The same counters for another lane.
+    pub fn with_lane(self, lane: usize) -> Option<Self> {
+        Self::new(self.words, lane)
+    }
+
+    /// A word that all workers share; zero at first. `None` if there is no room for another one.
+    pub fn cell(&self, key: CounterKey) -> Option<&'static AtomicU64> {
+        self.find(CELLS_AT, CELLS, key).map(|place| self.word(place + 1))
+    }
+
+    /// The cell, if anybody has used it.
+    pub fn known_cell(&self, key: CounterKey) -> Option<&'static AtomicU64> {
+        self.known(CELLS_AT, CELLS, key).map(|place| self.word(place + 1))
+    }
+
+    fn word(&self, place: usize) -> &'static AtomicU64 {
+        static NOTHING: AtomicU64 = AtomicU64::new(0);
+        // Every place is within the memory, whose size was looked at.
+        self.words.get(place).unwrap_or(&NOTHING)
+    }
+
+    /// Where the key's entry is, or can be made; the entry is made.
+    fn find(&self, table: usize, entries: usize, key: CounterKey) -> Option<usize> {
+        self.places(table, entries, key).find(|place| {
+            let slot = self.word(*place);
+            match slot.load(SeqCst) {
+                known if known == key.0 => true,
+                0 => match slot.compare_exchange(0, key.0, SeqCst, SeqCst) {
+                    Ok(_) => true,
+                    Err(other) => other == key.0,
+                },
+                _ => false,
+            }
+        })
+    }
+
+    /// Where the key's entry is, if there is one.
+    fn known(&self, table: usize, entries: usize, key: CounterKey) -> Option<usize> {
+        self.places(table, entries, key)
+            .map(|place| (place, self.word(place).load(SeqCst)))
+            .take_while(|(_, found)| *found != 0)
+            .find(|(_, found)| *found == key.0)
+            .map(|(place, _)| place)
+    }
+
+    fn places(
+        &self,
+        table: usize,
+        entries: usize,
+        key: CounterKey,
+    ) -> impl Iterator<Item = usize> + use<> {
+        // The tables' sizes are powers of two.
+        let first = usize::try_from(key.0 & (entries as u64 - 1)).unwrap_or_default();
+        (0..PROBES).map(move |step| table + ((first + step) & (entries - 1)) * 2)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Anthropic's dialect.
+
+mod error;
+
+pub use error::Envelope;

@@ -1,0 +1,37 @@
+//! How the body of a request is understood, by what the endpoint offers.
+//!
+//! A new endpoint: an operation in `call.rs`, its path in `request/route.rs`, and how it is read here.
+
+use bytes::Bytes;
+use http::request::Parts;
+
+use crate::call::{Call, Operation};
+use crate::dialect::openai;
+use crate::json::JsonBody;
+use crate::request::{RequestError, is_json};
+
+/// Whether the body is said to be what the endpoint takes.
+///
+/// # Errors
+/// [`RequestError::Invalid`] if it is not.
+pub fn content_type(operation: Operation, head: &Parts) -> Result<(), RequestError> {
+    match operation {
+        Operation::ImageEdits | Operation::Transcriptions | Operation::Translations => Ok(()),
+        _ => is_json(head),
+    }
+}
+
+/// Understands the body.
+///
+/// # Errors
+/// [`RequestError::Invalid`] with the reason.
+pub fn read(operation: Operation, _: &Parts, bytes: Bytes) -> Result<Call, RequestError> {
+    match operation {
+        Operation::ChatCompletions => openai::completions_like(operation, "messages", json(bytes)?),
+        operation => Err(RequestError::NotOffered(operation)),
+    }
+}
+
+fn json(bytes: Bytes) -> Result<JsonBody, RequestError> {
+    JsonBody::parse(bytes).map_err(RequestError::Invalid)
+}

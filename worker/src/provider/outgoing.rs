@@ -1,0 +1,75 @@
+//! The HTTP request to a provider: what all protocols have in common.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Request};
+use http_body_util::Full;
+use shared::secret::Secret;
+use shared::version::VERSION;
+
+use super::Context;
+use crate::request::{REQUEST_ID, RequestError, Target};
+
+/// `POST` of a body to a path below the target's endpoint. Nothing of the caller's headers is in it.
+///
+/// # Errors
+/// [`RequestError::Unusable`] if endpoint and path make no target.
+pub fn post(
+    target: &Target,
+    context: &Context<'_>,
+    path: &str,
+    content_type: &str,
+    accept: &'static str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, RequestError> {
+    Request::builder()
+        .method(Method::POST)
+        .uri(format!("{}{path}", target.endpoint.path))
+        .header(HOST, target.endpoint.authority())
+        .header(CONTENT_TYPE, content_type)
+        .header(ACCEPT, accept)
+        // What comes back is read here, and relayed as it came.
+        .header(ACCEPT_ENCODING, "identity")
+        .header(USER_AGENT, format!("AISIX/{VERSION}"))
+        .header(REQUEST_ID, context.request_id)
+        .body(Full::new(body))
+        .map_err(|error| {
+            RequestError::Unusable(format!("the provider key's api_base is not usable: {error}"))
+        })
+}
+
+/// What an answer should be.
+pub fn accept(is_stream: bool) -> &'static str {
+    if is_stream { "text/event-stream" } else { "application/json" }
+}
+
+/// Adds `Authorization: Bearer` with the secret; nothing if it is empty: a server of one's own often asks for no key.
+///
+/// # Errors
+/// [`RequestError::UnusableCredential`] if no header can carry it.
+pub fn bearer(
+    request: &mut Request<Full<Bytes>>,
+    secret: &Secret<String>,
+) -> Result<(), RequestError> {
+    if secret.expose().is_empty() {
+        return Ok(());
+    }
+    let value = Secret::new(format!("Bearer {}", secret.expose()));
+    set_secret(request, AUTHORIZATION, &value)
+}
+
+/// Adds a header that holds a secret.
+///
+/// # Errors
+/// [`RequestError::UnusableCredential`] if no header can carry it.
+pub fn set_secret(
+    request: &mut Request<Full<Bytes>>,
+    name: HeaderName,
+    secret: &Secret<String>,
+) -> Result<(), RequestError> {
+    let mut value = HeaderValue::try_from(secret.expose().as_str())
+        .map_err(|_| RequestError::UnusableCredential)?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(name, value);
+    Ok(())
+}
