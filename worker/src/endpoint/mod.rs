@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use crate::call::{Call, Operation};
-use crate::dialect::openai;
+use crate::dialect::{anthropic, openai};
 use crate::json::JsonBody;
 use crate::request::{RequestError, is_json};
 
@@ -28,6 +28,9 @@ pub fn content_type(operation: Operation, head: &Parts) -> Result<(), RequestErr
 pub fn read(operation: Operation, _: &Parts, bytes: Bytes) -> Result<Call, RequestError> {
     match operation {
         Operation::ChatCompletions => openai::completions_like(operation, "messages", json(bytes)?),
+        Operation::Messages | Operation::CountTokens => {
+            anthropic::messages_like(operation, json(bytes)?)
+        }
         operation => Err(RequestError::NotOffered(operation)),
     }
 }

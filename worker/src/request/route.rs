@@ -71,8 +71,6 @@ const NOT_SERVED: &[(&str, &str)] = &[
     ("/v1/embeddings", POST),
     ("/v1/rerank", POST),
     ("/v1/responses", POST),
-    ("/v1/messages", POST),
-    ("/v1/messages/count_tokens", POST),
     ("/v1/images/generations", POST),
     ("/v1/images/edits", POST),
     ("/v1/audio/transcriptions", POST),
@@ -110,6 +108,12 @@ pub fn find(method: &Method, path: &str) -> Route {
             endpoint(Operation::ChatCompletions.path(), Action::Call(Operation::ChatCompletions)),
             POST,
         ),
+        "/v1/messages" => {
+            (endpoint(Operation::Messages.path(), Action::Call(Operation::Messages)), POST)
+        }
+        "/v1/messages/count_tokens" => {
+            (endpoint(Operation::CountTokens.path(), Action::Call(Operation::CountTokens)), POST)
+        }
         "/v1/models" => (endpoint("/v1/models", Action::Models), GET),
         "/livez" => (Route::Live, GET),
         "/readyz" => (Route::Ready, GET),
