@@ -49,6 +49,7 @@ fn from_supervisor() -> Vec<ToWorker> {
             tls12: true,
         }),
         ToWorker::Certificate,
+        ToWorker::Counters { lane: 3 },
         ToWorker::Outlive,
     ]
 }
