@@ -16,6 +16,7 @@ pub mod json;
 pub mod link;
 pub mod log;
 pub mod metrics;
+pub mod multipart;
 pub mod orphan;
 pub mod provider;
 pub mod proxy;

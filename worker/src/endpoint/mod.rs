@@ -3,6 +3,7 @@
 //! A new endpoint: an operation in `call.rs`, its path in `request/route.rs`, and how it is read here.
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use crate::call::{Call, Operation};
@@ -25,13 +26,25 @@ pub fn content_type(operation: Operation, head: &Parts) -> Result<(), RequestErr
 ///
 /// # Errors
 /// [`RequestError::Invalid`] with the reason.
-pub fn read(operation: Operation, _: &Parts, bytes: Bytes) -> Result<Call, RequestError> {
+pub fn read(operation: Operation, head: &Parts, bytes: Bytes) -> Result<Call, RequestError> {
     match operation {
         Operation::ChatCompletions => openai::completions_like(operation, "messages", json(bytes)?),
         Operation::Messages | Operation::CountTokens => {
             anthropic::messages_like(operation, json(bytes)?)
         }
-        operation => Err(RequestError::NotOffered(operation)),
+        Operation::Responses => openai::response(json(bytes)?),
+        Operation::Completions | Operation::ImageGenerations => {
+            openai::plain(operation, "prompt", json(bytes)?)
+        }
+        Operation::Embeddings | Operation::Speech => {
+            openai::plain(operation, "input", json(bytes)?)
+        }
+        Operation::Rerank => openai::plain(operation, "query", json(bytes)?),
+        Operation::ImageEdits | Operation::Transcriptions | Operation::Translations => {
+            let content_type = head.headers.get(CONTENT_TYPE);
+            let content_type = content_type.and_then(|value| value.to_str().ok());
+            openai::form(operation, content_type.unwrap_or_default(), bytes)
+        }
     }
 }
 

@@ -108,6 +108,12 @@ pub trait Reading {
         None
     }
 
+    /// Whether the stream consists of server-sent events. To one that does not nothing is added, and where it fails it is
+    /// broken off.
+    fn is_events(&self) -> bool {
+        true
+    }
+
     /// An answer that is no stream.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::account::Account;
 use super::{RequestError, UpstreamError};
 use crate::provider::{Progress, Reading};
-use crate::server::ByteStream;
+use crate::server::{Broken, ByteStream};
 use crate::upstream::AnswerBody;
 
 /// What keeps a silent stream from being taken for dead: an empty comment.
@@ -92,10 +92,12 @@ impl Relay {
         }))
     }
 
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Result<Bytes, Broken>> {
         while self.ready.is_empty() {
             self.upstream.as_ref()?;
-            let keep_alive = self.options.keep_alive.map(|limit| self.spoken + limit);
+            let is_events = self.reading.is_events();
+            let keep_alive = self.options.keep_alive.filter(|_| is_events);
+            let keep_alive = keep_alive.map(|limit| self.spoken + limit);
             let read = match keep_alive {
                 None => self.read().await,
                 // Reading goes on where it was left: nothing is lost when it is dropped while it waits.
@@ -109,10 +111,14 @@ impl Relay {
             };
             if let Err(error) = read {
                 self.fail(RequestError::Upstream(error));
+                if !is_events {
+                    // There are no words for it: the caller's connection breaks.
+                    return Some(Err(Broken));
+                }
             }
         }
         self.spoken = Instant::now();
-        Some(self.ready.split().freeze())
+        Some(Ok(self.ready.split().freeze()))
     }
 
     /// Reads once from the upstream and makes ready what is for the caller.

@@ -65,17 +65,24 @@ const GET_POST: &str = "GET,HEAD,POST";
 const GET_DELETE: &str = "GET,HEAD,DELETE";
 const ANY: &str = "";
 
+/// What providers are asked for.
+const CALLS: &[Operation] = &[
+    Operation::ChatCompletions,
+    Operation::Messages,
+    Operation::CountTokens,
+    Operation::Completions,
+    Operation::Embeddings,
+    Operation::Rerank,
+    Operation::Responses,
+    Operation::ImageGenerations,
+    Operation::ImageEdits,
+    Operation::Speech,
+    Operation::Transcriptions,
+    Operation::Translations,
+];
+
 /// Path, methods (`ANY` = all). `:name` stands for one segment.
 const NOT_SERVED: &[(&str, &str)] = &[
-    ("/v1/completions", POST),
-    ("/v1/embeddings", POST),
-    ("/v1/rerank", POST),
-    ("/v1/responses", POST),
-    ("/v1/images/generations", POST),
-    ("/v1/images/edits", POST),
-    ("/v1/audio/transcriptions", POST),
-    ("/v1/audio/translations", POST),
-    ("/v1/audio/speech", POST),
     ("/v1/videos", POST),
     ("/v1/videos/:id", GET),
     ("/v1/videos/:id/content", GET),
@@ -104,19 +111,12 @@ pub fn find(method: &Method, path: &str) -> Route {
         Route::Endpoint(Endpoint { template, dialect, action })
     };
     let (route, allowed) = match path {
-        "/v1/chat/completions" => (
-            endpoint(Operation::ChatCompletions.path(), Action::Call(Operation::ChatCompletions)),
-            POST,
-        ),
-        "/v1/messages" => {
-            (endpoint(Operation::Messages.path(), Action::Call(Operation::Messages)), POST)
-        }
-        "/v1/messages/count_tokens" => {
-            (endpoint(Operation::CountTokens.path(), Action::Call(Operation::CountTokens)), POST)
-        }
         "/v1/models" => (endpoint("/v1/models", Action::Models), GET),
         "/livez" => (Route::Live, GET),
         "/readyz" => (Route::Ready, GET),
+        _ if let Some(operation) = CALLS.iter().find(|call| call.path() == path) => {
+            (endpoint(operation.path(), Action::Call(*operation)), POST)
+        }
         _ => match NOT_SERVED.iter().find(|(template, _)| matches_template(template, path)) {
             Some((template, allowed)) => (endpoint(template, Action::NotServed), *allowed),
             None if path.starts_with("/passthrough/") => (Route::Removed, ANY),

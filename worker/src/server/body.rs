@@ -1,7 +1,6 @@
 //! What is sent to a caller, with what must live until the last byte of it.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +9,12 @@ use futures_util::Stream;
 use http_body::{Frame, SizeHint};
 
 /// Bytes that come over time. Dropped before its end, it means that the caller has gone.
-pub type ByteStream = Pin<Box<dyn Stream<Item = Bytes>>>;
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Broken>>>>;
+
+/// An answer that cannot go on: the caller's connection (HTTP/2: its stream) breaks, so that nobody takes it for complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer cannot go on")]
+pub struct Broken;
 
 /// The body of an answer.
 pub struct Body {
@@ -48,18 +52,18 @@ impl<T: Into<Bytes>> From<T> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Stream(stream) => {
                 let next = stream.as_mut().poll_next(context);
-                next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+                next.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
             }
         }
     }

@@ -34,7 +34,7 @@ use crate::tables::Tables;
 use crate::tls::Tls;
 use crate::upstream::{Connector, TrustRoots, Upstreams};
 
-pub use body::{Body, ByteStream};
+pub use body::{Body, Broken, ByteStream};
 pub use health::{Health, InFlight};
 
 /// How long nothing is accepted when the process has no descriptor or memory left for a connection.

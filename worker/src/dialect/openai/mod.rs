@@ -4,9 +4,11 @@ mod content;
 mod conversation;
 mod encoder;
 mod error;
+mod endpoint;
 mod request;
 
 pub use conversation::conversation;
 pub use encoder::ChatCompletions;
 pub use error::Envelope;
+pub use endpoint::{form, plain, response};
 pub use request::{completions_like, text_bytes};

@@ -2,13 +2,15 @@
 
 mod convert;
 mod decoder;
+mod events;
 mod native;
 mod request;
 mod response;
 mod stream;
 
 pub use decoder::ChatDecoder;
+pub use events::Events;
 pub use native::Native;
-pub use request::exchange;
-pub use response::{provider_error, read_answer};
+pub use request::{body, exchange, is_native, path, reading};
+pub use response::{provider_error, read_answer, read_plain};
 pub use stream::{Chunk, read_chunk};

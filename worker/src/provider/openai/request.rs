@@ -1,17 +1,21 @@
 //! The request to an OpenAI-compatible provider: the caller's bytes, with the upstream's name of the model in them and, for a
 //! stream, the wish for a count of tokens.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::call::{Call, Form, Operation};
 use crate::chat::Translation;
 use crate::dialect;
 use crate::json::{Edit, JsonBody, is_empty_after, quoted};
-use crate::provider::{Context, Exchange, outgoing};
+use crate::multipart::{self, Fields};
+use crate::provider::{Context, Exchange, Reading, outgoing};
 use crate::request::{RequestError, Target};
 
 use super::convert;
 use super::decoder::ChatDecoder;
+use super::events::Events;
 use super::native::Native;
 
 /// The exchange with the provider.
@@ -20,19 +24,65 @@ pub fn exchange(
     target: &Target,
     context: &Context<'_>,
 ) -> Result<Exchange, RequestError> {
-    let path = match call.operation {
-        Operation::ChatCompletions => "/chat/completions",
-        Operation::Messages => return translated(call, target, context),
-        operation => return Err(RequestError::NotOffered(operation)),
-    };
-    let Form::Json(body) = &call.form else {
-        return Err(RequestError::NotOffered(call.operation));
-    };
-    let body = body_for(call, body, &target.upstream_model);
-    let accept = outgoing::accept(call.is_stream);
-    let mut request = outgoing::post(target, context, path, "application/json", accept, body)?;
+    if !is_native(call, target) {
+        return translated(call, target, context);
+    }
+    let path = path(call.operation).ok_or(RequestError::NotOffered(call.operation))?;
+    let reading = reading(call);
+    let (content_type, body) = body(call, &target.upstream_model)?;
+    let accept = if reading.is_events() { outgoing::accept(call.is_stream) } else { "*/*" };
+    let mut request = outgoing::post(target, context, path, &content_type, accept, body)?;
     outgoing::bearer(&mut request, &target.provider_key.secret)?;
-    Ok(Exchange { request, reading: Box::new(Native::new(call.wants_usage)) })
+    Ok(Exchange { request, reading })
+}
+
+/// The path of an operation below a base URL, or below a deployment of Azure's; `None` for other dialects.
+pub fn path(operation: Operation) -> Option<&'static str> {
+    match operation {
+        Operation::Messages | Operation::CountTokens => None,
+        operation => operation.path().strip_prefix("/v1"),
+    }
+}
+
+/// Whether the provider of the target understands the call as it is. The Responses API is OpenAI's (and Azure's) own: what
+/// is compatible with OpenAI mostly is so in chat completions only.
+pub fn is_native(call: &Call, target: &Target) -> bool {
+    match call.operation {
+        Operation::Messages | Operation::CountTokens => false,
+        Operation::Responses => target.provider == "openai",
+        _ => true,
+    }
+}
+
+/// Reads the answer for a caller of the same dialect.
+pub fn reading(call: &Call) -> Box<dyn Reading> {
+    match call.operation {
+        Operation::ChatCompletions | Operation::Completions => {
+            Box::new(Native::new(call.wants_usage))
+        }
+        _ => Box::new(Events::new(call)),
+    }
+}
+
+/// Content type and body of the request: the caller's, with the upstream's name of the model.
+///
+/// # Errors
+/// [`RequestError::Unusable`] if no form can carry that name.
+pub fn body<'a>(
+    call: &'a Call,
+    upstream_model: &str,
+) -> Result<(Cow<'a, str>, Bytes), RequestError> {
+    match &call.form {
+        Form::Json(body) => Ok(("application/json".into(), body_for(call, body, upstream_model))),
+        Form::Multipart { content_type, bytes } => {
+            if !multipart::is_value(upstream_model) {
+                let reason = "the upstream's name of the model is not usable in a form";
+                return Err(RequestError::Unusable(reason.to_owned()));
+            }
+            let fields = Fields::parse(content_type, bytes).map_err(RequestError::Invalid)?;
+            Ok((content_type.into(), fields.with("model", upstream_model)))
+        }
+    }
 }
 
 /// The exchange for a caller who speaks another dialect.
@@ -59,7 +109,9 @@ fn body_for(call: &Call, body: &JsonBody, upstream_model: &str) -> Bytes {
     if call.model != upstream_model {
         edit.set("model", quoted(upstream_model));
     }
-    if call.is_stream {
+    let counts_on_wish =
+        matches!(call.operation, Operation::ChatCompletions | Operation::Completions);
+    if call.is_stream && counts_on_wish {
         ask_for_usage(body, &mut edit);
     }
     edit.finish()

@@ -22,6 +22,34 @@ struct Answer<'a> {
     usage: Option<&'a RawValue>,
 }
 
+/// An answer that is about no conversation: embeddings, pictures, sound, rankings.
+#[derive(Deserialize)]
+struct Plain<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    duration: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
+}
+
+/// Where Cohere has its counts (https://docs.cohere.com/reference/rerank).
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow)]
+    tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    billed_units: Option<&'a RawValue>,
+}
+
 /// One of the choices, of an answer or of a chunk.
 #[derive(Deserialize)]
 pub(super) struct Choice<'a> {
@@ -29,6 +57,9 @@ pub(super) struct Choice<'a> {
     pub finish_reason: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "delta")]
     pub message: Option<Message<'a>>,
+    /// Of `/v1/completions`.
+    #[serde(borrow)]
+    pub text: Option<&'a RawValue>,
 }
 
 /// The generated parts of a message.
@@ -42,14 +73,26 @@ pub(super) struct Message<'a> {
     tool_calls: Option<&'a RawValue>,
 }
 
+/// Counts in the words of chat completions, and in those of everything newer.
 #[derive(Deserialize)]
 struct Usage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    #[serde(alias = "input_token_details")]
+    input_tokens_details: Option<PromptDetails>,
+    #[serde(alias = "output_token_details")]
+    output_tokens_details: Option<CompletionDetails>,
+    total_tokens: Option<u64>,
+}
+
+/// What sound was worked on, where it is charged by its length.
+#[derive(Deserialize)]
+struct Duration {
+    seconds: f64,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +120,43 @@ pub fn read_answer(body: &[u8]) -> Option<Seen> {
     let choices: Vec<Choice<'_>> = answer.choices.and_then(lenient).unwrap_or_default();
     choices.iter().for_each(|choice| choice.add_to(&mut seen));
     Some(seen)
+}
+
+/// What a whole answer tells that is about no conversation, or `None` if it is no JSON object.
+pub fn read_plain(body: &[u8]) -> Option<Seen> {
+    let answer: Plain<'_> = object(body)?;
+    let meta: Option<Meta<'_>> = answer.meta.and_then(lenient);
+    let counts = [answer.usage, meta.as_ref().and_then(|meta| meta.tokens)];
+    let billed = meta.as_ref().and_then(|meta| meta.billed_units);
+    Some(Seen {
+        has_begun: true,
+        id: answer.id.map(short_text).unwrap_or_default(),
+        model: answer.model.map(short_text).unwrap_or_default(),
+        finish_reason: answer.status.map(short_text).unwrap_or_default(),
+        usage: counts.into_iter().chain([billed]).flatten().find_map(token_usage),
+        text_bytes: answer.text.map_or(0, |text| text.get().len().saturating_sub(2)),
+        audio_seconds: answer
+            .usage
+            .and_then(audio_seconds)
+            .or_else(|| answer.duration.and_then(seconds))
+            .unwrap_or_default(),
+        ..Seen::default()
+    })
+}
+
+/// The length of the sound in a `usage` field, where it is charged by that.
+pub(super) fn audio_seconds(usage: &RawValue) -> Option<f64> {
+    lenient::<Duration>(usage).map(|duration| duration.seconds).filter(is_length)
+}
+
+/// A number of seconds, which some write as text.
+fn seconds(value: &RawValue) -> Option<f64> {
+    let number = lenient::<f64>(value);
+    number.or_else(|| lenient::<Cow<'_, str>>(value)?.parse().ok()).filter(is_length)
+}
+
+fn is_length(seconds: &f64) -> bool {
+    seconds.is_finite() && *seconds >= 0.0
 }
 
 /// The error in a body or an event, `{"error": …}` or what comes close, or `None` if there is none.
@@ -112,13 +192,14 @@ impl Choice<'_> {
         if let Some(reason) = &self.finish_reason {
             seen.finish_reason = short(reason);
         }
+        let bytes = |part: &RawValue| match part.get() {
+            "null" => 0,
+            // Without the quotes.
+            text => text.len().saturating_sub(2),
+        };
+        seen.text_bytes += self.text.map_or(0, bytes);
         if let Some(message) = &self.message {
             let parts = [message.content, message.reasoning_content, message.tool_calls];
-            let bytes = |part: &RawValue| match part.get() {
-                "null" => 0,
-                // Without the quotes.
-                text => text.len().saturating_sub(2),
-            };
             seen.text_bytes += parts.into_iter().flatten().map(bytes).sum::<usize>();
         }
     }
@@ -128,10 +209,19 @@ impl Choice<'_> {
 pub(super) fn token_usage(usage: &RawValue) -> Option<TokenUsage> {
     let usage: Usage = lenient(usage)?;
     let tokens = |count: Option<u64>| u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX);
-    let (prompt, completion) = (usage.prompt_tokens_details, usage.completion_tokens_details);
+    let prompt_tokens = usage.prompt_tokens.or(usage.input_tokens);
+    let completion_tokens = usage.completion_tokens.or(usage.output_tokens);
+    // Some count nothing but the sum, where nothing is generated.
+    let prompt_tokens = match completion_tokens {
+        Some(_) => prompt_tokens.or(Some(0)),
+        None => prompt_tokens.or(usage.total_tokens),
+    };
+    prompt_tokens?;
+    let prompt = usage.prompt_tokens_details.or(usage.input_tokens_details);
+    let completion = usage.completion_tokens_details.or(usage.output_tokens_details);
     Some(TokenUsage {
-        prompt: tokens(Some(usage.prompt_tokens)),
-        completion: tokens(Some(usage.completion_tokens)),
+        prompt: tokens(prompt_tokens),
+        completion: tokens(completion_tokens),
         cached_prompt: tokens(prompt.as_ref().and_then(|details| details.cached_tokens)),
         reasoning: tokens(completion.as_ref().and_then(|details| details.reasoning_tokens)),
         audio_prompt: tokens(prompt.and_then(|details| details.audio_tokens)),
