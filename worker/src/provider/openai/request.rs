@@ -4,10 +4,14 @@
 use bytes::Bytes;
 
 use crate::call::{Call, Form, Operation};
+use crate::chat::Translation;
+use crate::dialect;
 use crate::json::{Edit, JsonBody, is_empty_after, quoted};
 use crate::provider::{Context, Exchange, outgoing};
 use crate::request::{RequestError, Target};
 
+use super::convert;
+use super::decoder::ChatDecoder;
 use super::native::Native;
 
 /// The exchange with the provider.
@@ -18,6 +22,7 @@ pub fn exchange(
 ) -> Result<Exchange, RequestError> {
     let path = match call.operation {
         Operation::ChatCompletions => "/chat/completions",
+        Operation::Messages => return translated(call, target, context),
         operation => return Err(RequestError::NotOffered(operation)),
     };
     let Form::Json(body) = &call.form else {
@@ -28,6 +33,25 @@ pub fn exchange(
     let mut request = outgoing::post(target, context, path, "application/json", accept, body)?;
     outgoing::bearer(&mut request, &target.provider_key.secret)?;
     Ok(Exchange { request, reading: Box::new(Native::new(call.wants_usage)) })
+}
+
+/// The exchange for a caller who speaks another dialect.
+fn translated(
+    call: &Call,
+    target: &Target,
+    context: &Context<'_>,
+) -> Result<Exchange, RequestError> {
+    let encoder = dialect::encoder(call).ok_or_else(|| RequestError::NotOffered(call.operation))?;
+    let conversation = dialect::conversation(call)?;
+    let overrides = &target.provider_key.response;
+    let body = convert::body(&conversation, &target.upstream_model, call.is_stream, overrides)?;
+    let (accept, body) = (outgoing::accept(call.is_stream), body.to_string().into());
+    let path = "/chat/completions";
+    let mut request = outgoing::post(target, context, path, "application/json", accept, body)?;
+    outgoing::bearer(&mut request, &target.provider_key.secret)?;
+    let decoder = ChatDecoder::new(overrides.reasoning_field.as_deref(), overrides.requires_done);
+    let reading = Translation::new(Box::new(decoder), encoder);
+    Ok(Exchange { request, reading: Box::new(reading) })
 }
 
 fn body_for(call: &Call, body: &JsonBody, upstream_model: &str) -> Bytes {
