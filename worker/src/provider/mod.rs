@@ -2,6 +2,8 @@
 //!
 //! A new protocol: a folder with a function that makes an [`Exchange`], a line in [`exchange`], and its adapter in `shared`.
 
+mod anthropic;
+mod azure;
 pub mod openai;
 mod outgoing;
 mod value;
@@ -172,7 +174,9 @@ pub async fn exchange(
 ) -> Result<Exchange, RequestError> {
     match target.adapter {
         Adapter::OpenAi => openai::exchange(call, target, context),
-        Adapter::Anthropic | Adapter::AzureOpenAi | Adapter::Vertex | Adapter::Bedrock => {
+        Adapter::Anthropic => anthropic::exchange(call, target, context),
+        Adapter::AzureOpenAi => azure::exchange(call, target, context),
+        Adapter::Vertex | Adapter::Bedrock => {
             Err(RequestError::NoBridge(target.provider.clone()))
         }
     }

@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use super::account::Account;
 use super::attempt::{self, Limits, Reply};
 use super::relay::{Relay, RelayOptions};
-use super::{RequestError, body, refuse, resolve};
+use super::{RequestError, body, json, refuse, resolve};
 use crate::call::{Call, Operation};
+use crate::dialect::anthropic;
 use crate::endpoint;
 use crate::server::Body;
 
@@ -31,6 +32,10 @@ pub async fn serve(
     };
     let (reply, limits) = match attempted(&mut account, &call, head).await {
         Ok(reply) => reply,
+        Err(RequestError::NotOffered(Operation::CountTokens)) => {
+            account.settle(StatusCode::OK);
+            return json(StatusCode::OK, anthropic::estimate(&call));
+        }
         Err(error) => return refuse(account, &error),
     };
     let id = account.request_id.clone();

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use shared::cidr::Cidr;
-use shared::resource::{self, DirectModel, Model, ModelKind, Resource};
+use shared::resource::{self, DirectModel, Model, ModelKind, PromptCaching, Resource};
 
 use super::field::{
     Count32, Integer, NotNegative, Object, Positive32, Positive64, RateLimit, Status, Text, Vendor,
@@ -95,11 +95,19 @@ struct BackgroundModelCheck {
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
 struct AutoPromptCaching {
     enabled: bool,
     #[serde(default, deserialize_with = "present")]
     ttl: Option<CacheTtl>,
+}
+
+impl From<AutoPromptCaching> for Option<PromptCaching> {
+    fn from(caching: AutoPromptCaching) -> Self {
+        caching.enabled.then_some(match caching.ttl {
+            None | Some(CacheTtl::FiveMinutes) => PromptCaching::FiveMinutes,
+            Some(CacheTtl::OneHour) => PromptCaching::OneHour,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -161,7 +169,6 @@ impl Raw {
     /// Fields that are there and that no worker honours yet.
     fn not_enforced(&self) -> impl Iterator<Item = &'static str> {
         [
-            ("auto_prompt_caching", self.auto_prompt_caching.is_some()),
             ("background_model_check", self.background_model_check.is_some()),
             ("cooldown", self.cooldown.is_some()),
             ("ensemble", self.ensemble.is_some()),
@@ -196,6 +203,7 @@ impl Raw {
                         input_per_1k: cost.0.input_per_1k.0,
                         output_per_1k: cost.0.output_per_1k.0,
                     }),
+                    prompt_caching: self.auto_prompt_caching.and_then(|Object(caching)| caching.into()),
                     ..DirectModel::default()
                 })))
             }

@@ -38,9 +38,9 @@ struct Raw {
     strip_headers: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
-enum RawAdapter {
+pub(super) enum RawAdapter {
     #[serde(rename = "openai")]
     OpenAi,
     Anthropic,
@@ -136,7 +136,7 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
     };
     let endpoint = match raw.api_base.as_deref().filter(|base| !base.is_empty()) {
         None => vendor::base_url(&raw.provider).and_then(|base| base.parse().ok()),
-        Some(base) => match base.parse::<Endpoint>() {
+        Some(base) => match vendor::full_url(raw.adapter.as_ref(), base).parse::<Endpoint>() {
             Ok(endpoint) => Some(endpoint),
             Err(error) => {
                 warn!("provider key {id}: api_base {error}; its models cannot be reached");

@@ -191,8 +191,16 @@ impl Account {
     /// The provider's count; where it gave none, an estimate of what it has probably counted.
     fn tokens(&self, status: u16) -> Tokens {
         let Some(attempt) = &self.attempt else { return Tokens::default() };
-        if let Some(usage) = attempt.seen.usage {
-            return Tokens { usage, is_estimated: false };
+        if let Some(mut usage) = attempt.seen.usage {
+            // Anthropic counts the prompt when a stream begins; an answer that was broken off is not counted then.
+            let delivered = estimate(attempt.seen.text_bytes);
+            let is_broken_off = status != StatusCode::OK.as_u16()
+                && attempt.seen.finish_reason.is_empty()
+                && usage.completion < delivered;
+            if is_broken_off {
+                usage.completion = delivered;
+            }
+            return Tokens { usage, is_estimated: is_broken_off };
         }
         if !attempt.is_accepted && status != CALLER_GONE {
             return Tokens::default();

@@ -45,7 +45,8 @@ fn a_denial_is_told_as_published_in_both_dialects_and_leaves_usage() {
         );
         assert_eq!((told.status.as_u16(), told.body.as_str()), (429, expected));
         assert_eq!(told.header("retry-after"), "3600");
-        let messages = request("POST", "/v1/messages", &[KEY], "{}");
+        let body = r#"{"model":"chat","max_tokens":5,"messages":[{"role":"user","content":"hi"}]}"#;
+        let messages = request("POST", "/v1/messages", &[KEY], body);
         let told = gateway.caller().await.ask(messages).await;
         let expected = r#"{"type":"error","error":{"type":"rate_limit_error","message":"team budget 'research' exceeded ($50.00/month)."}}"#;
         assert_eq!((told.status.as_u16(), told.body.as_str()), (429, expected));
@@ -87,7 +88,7 @@ fn budgets_count_only_where_quota_is_consumed_and_after_every_other_refusal() {
             ("GET", "/a2a/x/.well-known/agent-card.json", 501),
             ("POST", "/v1/embeddings", 429),
             ("POST", "/a2a/x", 429),
-            ("POST", "/v1/messages/count_tokens", 429),
+            ("POST", "/v1/messages/count_tokens", 400),
         ] {
             let told = gateway.caller().await.ask(request(method, path, &[KEY], "{}")).await;
             assert_eq!(told.status.as_u16(), status, "{path}");

@@ -73,7 +73,7 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
     run(async {
         let gateway = gateway(test_settings()).await;
         let mut key = api_key("k-1", "sk-demo");
-        key.allowed_models = ["chat", "unknown", "local", "dangling", "group", "claude", "no-base"]
+        key.allowed_models = ["chat", "unknown", "local", "dangling", "group", "titan", "no-base"]
             .map(str::to_owned)
             .into();
         gateway.put(Resource::ApiKey(key));
@@ -87,9 +87,9 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
         gateway
             .put(Resource::Model(Model { kind: ModelKind::Ensemble, ..model("m-5", "group", "") }));
         let mut other = provider_key("pk-2", "http://127.0.0.1:1");
-        other.adapter = Some(Adapter::Anthropic);
+        other.adapter = Some(Adapter::Bedrock);
         gateway.put(Resource::ProviderKey(other));
-        gateway.put(Resource::Model(model("m-6", "claude", "pk-2")));
+        gateway.put(Resource::Model(model("m-6", "titan", "pk-2")));
         let mut other = provider_key("pk-3", "http://127.0.0.1:1");
         other.endpoint = None;
         gateway.put(Resource::ProviderKey(other));
@@ -100,7 +100,7 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
             ("local", 403, "permission_denied", Some("ip_restricted")),
             ("dangling", 400, "invalid_request_error", None),
             ("group", 501, "not_implemented", None),
-            ("claude", 503, "provider_unavailable", None),
+            ("titan", 503, "provider_unavailable", None),
             ("no-base", 400, "invalid_request_error", None),
         ] {
             let told = gateway.chat(value!({"model": name})).await;
