@@ -105,6 +105,10 @@ pub struct EgressSettings {
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct SignerSettings {}
 
+/// Settings of the cache role.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct CacheSettings {}
+
 /// Settings of one worker, by role.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum RoleSettings {
@@ -116,6 +120,8 @@ pub enum RoleSettings {
     Egress(EgressSettings),
     /// For the signer role.
     Signer(SignerSettings),
+    /// For the cache role.
+    Cache(CacheSettings),
 }
 
 /// What every worker is told before it serves.

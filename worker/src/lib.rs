@@ -3,6 +3,7 @@
 //! A library, so that its parts can be tested; the binary is `main.rs`.
 
 pub mod budgets;
+pub mod cache;
 pub mod call;
 pub mod chat;
 pub mod dialect;

@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 26] = [
+pub static FAMILIES: [&Family; 27] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -30,6 +30,7 @@ pub static FAMILIES: [&Family; 26] = [
     &SAMPLES_DROPPED,
     &TOKENS_BY_CLIENT,
     &TLS_HANDSHAKES,
+    &CACHE_REQUESTS,
 ];
 
 /// Labels of what is counted per request.
@@ -324,6 +325,15 @@ pub static TLS_HANDSHAKES: Family = family(
     Kind::Counter,
     &["result"],
     "TLS handshakes of callers: ok, failed, timeout, or unsigned where the signer did not sign.",
+);
+
+/// Requests under a cache policy.
+pub static CACHE_REQUESTS: Family = family(
+    26,
+    "aisix_cache_requests_total",
+    Kind::Counter,
+    &["policy", "outcome"],
+    "Requests under a cache policy: hit_exact, miss, or bypass where the caller asked for that.",
 );
 
 #[cfg(test)]

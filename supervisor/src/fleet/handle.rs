@@ -178,7 +178,7 @@ impl Fleet {
                     }
                     told.configuration.whole()
                 }
-                Role::Status | Role::Egress | Role::Signer => Ok(None),
+                Role::Status | Role::Egress | Role::Signer | Role::Cache => Ok(None),
             }
         });
         match handed_over {

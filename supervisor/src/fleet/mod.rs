@@ -15,6 +15,7 @@ pub mod life;
 mod listener_tls;
 mod listening;
 mod member;
+mod on_demand;
 mod post;
 mod replace;
 mod restart;
@@ -35,6 +36,7 @@ use tracing::error;
 
 use self::life::{Input, PING_INTERVAL};
 use self::member::{Member, Place};
+use self::on_demand::CachePolicies;
 use self::replace::Roll;
 use self::restart::Restart;
 use crate::listener;
@@ -139,6 +141,8 @@ pub struct Fleet {
     replace_drain: Option<Duration>,
     /// Certificate and key of the listener of callers, if they speak TLS.
     listener_tls: Option<ListenerTls>,
+    /// What the cache is needed for.
+    cache_policies: CachePolicies,
 }
 
 impl Fleet {
@@ -182,6 +186,7 @@ impl Fleet {
             roll: None,
             replace_drain: Some(REPLACE_DRAIN),
             listener_tls: None,
+            cache_policies: CachePolicies::default(),
         }
     }
 

@@ -290,7 +290,7 @@ async fn posts(
             (Role::Status, Some(metrics)) => {
                 Some((metrics.address, "observability.metrics.prometheus.addr"))
             }
-            (Role::Status | Role::Egress | Role::Signer, _) => None,
+            (Role::Status | Role::Egress | Role::Signer | Role::Cache, _) => None,
         };
         let listener = match listener {
             Some((address, key)) => {

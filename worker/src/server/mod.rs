@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::budgets::Budgets;
+use crate::cache::CacheClient;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
 use crate::sys;
@@ -68,6 +69,8 @@ pub struct Proxy {
     pub rewrites: Rewrites,
     /// Which program calls.
     pub client_types: ClientTypes,
+    /// Answers that may be given again.
+    pub cache: Rc<CacheClient>,
     /// What every answer calls the gateway.
     pub server_name: HeaderValue,
 }
@@ -98,6 +101,7 @@ impl Proxy {
             usage,
             metrics,
             upstreams,
+            cache: Rc::default(),
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })
     }
