@@ -130,7 +130,10 @@ mod tests {
     fn what_says_the_same_has_one_form() {
         let expected = Some(r#"{"a":[1,2.5,{"x":null,"y":true}],"b":"é\n"}"#.to_owned());
         assert_eq!(form(r#"{"b":"\u00e9\n","a":[1,2.50,{"y":true,"x":null}]}"#), expected);
-        assert_eq!(form("{ \"a\" : [1 , 25e-1, {\"x\":null,\"y\":true} ],\n\"\\u0062\":\"é\\u000a\"}"), expected);
+        assert_eq!(
+            form("{ \"a\" : [1 , 25e-1, {\"x\":null,\"y\":true} ],\n\"\\u0062\":\"é\\u000a\"}"),
+            expected
+        );
         assert_eq!(form("[]"), Some("[]".to_owned()));
         assert_eq!(form("{}"), Some("{}".to_owned()));
     }
@@ -139,9 +142,19 @@ mod tests {
     fn what_says_something_else_has_another() {
         let mut forms = std::collections::BTreeSet::new();
         let all = [
-            r#"{"a":1}"#, r#"{"a":"1"}"#, r#"{"a":[1]}"#, r#"{"a":null}"#, r#"{}"#, r#"{"a":-1}"#,
-            r#"{"a":1.5}"#, r#"{"a":{"b":1}}"#, r#"{"a":18446744073709551615}"#,
-            r#"{"a":18446744073709551614}"#, r#"{"a":[1,2]}"#, r#"{"a":[2,1]}"#, r#"{"a":" 1"}"#,
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":[1]}"#,
+            r#"{"a":null}"#,
+            r#"{}"#,
+            r#"{"a":-1}"#,
+            r#"{"a":1.5}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":18446744073709551615}"#,
+            r#"{"a":18446744073709551614}"#,
+            r#"{"a":[1,2]}"#,
+            r#"{"a":[2,1]}"#,
+            r#"{"a":" 1"}"#,
         ];
         for json in all {
             assert!(forms.insert(form(json).unwrap()), "{json}");

@@ -95,11 +95,7 @@ pub fn tell(status: Option<CacheStatus>, headers: &mut HeaderMap) {
 }
 
 /// The policy that the request is under, and where its answer is kept. `None` if it is under none, is no chat, or wants a stream.
-fn place(
-    account: &Account,
-    call: &Call,
-    head: &Parts,
-) -> Option<(std::rc::Rc<CachePolicy>, Key)> {
+fn place(account: &Account, call: &Call, head: &Parts) -> Option<(std::rc::Rc<CachePolicy>, Key)> {
     let is_chat = matches!(call.operation, Operation::ChatCompletions | Operation::Messages);
     let (caller, model) = (account.caller.as_ref()?, account.model.as_ref()?);
     if !is_chat || call.is_stream {
