@@ -1,11 +1,17 @@
 //! The cache: a repeat is answered without a provider, whichever worker gets it, and nothing crosses the border of its policy.
 
+use std::process::Command;
+
 use harness::caller::{chat, chat_stream};
+use harness::process::Process;
 use harness::worker::Worker;
-use harness::{Answer, Caller, Connection, Gateway, Projection, World, load, projection, wait};
+use harness::{
+    Answer, Builder, Caller, Connection, Gateway, Projection, World, load, port, projection, wait,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const ONE: &str = "sk-one";
 const TWO: &str = "sk-two";
@@ -324,4 +330,79 @@ async fn a_cache_that_hangs_fails_no_request_and_is_replaced() {
     .await;
     seen.nothing_failed();
     warm(&caller, &mut both).await;
+}
+
+/// A Redis of its own for one test.
+struct Redis {
+    url: String,
+    process: Process,
+    _folder: TempDir,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        let (folder, address) = (tempfile::tempdir().unwrap(), port::reserve());
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
+        command.args(["--save", "", "--dir"]).arg(folder.path());
+        let process = Process::spawn("redis", command, &folder.path().join("redis.log"))
+            .unwrap_or_else(|error| panic!("{error}; install it: apt-get install redis-server"));
+        wait::until("redis accepts connections", async || {
+            tokio::net::TcpStream::connect(address).await.map(drop)
+        })
+        .await;
+        Self { url: format!("redis://{address}/1"), process, _folder: folder }
+    }
+}
+
+#[tokio::test]
+async fn what_one_gateway_keeps_in_redis_another_gives_again_and_a_redis_that_is_gone_is_a_miss() {
+    let mut redis = Redis::start().await;
+    let url = json!(redis.url);
+    let world = World::start_with(|builder| {
+        builder.set("/cache", json!({"backend": "redis", "redis": {"url": url}}))
+    })
+    .await;
+    let other = Builder::managed(&world.cloud)
+        .set("/cache", json!({"redis": {"url": redis.url}}))
+        .start()
+        .await;
+    let shared = policy(json!({"backend": "redis"}));
+    world.cloud.project(&resources(&world).with("cache_policies", "c-1", shared));
+    let gateways = [&world.gateway, &other];
+    let [one, two] = gateways.map(|gateway| gateway.caller_with(ONE));
+    let text = "kept for everybody";
+    for (caller, gateway) in [(&one, gateways[0]), (&two, gateways[1])] {
+        for connection in &mut connections(gateway).await {
+            until(caller, connection, "warm up", "hit").await;
+        }
+    }
+    let mut connection = Connection::open(one.address).await.unwrap();
+    until(&one, &mut connection, text, "hit").await;
+    let asked = world.upstream.ledger().len();
+    let mut connection = Connection::open(two.address).await.unwrap();
+    assert_eq!(ask(&two, &mut connection, text).await, "hit", "at the other gateway, at once");
+    assert_eq!(world.upstream.ledger().len(), asked);
+    assert!(gateways.iter().all(|gateway| cache(gateway).is_none()), "no policy needs the cache");
+
+    redis.process.kill();
+    let (seen, ()) = load::during(one.clone(), 4, async |seen| seen.more().await).await;
+    seen.nothing_failed();
+    until(&one, &mut Connection::open(one.address).await.unwrap(), text, "miss").await;
+    let metrics = world.gateway.metrics().await;
+    assert!(metrics.sum("aisix_cache_redis_failures_total", &[]) > 0.0);
+    assert!(world.gateway.log().contains("cache.redis cannot be used"));
+}
+
+#[tokio::test]
+async fn without_a_redis_a_policy_that_wants_one_keeps_nothing() {
+    let world = world(json!({"backend": "redis"})).await;
+    let caller = world.gateway.caller_with(ONE);
+    wait::until("usage tells that the policy is not carried out", async || {
+        assert_eq!(outcome(caller.ask("small-1", "hello").await).await, "");
+        let usage = world.cloud.usage().await;
+        let is_so = usage.iter().any(|event| event["cache_status"] == "disabled");
+        if is_so { Ok(()) } else { Err("none so far") }
+    })
+    .await;
 }

@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 27] = [
+pub static FAMILIES: [&Family; 28] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -31,6 +31,7 @@ pub static FAMILIES: [&Family; 27] = [
     &TOKENS_BY_CLIENT,
     &TLS_HANDSHAKES,
     &CACHE_REQUESTS,
+    &CACHE_REDIS_FAILURES,
 ];
 
 /// Labels of what is counted per request.
@@ -334,6 +335,15 @@ pub static CACHE_REQUESTS: Family = family(
     Kind::Counter,
     &["policy", "outcome"],
     "Requests under a cache policy: hit_exact, miss, or bypass where the caller asked for that.",
+);
+
+/// What the Redis of the cache did not do. Not among the published ones.
+pub static CACHE_REDIS_FAILURES: Family = family(
+    27,
+    "aisix_cache_redis_failures_total",
+    Kind::Counter,
+    &["op"],
+    "Look-ups (find) and answers to be kept (keep) that the Redis of cache.redis did not serve.",
 );
 
 #[cfg(test)]

@@ -5,12 +5,14 @@
 //!   a name or a key of a caller; an answer it does, as bytes.
 //! - A client that breaks the protocol loses its channel, and is introduced anew only when either side is started anew.
 //! - One question of each client is answered at a time; those that wait stay in its socket.
-//! - It is never needed: a worker without a cache, or with one that does not answer, asks providers (`client`).
+//! - A policy may keep its answers in a Redis instead, for all gateways of its environment (`redis`).
+//! - Neither is ever needed: a worker without a cache, or with one that does not answer, asks providers (`client`).
 
 mod canonical;
 mod client;
 mod kept;
 mod policies;
+mod redis;
 pub(crate) mod store;
 
 use std::cell::RefCell;
@@ -35,6 +37,7 @@ pub use self::canonical::canonical;
 pub use self::client::CacheClient;
 pub use self::kept::Kept;
 pub use self::policies::CachePolicies;
+pub use self::redis::RedisCache;
 
 /// Why a client is served no more.
 #[derive(Debug, thiserror::Error)]

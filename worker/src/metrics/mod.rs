@@ -18,13 +18,12 @@ use std::time::Duration;
 
 use shared::message::Series;
 use shared::metric::family::{
-    AUTH_DECISIONS, CACHE_REQUESTS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
+    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
     PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, TLS_HANDSHAKES,
     USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
-use crate::sys;
 use slots::Slots;
 
 pub use client_type::ClientTypes;
@@ -52,7 +51,7 @@ impl Metrics {
     /// The memory is smaller than agreed, or cannot be mapped.
     pub fn open(memory: OwnedFd, announce: impl Fn(Series) + 'static) -> io::Result<Self> {
         let memory = File::from(memory);
-        let slots = sys::map_counters(&memory, SLOTS)?;
+        let slots = shared::memory::mapped(&memory, SLOTS)?;
         Ok(Self { _memory: Some(memory), ..Self::new(slots, announce) })
     }
 
@@ -146,6 +145,11 @@ impl Metrics {
     /// Counts a request under a cache policy.
     pub fn cache_request(&self, policy: &str, outcome: &str) {
         self.add(&CACHE_REQUESTS, &[policy, outcome], 1);
+    }
+
+    /// Counts something that the Redis of the cache was asked for and did not do.
+    pub fn cache_failed(&self, operation: &str) {
+        self.add(&CACHE_REDIS_FAILURES, &[operation], 1);
     }
 
     /// Counts a caller that left before its answer ended.

@@ -152,6 +152,7 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.dropped();
     metrics.handshake("ok");
     metrics.cache_request("p", "miss");
+    metrics.cache_failed("find");
 
     let mut used = BTreeMap::new();
     for series in seen.series.borrow().iter() {

@@ -2,8 +2,10 @@
 //!
 //! Under a policy of the cache an answer that is no stream is looked up under a hash of everything it depends on. What is
 //! found is given as it was, with no attempt at a provider; what is not is asked for, and a complete answer kept. Nothing
-//! crosses the border that the policy draws: its key, or its environment. A cache that is not there, or does not answer
+//! crosses the border that the policy draws: its key, or its environment. A cache, or Redis, that is not there, or does not answer
 //! in its short time, is a miss, never an error.
+
+use std::rc::Rc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use shared::cache::Key;
 use shared::resource::CachePolicy;
 
 use super::account::{Account, CacheStatus};
-use crate::cache::{Kept, canonical};
+use crate::cache::{Kept, RedisCache, canonical};
 use crate::call::{Call, Operation};
 
 /// Whether the answer was kept.
@@ -29,14 +31,15 @@ const LAYOUT: &[u8] = b"aisix-cache-1";
 /// A longer body is not worth the time it takes to bring it into one form.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a request may have of the cache.
+/// What is to become of the answer of a request: it is kept there, unless it came from there.
 pub struct Repeat(Option<Place>);
 
-/// Where an answer is kept.
+/// Where an answer is kept, and for how long.
 struct Place {
     key: Key,
     seconds: u32,
-    is_kept: bool,
+    /// In Redis, rather than on this node.
+    redis: Option<Rc<RedisCache>>,
 }
 
 /// What the caller wishes, in `cache-control`.
@@ -53,12 +56,17 @@ impl Repeat {
     /// Looks the request up. What is found takes the place of an attempt.
     pub async fn find(account: &mut Account, call: &Call, head: &Parts) -> (Self, Option<Kept>) {
         let Some((policy, key)) = place(account, call, head) else { return (Self(None), None) };
+        let redis = account.proxy.cache_redis.clone().filter(|_| policy.in_redis);
+        if policy.in_redis && redis.is_none() {
+            account.cache = Some(CacheStatus::Disabled);
+            return (Self(None), None);
+        }
+        let place = Place { key, seconds: policy.ttl_seconds, redis };
         let wish = Wish::of(&head.headers);
         let found = match wish {
-            Wish::None => account.proxy.cache.find(key).await,
+            Wish::None => place.find(account).await,
             Wish::NoCache | Wish::NoStore => None,
         };
-        let found = found.and_then(|bytes| Kept::read(&bytes));
         let (status, outcome) = match (&found, wish) {
             (Some(_), _) => (CacheStatus::Hit, "hit_exact"),
             (None, Wish::None) => (CacheStatus::Miss, "miss"),
@@ -70,24 +78,37 @@ impl Repeat {
             account.saved = (kept.input_tokens, kept.output_tokens);
         }
         let is_kept = found.is_none() && wish != Wish::NoStore;
-        (Self(Some(Place { key, seconds: policy.ttl_seconds, is_kept })), found)
+        (Self(is_kept.then_some(place)), found)
     }
 
     /// Keeps an answer that is complete, and in order.
     pub fn keep(&self, account: &Account, content_type: &HeaderValue, body: &Bytes) {
-        let Some(place) = self.0.as_ref().filter(|place| place.is_kept) else { return };
+        let Some(Place { key, seconds, redis }) = &self.0 else { return };
         let (input_tokens, output_tokens) = account.counted_tokens();
         let (content_type, body) = (content_type.clone(), body.clone());
-        let kept = Kept { content_type, body, input_tokens, output_tokens };
-        if let Some(bytes) = kept.write() {
-            account.proxy.cache.keep(place.key, place.seconds, bytes);
+        let Some(bytes) = Kept { content_type, body, input_tokens, output_tokens }.write() else {
+            return;
+        };
+        match redis {
+            Some(redis) => redis.keep(key, *seconds, bytes),
+            None => account.proxy.cache.keep(*key, *seconds, bytes),
         }
+    }
+}
+
+impl Place {
+    async fn find(&self, account: &Account) -> Option<Kept> {
+        let found = match &self.redis {
+            Some(redis) => redis.find(&self.key).await,
+            None => account.proxy.cache.find(self.key).await,
+        };
+        found.and_then(|bytes| Kept::read(&bytes))
     }
 }
 
 /// Tells the caller of a successful answer what the cache had to do with it.
 pub fn tell(status: Option<CacheStatus>, headers: &mut HeaderMap) {
-    let Some(status) = status else { return };
+    let Some(status) = status.filter(|status| *status != CacheStatus::Disabled) else { return };
     headers.insert(CACHE, HeaderValue::from_static(status.name()));
     if status == CacheStatus::Hit {
         headers.insert(CACHE_LAYER, HeaderValue::from_static("exact"));
@@ -95,7 +116,7 @@ pub fn tell(status: Option<CacheStatus>, headers: &mut HeaderMap) {
 }
 
 /// The policy that the request is under, and where its answer is kept. `None` if it is under none, is no chat, or wants a stream.
-fn place(account: &Account, call: &Call, head: &Parts) -> Option<(std::rc::Rc<CachePolicy>, Key)> {
+fn place(account: &Account, call: &Call, head: &Parts) -> Option<(Rc<CachePolicy>, Key)> {
     let is_chat = matches!(call.operation, Operation::ChatCompletions | Operation::Messages);
     let (caller, model) = (account.caller.as_ref()?, account.model.as_ref()?);
     if !is_chat || call.is_stream {
@@ -104,9 +125,6 @@ fn place(account: &Account, call: &Call, head: &Parts) -> Option<(std::rc::Rc<Ca
     let tables = account.proxy.tables.borrow();
     let names = [call.model.as_str(), model.display_name.as_str()];
     let policy = tables.cache_policies().find(&caller.id, names)?.clone();
-    if policy.in_redis {
-        return None;
-    }
     let body = call.json()?.bytes();
     let body = (body.len() <= BODY_BYTES_MAX).then(|| canonical(body)).flatten()?;
     let tags = head.headers.get_all(ROUTING_TAGS).iter().map(HeaderValue::as_bytes);

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use nix::errno::Errno;
+use shared::counters::Counters;
 use shared::dial::Dial;
 use shared::usage::UsageEvent;
 use shared::version::VERSION;
@@ -26,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::budgets::Budgets;
-use crate::cache::CacheClient;
+use crate::cache::{CacheClient, RedisCache};
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
 use crate::sys;
@@ -63,6 +64,8 @@ pub struct Proxy {
     pub usage: Rc<dyn UsageSink>,
     /// Where is counted.
     pub metrics: Rc<Metrics>,
+    /// What all workers of the node count together.
+    pub counters: Counters,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
     /// Other paths for requests.
@@ -71,6 +74,8 @@ pub struct Proxy {
     pub client_types: ClientTypes,
     /// Answers that may be given again.
     pub cache: Rc<CacheClient>,
+    /// The same in the Redis of `cache.redis`.
+    pub cache_redis: Option<Rc<RedisCache>>,
     /// What every answer calls the gateway.
     pub server_name: HeaderValue,
 }
@@ -83,7 +88,11 @@ impl Proxy {
         trust: TrustRoots,
         usage: Rc<dyn UsageSink>,
         metrics: Rc<Metrics>,
+        counters: Counters,
     ) -> Rc<Self> {
+        let cache_redis = settings.cache_redis.as_ref().and_then(|redis| {
+            RedisCache::new(Rc::clone(&dial), &trust, redis, &settings.env_id, Rc::clone(&metrics))
+        });
         let upstream = &settings.upstream;
         let connector = Connector::new(dial, trust, upstream.clone());
         let idle_limit = Duration::from_millis(upstream.pool_idle_ms);
@@ -100,8 +109,10 @@ impl Proxy {
             health: Health::new(),
             usage,
             metrics,
+            counters,
             upstreams,
             cache: Rc::default(),
+            cache_redis,
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })
     }
