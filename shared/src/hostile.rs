@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::budget;
+use crate::cache::{FromCache, ToCache};
 use crate::codec;
 use crate::frame;
 use crate::memory;
@@ -20,7 +21,7 @@ use crate::update::{self, Change, Changes};
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their fuzz target.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("frame", frame),
     ("to_supervisor", to_supervisor),
     ("to_worker", to_worker),
@@ -28,6 +29,8 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("changes", changes),
     ("settings", settings),
     ("budgets", budgets),
+    ("to_cache", to_cache),
+    ("from_cache", from_cache),
 ];
 
 /// A datagram.
@@ -57,6 +60,16 @@ pub fn to_supervisor(bytes: &[u8]) {
 /// The kind of a message of the supervisor in the first byte, then its body.
 pub fn to_worker(bytes: &[u8]) {
     message::<ToWorker>(bytes);
+}
+
+/// The kind of a message to the cache in the first byte, then its body.
+pub fn to_cache(bytes: &[u8]) {
+    message::<ToCache>(bytes);
+}
+
+/// The kind of a message of the cache in the first byte, then its body.
+pub fn from_cache(bytes: &[u8]) {
+    message::<FromCache>(bytes);
 }
 
 /// A usage ring, from its beginning.

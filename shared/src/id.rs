@@ -35,13 +35,16 @@ pub enum Role {
     Egress,
     /// Holds the listener's TLS key and signs handshakes with it.
     Signer,
+    /// Keeps answers for callers that ask the same again.
+    Cache,
 }
 
 impl Role {
     /// Every role of this build.
-    pub const ALL: [Self; 4] = [Self::Proxy, Self::Status, Self::Egress, Self::Signer];
+    pub const ALL: [Self; 5] =
+        [Self::Proxy, Self::Status, Self::Egress, Self::Signer, Self::Cache];
     /// The roles that serve proxy workers, over a channel with each of them.
-    pub const HELPERS: [Self; 2] = [Self::Egress, Self::Signer];
+    pub const HELPERS: [Self; 3] = [Self::Egress, Self::Signer, Self::Cache];
 
     /// The word for it on the command line, in logs and metrics.
     pub const fn name(self) -> &'static str {
@@ -50,6 +53,7 @@ impl Role {
             Self::Status => "status",
             Self::Egress => "egress",
             Self::Signer => "signer",
+            Self::Cache => "cache",
         }
     }
 
@@ -75,6 +79,7 @@ impl Role {
             Self::Status => "aisix-status",
             Self::Egress => "aisix-egress",
             Self::Signer => "aisix-keys",
+            Self::Cache => "aisix-cache",
         }
     }
 }

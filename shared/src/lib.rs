@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod budget;
+pub mod cache;
 pub mod channel;
 pub mod cidr;
 pub mod codec;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::id::Role;
 use shared::worker_settings::{
-    EgressSettings, ProxySettings, RoleSettings, SignerSettings, StatusSettings, UpstreamSettings,
+    CacheSettings, EgressSettings, ProxySettings, RoleSettings, SignerSettings, StatusSettings, UpstreamSettings,
     WorkerSettings,
 };
 use tracing::warn;
@@ -26,6 +26,8 @@ pub fn of_roles(
     if settings.proxy.tls.is_some() {
         roles.push((Role::Signer, 1, signer(settings, log_filter)));
     }
+    // Only while a policy asks for it: see `fleet/on_demand.rs`.
+    roles.push((Role::Cache, 0, cache(settings, log_filter)));
     roles
 }
 
@@ -51,6 +53,9 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
             Source::Etcd(_) | Source::File(_) => None,
         },
         tls: proxy.tls.is_some(),
+        limits_redis: settings.redis.limits.clone(),
+        concurrency_ttl_ms: millis(Some(settings.redis.concurrency_ttl)),
+        cache_redis: settings.redis.cache.clone(),
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), log_filter)
 }
@@ -70,6 +75,11 @@ pub fn egress(settings: &Settings, log_filter: &str) -> WorkerSettings {
 /// Settings of the signer role.
 pub fn signer(settings: &Settings, log_filter: &str) -> WorkerSettings {
     common(settings, RoleSettings::Signer(SignerSettings::default()), log_filter)
+}
+
+/// Settings of the cache role.
+pub fn cache(settings: &Settings, log_filter: &str) -> WorkerSettings {
+    common(settings, RoleSettings::Cache(CacheSettings::default()), log_filter)
 }
 
 fn common(settings: &Settings, role: RoleSettings, log_filter: &str) -> WorkerSettings {

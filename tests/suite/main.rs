@@ -7,6 +7,7 @@
 mod broken_starts;
 mod budgets;
 mod budgets_outage;
+mod cache;
 mod cloud_outage;
 mod confinement;
 mod control_socket;

@@ -3,6 +3,7 @@
 //! A library, so that its parts can be tested; the binary is `main.rs`.
 
 pub mod budgets;
+pub mod cache;
 pub mod call;
 pub mod chat;
 pub mod dialect;
@@ -20,6 +21,7 @@ pub mod multipart;
 pub mod orphan;
 pub mod provider;
 pub mod proxy;
+pub mod redis;
 pub mod request;
 pub mod role;
 pub mod run;

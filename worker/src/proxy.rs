@@ -140,6 +140,7 @@ pub async fn run(
                 let _ = link.tell(ToSupervisor::Pong(number, in_flight));
             }
             (ToWorker::Peer(Role::Egress), Some(channel)) => egress.reached_over(channel),
+            (ToWorker::Peer(Role::Cache), Some(channel)) => proxy.cache.reached_over(channel),
             (ToWorker::UsageTaken(sequence), _) if usage.taken(sequence) => {}
             (ToWorker::Retire, _) => proxy.health.retire(),
             // Not activated yet: there is nothing to finish.

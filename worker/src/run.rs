@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use crate::inherit::{InheritError, Inheritance};
 use crate::role::RoleError;
 use crate::tls::Handshakes;
-use crate::{egress, proxy, sandbox, signer, status};
+use crate::{cache, egress, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,7 @@ pub fn run() -> Result<(), WorkerError> {
         Role::Status => c"aisix-status",
         Role::Egress => c"aisix-egress",
         Role::Signer => c"aisix-signer",
+        Role::Cache => c"aisix-cache",
     });
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
@@ -75,6 +76,10 @@ pub fn run() -> Result<(), WorkerError> {
         Role::Signer => {
             let confinement = sandbox::enter(inheritance.policy, inheritance.role);
             tasks.block_on(&runtime, signer::run(inheritance, confinement))?;
+        }
+        Role::Cache => {
+            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
+            tasks.block_on(&runtime, cache::run(inheritance, confinement))?;
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use shared::codec::CodecError;
 use shared::resource::{ApiKey, KeyHash, Kind, Model, ModelKind, ProviderKey, Resource};
 use shared::update::Change;
 
+use crate::cache::CachePolicies;
 use crate::guards::Guards;
 use crate::hooks;
 
@@ -25,6 +26,7 @@ pub struct Tables {
     api_keys: HashMap<String, Rc<ApiKey>>,
     api_keys_by_hash: Index<KeyHash, ApiKey>,
     guards: Guards,
+    cache_policies: CachePolicies,
 }
 
 /// How many resources are in force after a change.
@@ -106,6 +108,11 @@ impl Tables {
         &self.guards
     }
 
+    /// When answers are given again.
+    pub fn cache_policies(&self) -> &CachePolicies {
+        &self.cache_policies
+    }
+
     fn change(&mut self, change: Change) {
         hooks::applying(&change);
         match change {
@@ -119,15 +126,15 @@ impl Tables {
                 Resource::GuardrailAttachment(row) => self.guards.put_attachment(row),
                 Resource::RateLimitPolicy(policy) => self.guards.put_policy(policy),
                 Resource::OidcProvider(provider) => self.guards.put_provider(provider),
-                Resource::CachePolicy(_)
-                | Resource::PassthroughRoute(_)
-                | Resource::ClaimMapping(_) => {}
+                Resource::CachePolicy(policy) => self.cache_policies.put(policy),
+                Resource::PassthroughRoute(_) | Resource::ClaimMapping(_) => {}
             },
             Change::Delete(Kind::ProviderKey, id) => {
                 self.provider_keys.remove(&id);
             }
             Change::Delete(Kind::Model, id) => self.delete_model(&id),
             Change::Delete(Kind::ApiKey, id) => self.delete_api_key(&id),
+            Change::Delete(Kind::CachePolicy, id) => self.cache_policies.delete(&id),
             Change::Delete(guard, id) => self.guards.delete(guard, &id),
         }
     }

@@ -20,6 +20,8 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
     };
     let said = ToSupervisor::KeysInUse(vec![("key".to_owned(), 3), ("other".to_owned(), 70_000)]);
     let told = ToWorker::Client(message::Client::Worker(WorkerId(70_000)));
+    let keep = ToCache::Keep { key: [7; 32], seconds: 60, length: 70_000, first: vec![1; 40] };
+    let found = FromCache::Found { length: 70_000, first: vec![1; 40] };
     let of = |kind: u16, body: Vec<u8>| [vec![kind as u8], body].concat();
     let ring = memory::fixed_size("ring", 4096).unwrap();
     let event = Record::Event(Box::<UsageEvent>::default());
@@ -45,6 +47,8 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
         ("ring", read(ring)),
         ("changes", read(update::write(1, changes.iter()).unwrap())),
         ("settings", read(message::welcome(&settings).unwrap())),
+        ("to_cache", of(keep.kind(), keep.encode().unwrap())),
+        ("from_cache", of(found.kind(), found.encode().unwrap())),
         ("budgets", read(budget::write(1, verdicts.into_iter()).unwrap())),
     ]
 }
@@ -78,7 +82,7 @@ proptest! {
 
     #[test]
     fn no_damage_to_what_is_valid_can_break_a_decoder(
-        which in 0..8_usize,
+        which in 0..10_usize,
         damage in prop::collection::vec((0..4096_usize, any::<u8>()), 1..6),
     ) {
         let valid = valid();

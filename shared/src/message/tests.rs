@@ -101,6 +101,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "13 ",
             &format!("14 04{}010101", "07".repeat(32)),
             "15 ",
+            "16 03",
             "17 ",
         ]
     );

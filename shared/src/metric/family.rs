@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 26] = [
+pub static FAMILIES: [&Family; 28] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -30,6 +30,8 @@ pub static FAMILIES: [&Family; 26] = [
     &SAMPLES_DROPPED,
     &TOKENS_BY_CLIENT,
     &TLS_HANDSHAKES,
+    &CACHE_REQUESTS,
+    &CACHE_REDIS_FAILURES,
 ];
 
 /// Labels of what is counted per request.
@@ -324,6 +326,24 @@ pub static TLS_HANDSHAKES: Family = family(
     Kind::Counter,
     &["result"],
     "TLS handshakes of callers: ok, failed, timeout, or unsigned where the signer did not sign.",
+);
+
+/// Requests under a cache policy.
+pub static CACHE_REQUESTS: Family = family(
+    26,
+    "aisix_cache_requests_total",
+    Kind::Counter,
+    &["policy", "outcome"],
+    "Requests under a cache policy: hit_exact, miss, or bypass where the caller asked for that.",
+);
+
+/// What the Redis of the cache did not do. Not among the published ones.
+pub static CACHE_REDIS_FAILURES: Family = family(
+    27,
+    "aisix_cache_redis_failures_total",
+    Kind::Counter,
+    &["op"],
+    "Look-ups (find) and answers to be kept (keep) that the Redis of cache.redis did not serve.",
 );
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use shared::id::{Revision, Role, WorkerId};
 
-use super::Fleet;
+use super::{Fleet, Slot};
 use super::life::Life;
 use super::member::{Member, Place, Summary};
 
@@ -30,9 +30,10 @@ impl Fleet {
         self.members().map(|member| u64::from(member.in_flight)).sum()
     }
 
-    /// Whether every slot has a worker that serves.
+    /// Whether every slot that requests depend on has a worker that serves.
     pub fn is_complete(&self) -> bool {
-        let mut wanted = self.slots.iter().enumerate().filter(|(_, slot)| slot.wanted);
+        let wanted = |slot: &Slot| slot.wanted && !self.is_dispensable(slot);
+        let mut wanted = self.slots.iter().enumerate().filter(|(_, slot)| wanted(slot));
         wanted.all(|(slot, _)| self.holder(slot).is_some_and(|member| member.life.is_serving()))
     }
 

@@ -183,7 +183,7 @@ impl Fleet {
                 }
                 told.configuration.whole()
             }
-            Role::Status | Role::Egress | Role::Signer => {
+            Role::Status | Role::Egress | Role::Signer | Role::Cache => {
                 member.welcome(settings);
                 Ok(None)
             }

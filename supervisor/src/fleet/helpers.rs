@@ -1,4 +1,4 @@
-//! Helper roles (egress, signer) and whom they serve: every proxy worker has a channel of its own to each helper, made here
+//! Helper roles (egress, signer, cache) and whom they serve: every proxy worker has a channel of its own to each helper, made here
 //! when the helper serves or the worker is welcomed, whichever is later. A helper that is started anew is introduced to
 //! everybody anew, and one that is replaced leaves only when everybody has its successor.
 

@@ -16,6 +16,7 @@ pub mod life;
 mod listener_tls;
 mod listening;
 mod member;
+mod on_demand;
 mod post;
 mod replace;
 mod restart;
@@ -39,6 +40,7 @@ use tracing::error;
 use self::counting::NodeCounters;
 use self::life::{Input, PING_INTERVAL};
 use self::member::{Member, Place};
+use self::on_demand::CachePolicies;
 use self::replace::Roll;
 use self::restart::Restart;
 use crate::listener;
@@ -143,6 +145,8 @@ pub struct Fleet {
     replace_drain: Option<Duration>,
     /// Certificate and key of the listener of callers, if they speak TLS.
     listener_tls: Option<ListenerTls>,
+    /// What the cache is needed for.
+    cache_policies: CachePolicies,
     /// What proxy workers count together.
     counters: NodeCounters,
 }
@@ -188,6 +192,7 @@ impl Fleet {
             roll: None,
             replace_drain: Some(REPLACE_DRAIN),
             listener_tls: None,
+            cache_policies: CachePolicies::default(),
             counters: NodeCounters::new()?,
         })
     }

@@ -54,6 +54,7 @@ impl Fleet {
         now: Instant,
     ) {
         let Some(post) = self.posts.iter().position(|post| post.role == role) else { return };
+        let workers = self.workers_of(role, workers);
         if let Some(post) = self.posts.get_mut(post) {
             post.settings = settings;
             post.workers = workers;

@@ -17,13 +17,15 @@ const PROXY_BYTES_MAX: u64 = 4096 * MIB;
 const STATUS_BYTES: u64 = 512 * MIB;
 /// Helpers keep nothing but what is on its way through them.
 const HELPER_BYTES: u64 = 256 * MIB;
+/// What is kept (`worker/src/cache/store.rs` says how much that may be) and as much again for gaps in it.
+const CACHE_BYTES: u64 = 512 * MIB;
 
 /// Connections of scrapers and browsers.
 const STATUS_FILES: u64 = 1024;
 /// Connections that are being made, and questions to resolvers.
 const EGRESS_FILES: u64 = 16 * 1024;
 /// A channel to each proxy worker, also to those that are being replaced.
-const SIGNER_FILES: u64 = 4096;
+const CHANNEL_FILES: u64 = 4096;
 
 /// Signals that may wait; the kernel's own always find room.
 const SIGNALS: u64 = 16;
@@ -42,7 +44,8 @@ fn for_machine(role: Role, machine_bytes: u64) -> Limits {
         Role::Proxy => ((machine_bytes / 2).clamp(PROXY_BYTES_MIN, PROXY_BYTES_MAX), rlim_t::MAX),
         Role::Status => (STATUS_BYTES, STATUS_FILES),
         Role::Egress => (HELPER_BYTES, EGRESS_FILES),
-        Role::Signer => (HELPER_BYTES, SIGNER_FILES),
+        Role::Signer => (HELPER_BYTES, CHANNEL_FILES),
+        Role::Cache => (CACHE_BYTES, CHANNEL_FILES),
     };
     [
         (Resource::RLIMIT_AS, bytes),

@@ -26,7 +26,7 @@ static KINDS: [DocumentKind; 15] = [
     served("api_keys", Kind::ApiKey),
     served("guardrails", Kind::Guardrail),
     served("guardrail_attachments", Kind::GuardrailAttachment),
-    unserved("cache_policies"),
+    served("cache_policies", Kind::CachePolicy),
     unserved("observability_exporters"),
     served("rate_limit_policies", Kind::RateLimitPolicy),
     unserved("mcp_servers"),

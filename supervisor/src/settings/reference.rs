@@ -32,7 +32,7 @@ they change); NSS modules such as mdns or sss are not asked. A projected host mu
 metadata or unspecified address; `localhost` and literal addresses are taken as written, metadata services never. Proxy
 variables of the environment are not used for providers. `supervisor.worker_path` unset: `aisix-worker` beside `aisix`, else
 `/usr/libexec/aisix/aisix-worker`. `supervisor.worker_uid_base` counts where the users `aisix-worker`, `aisix-egress`,
-`aisix-keys`, `aisix-status` do not exist. The files of `proxy.tls` are read again when they change.
+`aisix-keys`, `aisix-status`, `aisix-cache` do not exist. The files of `proxy.tls` are read again when they change.
 
 Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
 remedy: nothing is silently ignored. `aisix validate` tells the same without starting.

@@ -214,7 +214,7 @@ pub(super) async fn serve(
     fleet.set_replace_drain(settings.workers.replace_drain);
     let (resolver, resolver_changes) =
         resolver_files::start().map_err(system("starting the thread of the resolver's files"))?;
-    let destinations = Destinations::new(&settings.source);
+    let destinations = Destinations::new(&settings.source, &settings.redis);
     fleet.egress_knows(Knowledge { destinations, resolver });
     let identity_orders = identity.is_some().then_some(rotate);
     if outlive {
@@ -292,7 +292,7 @@ async fn posts(
             (Role::Status, Some(metrics)) => {
                 Some((metrics.address, "observability.metrics.prometheus.addr"))
             }
-            (Role::Status | Role::Egress | Role::Signer, _) => None,
+            (Role::Status | Role::Egress | Role::Signer | Role::Cache, _) => None,
         };
         let listener = match listener {
             Some((address, key)) => {

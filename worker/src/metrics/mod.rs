@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use shared::message::Series;
 use shared::metric::family::{
-    AUTH_DECISIONS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
+    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
     PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, TLS_HANDSHAKES,
     USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
 };
@@ -140,6 +140,16 @@ impl Metrics {
         let answered = if success { &DEPLOYMENT_SUCCESSES } else { &DEPLOYMENT_FAILURES };
         self.add(&DEPLOYMENT_REQUESTS, &labels, 1);
         self.add(answered, &labels, 1);
+    }
+
+    /// Counts a request under a cache policy.
+    pub fn cache_request(&self, policy: &str, outcome: &str) {
+        self.add(&CACHE_REQUESTS, &[policy, outcome], 1);
+    }
+
+    /// Counts something that the Redis of the cache was asked for and did not do.
+    pub fn cache_failed(&self, operation: &str) {
+        self.add(&CACHE_REDIS_FAILURES, &[operation], 1);
     }
 
     /// Counts a caller that left before its answer ended.

@@ -151,6 +151,8 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.body_limit_rejected("/v1/chat/completions", "openai", "completed");
     metrics.dropped();
     metrics.handshake("ok");
+    metrics.cache_request("p", "miss");
+    metrics.cache_failed("find");
 
     let mut used = BTreeMap::new();
     for series in seen.series.borrow().iter() {

@@ -12,6 +12,7 @@ mod models;
 mod probe;
 mod real_ip;
 mod relay;
+mod repeat;
 mod request_id;
 mod resolve;
 mod rewrite;

@@ -10,7 +10,9 @@ use hyper::body::Incoming;
 use super::account::Account;
 use super::attempt::{self, Limits, Reply};
 use super::relay::{Relay, RelayOptions};
+use super::repeat::{self, Repeat};
 use super::{RequestError, body, json, refuse, resolve};
+use crate::cache::Kept;
 use crate::call::{Call, Operation};
 use crate::dialect::anthropic;
 use crate::endpoint;
@@ -38,7 +40,7 @@ pub async fn serve(
         }
         Err(error) => return refuse(account, &error),
     };
-    let id = account.request_id.clone();
+    let (id, cache) = (account.request_id.clone(), account.cache);
     let mut response = match reply {
         Reply::Whole { body, content_type } => {
             account.settle(StatusCode::OK);
@@ -63,6 +65,7 @@ pub async fn serve(
             response
         }
     };
+    repeat::tell(cache, response.headers_mut());
     if call.operation == Operation::ChatCompletions {
         response.headers_mut().insert(CALL_ID, id);
     }
@@ -120,6 +123,13 @@ async fn attempted(
     }
     let target = resolve::target(&proxy.tables.borrow(), &found)?;
     let limits = Limits::of(&found.model, &proxy.settings.upstream);
+    let (repeat, kept) = Repeat::find(account, call, head).await;
+    if let Some(Kept { body, content_type, .. }) = kept {
+        return Ok((Reply::Whole { body, content_type }, limits));
+    }
     let reply = attempt::all(account, call, &target, head, limits).await?;
+    if let Reply::Whole { body, content_type } = &reply {
+        repeat.keep(account, content_type, body);
+    }
     Ok((reply, limits))
 }

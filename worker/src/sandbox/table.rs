@@ -230,8 +230,8 @@ pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
         ],
         Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
         Role::Egress => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, DIAL, HAND_OVER],
-        // It has sockets and answers on them, but never changes one.
-        Role::Signer => &[STREAMS, MEMORY, SEALED_MEMORY, THREAD, END],
+        // They have sockets and answer on them, but never change one.
+        Role::Signer | Role::Cache => &[STREAMS, MEMORY, SEALED_MEMORY, THREAD, END],
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::budgets::Budgets;
+use crate::cache::{CacheClient, RedisCache};
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
 use crate::sys;
@@ -71,6 +72,10 @@ pub struct Proxy {
     pub rewrites: Rewrites,
     /// Which program calls.
     pub client_types: ClientTypes,
+    /// Answers that may be given again.
+    pub cache: Rc<CacheClient>,
+    /// The same in the Redis of `cache.redis`.
+    pub cache_redis: Option<Rc<RedisCache>>,
     /// What every answer calls the gateway.
     pub server_name: HeaderValue,
 }
@@ -85,6 +90,9 @@ impl Proxy {
         metrics: Rc<Metrics>,
         counters: Counters,
     ) -> Rc<Self> {
+        let cache_redis = settings.cache_redis.as_ref().and_then(|redis| {
+            RedisCache::new(Rc::clone(&dial), &trust, redis, &settings.env_id, Rc::clone(&metrics))
+        });
         let upstream = &settings.upstream;
         let connector = Connector::new(dial, trust, upstream.clone());
         let idle_limit = Duration::from_millis(upstream.pool_idle_ms);
@@ -103,6 +111,8 @@ impl Proxy {
             metrics,
             counters,
             upstreams,
+            cache: Rc::default(),
+            cache_redis,
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })
     }

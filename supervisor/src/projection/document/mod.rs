@@ -5,6 +5,7 @@
 //! what was expected there, never what was found: documents hold secrets.
 
 mod api_key;
+mod cache_policy;
 mod field;
 mod group;
 mod guardrail;
@@ -103,6 +104,7 @@ pub fn read(kind: DocumentKind, id: &str, value: Value) -> Result<Document, Refu
         Some(Kind::ProviderKey) => provider_key::read(id, value),
         Some(Kind::Model) => model::read(id, value),
         Some(Kind::ApiKey) => api_key::read(id, value),
+        Some(Kind::CachePolicy) => cache_policy::read(id, &value),
         _ => other::read(kind.name, id, &value),
     }
 }

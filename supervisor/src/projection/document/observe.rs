@@ -1,28 +1,10 @@
-//! `cache_policies` and `observability_exporters`: neither is honoured yet, and neither guards anything.
+//! `observability_exporters`: not honoured yet, and guarding nothing.
 
 use serde_json::{Map, Value};
 
-use super::shape::Rule::{Bool, Choice, Integer, Like, Map as Names, Number, Object, Tagged, Text};
-use super::shape::{ANY_TEXT, COUNT, Field, Rule, TEXT, TEXTS, field, needed};
+use super::shape::Rule::{Bool, Choice, Integer, Like, Map as Names, Number, Tagged, Text};
+use super::shape::{ANY_TEXT, Field, Rule, TEXT, TEXTS, field, needed};
 use super::{Refusal, schema_failed};
-
-/// When answers may be repeated.
-pub static CACHE_POLICY: Rule = Object(&[
-    needed("name", Text(1, 120)),
-    field("applies_to", Text(1, 255)),
-    field("backend", Choice(&["memory", "redis"])),
-    field("enabled", Bool),
-    field("purge_generation", COUNT),
-    field("scope", Choice(&["api_key", "env"])),
-    field("semantic", Object(SEMANTIC)),
-    field("ttl_seconds", Integer(1, 604_800)),
-]);
-static SEMANTIC: &[Field] = &[
-    needed("embedding_model", TEXT),
-    needed("threshold", Number(0.0, 1.0)),
-    field("embedding_timeout_ms", COUNT),
-    field("max_entries", Integer(1, 10_000)),
-];
 
 /// Where usage is sent to; [`exporter_extra`] has what belongs together.
 pub static EXPORTER: Rule = Tagged(

@@ -18,7 +18,7 @@ struct Reading {
     resource: fn(&str, &Value) -> Option<Resource>,
 }
 
-static READINGS: [Reading; 12] = [
+static READINGS: [Reading; 11] = [
     reading("guardrails", &guardrail::GUARDRAIL, no_extra, name, guardrail::guardrail),
     reading(
         "guardrail_attachments",
@@ -30,7 +30,6 @@ static READINGS: [Reading; 12] = [
     reading("rate_limit_policies", &policy::POLICY, policy::extra, no_name, policy::policy),
     reading("oidc_providers", &identity::PROVIDER, no_extra, name, identity::provider),
     reading("claim_mappings", &identity::CLAIM_MAPPING, no_extra, name, nothing),
-    reading("cache_policies", &observe::CACHE_POLICY, no_extra, name, nothing),
     reading("observability_exporters", &observe::EXPORTER, observe::exporter_extra, name, nothing),
     reading("mcp_servers", &surface::MCP_SERVER, surface::mcp_server_extra, name, nothing),
     reading("mcp_policies", &surface::MCP_POLICY, surface::mcp_policy_extra, no_name, nothing),

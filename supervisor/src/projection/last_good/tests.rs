@@ -177,12 +177,12 @@ fn every_kind_of_rejection_is_told_apart() {
 #[test]
 fn kinds_that_no_worker_serves_are_counted_hashed_and_reported() {
     let mut set = set();
-    let step = put(&mut set, "/e/cache_policies/g", r#"{"name":"g"}"#, 1);
+    let step = put(&mut set, "/e/a2a_agents/g", r#"{"name":"g","url":"https://a.example"}"#, 1);
     assert!(step.change.is_none() && step.refused.is_none());
-    assert_eq!(set.counts()["cache_policies"], 1);
+    assert_eq!(set.counts()["a2a_agents"], 1);
     assert_eq!(set.partial_rows()[0].field, "(not enforced)");
     assert_ne!(set.config_hash(), NOTHING);
-    set.delete(b"/e/cache_policies/g");
+    set.delete(b"/e/a2a_agents/g");
     assert!(set.partial_rows().is_empty());
 }
 

@@ -3,6 +3,7 @@
 //! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
 //! with status 499 and what was delivered until that moment.
 
+mod cache;
 mod usage;
 
 use std::net::IpAddr;
@@ -20,6 +21,8 @@ use super::{RequestError, trace};
 use crate::metrics::RequestFacts;
 use crate::provider::{Seen, TokenUsage};
 use crate::server::Proxy;
+
+pub use cache::CacheStatus;
 
 /// The status of a request whose caller has gone.
 const CALLER_GONE: u16 = 499;
@@ -50,6 +53,10 @@ pub struct Account {
     pub is_stream: bool,
     /// Size of the prompt, for an estimate.
     pub prompt_bytes: usize,
+    /// What the cache had to do with it; `None` where no policy asks for that.
+    pub cache: Option<CacheStatus>,
+    /// Tokens of the prompt and of the answer that the cache has saved.
+    pub saved: (u32, u32),
     attempt: Option<Attempt>,
     failed_attempts: u32,
     started: Instant,
@@ -90,6 +97,8 @@ impl Account {
             target: None,
             is_stream: false,
             prompt_bytes: 0,
+            cache: None,
+            saved: (0, 0),
             attempt: None,
             failed_attempts: 0,
             started: Instant::now(),
@@ -164,6 +173,12 @@ impl Account {
         {
             attempt.first_event.get_or_insert_with(Instant::now);
         }
+    }
+
+    /// Tokens of the prompt and of the answer, as the provider has counted them or as they are estimated.
+    pub fn counted_tokens(&self) -> (u32, u32) {
+        let TokenUsage { prompt, completion, .. } = self.tokens(200).usage;
+        (prompt, completion)
     }
 
     /// The request is answered in full.

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{Account, CALLER_TEXT_CHARS_MAX, MESSAGE_CHARS_MAX, Tokens, cut, millis};
+use super::{Account, CALLER_TEXT_CHARS_MAX, CacheStatus, MESSAGE_CHARS_MAX, Tokens, cut, millis};
 use crate::request::RequestError;
 
 /// What the Cloud is told of an attempt, or of a request without one; nothing of a request that was never understood.
@@ -70,6 +70,13 @@ pub(super) fn event(
         error_message: error
             .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX))
             .unwrap_or_default(),
+        cache_status: account.cache.map(|cache| cache.name().to_owned()).unwrap_or_default(),
+        cache_hit_saved_input_tokens: account.saved.0,
+        cache_hit_saved_output_tokens: account.saved.1,
+        cache_hit_layer: match account.cache {
+            Some(CacheStatus::Hit) => "exact".to_owned(),
+            _ => String::new(),
+        },
         provider_kind: tag(tags.kind),
         provider_featured: tags.featured,
         branded_provider: tag(tags.branded_provider),

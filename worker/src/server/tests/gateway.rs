@@ -59,6 +59,9 @@ pub(crate) fn test_settings() -> ProxySettings {
         retries: 0,
         budget_unknown: None,
         tls: false,
+        limits_redis: None,
+        concurrency_ttl_ms: 300_000,
+        cache_redis: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod budgets;
 mod connections;
 mod gateway;
 mod refusals;
+mod repeats;
 mod retries;
 mod streaming;
 mod tls;
