@@ -15,6 +15,7 @@ impl Supervisor {
         }
         // Before the workers: what they are told of can be reached.
         self.parts.fleet.destinations_changed(update.whole, &update.changes);
+        self.parts.fleet.identity_providers_changed(update.whole, &update.changes);
         let orders = self.changes.take_in(update, &self.parts.fleet.proxies(), now);
         self.obey(orders, now);
     }
@@ -30,6 +31,7 @@ impl Supervisor {
                 Order::End(id) => self.parts.fleet.silent(id, now),
                 Order::Undone(changes) => {
                     self.parts.fleet.destinations_changed(false, &changes);
+                    self.parts.fleet.identity_providers_changed(false, &changes);
                     if let Some(budgets) = &self.parts.sources.budgets {
                         budgets.projected(false, &changes);
                     }

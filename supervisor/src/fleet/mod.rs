@@ -37,6 +37,7 @@ use self::life::{Input, PING_INTERVAL};
 use self::member::{Member, Place};
 use self::replace::Roll;
 use self::restart::Restart;
+use crate::key_sets::KeySets;
 use crate::listener;
 use crate::listener_tls::ListenerTls;
 use crate::process::exit::Exit;
@@ -139,6 +140,8 @@ pub struct Fleet {
     replace_drain: Option<Duration>,
     /// Certificate and key of the listener of callers, if they speak TLS.
     listener_tls: Option<ListenerTls>,
+    /// Keys of identity providers that workers have fetched.
+    key_sets: KeySets,
 }
 
 impl Fleet {
@@ -182,6 +185,7 @@ impl Fleet {
             roll: None,
             replace_drain: Some(REPLACE_DRAIN),
             listener_tls: None,
+            key_sets: KeySets::default(),
         }
     }
 
