@@ -20,6 +20,7 @@ pub mod egress;
 pub mod frame;
 pub mod hostile;
 pub mod id;
+pub mod key_set;
 pub mod memory;
 pub mod message;
 pub mod metric;

@@ -18,6 +18,7 @@
 //! | | 7 `Pong` | number, requests in flight | | after welcome |
 //! | | 8 `Fetch` | which page | | status role |
 //! | | 9 `KeysInUse` | caller keys, how often used | | serving, draining |
+//! | | 10 `KeySet` | keys of an identity provider | | joining, serving, draining |
 //! | | 12 `KeyTaken` | number of a signing key | | signer role, after welcome |
 //! | supervisor → worker | 1 `Welcome` | | settings, as sealed memory | |
 //! | | 2 `Configuration` | revision, whole or change | sealed memory | |
@@ -35,6 +36,7 @@
 //! | | 14 `SigningKey` | which key, and what for | the key, as sealed memory | |
 //! | | 15 `Certificate` | | the listener's certificate and ticket keys, as sealed memory | |
 //! | | 16 `Counters` | lane | what all proxy workers count together | memory that both sides map |
+//! | | 18 `KeySet` | keys of an identity provider | | |
 //! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
@@ -66,6 +68,7 @@
 //! | `Fetch` that was not answered, all workers | 256 | the worker is ended |
 //! | `Series` of a worker | by family, label and total bytes (`metrics/source.rs`) | the worker is ended |
 //! | `KeysInUse` | a body; unknown keys are nothing | the worker is ended |
+//! | `KeySet` | a body; one is kept for each provider that there is | others are nothing |
 //! | `Hello`: reasons why confinement is incomplete | 16 of 300 characters | the rest is cut |
 //! | log of a worker | lines of 4 KiB, 16 MiB a second | lines are cut, bytes dropped and counted |
 //! | records of a ring, read at a time | the ring's size | the rest is read later |
@@ -78,6 +81,7 @@ use bincode::{Decode, Encode};
 use crate::codec::{self, CodecError};
 use crate::frame::BODY_BYTES_MAX;
 use crate::id::{Revision, Role, WorkerId};
+use crate::key_set::KeySet;
 use crate::memory::{self, MemoryReader};
 use crate::signing::SigningKey;
 use crate::version::Protocols;
@@ -182,6 +186,8 @@ pub enum ToSupervisor {
     KeysInUse(Vec<(String, u32)>),
     /// The signer signs with the key of this number from now on.
     KeyTaken(u64),
+    /// It has fetched the keys of an identity provider: for all workers.
+    KeySet(KeySet),
 }
 
 /// Whom a helper serves over a channel.
@@ -244,6 +250,8 @@ pub enum ToWorker {
         /// Which ledger is its own.
         lane: u16,
     },
+    /// To a proxy worker: an identity provider signs with these keys.
+    KeySet(KeySet),
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -274,6 +282,7 @@ impl Message for ToSupervisor {
             Self::Pong(..) => 7,
             Self::Fetch(_) => 8,
             Self::KeysInUse(_) => 9,
+            Self::KeySet(_) => 10,
             Self::KeyTaken(_) => 12,
         }
     }
@@ -289,6 +298,7 @@ impl Message for ToSupervisor {
             Self::Fetch(page) => codec::encode(page),
             Self::KeysInUse(keys) => codec::encode(keys),
             Self::KeyTaken(number) => codec::encode(number),
+            Self::KeySet(set) => codec::encode(set),
             Self::Ready => codec::encode(&()),
         }
     }
@@ -304,6 +314,7 @@ impl Message for ToSupervisor {
             7 => body(kind, bytes).map(|(number, in_flight)| Self::Pong(number, in_flight))?,
             8 => Self::Fetch(body(kind, bytes)?),
             9 => Self::KeysInUse(body(kind, bytes)?),
+            10 => Self::KeySet(body(kind, bytes)?),
             12 => Self::KeyTaken(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
@@ -330,6 +341,7 @@ impl Message for ToWorker {
             Self::SigningKey(_) => 14,
             Self::Certificate => 15,
             Self::Counters { .. } => 16,
+            Self::KeySet(_) => 18,
         }
     }
 
@@ -345,6 +357,7 @@ impl Message for ToWorker {
             Self::Destinations { whole } => codec::encode(whole),
             Self::SigningKey(key) => codec::encode(key),
             Self::Counters { lane } => codec::encode(lane),
+            Self::KeySet(set) => codec::encode(set),
             Self::Welcome
             | Self::Retire
             | Self::Drain
@@ -375,6 +388,7 @@ impl Message for ToWorker {
             14 => Self::SigningKey(body(kind, bytes)?),
             15 => body(kind, bytes).map(|()| Self::Certificate)?,
             16 => body(kind, bytes).map(|lane| Self::Counters { lane })?,
+            18 => Self::KeySet(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

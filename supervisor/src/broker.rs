@@ -34,6 +34,7 @@ pub fn permits(role: Role, life: Life, usage_told: bool, message: &ToSupervisor)
         Say::Usage(_) | Say::KeysInUse(_) => role == Role::Proxy && (serving || draining),
         Say::Series(_) => !starting,
         Say::Pong(..) => !starting,
+        Say::KeySet(_) => role == Role::Proxy && !starting,
         Say::KeyTaken(_) => role == Role::Signer && !starting,
         Say::Fetch(_) => role == Role::Status && (serving || draining),
     }

@@ -4,6 +4,7 @@
 //! | key | leads to | named in |
 //! |---|---|---|
 //! | provider, by provider key id | the host of `api_base`, or the vendor's own | projection (or resources file) |
+//! | identity provider, by its id | the host of `jwks_uri`, or of the issuer | projection (or resources file) |
 //! | manager | `managed.cp_base_url` | configuration |
 //! | store, by authority | the Cloud's etcd, or each of `etcd.endpoints` | configuration |
 //! | proxy | `managed.proxy_url`, in place of manager and store | configuration |
@@ -21,7 +22,7 @@ use crate::settings::{Redis, Source};
 #[derive(Debug, Default)]
 pub struct Destinations {
     configured: Vec<(Key, Entry)>,
-    providers: BTreeMap<String, Entry>,
+    projected: BTreeMap<Key, Entry>,
 }
 
 impl Destinations {
@@ -43,42 +44,54 @@ impl Destinations {
             .nodes()
             .map(|node| (Key::redis(&node.authority()), self::configured(&node.host, node.port)));
         configured.extend(redis);
-        Self { configured, providers: BTreeMap::new() }
+        Self { configured, projected: BTreeMap::new() }
     }
 
     /// All of it.
     pub fn whole(&self) -> Vec<Change> {
         let configured = self.configured.iter().cloned();
-        let providers = self.providers.iter().map(|(id, entry)| (Key::provider(id), entry.clone()));
-        configured.chain(providers).map(|(key, entry)| Change::Put(key, entry)).collect()
+        let projected = self.projected.iter().map(|(key, entry)| (key.clone(), entry.clone()));
+        configured.chain(projected).map(|(key, entry)| Change::Put(key, entry)).collect()
     }
 
     /// Takes in a change of the projection. Returns what it changes here, and nothing else.
     pub fn apply(&mut self, whole: bool, changes: &[update::Change]) -> Vec<Change> {
-        let mut gone = if whole { std::mem::take(&mut self.providers) } else { BTreeMap::new() };
+        let mut gone = if whole { std::mem::take(&mut self.projected) } else { BTreeMap::new() };
         let mut told = Vec::new();
         for change in changes {
-            let (id, entry) = match change {
-                update::Change::Put(resource) => match &**resource {
-                    Resource::ProviderKey(key) => (&key.id, key.endpoint.as_ref().map(projected)),
-                    _ => continue,
-                },
-                update::Change::Delete(Kind::ProviderKey, id) => (id, None),
-                update::Change::Delete(..) => continue,
-            };
-            let before = gone.remove(id).or_else(|| self.providers.remove(id));
-            if let Some(entry) = &entry {
-                self.providers.insert(id.clone(), entry.clone());
-            }
-            if before != entry {
-                told.push(match entry {
-                    Some(entry) => Change::Put(Key::provider(id), entry),
-                    None => Change::Delete(Key::provider(id)),
-                });
+            for (key, entry) in destinations(change) {
+                let before = gone.remove(&key).or_else(|| self.projected.remove(&key));
+                if let Some(entry) = &entry {
+                    self.projected.insert(key.clone(), entry.clone());
+                }
+                if before != entry {
+                    told.push(match entry {
+                        Some(entry) => Change::Put(key, entry),
+                        None => Change::Delete(key),
+                    });
+                }
             }
         }
-        told.extend(gone.keys().map(|id| Change::Delete(Key::provider(id))));
+        told.extend(gone.into_keys().map(Change::Delete));
         told
+    }
+}
+
+/// Where the resource of a change leads: every key that it may have, with nothing for one that it has not.
+fn destinations(change: &update::Change) -> Vec<(Key, Option<Entry>)> {
+    match change {
+        update::Change::Put(resource) => match &**resource {
+            Resource::ProviderKey(key) => {
+                vec![(Key::provider(&key.id), key.endpoint.as_ref().map(projected))]
+            }
+            Resource::OidcProvider(provider) => {
+                vec![(Key::keys(&provider.id), provider.keys.endpoint().map(projected))]
+            }
+            _ => Vec::new(),
+        },
+        update::Change::Delete(Kind::ProviderKey, id) => vec![(Key::provider(id), None)],
+        update::Change::Delete(Kind::OidcProvider, id) => vec![(Key::keys(id), None)],
+        update::Change::Delete(..) => Vec::new(),
     }
 }
 
@@ -96,7 +109,7 @@ fn projected(endpoint: &Endpoint) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::ProviderKey;
+    use shared::resource::{KeySource, OidcProvider, ProviderKey};
     use shared::secret::Secret;
     use shared::worker_settings::{RedisNode, RedisSettings};
 
@@ -166,10 +179,32 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_provider_leads_to_where_its_keys_are_and_shares_no_entry_with_a_provider_key() {
+        let mut table = Destinations::default();
+        let provider = |uri: Option<&str>| {
+            update::Change::Put(Box::new(Resource::OidcProvider(OidcProvider {
+                id: "a".to_owned(),
+                keys: KeySource::of("https://id.example/r", uri),
+                ..OidcProvider::default()
+            })))
+        };
+        let told = table.apply(true, &[put("a", Some("https://a.example")), provider(None)]);
+        assert_eq!(
+            words(&told),
+            ["provider a = a.example:443", "identity provider a = id.example:443"]
+        );
+        let told = table.apply(false, &[provider(Some("https://keys.example/jwks"))]);
+        assert_eq!(words(&told), ["identity provider a = keys.example:443"]);
+        let gone = update::Change::Delete(Kind::OidcProvider, "a".to_owned());
+        assert_eq!(words(&table.apply(false, &[gone])), ["identity provider a gone"]);
+        assert_eq!(words(&table.whole()), ["provider a = a.example:443"]);
+    }
+
+    #[test]
     fn every_etcd_is_a_destination_that_may_resolve_to_anything() {
         let endpoints = ["http://e1:2379", "https://e2"].map(|url| url.parse().unwrap());
         let configured: Vec<_> = endpoints.iter().map(store).collect();
-        let table = Destinations { configured, providers: BTreeMap::new() };
+        let table = Destinations { configured, projected: BTreeMap::new() };
         assert_eq!(words(&table.whole()), ["store e1:2379 = e1:2379", "store e2 = e2:443"]);
         for change in table.whole() {
             let Change::Put(_, entry) = change else { panic!("{change:?}") };

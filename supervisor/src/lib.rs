@@ -21,6 +21,7 @@ pub mod file_watch;
 pub mod findings;
 pub mod fleet;
 pub mod handover;
+pub mod key_sets;
 pub mod listener;
 pub mod listener_tls;
 pub mod log;

@@ -18,6 +18,7 @@ pub mod cloud;
 pub mod etcd;
 pub mod exposition;
 pub mod gateway;
+pub mod identity;
 pub mod load;
 pub mod manager;
 pub mod mounted;

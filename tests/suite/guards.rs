@@ -200,20 +200,6 @@ async fn what_only_watches_or_is_switched_off_refuses_nothing() {
 }
 
 #[tokio::test]
-async fn with_an_identity_provider_only_its_tokens_are_refused() {
-    const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
-    let world = Guarded::start().await;
-    world.answered(TOKEN, "small-1", 401).await;
-    let provider = json!({"name": "corp", "issuer": "https://id.example.com", "audiences": ["x"]});
-    world.etcd.put(&key("oidc_providers", "o-1"), &provider).await;
-    world.answered(TOKEN, "small-1", 501).await;
-    let message = not_implemented(world.caller(TOKEN).ask("small-1", "hello").await).await;
-    assert!(message.contains("'corp'"), "{message}");
-    world.answered(ONE, "small-1", 200).await;
-    world.answered("sk-wrong", "small-1", 401).await;
-}
-
-#[tokio::test]
 async fn a_bad_document_of_every_kind_is_rejected_and_affects_no_other() {
     const KINDS: [&str; 15] = [
         "a2a_agents",

@@ -15,6 +15,7 @@ mod egress;
 mod egress_names;
 mod guards;
 mod hostile_workers;
+mod jwt;
 mod listener_tls;
 mod logs;
 mod metrics;

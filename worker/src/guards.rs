@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use regex::{Regex, RegexBuilder};
 use shared::resource::{
     ApiKey, Condition, Dimension, Guardrail, GuardrailAttachment, Kind, Model, ModelKind,
-    OidcProvider, PolicyScope, RateLimitPolicy, Subject,
+    PolicyScope, RateLimitPolicy, Subject,
 };
 
 /// A compiled expression may take so many bytes; a larger one counts as not understood.
@@ -21,7 +21,6 @@ pub struct Guards {
     attachments: BySubject<GuardrailAttachment>,
     policies: BySubject<RateLimitPolicy>,
     conditional: BTreeMap<String, Conditional>,
-    providers: BTreeMap<String, OidcProvider>,
 }
 
 /// Rows by whom they are about, then by id.
@@ -53,11 +52,6 @@ impl Guards {
     /// What guards the request, in words; `None` if nothing does.
     pub fn find(&self, request: Guarded<'_>) -> Option<String> {
         self.guardrail(request).or_else(|| self.policy(request))
-    }
-
-    /// An identity provider whose tokens cannot be judged here.
-    pub fn identity_provider(&self) -> Option<&OidcProvider> {
-        self.providers.values().next()
     }
 
     fn guardrail(&self, request: Guarded<'_>) -> Option<String> {
@@ -102,11 +96,6 @@ impl Guards {
         }
     }
 
-    /// An identity provider is there from now on.
-    pub fn put_provider(&mut self, provider: OidcProvider) {
-        self.providers.insert(provider.id.clone(), provider);
-    }
-
     /// There is no such guard any more.
     pub fn delete(&mut self, kind: Kind, id: &str) {
         match kind {
@@ -116,13 +105,13 @@ impl Guards {
                 self.policies.remove(id);
                 self.conditional.remove(id);
             }
-            Kind::OidcProvider => drop(self.providers.remove(id)),
             // No guards.
             Kind::ProviderKey
             | Kind::Model
             | Kind::ApiKey
             | Kind::CachePolicy
             | Kind::PassthroughRoute
+            | Kind::OidcProvider
             | Kind::ClaimMapping => {}
         }
     }

@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod guards;
 pub mod helper;
 pub mod hooks;
+pub mod identity;
 pub mod inherit;
 pub mod json;
 pub mod link;

@@ -19,6 +19,7 @@ use shared::worker_settings::RoleSettings;
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, error, warn};
 
+use crate::identity;
 use crate::inherit::Inheritance;
 use crate::link::{Link, LinkError};
 use crate::metrics::Metrics;
@@ -68,6 +69,14 @@ pub async fn run(
     let tls = handshakes.map(|handshakes| Tls::new(handshakes, Rc::clone(&metrics)));
     let proxy = Proxy::new(*role, dial, trust, Rc::clone(&usage) as _, metrics, counters);
 
+    let tell = {
+        let link = Rc::clone(&link);
+        move |message| {
+            // Never refused, as above.
+            let _ = link.tell(message);
+        }
+    };
+    tokio::task::spawn_local(identity::run(Rc::clone(&proxy), tell));
     let mut listener = Some(listen(inheritance.listener)?);
     let stop = Rc::new(Notify::new());
     let (finished, mut drained) = oneshot::channel();
@@ -121,12 +130,17 @@ pub async fn run(
             (ToWorker::Configuration { revision, whole }, Some(memory)) => {
                 let applied = Changes::read(memory)
                     .and_then(|changes| proxy.tables.borrow_mut().apply(whole, changes));
+                let tables = proxy.tables.borrow();
+                let is_there = |id: &str| tables.identities().provider(id).is_some();
+                proxy.identity_keys.providers_changed(is_there);
+                drop(tables);
                 let _ = link.tell(confirm(&proxy, revision, applied.map_err(|e| e.to_string())));
             }
             (ToWorker::Budgets { whole }, Some(memory)) => {
                 let verdicts = budget::read(memory).map_err(LinkError::Budgets)?;
                 proxy.budgets.take_in(whole, verdicts);
             }
+            (ToWorker::KeySet(set), _) => proxy.identity_keys.take_in(set),
             (ToWorker::Peer(Role::Signer), Some(channel)) if let Some(tls) = &tls => {
                 tls.introduce_signer(channel).map_err(RoleError::Signer)?;
             }

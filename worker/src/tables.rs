@@ -15,6 +15,7 @@ use shared::update::Change;
 use crate::cache::CachePolicies;
 use crate::guards::Guards;
 use crate::hooks;
+use crate::identity::Directory;
 
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
@@ -27,6 +28,7 @@ pub struct Tables {
     api_keys_by_hash: Index<KeyHash, ApiKey>,
     guards: Guards,
     cache_policies: CachePolicies,
+    identities: Directory,
 }
 
 /// How many resources are in force after a change.
@@ -103,6 +105,16 @@ impl Tables {
         self.models_by_name.found()
     }
 
+    /// The caller key of that id.
+    pub fn api_key_of_id(&self, id: &str) -> Option<Rc<ApiKey>> {
+        self.api_keys.get(id).cloned()
+    }
+
+    /// Who vouches for callers, and for whom.
+    pub fn identities(&self) -> &Directory {
+        &self.identities
+    }
+
     /// What guards traffic and cannot be enforced.
     pub fn guards(&self) -> &Guards {
         &self.guards
@@ -125,9 +137,10 @@ impl Tables {
                 Resource::Guardrail(guardrail) => self.guards.put_guardrail(guardrail),
                 Resource::GuardrailAttachment(row) => self.guards.put_attachment(row),
                 Resource::RateLimitPolicy(policy) => self.guards.put_policy(policy),
-                Resource::OidcProvider(provider) => self.guards.put_provider(provider),
+                Resource::OidcProvider(provider) => self.identities.put_provider(provider),
+                Resource::ClaimMapping(mapping) => self.identities.put_mapping(mapping),
                 Resource::CachePolicy(policy) => self.cache_policies.put(policy),
-                Resource::PassthroughRoute(_) | Resource::ClaimMapping(_) => {}
+                Resource::PassthroughRoute(_) => {}
             },
             Change::Delete(Kind::ProviderKey, id) => {
                 self.provider_keys.remove(&id);
@@ -135,6 +148,8 @@ impl Tables {
             Change::Delete(Kind::Model, id) => self.delete_model(&id),
             Change::Delete(Kind::ApiKey, id) => self.delete_api_key(&id),
             Change::Delete(Kind::CachePolicy, id) => self.cache_policies.delete(&id),
+            Change::Delete(Kind::OidcProvider, id) => self.identities.delete_provider(&id),
+            Change::Delete(Kind::ClaimMapping, id) => self.identities.delete_mapping(&id),
             Change::Delete(guard, id) => self.guards.delete(guard, &id),
         }
     }
@@ -161,6 +176,7 @@ impl Tables {
         if let Some(hash) = api_key.key_hash {
             self.api_keys_by_hash.insert(hash, api_key.clone());
         }
+        self.identities.put_key(&api_key);
         self.api_keys.insert(api_key.id.clone(), api_key);
     }
 
@@ -169,6 +185,7 @@ impl Tables {
         if let Some(hash) = api_key.key_hash {
             self.api_keys_by_hash.remove(&hash, id);
         }
+        self.identities.delete_key(&api_key);
     }
 }
 

@@ -4,6 +4,15 @@ use super::*;
 use crate::signing::{KeyForm, KeyKind};
 use crate::version::PROTOCOLS;
 
+fn key_set() -> KeySet {
+    KeySet {
+        provider_id: "o".to_owned(),
+        source: "i u".to_owned(),
+        fetched_at_unix_ms: 300,
+        keys: b"{}".to_vec(),
+    }
+}
+
 fn from_worker() -> Vec<ToSupervisor> {
     let hello = Hello {
         worker: WorkerId(7),
@@ -23,6 +32,7 @@ fn from_worker() -> Vec<ToSupervisor> {
         ToSupervisor::Fetch(Page::Config),
         ToSupervisor::KeysInUse(vec![("k".to_owned(), 3)]),
         ToSupervisor::KeyTaken(4),
+        ToSupervisor::KeySet(key_set()),
     ]
 }
 
@@ -51,6 +61,7 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Certificate,
         ToWorker::Counters { lane: 3 },
         ToWorker::Outlive,
+        ToWorker::KeySet(key_set()),
     ]
 }
 
@@ -81,6 +92,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "8 01".to_owned(),
             "9 01016b03".to_owned(),
             "12 04".to_owned(),
+            "10 016f03692075fb2c01027b7d".to_owned(),
         ]
     );
     assert_eq!(
@@ -103,6 +115,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "15 ",
             "16 03",
             "17 ",
+            "18 016f03692075fb2c01027b7d",
         ]
     );
 }
@@ -127,10 +140,10 @@ fn a_message_that_was_cut_or_extended_is_refused() {
 
 #[test]
 fn an_unknown_kind_is_refused() {
-    for kind in [0, 10, 11, 13, u16::MAX] {
+    for kind in [0, 11, 13, u16::MAX] {
         assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
-    for kind in [0, 16, 18, u16::MAX] {
+    for kind in [0, 16, 19, u16::MAX] {
         assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
 }

@@ -3,8 +3,8 @@
 
 use bincode::{Decode, Encode};
 
+use super::key_source::KeySource;
 use super::limits::RateLimits;
-use super::provider_key::Endpoint;
 
 /// A guardrail that is switched on. Without an attachment it guards nothing.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -219,10 +219,8 @@ pub struct OidcProvider {
     pub issuer: String,
     /// One of these must be in `aud`.
     pub audiences: Vec<String>,
-    /// Where its keys are; `None` = its discovery document tells.
-    pub jwks_uri: Option<Endpoint>,
-    /// Where its discovery document is, from the issuer; `None` if the issuer is no URL.
-    pub discovery: Option<Endpoint>,
+    /// Where its keys are.
+    pub keys: KeySource,
     /// The claim that names the caller; dots lead into objects.
     pub identity_claim: String,
     /// Seconds by which its clock may differ.
@@ -231,6 +229,13 @@ pub struct OidcProvider {
     pub required_scopes: Vec<String>,
     /// Claims that must have (or hold) one of these values.
     pub bound_claims: Vec<(String, Vec<String>)>,
+}
+
+impl OidcProvider {
+    /// What its keys depend on: with another issuer or place they are others.
+    pub fn key_source(&self) -> String {
+        format!("{} {}", self.issuer, self.keys)
+    }
 }
 
 /// Whose key a token with certain claims stands for.

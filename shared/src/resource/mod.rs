@@ -6,6 +6,7 @@
 mod api_key;
 mod cache_policy;
 mod guard;
+mod key_source;
 mod limits;
 mod model;
 mod passthrough;
@@ -21,6 +22,7 @@ pub use guard::{
     GuardrailAttachment, KeywordPattern, OidcProvider, PiiAction, PiiCheck, PiiPattern,
     PolicyScope, RateLimitPolicy, Schedule, Subject,
 };
+pub use key_source::{KeySource, WebUrl};
 pub use limits::RateLimits;
 pub use model::{BackgroundCheck, Cooldown, Cost, DirectModel, Model, ModelKind, PromptCaching};
 pub use passthrough::{PassthroughRoute, RouteAuth};

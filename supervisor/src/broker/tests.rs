@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use shared::id::{Revision, WorkerId};
+use shared::key_set::KeySet;
 use shared::message::{Confinement, Hello, Message, Page, Series};
 use shared::version::PROTOCOLS;
 
@@ -50,6 +51,11 @@ fn hello(role: Role) -> ToSupervisor {
     })
 }
 
+fn key_set() -> KeySet {
+    let (provider_id, source) = (String::new(), String::new());
+    KeySet { provider_id, source, fetched_at_unix_ms: 0, keys: Vec::new() }
+}
+
 /// One message of each kind. A kind that is not here makes the test below fail.
 fn every_kind(role: Role) -> Vec<(&'static str, ToSupervisor)> {
     let series = Series { family: 1, first_slot: 1, labels: Vec::new() };
@@ -63,6 +69,7 @@ fn every_kind(role: Role) -> Vec<(&'static str, ToSupervisor)> {
         ("Pong", ToSupervisor::Pong(1, 0)),
         ("Fetch", ToSupervisor::Fetch(Page::Ready)),
         ("KeysInUse", ToSupervisor::KeysInUse(Vec::new())),
+        ("KeySet", ToSupervisor::KeySet(key_set())),
         ("KeyTaken", ToSupervisor::KeyTaken(1)),
     ]
 }
@@ -78,6 +85,7 @@ proxy  Series    .JVDX
 proxy  Pong      .JVD.
 proxy  Fetch     .....
 proxy  KeysInUse ..VD.
+proxy  KeySet    .JVD.
 proxy  KeyTaken  .....
 status Hello     S....
 status Ready     .J.D.
@@ -88,6 +96,7 @@ status Series    .JVD.
 status Pong      .JVD.
 status Fetch     ..VD.
 status KeysInUse .....
+status KeySet    .....
 status KeyTaken  .....
 egress Hello     S....
 egress Ready     .J.D.
@@ -98,6 +107,7 @@ egress Series    .JVD.
 egress Pong      .JVD.
 egress Fetch     .....
 egress KeysInUse .....
+egress KeySet    .....
 egress KeyTaken  .....
 signer Hello     S....
 signer Ready     .J.D.
@@ -108,6 +118,7 @@ signer Series    .JVD.
 signer Pong      .JVD.
 signer Fetch     .....
 signer KeysInUse .....
+signer KeySet    .....
 signer KeyTaken  .JVD.
 cache  Hello     S....
 cache  Ready     .J.D.

@@ -16,6 +16,7 @@ impl Supervisor {
         // Before the workers: what they are told of can be reached.
         self.parts.fleet.destinations_changed(update.whole, &update.changes);
         self.parts.fleet.cache_policies_changed(update.whole, &update.changes, now);
+        self.parts.fleet.identity_providers_changed(update.whole, &update.changes);
         let orders = self.changes.take_in(update, &self.parts.fleet.proxies(), now);
         self.obey(orders, now);
     }
@@ -32,6 +33,7 @@ impl Supervisor {
                 Order::Undone(changes) => {
                     self.parts.fleet.destinations_changed(false, &changes);
                     self.parts.fleet.cache_policies_changed(false, &changes, now);
+                    self.parts.fleet.identity_providers_changed(false, &changes);
                     if let Some(budgets) = &self.parts.sources.budgets {
                         budgets.projected(false, &changes);
                     }

@@ -136,6 +136,7 @@ impl Fleet {
                 }
             }
             ToSupervisor::KeyTaken(number) => self.key_confirmed(number),
+            ToSupervisor::KeySet(set) => self.share_keys(set),
             ToSupervisor::Fetch(page) => {
                 happenings.push(Happening::Fetch(id, page, received.request_id));
             }
@@ -199,6 +200,10 @@ impl Fleet {
                 }
                 if let Some(tls) = &self.listener_tls {
                     listener_tls::hand_over(tls, member);
+                }
+                if post.role == Role::Proxy {
+                    let sets = self.key_sets.all();
+                    sets.for_each(|set| member.tell(ToWorker::KeySet(set.clone())));
                 }
                 member.tell(ToWorker::Activate);
             }

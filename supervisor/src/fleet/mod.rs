@@ -43,6 +43,7 @@ use self::member::{Member, Place};
 use self::on_demand::CachePolicies;
 use self::replace::Roll;
 use self::restart::Restart;
+use crate::key_sets::KeySets;
 use crate::listener;
 use crate::listener_tls::ListenerTls;
 use crate::process::exit::Exit;
@@ -149,6 +150,8 @@ pub struct Fleet {
     cache_policies: CachePolicies,
     /// What proxy workers count together.
     counters: NodeCounters,
+    /// Keys of identity providers that workers have fetched.
+    key_sets: KeySets,
 }
 
 impl Fleet {
@@ -194,6 +197,7 @@ impl Fleet {
             listener_tls: None,
             cache_policies: CachePolicies::default(),
             counters: NodeCounters::new()?,
+            key_sets: KeySets::default(),
         })
     }
 

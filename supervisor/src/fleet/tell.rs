@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use shared::id::{Role, WorkerId};
+use shared::key_set::KeySet;
 use shared::message::ToWorker;
+use shared::update::Change;
 
 use super::Fleet;
 use super::member::Member;
@@ -35,6 +37,22 @@ impl Fleet {
         let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
         for member in self.members_mut().filter(told) {
             member.tell_budgets(false, Rc::clone(memory));
+        }
+    }
+
+    /// A change of the projection: to be called before the proxy workers are told.
+    pub fn identity_providers_changed(&mut self, whole: bool, changes: &[Change]) {
+        self.key_sets.apply(whole, changes);
+    }
+
+    /// Tells every proxy worker of keys that one of them has fetched, that one included.
+    pub(super) fn share_keys(&mut self, set: KeySet) {
+        if !self.key_sets.keep(&set) {
+            return;
+        }
+        let told = |member: &&mut Member| member.role == Role::Proxy && member.is_welcome();
+        for member in self.members_mut().filter(told) {
+            member.tell(ToWorker::KeySet(set.clone()));
         }
     }
 

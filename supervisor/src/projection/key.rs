@@ -34,7 +34,7 @@ static KINDS: [DocumentKind; 15] = [
     unserved("passthrough_routes"),
     unserved("a2a_agents"),
     served("oidc_providers", Kind::OidcProvider),
-    unserved("claim_mappings"),
+    served("claim_mappings", Kind::ClaimMapping),
     unserved("mcp_auth_settings"),
 ];
 

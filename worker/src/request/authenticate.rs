@@ -1,4 +1,4 @@
-//! Who calls: the key that was presented, found by its hash.
+//! Who calls: the key that was presented, found by its hash, or the key that a token of an identity provider stands for.
 
 use std::rc::Rc;
 
@@ -8,22 +8,63 @@ use http::header::AUTHORIZATION;
 use shared::resource::{ApiKey, KeyHash};
 
 use super::RequestError;
+use crate::identity::{self, Identity, Token};
+use crate::server::Proxy;
 use crate::tables::Tables;
 
-/// The caller, by `Authorization: Bearer <key>`, or by `x-api-key` only where there is no `Authorization` at all.
-pub fn caller(
+/// What was decided about a caller.
+#[derive(Debug)]
+pub struct Decision {
+    /// Who it is, or why it is nobody.
+    pub caller: Result<Rc<ApiKey>, RequestError>,
+    /// By what it is known, for metrics.
+    pub method: &'static str,
+    /// Who its token says that it is.
+    pub identity: Option<Identity>,
+}
+
+/// The caller, by `Authorization: Bearer <key>`, or by `x-api-key` only where there is no `Authorization` at all. With an
+/// identity provider, what looks like a token is never looked up as a key.
+pub async fn caller(proxy: &Proxy, headers: &HeaderMap, now_unix_ms: i64) -> Decision {
+    let Some(credential) = presented(headers) else {
+        let caller = Err(RequestError::MissingCredential);
+        return Decision { caller, method: "none", identity: None };
+    };
+    let is_token = !proxy.tables.borrow().identities().is_empty();
+    if let Some(token) = is_token.then(|| Token::of(credential)).flatten() {
+        let (caller, identity) = match identity::authenticate(proxy, &token, now_unix_ms).await {
+            Ok((api_key, identity)) => (in_force(api_key, now_unix_ms), Some(identity)),
+            Err(rejection) => (Err(rejection.into()), None),
+        };
+        return Decision { caller, method: "jwt", identity };
+    }
+    let caller = by_key(&proxy.tables.borrow(), credential, now_unix_ms);
+    Decision { caller, method: "api_key", identity: None }
+}
+
+/// The word for the outcome in metrics: `none` for a caller that was let in.
+pub fn reason(caller: &Result<Rc<ApiKey>, RequestError>) -> &'static str {
+    match caller {
+        Ok(_) => "none",
+        Err(RequestError::MissingCredential) => "missing_credentials",
+        Err(RequestError::KeyDisabled) => "key_disabled",
+        Err(RequestError::KeyExpired) => "key_expired",
+        Err(RequestError::Token(rejection)) => rejection.reason(),
+        Err(_) => "unknown_key",
+    }
+}
+
+fn by_key(
     tables: &Tables,
-    headers: &HeaderMap,
+    credential: &[u8],
     now_unix_ms: i64,
 ) -> Result<Rc<ApiKey>, RequestError> {
-    let key = presented(headers).ok_or(RequestError::MissingCredential)?;
-    // As published: with a provider, what looks like its token is never looked up as a key.
-    if let Some(provider) = tables.guards().identity_provider()
-        && is_bearer_token(headers, key)
-    {
-        return Err(RequestError::TokenNotServed(provider.name.clone()));
-    }
-    let api_key = tables.api_key(&hash(key)).ok_or(RequestError::UnknownKey)?;
+    let api_key = tables.api_key(&hash(credential)).ok_or(RequestError::UnknownKey)?;
+    in_force(api_key, now_unix_ms)
+}
+
+/// The key, if it is neither disabled nor past its end.
+pub fn in_force(api_key: Rc<ApiKey>, now_unix_ms: i64) -> Result<Rc<ApiKey>, RequestError> {
     if api_key.disabled {
         return Err(RequestError::KeyDisabled);
     }
@@ -31,27 +72,6 @@ pub fn caller(
         Some(end) if end < now_unix_ms => Err(RequestError::KeyExpired),
         _ => Ok(api_key),
     }
-}
-
-/// The word for the outcome in metrics: `none` for a caller that was let in.
-pub fn reason(result: &Result<Rc<ApiKey>, RequestError>) -> &'static str {
-    match result {
-        Ok(_) => "none",
-        Err(RequestError::MissingCredential) => "missing_credentials",
-        Err(RequestError::KeyDisabled) => "key_disabled",
-        Err(RequestError::KeyExpired) => "key_expired",
-        Err(RequestError::TokenNotServed(_)) => "jwt_invalid",
-        Err(_) => "unknown_key",
-    }
-}
-
-/// Whether a bearer has the shape of a JSON web token: three parts in base64url.
-fn is_bearer_token(headers: &HeaderMap, key: &[u8]) -> bool {
-    let base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let mut parts = key.split(|byte| *byte == b'.');
-    headers.contains_key(AUTHORIZATION)
-        && parts.clone().count() == 3
-        && parts.all(|part| !part.is_empty() && part.iter().all(base64url))
 }
 
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
@@ -71,7 +91,7 @@ fn hash(key: &[u8]) -> KeyHash {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::{OidcProvider, Resource};
+    use shared::resource::Resource;
     use shared::update::Change;
 
     use super::*;
@@ -97,7 +117,11 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| {
             (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
         });
-        reason(&caller(tables, &headers.collect(), NOW))
+        let headers: HeaderMap = headers.collect();
+        reason(&match presented(&headers) {
+            Some(credential) => by_key(tables, credential, NOW),
+            None => Err(RequestError::MissingCredential),
+        })
     }
 
     #[test]
@@ -124,22 +148,6 @@ mod tests {
         assert_eq!(outcome(&tables(true, None), &header), "key_disabled");
         assert_eq!(outcome(&tables(false, Some(NOW)), &header), "none");
         assert_eq!(outcome(&tables(false, Some(NOW - 1)), &header), "key_expired");
-    }
-
-    #[test]
-    fn with_an_identity_provider_only_bearers_in_the_shape_of_a_token_are_not_keys() {
-        let mut tables = tables(false, None);
-        let token = [("authorization", "Bearer eyJh.eyJz.c2ln")];
-        assert_eq!(outcome(&tables, &token), "unknown_key");
-        let provider =
-            OidcProvider { id: "o".to_owned(), name: "corp".to_owned(), ..OidcProvider::default() };
-        let put = Change::Put(Box::new(Resource::OidcProvider(provider)));
-        tables.apply(false, [Ok(put)].into_iter()).unwrap();
-        assert_eq!(outcome(&tables, &token), "jwt_invalid");
-        assert_eq!(outcome(&tables, &[("authorization", "Bearer sk-demo")]), "none");
-        assert_eq!(outcome(&tables, &[("authorization", "Bearer a.b.")]), "unknown_key");
-        assert_eq!(outcome(&tables, &[("authorization", "Bearer a.b.c.d")]), "unknown_key");
-        assert_eq!(outcome(&tables, &[("x-api-key", "a.b.c")]), "unknown_key");
     }
 
     #[test]

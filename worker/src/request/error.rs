@@ -11,6 +11,7 @@ use http::StatusCode;
 use shared::budget::Denial;
 
 use crate::call::Operation;
+use crate::identity::Rejection;
 use crate::provider::ProviderError;
 
 /// A request that is not served.
@@ -75,11 +76,9 @@ pub enum RequestError {
         "this request is guarded by {0}, which this build of the gateway cannot enforce; remove or disable it, or send the request to a gateway that enforces it"
     )]
     Guarded(String),
-    /// A token of an identity provider, by its name.
-    #[error(
-        "bearer tokens of identity providers ('{0}') cannot be validated by this build of the gateway; use a gateway API key, or disable the provider"
-    )]
-    TokenNotServed(String),
+    /// A token of an identity provider that is not accepted.
+    #[error(transparent)]
+    Token(#[from] Rejection),
     /// A path that had a meaning in earlier versions.
     #[error("this endpoint was removed; configure a passthrough route instead")]
     EndpointRemoved,
@@ -142,10 +141,10 @@ impl RequestError {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnusableCredential => StatusCode::UNAUTHORIZED,
             Self::NoBridge(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NotServed(_)
-            | Self::ModelNotServed(_)
-            | Self::Guarded(_)
-            | Self::TokenNotServed(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NotServed(_) | Self::ModelNotServed(_) | Self::Guarded(_) => {
+                StatusCode::NOT_IMPLEMENTED
+            }
+            Self::Token(rejection) => rejection.status(),
             Self::EndpointRemoved => StatusCode::GONE,
             Self::Upstream(error) => error.status(),
         }
@@ -168,10 +167,8 @@ impl RequestError {
             | Self::EndpointRemoved => "invalid_request_error",
             Self::UnusableCredential => "authentication_error",
             Self::NoBridge(_) => "provider_unavailable",
-            Self::NotServed(_)
-            | Self::ModelNotServed(_)
-            | Self::Guarded(_)
-            | Self::TokenNotServed(_) => "not_implemented",
+            Self::NotServed(_) | Self::ModelNotServed(_) | Self::Guarded(_) => "not_implemented",
+            Self::Token(rejection) => rejection.kind(),
             Self::Upstream(error) => error.kind(),
         }
     }
@@ -184,6 +181,7 @@ impl RequestError {
             Self::AddressNotAllowed => Some("ip_restricted"),
             Self::OverBudget(_) => Some("budget_exceeded"),
             Self::EndpointRemoved => Some("endpoint_removed"),
+            Self::Token(rejection) => Some(rejection.code()),
             Self::Upstream(error) => error.words()?.code.as_deref(),
             _ => None,
         }
@@ -231,6 +229,7 @@ impl RequestError {
             Self::Upstream(
                 error @ (Decode(detail) | Unreached(detail) | Transport(detail) | Cut(detail)),
             ) => format!("{error}: {detail}").into(),
+            Self::Token(rejection) => format!("{rejection}: {}", rejection.reason()).into(),
             _ => self.to_string().into(),
         }
     }

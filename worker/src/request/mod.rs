@@ -82,25 +82,19 @@ async fn endpoint_answer(
     incoming: Incoming,
 ) -> Response<Body> {
     let proxy = account.proxy.clone();
-    let caller = {
-        let now = account.occurred_at().unix_timestamp_nanos() / 1_000_000;
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        authenticate::caller(&proxy.tables.borrow(), &head.headers, now)
-    };
-    let method = match &caller {
-        Err(RequestError::MissingCredential) => "none",
-        Err(RequestError::TokenNotServed(_)) => "jwt",
-        _ => "api_key",
-    };
-    let result = if caller.is_ok() { "allowed" } else { "denied" };
-    proxy.metrics.auth(method, result, authenticate::reason(&caller));
-    let caller = match caller {
+    let now = account.occurred_at().unix_timestamp_nanos() / 1_000_000;
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let decision = authenticate::caller(&proxy, &head.headers, now).await;
+    let result = if decision.caller.is_ok() { "allowed" } else { "denied" };
+    proxy.metrics.auth(decision.method, result, authenticate::reason(&decision.caller));
+    let caller = match decision.caller {
         Ok(caller) => caller,
         Err(error) => {
             body::drain(head, incoming).await;
             return refuse(account, &error);
         }
     };
+    account.identity = decision.identity;
     account.caller = Some(caller.clone());
     match endpoint.action {
         Action::Call(operation) => serve::serve(account, operation, head, incoming).await,

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::budgets::Budgets;
 use crate::cache::{CacheClient, RedisCache};
+use crate::identity::KeyStore;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
 use crate::sys;
@@ -58,6 +59,8 @@ pub struct Proxy {
     pub tables: RefCell<Tables>,
     /// Which caller keys may spend more.
     pub budgets: Budgets,
+    /// Keys of identity providers.
+    pub identity_keys: KeyStore,
     /// Whether the worker serves.
     pub health: Health,
     /// Where usage goes.
@@ -106,6 +109,7 @@ impl Proxy {
             settings,
             tables: RefCell::default(),
             budgets,
+            identity_keys: KeyStore::new(None),
             health: Health::new(),
             usage,
             metrics,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use shared::resource::{ApiKey, KeyHash, Resource};
+use shared::resource::{ApiKey, JwtBinding, KeyHash, Resource};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -68,6 +68,11 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         team_id: raw.team_id.map(|id| id.0),
         user_id: raw.user_id.map(|id| id.0),
         user_name: raw.user_name,
+        // A subject that no provider vouches for is nobody's.
+        jwt: raw.jwt_provider.zip(raw.jwt_subject).map(|(provider, subject)| JwtBinding {
+            provider: provider.0,
+            subject: subject.0,
+        }),
         ..ApiKey::default()
     };
     let resource = Some(Resource::ApiKey(resource));

@@ -29,7 +29,7 @@ static READINGS: [Reading; 11] = [
     ),
     reading("rate_limit_policies", &policy::POLICY, policy::extra, no_name, policy::policy),
     reading("oidc_providers", &identity::PROVIDER, no_extra, name, identity::provider),
-    reading("claim_mappings", &identity::CLAIM_MAPPING, no_extra, name, nothing),
+    reading("claim_mappings", &identity::CLAIM_MAPPING, no_extra, name, identity::claim_mapping),
     reading("observability_exporters", &observe::EXPORTER, observe::exporter_extra, name, nothing),
     reading("mcp_servers", &surface::MCP_SERVER, surface::mcp_server_extra, name, nothing),
     reading("mcp_policies", &surface::MCP_POLICY, surface::mcp_policy_extra, no_name, nothing),
@@ -48,7 +48,11 @@ const fn reading(
     Reading { kind, rule, extra, name, resource }
 }
 
-/// The document `id` of one of these kinds. One that is switched off asks for nothing; any other is reported.
+/// Kinds of which workers enforce all that there is.
+const ENFORCED: [&str; 2] = ["oidc_providers", "claim_mappings"];
+
+/// The document `id` of one of these kinds. One that is switched off asks for nothing; any other is reported, if nobody
+/// enforces its kind.
 pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
     let Some(reading) = READINGS.iter().find(|reading| reading.kind == kind) else {
         return Ok(Document { fields: vec![NOT_ENFORCED.to_owned()], ..Document::default() });
@@ -57,7 +61,7 @@ pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
     if let Some(members) = value.as_object() {
         (reading.extra)(members)?;
     }
-    if is_enabled(value) {
+    if is_enabled(value) && !ENFORCED.contains(&reading.kind) {
         fields.insert(0, NOT_ENFORCED.to_owned());
     }
     let (resource, name) = ((reading.resource)(id, value), (reading.name)(value));

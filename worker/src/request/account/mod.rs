@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use super::resolve::Target;
 use super::route::Endpoint;
 use super::{RequestError, trace};
+use crate::identity::Identity;
 use crate::metrics::RequestFacts;
 use crate::provider::{Seen, TokenUsage};
 use crate::server::Proxy;
@@ -43,6 +44,8 @@ pub struct Account {
     pub endpoint: Endpoint,
     /// Who calls.
     pub caller: Option<Rc<ApiKey>>,
+    /// Who the caller's token says that it is.
+    pub identity: Option<Identity>,
     /// The name the caller sent; `None` until the body is understood, which is when usage begins.
     pub requested_model: Option<String>,
     /// The model of that name.
@@ -92,6 +95,7 @@ impl Account {
             client_ip,
             endpoint,
             caller: None,
+            identity: None,
             requested_model: None,
             model: None,
             target: None,

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{Account, CALLER_TEXT_CHARS_MAX, CacheStatus, MESSAGE_CHARS_MAX, Tokens, cut, millis};
+use crate::identity::Identity;
 use crate::request::RequestError;
 
 /// What the Cloud is told of an attempt, or of a request without one; nothing of a request that was never understood.
@@ -26,6 +27,10 @@ pub(super) fn event(
     let seen = attempt.map(|attempt| attempt.seen.clone()).unwrap_or_default();
     let tags = account.target.as_ref().map(|target| target.provider_key.telemetry_tags.clone());
     let tags: TelemetryTags = tags.unwrap_or_default();
+    let identity = |field: fn(&Identity) -> Option<&String>| {
+        let text = account.identity.as_ref().and_then(field);
+        text.map_or_else(String::new, |text| cut(text, CALLER_TEXT_CHARS_MAX))
+    };
     let tag = |text: Option<String>| cut(&text.unwrap_or_default(), CALLER_TEXT_CHARS_MAX);
     Some(UsageEvent {
         event_id: Uuid::new_v4().to_string(),
@@ -82,6 +87,9 @@ pub(super) fn event(
         branded_provider: tag(tags.branded_provider),
         pk_label: tag(tags.pk_label),
         byo_label: tag(tags.byo_label),
+        jwt_subject: identity(|identity| Some(&identity.subject)),
+        jwt_provider: identity(|identity| Some(&identity.provider)),
+        jwt_claim_mapping: identity(|identity| identity.mapping.as_ref()),
         client_source_ip: account.client_ip.to_string(),
         client_user_agent: account.user_agent.clone(),
         ..UsageEvent::default()
