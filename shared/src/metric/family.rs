@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 26] = [
+pub static FAMILIES: [&Family; 29] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -30,6 +30,9 @@ pub static FAMILIES: [&Family; 26] = [
     &SAMPLES_DROPPED,
     &TOKENS_BY_CLIENT,
     &TLS_HANDSHAKES,
+    &GUARDRAIL_LATENCY,
+    &GUARDRAIL_BLOCKS,
+    &GUARDRAIL_BYPASSES,
 ];
 
 /// Labels of what is counted per request.
@@ -324,6 +327,33 @@ pub static TLS_HANDSHAKES: Family = family(
     Kind::Counter,
     &["result"],
     "TLS handshakes of callers: ok, failed, timeout, or unsigned where the signer did not sign.",
+);
+
+/// How long guardrails took, between configured edges.
+pub static GUARDRAIL_LATENCY: Family = family(
+    26,
+    "aisix_guardrail_latency_seconds",
+    Kind::Histogram(Latency::Guardrail),
+    &["env_id", "guardrail", "kind", "phase", "result", "error_type"],
+    "Time that a guardrail took to look at a request or an answer, of a stream in sum.",
+);
+
+/// Requests and answers that guardrails refused.
+pub static GUARDRAIL_BLOCKS: Family = family(
+    27,
+    "aisix_guardrail_blocks_total",
+    Kind::Counter,
+    &[],
+    "Requests and answers refused by guardrails.",
+);
+
+/// What guardrails let through unseen.
+pub static GUARDRAIL_BYPASSES: Family = family(
+    28,
+    "aisix_guardrail_bypasses_total",
+    Kind::Counter,
+    &["reason"],
+    "Requests and answers that guardrails let through unseen.",
 );
 
 #[cfg(test)]

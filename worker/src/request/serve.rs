@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::account::Account;
 use super::attempt::{self, Limits, Reply};
 use super::relay::{Relay, RelayOptions};
-use super::{RequestError, body, refuse, resolve};
+use super::{RequestError, body, guard, refuse, resolve};
 use crate::call::{Call, Operation};
 use crate::endpoint;
 use crate::server::Body;
@@ -25,11 +25,11 @@ pub async fn serve(
     head: &Parts,
     body: Incoming,
 ) -> Response<Body> {
-    let call = match understood(&mut account, operation, head, body).await {
+    let mut call = match understood(&mut account, operation, head, body).await {
         Ok(call) => call,
         Err(error) => return refuse(account, &error),
     };
-    let (reply, limits) = match attempted(&mut account, &call, head).await {
+    let (reply, limits) = match attempted(&mut account, &mut call, head).await {
         Ok(reply) => reply,
         Err(error) => return refuse(account, &error),
     };
@@ -47,7 +47,7 @@ pub async fn serve(
                 silence: limits.silence,
                 keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
             };
-            let relay = match Relay::begin(account, body, reading, options).await {
+            let relay = match Relay::begin(account, call.operation, body, reading, options).await {
                 Ok(relay) => relay,
                 Err((account, error)) => return refuse(account, &error),
             };
@@ -96,7 +96,7 @@ async fn understood(
 /// Finds the target, if this caller may have it, and asks it.
 async fn attempted(
     account: &mut Account,
-    call: &Call,
+    call: &mut Call,
     head: &Parts,
 ) -> Result<(Reply, Limits), RequestError> {
     let proxy = account.proxy.clone();
@@ -110,11 +110,15 @@ async fn attempted(
         }
         found
     };
+    guard::request(account, &found, call)?;
     if let Some(caller) = &account.caller {
         proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
     }
     let target = resolve::target(&proxy.tables.borrow(), &found)?;
     let limits = Limits::of(&found.model, &proxy.settings.upstream);
-    let reply = attempt::all(account, call, &target, head, limits).await?;
+    let mut reply = attempt::all(account, call, &target, head, limits).await?;
+    if let Reply::Whole { body, .. } = &mut reply {
+        *body = account.guarding.answer(call.operation, std::mem::take(body))?;
+    }
     Ok((reply, limits))
 }

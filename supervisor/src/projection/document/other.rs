@@ -19,7 +19,7 @@ struct Reading {
 }
 
 static READINGS: [Reading; 12] = [
-    reading("guardrails", &guardrail::GUARDRAIL, no_extra, name, guardrail::guardrail),
+    reading("guardrails", &guardrail::GUARDRAIL, guardrail::expressions, name, guardrail::guardrail),
     reading(
         "guardrail_attachments",
         &guardrail::ATTACHMENT,
@@ -58,11 +58,20 @@ pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
     if let Some(members) = value.as_object() {
         (reading.extra)(members)?;
     }
-    if is_enabled(value) {
+    if is_enabled(value) && !is_enforced(kind, value) {
         fields.insert(0, NOT_ENFORCED.to_owned());
     }
     let (resource, name) = ((reading.resource)(id, value), (reading.name)(value));
     Ok(Document { resource, name, fields })
+}
+
+/// Whether workers carry out what the document asks for.
+fn is_enforced(kind: &str, value: &Value) -> bool {
+    match kind {
+        "guardrails" => guardrail::is_enforced(value),
+        "guardrail_attachments" => guardrail::is_heeded(value),
+        _ => false,
+    }
 }
 
 fn no_extra(_: &Map<String, Value>) -> Result<(), Refusal> {

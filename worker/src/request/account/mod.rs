@@ -3,6 +3,7 @@
 //! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
 //! with status 499 and what was delivered until that moment.
 
+mod guarding;
 mod usage;
 
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use http::{HeaderValue, StatusCode};
 use shared::resource::{ApiKey, Model};
 use time::OffsetDateTime;
 
+use super::guard::Guarding;
 use super::resolve::Target;
 use super::route::Endpoint;
 use super::{RequestError, trace};
@@ -50,6 +52,8 @@ pub struct Account {
     pub is_stream: bool,
     /// Size of the prompt, for an estimate.
     pub prompt_bytes: usize,
+    /// What guards the texts, and what it has done.
+    pub guarding: Guarding,
     attempt: Option<Attempt>,
     failed_attempts: u32,
     started: Instant,
@@ -90,6 +94,7 @@ impl Account {
             target: None,
             is_stream: false,
             prompt_bytes: 0,
+            guarding: Guarding::default(),
             attempt: None,
             failed_attempts: 0,
             started: Instant::now(),
@@ -180,6 +185,8 @@ impl Account {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
+        self.guarding.close();
+        guarding::count(self);
         let tokens = self.tokens(status);
         if let Some(event) = usage::event(self, status, error, tokens) {
             self.proxy.usage.record(event);

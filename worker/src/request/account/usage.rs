@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{Account, CALLER_TEXT_CHARS_MAX, MESSAGE_CHARS_MAX, Tokens, cut, millis};
+use super::{Account, CALLER_TEXT_CHARS_MAX, MESSAGE_CHARS_MAX, Tokens, cut, guarding, millis};
 use crate::request::RequestError;
 
 /// What the Cloud is told of an attempt, or of a request without one; nothing of a request that was never understood.
@@ -27,7 +27,7 @@ pub(super) fn event(
     let tags = account.target.as_ref().map(|target| target.provider_key.telemetry_tags.clone());
     let tags: TelemetryTags = tags.unwrap_or_default();
     let tag = |text: Option<String>| cut(&text.unwrap_or_default(), CALLER_TEXT_CHARS_MAX);
-    Some(UsageEvent {
+    let mut event = UsageEvent {
         event_id: Uuid::new_v4().to_string(),
         request_id: account.id().to_owned(),
         trace_id: account.trace_id.clone(),
@@ -78,7 +78,9 @@ pub(super) fn event(
         client_source_ip: account.client_ip.to_string(),
         client_user_agent: account.user_agent.clone(),
         ..UsageEvent::default()
-    })
+    };
+    guarding::enter(account, &mut event);
+    Some(event)
 }
 
 /// What the tokens cost, in dollars; 0 where the model tells no cost.
