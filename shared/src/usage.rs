@@ -179,6 +179,9 @@ pub struct GuardrailHit {
     /// Why; never what was found.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Why it could not look.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error_type: String,
     /// Found spans by detector.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<String, u32>,

@@ -189,4 +189,6 @@ pub struct WorkerSettings {
     pub e2e_buckets: Vec<f64>,
     /// Upper edges, in seconds, of the histogram of first tokens.
     pub ttft_buckets: Vec<f64>,
+    /// Upper edges, in seconds, of the histogram of guardrails.
+    pub guardrail_buckets: Vec<f64>,
 }

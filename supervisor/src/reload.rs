@@ -102,6 +102,7 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
             metrics,
             e2e_buckets: now.observability.e2e_buckets.clone(),
             ttft_buckets: now.observability.ttft_buckets.clone(),
+            guardrail_buckets: now.observability.guardrail_buckets.clone(),
             ..new.observability
         },
         shutdown: new.shutdown,

@@ -88,6 +88,7 @@ fn common(settings: &Settings, role: RoleSettings, log_filter: &str) -> WorkerSe
         log_filter: log_filter.to_owned(),
         e2e_buckets: settings.observability.e2e_buckets.clone(),
         ttft_buckets: settings.observability.ttft_buckets.clone(),
+        guardrail_buckets: settings.observability.guardrail_buckets.clone(),
     }
 }
 

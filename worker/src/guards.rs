@@ -4,6 +4,7 @@
 //! with conditions are tried one by one. What cannot be told for sure counts as guarded.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use regex::{Regex, RegexBuilder};
 use shared::resource::{
@@ -11,13 +12,15 @@ use shared::resource::{
     PolicyScope, RateLimitPolicy, Subject,
 };
 
+use crate::guardrail::Rule;
+
 /// A compiled expression may take so many bytes; a larger one counts as not understood.
 const REGEX_BYTES_MAX: usize = 256 * 1024;
 
 /// All guards in force.
 #[derive(Debug, Default)]
 pub struct Guards {
-    guardrails: HashMap<String, Guardrail>,
+    guardrails: HashMap<String, Rc<Rule>>,
     attachments: BySubject<GuardrailAttachment>,
     policies: BySubject<RateLimitPolicy>,
     conditional: BTreeMap<String, Conditional>,
@@ -55,9 +58,33 @@ impl Guards {
     }
 
     fn guardrail(&self, request: Guarded<'_>) -> Option<String> {
-        let mut attachments = self.attachments.of(request);
-        let guardrail = attachments.find_map(|row| self.guardrails.get(&row.guardrail_id))?;
+        let attachments = self.attachments.of(request);
+        let guardrail = attachments
+            .filter_map(|row| self.guardrails.get(&row.guardrail_id))
+            .find(|guardrail| guardrail.is_unenforceable())?;
         Some(format!("guardrail '{}' ({})", guardrail.name, guardrail.kind))
+    }
+
+    /// The guardrails in front of the request, in the order in which they look, each once however it is attached; with those
+    /// of other models that may answer it.
+    pub fn rules(&self, request: Guarded<'_>, models: &[String]) -> Vec<Rc<Rule>> {
+        if self.attachments.rows.is_empty() {
+            return Vec::new();
+        }
+        let models = models.iter().cloned().map(Subject::Model);
+        let subjects = request.subjects().into_iter().chain(models);
+        self.rules_of(subjects)
+    }
+
+    /// The guardrails in front of any of these subjects, in the order in which they look, each once.
+    pub fn rules_of(&self, subjects: impl Iterator<Item = Subject>) -> Vec<Rc<Rule>> {
+        let rows = subjects.filter_map(|subject| self.attachments.rows.get(&subject));
+        let rows = rows.flat_map(BTreeMap::values);
+        let mut rules: Vec<_> =
+            rows.filter_map(|row| self.guardrails.get(&row.guardrail_id)).cloned().collect();
+        rules.sort_by(|one, other| one.order(other));
+        rules.dedup_by(|one, other| one.id == other.id);
+        rules
     }
 
     fn policy(&self, request: Guarded<'_>) -> Option<String> {
@@ -70,7 +97,7 @@ impl Guards {
 
     /// A guardrail is there from now on.
     pub fn put_guardrail(&mut self, guardrail: Guardrail) {
-        self.guardrails.insert(guardrail.id.clone(), guardrail);
+        self.guardrails.insert(guardrail.id.clone(), Rc::new(Rule::new(&guardrail)));
     }
 
     /// An attachment is there from now on.

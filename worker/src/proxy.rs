@@ -13,6 +13,7 @@ use shared::counters::Counters;
 use shared::dial::Dial;
 use shared::egress::client;
 use shared::id::{Revision, Role};
+use shared::metric::EdgeSets;
 use shared::message::{Confinement, ToSupervisor, ToWorker};
 use shared::update::Changes;
 use shared::worker_settings::RoleSettings;
@@ -54,7 +55,12 @@ pub async fn run(
     };
     let counters = counters(&link).await?;
     let metrics = Metrics::open(inheritance.metrics, announce).map_err(RoleError::Metrics)?;
-    metrics.configure(&role.env_id, &settings.e2e_buckets, &settings.ttft_buckets);
+    let edges = EdgeSets::from_seconds(
+        &settings.e2e_buckets,
+        &settings.ttft_buckets,
+        &settings.guardrail_buckets,
+    );
+    metrics.configure(&role.env_id, edges);
     let metrics = Rc::new(metrics);
     let (egress, driver) = client::new(EGRESS_WAIT);
     tokio::task::spawn_local(driver.run());

@@ -35,6 +35,7 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
         log_filter: "info".to_owned(),
         e2e_buckets: vec![0.5, 1.0],
         ttft_buckets: Vec::new(),
+        guardrail_buckets: vec![0.25],
     };
     vec![
         ("frame", frame::encode(Header::new(1, 2, 3), b"body").unwrap()),

@@ -13,6 +13,9 @@ const END_TO_END_SECONDS: [f64; 17] = [
 /// Published edges of first tokens, in seconds.
 const FIRST_TOKEN_SECONDS: [f64; 12] =
     [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// Published edges of guardrails, in seconds.
+const GUARDRAIL_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Upper edges of a histogram's buckets, ascending, in microseconds: at most [`EDGES_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,14 +52,17 @@ pub struct EdgeSets {
     pub end_to_end: Edges,
     /// Of first tokens.
     pub first_token: Edges,
+    /// Of guardrails.
+    pub guardrail: Edges,
 }
 
 impl EdgeSets {
     /// Edges as the settings give them, in seconds.
-    pub fn from_seconds(end_to_end: &[f64], first_token: &[f64]) -> Self {
+    pub fn from_seconds(end_to_end: &[f64], first_token: &[f64], guardrail: &[f64]) -> Self {
         Self {
             end_to_end: Edges::from_seconds(end_to_end),
             first_token: Edges::from_seconds(first_token),
+            guardrail: Edges::from_seconds(guardrail),
         }
     }
 
@@ -65,13 +71,14 @@ impl EdgeSets {
         match latency {
             Latency::EndToEnd => &self.end_to_end,
             Latency::FirstToken => &self.first_token,
+            Latency::Guardrail => &self.guardrail,
         }
     }
 }
 
 impl Default for EdgeSets {
     fn default() -> Self {
-        Self::from_seconds(&END_TO_END_SECONDS, &FIRST_TOKEN_SECONDS)
+        Self::from_seconds(&END_TO_END_SECONDS, &FIRST_TOKEN_SECONDS, &GUARDRAIL_SECONDS)
     }
 }
 

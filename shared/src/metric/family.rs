@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 28] = [
+pub static FAMILIES: [&Family; 31] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -32,6 +32,9 @@ pub static FAMILIES: [&Family; 28] = [
     &TLS_HANDSHAKES,
     &CACHE_REQUESTS,
     &CACHE_REDIS_FAILURES,
+    &GUARDRAIL_LATENCY,
+    &GUARDRAIL_BLOCKS,
+    &GUARDRAIL_BYPASSES,
 ];
 
 /// Labels of what is counted per request.
@@ -344,6 +347,33 @@ pub static CACHE_REDIS_FAILURES: Family = family(
     Kind::Counter,
     &["op"],
     "Look-ups (find) and answers to be kept (keep) that the Redis of cache.redis did not serve.",
+);
+
+/// How long guardrails took, between configured edges.
+pub static GUARDRAIL_LATENCY: Family = family(
+    28,
+    "aisix_guardrail_latency_seconds",
+    Kind::Histogram(Latency::Guardrail),
+    &["env_id", "guardrail", "kind", "phase", "result", "error_type"],
+    "Time that a guardrail took to look at a request or an answer, of a stream in sum.",
+);
+
+/// Requests and answers that guardrails refused.
+pub static GUARDRAIL_BLOCKS: Family = family(
+    29,
+    "aisix_guardrail_blocks_total",
+    Kind::Counter,
+    &[],
+    "Requests and answers refused by guardrails.",
+);
+
+/// What guardrails let through unseen.
+pub static GUARDRAIL_BYPASSES: Family = family(
+    30,
+    "aisix_guardrail_bypasses_total",
+    Kind::Counter,
+    &["reason"],
+    "Requests and answers that guardrails let through unseen.",
 );
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub enum Latency {
     EndToEnd,
     /// A stream's first token.
     FirstToken,
+    /// A guardrail's look.
+    Guardrail,
 }
 
 impl Kind {

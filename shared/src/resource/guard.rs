@@ -6,6 +6,9 @@ use bincode::{Decode, Encode};
 use super::key_source::KeySource;
 use super::limits::RateLimits;
 
+/// A regular expression of a guardrail may take so many bytes when compiled; a larger one cannot be enforced.
+pub const REGEX_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// A guardrail that is switched on. Without an attachment it guards nothing.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Guardrail {

@@ -152,7 +152,7 @@ impl Sender {
             uptime_seconds: i64::try_from(uptime).unwrap_or(i64::MAX),
             version: VERSION,
             // What this build enforces: no guardrail yet.
-            supported_guardrail_kinds: &[],
+            supported_guardrail_kinds: &["keyword", "pii"],
             applied_revision: facts.applied_revision,
             config_hash: facts.config_hash,
             exporter_health: [],
@@ -258,7 +258,7 @@ mod tests {
             "hostname": "edge",
             "uptime_seconds": 45,
             "version": VERSION,
-            "supported_guardrail_kinds": [],
+            "supported_guardrail_kinds": ["keyword", "pii"],
             "applied_revision": 0,
             "exporter_health": [],
         });

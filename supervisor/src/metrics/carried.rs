@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_counter_goes_on_where_it_was_and_a_gauge_does_not() {
-        let mut collector = Collector::new(&[], &[]);
+        let mut collector = Collector::new(&[], &[], &[]);
         let (_, counters) = collector.carry(&[family(OwnKind::Counter, 3.0)]);
         collector.carried(&[], counters);
         let now = [family(OwnKind::Counter, 1.0)];

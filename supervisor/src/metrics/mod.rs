@@ -103,8 +103,8 @@ pub struct Collector {
 
 impl Collector {
     /// A collector of no workers yet. The edges are those that the workers are told, in seconds.
-    pub fn new(e2e_buckets: &[f64], ttft_buckets: &[f64]) -> Self {
-        let edges = EdgeSets::from_seconds(e2e_buckets, ttft_buckets);
+    pub fn new(e2e_buckets: &[f64], ttft_buckets: &[f64], guardrail_buckets: &[f64]) -> Self {
+        let edges = EdgeSets::from_seconds(e2e_buckets, ttft_buckets, guardrail_buckets);
         Self { edges, live: BTreeMap::new(), dead: Base::default(), before: Vec::new() }
     }
 

@@ -70,7 +70,7 @@ fn series(family: &Family, first_slot: u64, labels: &[&str]) -> Series {
 }
 
 fn collector() -> Collector {
-    Collector::new(&[0.005, 1.0], &[0.05])
+    Collector::new(&[0.005, 1.0], &[0.05], &[0.001])
 }
 
 /// The value of the sample that the text names `name`, with its labels.

@@ -164,7 +164,7 @@ pub static KEYS: &[Key] = &[
     key("observability.metrics.client_type_rules", Objects(&["pattern", "client"]), Some(""), InEffect),
     key("observability.metrics.buckets.request_e2e_latency", Numbers, Some(E2E_EDGES), InEffect),
     key("observability.metrics.buckets.request_ttft", Numbers, Some(TTFT_EDGES), InEffect),
-    key("observability.metrics.buckets.guardrail_latency", Numbers, Some(GUARDRAIL_EDGES), ByDesign(NO_SERIES)),
+    key("observability.metrics.buckets.guardrail_latency", Numbers, Some(GUARDRAIL_EDGES), InEffect),
     key("observability.metrics.buckets.a2a_ttfb", Numbers, Some(TTFT_EDGES), ByDesign(NO_SERIES)),
     key("observability.tracing.otlp.enabled", Bool, Some("false"), Refused(NO_TRACES)),
     key("observability.tracing.otlp.endpoint", Text, None, ByDesign("without traces there is nothing to send")),

@@ -27,6 +27,8 @@ pub struct Observability {
     pub e2e_buckets: Vec<f64>,
     /// Upper edges, in seconds, of the histogram of first tokens: finite, positive, ascending.
     pub ttft_buckets: Vec<f64>,
+    /// Upper edges, in seconds, of the histogram of guardrails: finite, positive, ascending.
+    pub guardrail_buckets: Vec<f64>,
     /// Rules that name client programs, in order.
     pub client_rules: Vec<ClientRule>,
 }
@@ -61,6 +63,7 @@ impl Observability {
             metrics: listener.filter(|_| raw.flag("observability.metrics.prometheus.enabled")),
             e2e_buckets: edges(raw, "observability.metrics.buckets.request_e2e_latency")?,
             ttft_buckets: edges(raw, "observability.metrics.buckets.request_ttft")?,
+            guardrail_buckets: edges(raw, "observability.metrics.buckets.guardrail_latency")?,
             client_rules: client_type::rules(raw)?,
         })
     }

@@ -33,7 +33,6 @@ fn admin(raw: &Raw) -> Option<Problem> {
 }
 
 fn unusable(raw: &Raw) -> Result<(), Problem> {
-    edges(raw, "observability.metrics.buckets.guardrail_latency")?;
     edges(raw, "observability.metrics.buckets.a2a_ttfb")?;
     const RATIO: &str = "observability.tracing.otlp.sample_ratio";
     match raw.number(RATIO) {

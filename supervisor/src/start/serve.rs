@@ -192,7 +192,11 @@ pub(super) async fn serve(
     }
 
     let observability = &settings.observability;
-    let collector = Collector::new(&observability.e2e_buckets, &observability.ttft_buckets);
+    let collector = Collector::new(
+        &observability.e2e_buckets,
+        &observability.ttft_buckets,
+        &observability.guardrail_buckets,
+    );
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
     let about = About::of(settings, &origin);
     let state_dir = about.state_dir.as_deref();

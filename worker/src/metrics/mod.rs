@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use shared::message::Series;
 use shared::metric::family::{
-    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
+    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS,
+    DEPLOYMENT_SUCCESSES, GUARDRAIL_BLOCKS, GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY,
     PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, TLS_HANDSHAKES,
     USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
 };
@@ -71,10 +72,9 @@ impl Metrics {
         }
     }
 
-    /// Takes over what the supervisor has set, before anything is counted: the environment's id and the edges of both
-    /// histograms, in seconds.
-    pub fn configure(&self, env_id: &str, e2e_buckets: &[f64], ttft_buckets: &[f64]) {
-        let edges = EdgeSets::from_seconds(e2e_buckets, ttft_buckets);
+    /// Takes over what the supervisor has set, before anything is counted: the environment's id and the edges of the
+    /// histograms.
+    pub fn configure(&self, env_id: &str, edges: EdgeSets) {
         *self.settings.borrow_mut() = Settings { env_id: env_id.to_owned(), edges };
     }
 
@@ -99,6 +99,31 @@ impl Metrics {
     /// Counts a TLS handshake of a caller that is over.
     pub fn handshake(&self, result: &str) {
         self.add(&TLS_HANDSHAKES, &[result], 1);
+    }
+
+    /// Counts a guardrail that has looked: at which side of a request, what has come of it, and how long it took.
+    pub fn guardrail(
+        &self,
+        name: &str,
+        kind: &str,
+        phase: &str,
+        result: &str,
+        error_type: &str,
+        took: Duration,
+    ) {
+        let env_id = self.env_id().to_owned();
+        let labels = [env_id.as_str(), name, kind, phase, result, error_type];
+        self.time(&GUARDRAIL_LATENCY, &labels, took);
+    }
+
+    /// Counts a request or an answer that a guardrail has refused.
+    pub fn guardrail_blocked(&self) {
+        self.add(&GUARDRAIL_BLOCKS, &[], 1);
+    }
+
+    /// Counts a request or an answer that a guardrail has let through unseen.
+    pub fn guardrail_bypassed(&self, reason: &str) {
+        self.add(&GUARDRAIL_BYPASSES, &[reason], 1);
     }
 
     /// Counts a usage event that was handed on.

@@ -22,7 +22,7 @@ impl Seen {
         let announced = Rc::clone(&series);
         let announce = move |new| announced.borrow_mut().push(new);
         let metrics = Metrics::open(memory.try_clone().unwrap(), announce).unwrap();
-        metrics.configure("env-1", &[0.1, 1.0], &[0.5]);
+        metrics.configure("env-1", EdgeSets::from_seconds(&[0.1, 1.0], &[0.5], &[0.001]));
         Self { metrics: Rc::new(metrics), memory: memory.into(), series }
     }
 

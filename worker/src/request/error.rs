@@ -76,6 +76,14 @@ pub enum RequestError {
         "this request is guarded by {0}, which this build of the gateway cannot enforce; remove or disable it, or send the request to a gateway that enforces it"
     )]
     Guarded(String),
+    /// A guardrail does not let it through. What it has found is nobody's business.
+    #[error("{} blocked by content policy (guardrail '{guardrail}')", side(*is_request))]
+    ContentFilter {
+        /// Whether it was the request, rather than its answer.
+        is_request: bool,
+        /// Name of the guardrail.
+        guardrail: String,
+    },
     /// A token of an identity provider that is not accepted.
     #[error(transparent)]
     Token(#[from] Rejection),
@@ -137,6 +145,7 @@ impl RequestError {
             Self::ModelNotAllowed(_) | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::OverBudget(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Invalid(_) | Self::Unusable(_) | Self::NotOffered(_) => StatusCode::BAD_REQUEST,
+            Self::ContentFilter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnusableCredential => StatusCode::UNAUTHORIZED,
@@ -159,6 +168,7 @@ impl RequestError {
             Self::UnknownModel(_) => "model_not_found",
             Self::ModelNotAllowed(_) | Self::AddressNotAllowed => "permission_denied",
             Self::OverBudget(_) => "billing_error",
+            Self::ContentFilter { .. } => "content_filter",
             Self::Invalid(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
@@ -233,6 +243,10 @@ impl RequestError {
             _ => self.to_string().into(),
         }
     }
+}
+
+fn side(is_request: bool) -> &'static str {
+    if is_request { "request" } else { "response" }
 }
 
 impl UpstreamError {

@@ -8,6 +8,7 @@ mod attempt;
 mod authenticate;
 mod body;
 mod error;
+mod guard;
 mod models;
 mod probe;
 mod real_ip;

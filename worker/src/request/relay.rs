@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::account::Account;
 use super::{RequestError, UpstreamError};
+use crate::call::Operation;
 use crate::provider::{Progress, Reading};
 use crate::server::{Broken, ByteStream};
 use crate::upstream::AnswerBody;
@@ -58,11 +59,13 @@ impl Relay {
     /// # Errors
     /// The stream begins with an error, which comes back with the account.
     pub async fn begin(
-        account: Account,
+        mut account: Account,
+        operation: Operation,
         upstream: AnswerBody,
         reading: Box<dyn Reading>,
         options: RelayOptions,
     ) -> Result<Self, (Account, RequestError)> {
+        account.guarding.begin_stream(operation);
         let mut relay = Self {
             account,
             upstream: Some(upstream),
@@ -79,7 +82,7 @@ impl Relay {
             Ok(())
         };
         match tokio::time::timeout(FIRST_EVENT_WAIT, first).await {
-            Ok(Err(error)) => Err((relay.account, RequestError::Upstream(error))),
+            Ok(Err(error)) => Err((relay.account, error)),
             Ok(Ok(())) | Err(_) => Ok(relay),
         }
     }
@@ -110,7 +113,7 @@ impl Relay {
                 },
             };
             if let Err(error) = read {
-                self.fail(RequestError::Upstream(error));
+                self.fail(error);
                 if !is_events {
                     // There are no words for it: the caller's connection breaks.
                     return Some(Err(Broken));
@@ -122,7 +125,7 @@ impl Relay {
     }
 
     /// Reads once from the upstream and makes ready what is for the caller.
-    async fn read(&mut self) -> Result<(), UpstreamError> {
+    async fn read(&mut self) -> Result<(), RequestError> {
         let Some(upstream) = &mut self.upstream else { return Ok(()) };
         let chunk = match self.options.silence {
             None => upstream.chunk().await,
@@ -136,15 +139,18 @@ impl Relay {
         self.waiting_since = None;
         match chunk {
             Some(Ok(bytes)) => {
+                let begin = self.ready.len();
                 let (reading, ready) = (&mut self.reading, &mut self.ready);
                 let progress = self.account.see(|seen| reading.portion(&bytes, seen, ready));
                 self.account.event_arrived();
+                let is_end = matches!(progress, Ok(Progress::Done));
+                self.account.guarding.portion(ready, begin, is_end)?;
                 if progress? == Progress::Done {
                     self.done();
                 }
                 Ok(())
             }
-            Some(Err(error)) => Err(UpstreamError::Cut(error.to_string())),
+            Some(Err(error)) => Err(UpstreamError::Cut(error.to_string()).into()),
             None => self.ended(),
         }
     }
@@ -159,17 +165,26 @@ impl Relay {
     }
 
     /// The upstream has ended its answer without saying that it was complete.
-    fn ended(&mut self) -> Result<(), UpstreamError> {
+    fn ended(&mut self) -> Result<(), RequestError> {
+        let begin = self.ready.len();
         let (reading, ready) = (&mut self.reading, &mut self.ready);
-        self.account.see(|seen| reading.end(seen, ready))?;
+        let ended = self.account.see(|seen| reading.end(seen, ready));
+        self.account.guarding.portion(ready, begin, ended.is_ok())?;
+        ended?;
         self.upstream = None;
         self.account.settle(StatusCode::OK);
         Ok(())
     }
 
     /// Tells the caller, whose status is long sent, in the stream.
-    fn fail(&mut self, error: RequestError) {
+    fn fail(&mut self, mut error: RequestError) {
         self.upstream = None;
+        if matches!(error, RequestError::Upstream(_)) {
+            // What was held back is not lost by it.
+            let begin = self.ready.len();
+            let rest = self.account.guarding.portion(&mut self.ready, begin, true);
+            error = rest.err().unwrap_or(error);
+        }
         self.account.settle_failed(&error);
         self.ready.extend_from_slice(b"event: error\ndata: ");
         self.ready.extend_from_slice(&self.account.endpoint.dialect.envelope(&error));

@@ -11,7 +11,7 @@ use super::account::Account;
 use super::attempt::{self, Limits, Reply};
 use super::relay::{Relay, RelayOptions};
 use super::repeat::{self, Repeat};
-use super::{RequestError, body, json, refuse, resolve};
+use super::{RequestError, body, guard, json, refuse, resolve};
 use crate::cache::Kept;
 use crate::call::{Call, Operation};
 use crate::dialect::anthropic;
@@ -28,11 +28,11 @@ pub async fn serve(
     head: &Parts,
     body: Incoming,
 ) -> Response<Body> {
-    let call = match understood(&mut account, operation, head, body).await {
+    let mut call = match understood(&mut account, operation, head, body).await {
         Ok(call) => call,
         Err(error) => return refuse(account, &error),
     };
-    let (reply, limits) = match attempted(&mut account, &call, head).await {
+    let (reply, limits) = match attempted(&mut account, &mut call, head).await {
         Ok(reply) => reply,
         Err(RequestError::NotOffered(Operation::CountTokens)) => {
             account.settle(StatusCode::OK);
@@ -54,7 +54,7 @@ pub async fn serve(
                 silence: limits.silence,
                 keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
             };
-            let relay = match Relay::begin(account, body, reading, options).await {
+            let relay = match Relay::begin(account, call.operation, body, reading, options).await {
                 Ok(relay) => relay,
                 Err((account, error)) => return refuse(account, &error),
             };
@@ -104,7 +104,7 @@ async fn understood(
 /// Finds the target, if this caller may have it, and asks it.
 async fn attempted(
     account: &mut Account,
-    call: &Call,
+    call: &mut Call,
     head: &Parts,
 ) -> Result<(Reply, Limits), RequestError> {
     let proxy = account.proxy.clone();
@@ -118,6 +118,7 @@ async fn attempted(
         }
         found
     };
+    guard::request(account, &found, call)?;
     if let Some(caller) = &account.caller {
         proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
     }
@@ -125,10 +126,13 @@ async fn attempted(
     let limits = Limits::of(&found.model, &proxy.settings.upstream);
     let (repeat, kept) = Repeat::find(account, call, head).await;
     if let Some(Kept { body, content_type, .. }) = kept {
+        // It may have been kept for a caller whom other guardrails guard.
+        let body = account.guarding.answer(call.operation, body)?;
         return Ok((Reply::Whole { body, content_type }, limits));
     }
-    let reply = attempt::all(account, call, &target, head, limits).await?;
-    if let Reply::Whole { body, content_type } = &reply {
+    let mut reply = attempt::all(account, call, &target, head, limits).await?;
+    if let Reply::Whole { body, content_type } = &mut reply {
+        *body = account.guarding.answer(call.operation, std::mem::take(body))?;
         repeat.keep(account, content_type, body);
     }
     Ok((reply, limits))

@@ -1,7 +1,14 @@
-//! `guardrails` and `guardrail_attachments`. No kind of guardrail is enforced yet: what one is attached to is refused.
+//! `guardrails` and `guardrail_attachments`. The kinds `keyword` and `pii` are enforced; what one of another kind is attached
+//! to is refused.
 
-use serde_json::Value;
-use shared::resource::{Check, Guardrail, GuardrailAttachment, Resource, Subject};
+use regex::RegexBuilder;
+use serde_json::{Map as Members, Value};
+use shared::resource::{
+    Check, Guardrail, GuardrailAttachment, KeywordPattern, PiiAction, PiiCheck, PiiPattern,
+    REGEX_BYTES_MAX, Resource, Subject,
+};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::shape::Rule::{
     Bool, Choice, Integer, List, Map, Number, Object, OrNull, Signed, Tagged, Text, True,
@@ -9,6 +16,7 @@ use super::shape::Rule::{
 use super::shape::{
     ANY_TEXT, COUNT, COUNT_32, Field, POSITIVE, Rule, TEXT, TEXTS, field, is_enabled, needed, text,
 };
+use super::{Refusal, parse_failed};
 
 /// How a guardrail watches without deciding.
 const MONITOR: &str = "monitor";
@@ -179,33 +187,120 @@ pub static ATTACHMENT: Rule = Object(&[
     field("scope_id", OrNull(&ANY_TEXT)),
 ]);
 
-/// The guardrail, if it decides.
+/// What a guardrail does not say about the size of its buffer.
+const BUFFER_BYTES: u64 = 256 * 1024;
+
+/// Whether workers carry the guardrail out.
+pub fn is_enforced(value: &Value) -> bool {
+    check(value) != Check::NotEnforceable
+}
+
+/// Whether workers heed the attachment.
+pub fn is_heeded(value: &Value) -> bool {
+    text(value, "scope_type") != Some("mcp_server")
+}
+
+/// That every expression is one.
+pub fn expressions(members: &Members<String, Value>) -> Result<(), Refusal> {
+    for (list, name) in [("patterns", "value"), ("custom_patterns", "regex")] {
+        for (index, row) in members.get(list).and_then(Value::as_array).into_iter().flatten().enumerate() {
+            let is_expression = list != "patterns" || text(row, "kind") == Some("regex");
+            if is_expression && text(row, name).is_some_and(|expression| !compiles(expression)) {
+                let expected = format!("expected a regular expression of at most {REGEX_BYTES_MAX} bytes when compiled");
+                return Err(parse_failed(&format!("/{list}/{index}/{name}"), &expected));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The guardrail.
 pub fn guardrail(id: &str, value: &Value) -> Option<Resource> {
-    let decides = is_enabled(value) && text(value, "enforcement_mode") != Some(MONITOR);
-    decides.then(|| {
-        let of = |name| text(value, name).unwrap_or_default().to_owned();
+    let of = |name| text(value, name).unwrap_or_default().to_owned();
+    let hook = text(value, "hook_point").unwrap_or("both");
+    let created_at = text(value, "created_at")
+        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok())
+        .and_then(|time| i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok());
+    is_enabled(value).then(|| {
         Resource::Guardrail(Guardrail {
             id: id.to_owned(),
             name: of("name"),
             kind: of("kind"),
-            on_input: true,
-            on_output: true,
-            is_monitor: false,
-            created_at_unix_ms: None,
-            check: Check::NotEnforceable,
+            on_input: hook != "output",
+            on_output: hook != "input",
+            is_monitor: text(value, "enforcement_mode") == Some(MONITOR),
+            created_at_unix_ms: created_at,
+            check: check(value),
         })
     })
 }
 
-/// A guardrail of a kind that this build does not know, if it decides.
+/// A guardrail that this build does not understand, if it decides: of a kind that it does not know, or with an expression
+/// that it cannot compile.
 pub fn newer(id: &str, value: &Value) -> Option<Resource> {
     let Tagged(tag, kinds) = &GUARDRAIL else { return None };
     let kind = text(value, tag)?;
     let is_known = kinds.iter().any(|(known, _)| *known == kind);
-    if is_known { None } else { guardrail(id, value) }
+    let is_understood = is_known && value.as_object().is_none_or(|it| expressions(it).is_ok());
+    let decides = text(value, "enforcement_mode") != Some(MONITOR);
+    if is_understood || !decides { None } else { guardrail(id, value) }
 }
 
-/// The attachment, if it is about requests that this build serves at all: MCP servers and passthrough routes are not.
+/// How the guardrail looks at text.
+fn check(value: &Value) -> Check {
+    let rows = |name| value.get(name).and_then(Value::as_array).into_iter().flatten();
+    if value.as_object().is_some_and(|members| expressions(members).is_err()) {
+        return Check::NotEnforceable;
+    }
+    match text(value, "kind") {
+        Some("keyword") => {
+            let patterns = rows("patterns").filter_map(|row| {
+                let value = text(row, "value")?.to_owned();
+                Some(match text(row, "kind")? {
+                    "regex" => KeywordPattern::Regex(value),
+                    _ => KeywordPattern::Literal(value),
+                })
+            });
+            Check::Keyword(patterns.collect())
+        }
+        Some("pii") => {
+            let default = text(value, "default_action");
+            let action = |row| match text(row, "action").or(default) {
+                Some("block") => PiiAction::Block,
+                _ => PiiAction::Mask,
+            };
+            let detectors = rows("detectors")
+                .filter_map(|row| Some((text(row, "type")?.to_owned(), action(row))));
+            let patterns = rows("custom_patterns").filter_map(|row| {
+                Some(PiiPattern {
+                    name: text(row, "name")?.to_owned(),
+                    regex: text(row, "regex")?.to_owned(),
+                    action: action(row),
+                    replacement: text(row, "replacement").map(str::to_owned),
+                })
+            });
+            let is_mandatory = value.get("mandatory").and_then(Value::as_bool).unwrap_or(false);
+            let opens = text(value, "on_buffer_exceeded") == Some("fail_open");
+            Check::Pii(PiiCheck {
+                detectors: detectors.collect(),
+                patterns: patterns.collect(),
+                buffer_bytes_max: value
+                    .get("max_buffer_bytes")
+                    .and_then(Value::as_u64)
+                    .unwrap_or(BUFFER_BYTES),
+                opens_when_full: opens && !is_mandatory,
+            })
+        }
+        _ => Check::NotEnforceable,
+    }
+}
+
+fn compiles(expression: &str) -> bool {
+    let mut builder = RegexBuilder::new(expression);
+    builder.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build().is_ok()
+}
+
+/// The attachment, if it is about requests that this build serves at all: MCP servers are not.
 pub fn attachment(id: &str, value: &Value) -> Option<Resource> {
     let of = |name| text(value, name).map(str::to_owned);
     let subject = match text(value, "scope_type")? {
@@ -213,9 +308,11 @@ pub fn attachment(id: &str, value: &Value) -> Option<Resource> {
         "model" => Subject::Model(of("scope_id")?),
         "api_key" => Subject::ApiKey(of("scope_id")?),
         "team" => Subject::Team(of("scope_id")?),
+        "passthrough_route" => Subject::Route(of("scope_id")?),
         _ => return None,
     };
     let guardrail_id = of("guardrail_id")?;
-    let attachment = GuardrailAttachment { id: id.to_owned(), guardrail_id, subject, priority: 0 };
+    let priority = value.get("priority").and_then(Value::as_i64).unwrap_or(0);
+    let attachment = GuardrailAttachment { id: id.to_owned(), guardrail_id, subject, priority };
     is_enabled(value).then_some(Resource::GuardrailAttachment(attachment))
 }

@@ -19,7 +19,7 @@ struct Reading {
 }
 
 static READINGS: [Reading; 11] = [
-    reading("guardrails", &guardrail::GUARDRAIL, no_extra, name, guardrail::guardrail),
+    reading("guardrails", &guardrail::GUARDRAIL, guardrail::expressions, name, guardrail::guardrail),
     reading(
         "guardrail_attachments",
         &guardrail::ATTACHMENT,
@@ -48,9 +48,6 @@ const fn reading(
     Reading { kind, rule, extra, name, resource }
 }
 
-/// Kinds of which workers enforce all that there is.
-const ENFORCED: [&str; 2] = ["oidc_providers", "claim_mappings"];
-
 /// The document `id` of one of these kinds. One that is switched off asks for nothing; any other is reported, if nobody
 /// enforces its kind.
 pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
@@ -61,11 +58,21 @@ pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
     if let Some(members) = value.as_object() {
         (reading.extra)(members)?;
     }
-    if is_enabled(value) && !ENFORCED.contains(&reading.kind) {
+    if is_enabled(value) && !is_enforced(kind, value) {
         fields.insert(0, NOT_ENFORCED.to_owned());
     }
     let (resource, name) = ((reading.resource)(id, value), (reading.name)(value));
     Ok(Document { resource, name, fields })
+}
+
+/// Whether workers carry out what the document asks for.
+fn is_enforced(kind: &str, value: &Value) -> bool {
+    match kind {
+        "guardrails" => guardrail::is_enforced(value),
+        "guardrail_attachments" => guardrail::is_heeded(value),
+        "oidc_providers" | "claim_mappings" => true,
+        _ => false,
+    }
 }
 
 fn no_extra(_: &Map<String, Value>) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@
 //! with status 499 and what was delivered until that moment.
 
 mod cache;
+mod guarding;
 mod usage;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use http::{HeaderValue, StatusCode};
 use shared::resource::{ApiKey, Model};
 use time::OffsetDateTime;
 
+use super::guard::Guarding;
 use super::resolve::Target;
 use super::route::Endpoint;
 use super::{RequestError, trace};
@@ -60,6 +62,8 @@ pub struct Account {
     pub cache: Option<CacheStatus>,
     /// Tokens of the prompt and of the answer that the cache has saved.
     pub saved: (u32, u32),
+    /// What guards the texts, and what it has done.
+    pub guarding: Guarding,
     attempt: Option<Attempt>,
     failed_attempts: u32,
     started: Instant,
@@ -103,6 +107,7 @@ impl Account {
             prompt_bytes: 0,
             cache: None,
             saved: (0, 0),
+            guarding: Guarding::default(),
             attempt: None,
             failed_attempts: 0,
             started: Instant::now(),
@@ -199,6 +204,8 @@ impl Account {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
+        self.guarding.close();
+        guarding::count(self);
         let tokens = self.tokens(status);
         if let Some(event) = usage::event(self, status, error, tokens) {
             self.proxy.usage.record(event);

@@ -8,7 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{Account, CALLER_TEXT_CHARS_MAX, CacheStatus, MESSAGE_CHARS_MAX, Tokens, cut, millis};
+use super::{
+    Account, CALLER_TEXT_CHARS_MAX, CacheStatus, MESSAGE_CHARS_MAX, Tokens, cut, guarding, millis,
+};
 use crate::identity::Identity;
 use crate::request::RequestError;
 
@@ -32,7 +34,7 @@ pub(super) fn event(
         text.map_or_else(String::new, |text| cut(text, CALLER_TEXT_CHARS_MAX))
     };
     let tag = |text: Option<String>| cut(&text.unwrap_or_default(), CALLER_TEXT_CHARS_MAX);
-    Some(UsageEvent {
+    let mut event = UsageEvent {
         event_id: Uuid::new_v4().to_string(),
         request_id: account.id().to_owned(),
         trace_id: account.trace_id.clone(),
@@ -93,7 +95,9 @@ pub(super) fn event(
         client_source_ip: account.client_ip.to_string(),
         client_user_agent: account.user_agent.clone(),
         ..UsageEvent::default()
-    })
+    };
+    guarding::enter(account, &mut event);
+    Some(event)
 }
 
 /// What the tokens cost, in dollars; 0 where the model tells no cost.
