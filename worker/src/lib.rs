@@ -21,6 +21,7 @@ pub mod provider;
 pub mod proxy;
 pub mod request;
 pub mod role;
+mod routing;
 pub mod run;
 pub mod sandbox;
 pub mod server;

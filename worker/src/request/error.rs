@@ -80,6 +80,12 @@ pub enum RequestError {
         "bearer tokens of identity providers ('{0}') cannot be validated by this build of the gateway; use a gateway API key, or disable the provider"
     )]
     TokenNotServed(String),
+    /// No target of a group is there for the request now.
+    #[error("no target of this model is available")]
+    NoTarget {
+        /// Seconds after which there may be one.
+        retry_after: Option<u64>,
+    },
     /// A path that had a meaning in earlier versions.
     #[error("this endpoint was removed; configure a passthrough route instead")]
     EndpointRemoved,
@@ -106,6 +112,8 @@ pub enum UpstreamError {
     Failed {
         /// Its status.
         status: StatusCode,
+        /// Seconds after which it wants to be asked again.
+        retry_after: Option<u64>,
     },
     /// It told an error inside a stream that had begun well.
     #[error("{}", .0.message)]
@@ -141,7 +149,7 @@ impl RequestError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnusableCredential => StatusCode::UNAUTHORIZED,
-            Self::NoBridge(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBridge(_) | Self::NoTarget { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotServed(_)
             | Self::ModelNotServed(_)
             | Self::Guarded(_)
@@ -168,6 +176,7 @@ impl RequestError {
             | Self::EndpointRemoved => "invalid_request_error",
             Self::UnusableCredential => "authentication_error",
             Self::NoBridge(_) => "provider_unavailable",
+            Self::NoTarget { .. } => "all_candidates_unavailable",
             Self::NotServed(_)
             | Self::ModelNotServed(_)
             | Self::Guarded(_)
@@ -210,6 +219,7 @@ impl RequestError {
         match self {
             Self::Upstream(UpstreamError::Refused { retry_after, .. }) => *retry_after,
             Self::OverBudget(denial) => denial.retry_after_seconds,
+            Self::NoTarget { retry_after } => *retry_after,
             _ => None,
         }
     }
@@ -237,18 +247,11 @@ impl RequestError {
 }
 
 impl UpstreamError {
-    /// Whether the same request may be sent again: the upstream has not had it, or has told that it failed. Where the
-    /// upstream had it and fell silent it may have worked on it, and a second one could be charged twice.
-    pub fn may_be_repeated(&self) -> bool {
+    /// Seconds after which the upstream wants to be asked again, where it said so.
+    pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Unreached(_) => true,
-            Self::Failed { status } => status.is_server_error(),
-            Self::Refused { .. }
-            | Self::InBand(_)
-            | Self::Decode(_)
-            | Self::Transport(_)
-            | Self::Timeout(_)
-            | Self::Cut(_) => false,
+            Self::Refused { retry_after, .. } | Self::Failed { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -259,7 +262,8 @@ impl UpstreamError {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    /// The status that the caller is answered with.
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Refused { status, .. } => *status,
             Self::InBand(error) => error

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::account::Account;
-use super::attempt::{self, Limits, Reply};
+use super::attempt::{Attempts, Reply};
 use super::relay::{Relay, RelayOptions};
 use super::{RequestError, body, refuse, resolve};
 use crate::call::{Call, Operation};
@@ -17,6 +17,8 @@ use crate::server::Body;
 
 /// Names the call in a successful answer; the same id as the request's.
 const CALL_ID: HeaderName = HeaderName::from_static("x-aisix-call-id");
+/// Names the model of a group that has answered.
+const SERVED_BY: HeaderName = HeaderName::from_static("x-aisix-served-by");
 
 /// Serves a request of an authenticated caller.
 pub async fn serve(
@@ -29,37 +31,51 @@ pub async fn serve(
         Ok(call) => call,
         Err(error) => return refuse(account, &error),
     };
-    let (reply, limits) = match attempted(&mut account, &call, head).await {
-        Ok(reply) => reply,
+    let mut attempts = match admitted(&mut account, &call, head).await {
+        Ok(attempts) => attempts,
         Err(error) => return refuse(account, &error),
     };
     let id = account.request_id.clone();
-    let mut response = match reply {
-        Reply::Whole { body, content_type } => {
-            account.settle(StatusCode::OK);
-            let mut response = Response::new(Body::from(body));
-            response.headers_mut().insert(CONTENT_TYPE, content_type);
-            response
-        }
-        Reply::Stream { body, content_type, reading } => {
-            let keep_alive = account.proxy.settings.sse_keepalive_ms;
-            let options = RelayOptions {
-                silence: limits.silence,
-                keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
-            };
-            let relay = match Relay::begin(account, body, reading, options).await {
-                Ok(relay) => relay,
-                Err((account, error)) => return refuse(account, &error),
-            };
-            let mut response = Response::new(Body::stream(relay.into_stream()));
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, content_type);
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            response
+    let mut response = loop {
+        match attempts.reply(&mut account, &call, head).await {
+            Err(error) => return refuse(account, &error),
+            Ok(Reply::Whole { body, content_type }) => {
+                account.settle(StatusCode::OK);
+                let mut response = Response::new(Body::from(body));
+                response.headers_mut().insert(CONTENT_TYPE, content_type);
+                break response;
+            }
+            Ok(Reply::Stream { body, content_type, reading }) => {
+                let keep_alive = account.proxy.settings.sse_keepalive_ms;
+                let options = RelayOptions {
+                    silence: attempts.limits(&account).silence,
+                    keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
+                    first_event: attempts.first_event_wait(&account),
+                };
+                match Relay::begin(account, body, reading, options).await {
+                    Ok(relay) => {
+                        let mut response = Response::new(Body::stream(relay.into_stream()));
+                        let headers = response.headers_mut();
+                        headers.insert(CONTENT_TYPE, content_type);
+                        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                        break response;
+                    }
+                    // The caller has seen nothing of it: another attempt may still be made.
+                    Err((returned, error)) => {
+                        account = returned;
+                        if let Err(error) = attempts.go_on(&mut account, error).await {
+                            return refuse(account, &error);
+                        }
+                    }
+                }
+            }
         }
     };
     if call.operation == Operation::ChatCompletions {
         response.headers_mut().insert(CALL_ID, id);
+        if let Some(name) = attempts.served_by() {
+            response.headers_mut().insert(SERVED_BY, name);
+        }
     }
     response
 }
@@ -93,12 +109,12 @@ async fn understood(
     Ok(call)
 }
 
-/// Finds the target, if this caller may have it, and asks it.
-async fn attempted(
+/// Finds the targets, if this caller may have the model.
+async fn admitted(
     account: &mut Account,
     call: &Call,
     head: &Parts,
-) -> Result<(Reply, Limits), RequestError> {
+) -> Result<Attempts, RequestError> {
     let proxy = account.proxy.clone();
     let found = {
         let tables = proxy.tables.borrow();
@@ -113,8 +129,5 @@ async fn attempted(
     if let Some(caller) = &account.caller {
         proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
     }
-    let target = resolve::target(&proxy.tables.borrow(), &found)?;
-    let limits = Limits::of(&found.model, &proxy.settings.upstream);
-    let reply = attempt::all(account, call, &target, head, limits).await?;
-    Ok((reply, limits))
+    Attempts::plan(account, found, head)
 }

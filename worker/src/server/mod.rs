@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use nix::errno::Errno;
+use shared::counters::Counters;
 use shared::dial::Dial;
 use shared::usage::UsageEvent;
 use shared::version::VERSION;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use crate::budgets::Budgets;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
+use crate::routing::Groups;
 use crate::sys;
 use crate::tables::Tables;
 use crate::tls::Tls;
@@ -62,6 +64,10 @@ pub struct Proxy {
     pub usage: Rc<dyn UsageSink>,
     /// Where is counted.
     pub metrics: Rc<Metrics>,
+    /// What all workers of the node count together.
+    pub counters: Counters,
+    /// What was worked out for groups of models.
+    pub groups: Groups,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
     /// Other paths for requests.
@@ -97,6 +103,8 @@ impl Proxy {
             health: Health::new(),
             usage,
             metrics,
+            counters: Counters::private(),
+            groups: Groups::default(),
             upstreams,
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })
