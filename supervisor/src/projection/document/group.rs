@@ -6,10 +6,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use shared::resource::{self, RoutingTarget};
 
-use super::{Refusal, schema_failed};
 use super::field::{
     Count32, Filled, Integer, NotNegative, Object, Positive32, Share, Text, present,
 };
+use super::{Refusal, parse_failed};
 
 /// A group of direct models.
 #[derive(Debug, Deserialize)]
@@ -17,28 +17,28 @@ pub struct Routing {
     targets: Filled<Object<Target>>,
     #[serde(default, deserialize_with = "present")]
     strategy: Option<Strategy>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     fallback_on_statuses: Option<Vec<Integer<400, 599>>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     hash_on: Option<Filled<Object<HashOn>>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     max_fallbacks: Option<Count32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     retries: Option<Count32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     retry_on_429: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     when_all_unavailable: Option<WhenAllUnavailable>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Target {
     model: Text,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     priority: Option<i32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     tags: Option<Vec<Text>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     weight: Option<Count32>,
 }
 
@@ -56,7 +56,7 @@ enum Strategy {
 #[derive(Debug, Deserialize)]
 struct HashOn {
     r#type: HashOnType,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     name: Option<Text>,
 }
 
@@ -92,7 +92,7 @@ impl Routing {
         };
         if self.hash_on.is_some() && strategy != resource::Strategy::ConsistentHash {
             let expectation = "expected no `hash_on` without `strategy: consistent_hash`";
-            return Err(schema_failed("/routing/hash_on", expectation));
+            return Err(parse_failed("/routing/hash_on", expectation));
         }
         let sources = self.hash_on.map(|sources| sources.0).unwrap_or_default();
         let hash_on = sources.into_iter().enumerate().map(|(index, source)| {
@@ -103,10 +103,10 @@ impl Routing {
                 (HashOnType::ApiKey, None) => Ok(resource::HashOn::ApiKey),
                 (HashOnType::ClientIp, None) => Ok(resource::HashOn::ClientIp),
                 (HashOnType::Header | HashOnType::Cookie, None) => {
-                    Err(schema_failed(&place, "expected `name` for a header or a cookie"))
+                    Err(parse_failed(&place, "expected `name` for a header or a cookie"))
                 }
                 (HashOnType::ApiKey | HashOnType::ClientIp, Some(_)) => {
-                    Err(schema_failed(&place, "expected no `name` for `api_key` or `client_ip`"))
+                    Err(parse_failed(&place, "expected no `name` for `api_key` or `client_ip`"))
                 }
             }
         });

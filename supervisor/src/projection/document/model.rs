@@ -91,9 +91,9 @@ impl Cooldown {
             max_seconds: self.max_seconds.map_or(default.max_seconds, |seconds| seconds.0),
             on_timeout: self.trigger_on_timeout.unwrap_or(default.on_timeout),
             on_transport: self.trigger_on_transport.unwrap_or(default.on_transport),
-            statuses: self.trigger_statuses.map_or(default.statuses, |statuses| {
-                statuses.iter().map(Status::as_u16).collect()
-            }),
+            statuses: self
+                .trigger_statuses
+                .map_or(default.statuses, |statuses| statuses.iter().map(Status::as_u16).collect()),
         }
     }
 }
