@@ -14,6 +14,7 @@ pub mod cidr;
 pub mod codec;
 pub mod counters;
 mod crc32;
+pub mod deployment;
 pub mod descriptor;
 pub mod dial;
 pub mod egress;

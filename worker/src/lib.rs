@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod redis;
 pub mod request;
 pub mod role;
+mod routing;
 pub mod run;
 pub mod sandbox;
 pub mod server;

@@ -26,6 +26,7 @@ use crate::link::{Link, LinkError};
 use crate::metrics::Metrics;
 use crate::orphan;
 use crate::role::{RoleError, listen};
+use crate::routing;
 use crate::server::{self, Proxy};
 use crate::tls::{Handshakes, Tls};
 use crate::upstream::TrustRoots;
@@ -127,6 +128,7 @@ pub async fn run(
                     return Err(LinkError::Unexpected { expected: "a certificate" }.into());
                 }
                 let (proxy, tls, stop) = (Rc::clone(&proxy), tls.clone(), Rc::clone(&stop));
+                tokio::task::spawn_local(routing::check_in_background(Rc::clone(&proxy)));
                 tokio::task::spawn_local(async move {
                     server::serve(listener, proxy, tls, stop.notified()).await;
                     let _ = finished.send(());

@@ -24,6 +24,8 @@ pub struct Tables {
     models: HashMap<String, Rc<Model>>,
     models_by_name: Index<String, Model>,
     wildcards: BTreeMap<Wildcard, Rc<Model>>,
+    /// Those whose health is looked at in the background, by id.
+    checked_models: HashMap<String, Rc<Model>>,
     api_keys: HashMap<String, Rc<ApiKey>>,
     api_keys_by_hash: Index<KeyHash, ApiKey>,
     guards: Guards,
@@ -115,6 +117,11 @@ impl Tables {
         &self.identities
     }
 
+    /// The direct models whose health is looked at in the background; a wildcard stands for none in particular.
+    pub fn checked_models(&self) -> impl Iterator<Item = &Rc<Model>> {
+        self.checked_models.values()
+    }
+
     /// What guards traffic and cannot be enforced.
     pub fn guards(&self) -> &Guards {
         &self.guards
@@ -158,13 +165,19 @@ impl Tables {
         self.delete_model(&model.id);
         match Wildcard::of(&model) {
             Some(wildcard) => drop(self.wildcards.insert(wildcard, model.clone())),
-            None => self.models_by_name.insert(model.display_name.clone(), model.clone()),
+            None => {
+                if matches!(&model.kind, ModelKind::Direct(direct) if direct.background_check.is_some()) {
+                    self.checked_models.insert(model.id.clone(), model.clone());
+                }
+                self.models_by_name.insert(model.display_name.clone(), model.clone());
+            }
         }
         self.models.insert(model.id.clone(), model);
     }
 
     fn delete_model(&mut self, id: &str) {
         let Some(model) = self.models.remove(id) else { return };
+        self.checked_models.remove(id);
         match Wildcard::of(&model) {
             Some(wildcard) => drop(self.wildcards.remove(&wildcard)),
             None => self.models_by_name.remove(&model.display_name, id),

@@ -73,6 +73,11 @@ impl CounterKey {
         hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         Self((hash ^ (hash >> 33)).max(1))
     }
+
+    /// The hash itself.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
 }
 
 /// The counters, as one worker uses them.

@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 31] = [
+pub static FAMILIES: [&Family; 35] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -35,6 +35,10 @@ pub static FAMILIES: [&Family; 31] = [
     &GUARDRAIL_LATENCY,
     &GUARDRAIL_BLOCKS,
     &GUARDRAIL_BYPASSES,
+    &DEPLOYMENT_COOLED_DOWN,
+    &ROUTING_SUCCESSFUL_FALLBACKS,
+    &ROUTING_FAILED_FALLBACKS,
+    &LLM_SPEND,
 ];
 
 /// Labels of what is counted per request.
@@ -374,6 +378,42 @@ pub static GUARDRAIL_BYPASSES: Family = family(
     Kind::Counter,
     &["reason"],
     "Requests and answers that guardrails let through unseen.",
+);
+
+/// Models that were left alone after a failure.
+pub static DEPLOYMENT_COOLED_DOWN: Family = family(
+    31,
+    "aisix_deployment_cooled_down_total",
+    Kind::Counter,
+    DEPLOYMENT_LABELS,
+    "How often an upstream model was left alone for a while after a failure.",
+);
+
+/// Fallbacks within a group that brought an answer.
+pub static ROUTING_SUCCESSFUL_FALLBACKS: Family = family(
+    32,
+    "aisix_routing_successful_fallbacks_total",
+    Kind::Counter,
+    &["model", "fallback_model"],
+    "Requests that another target of their model group has answered after a failure.",
+);
+
+/// Fallbacks within a group that brought none.
+pub static ROUTING_FAILED_FALLBACKS: Family = family(
+    33,
+    "aisix_routing_failed_fallbacks_total",
+    Kind::Counter,
+    &["model", "fallback_model"],
+    "Targets of a model group that failed as well when they were fallen back to.",
+);
+
+/// What tokens have cost.
+pub static LLM_SPEND: Family = family(
+    34,
+    "aisix_llm_spend_micro_usd_total",
+    Kind::Counter,
+    USE_LABELS,
+    "Cost of prompts and answers by the prices of their models, in millionths of a dollar.",
 );
 
 #[cfg(test)]

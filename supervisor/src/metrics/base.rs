@@ -12,10 +12,16 @@ pub(super) type Merged<'a> = BTreeMap<(u16, &'a [String]), (&'static Family, Val
 
 /// The totals of the dead. Bounded like a live worker's series, since workers that have been taken over may die again and
 /// again with ever new labels: what is beyond is added to the series whose labels are all [`OTHER`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Base {
     totals: [BTreeMap<Vec<String>, Values>; FAMILIES.len()],
     labels_bytes: usize,
+}
+
+impl Default for Base {
+    fn default() -> Self {
+        Self { totals: std::array::from_fn(|_| BTreeMap::new()), labels_bytes: 0 }
+    }
 }
 
 impl Base {

@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use shared::message::Series;
 use shared::metric::family::{
-    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS,
-    DEPLOYMENT_SUCCESSES, GUARDRAIL_BLOCKS, GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY,
-    PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, TLS_HANDSHAKES,
+    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_COOLED_DOWN,
+    DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES, GUARDRAIL_BLOCKS,
+    GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY, PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED,
+    PROXY_IN_FLIGHT, ROUTING_FAILED_FALLBACKS, ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES,
     USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
@@ -175,6 +176,25 @@ impl Metrics {
     /// Counts something that the Redis of the cache was asked for and did not do.
     pub fn cache_failed(&self, operation: &str) {
         self.add(&CACHE_REDIS_FAILURES, &[operation], 1);
+    }
+
+    /// Counts a model that is left alone from now on.
+    pub fn cooled_down(
+        &self,
+        provider: &str,
+        model: &str,
+        upstream_model: &str,
+        provider_key_id: &str,
+    ) {
+        let labels = [provider, model, upstream_model, provider_key_id];
+        self.add(&DEPLOYMENT_COOLED_DOWN, &labels, 1);
+    }
+
+    /// Counts what became of a target that a group has fallen back to.
+    pub fn fallback(&self, model: &str, fallback_model: &str, success: bool) {
+        let ended =
+            if success { &ROUTING_SUCCESSFUL_FALLBACKS } else { &ROUTING_FAILED_FALLBACKS };
+        self.add(ended, &[model, fallback_model], 1);
     }
 
     /// Counts a caller that left before its answer ended.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::metric::family::{
     E2E_LATENCY, LLM_FIRST_TOKEN, LLM_INPUT_TOKENS, LLM_OUTPUT_TOKENS, LLM_REQUEST_DURATION,
-    LLM_REQUESTS, LLM_TOTAL_TOKENS, PROXY_FAILED_REQUESTS, PROXY_REQUEST_DURATION, PROXY_REQUESTS,
+    LLM_REQUESTS, LLM_SPEND, LLM_TOTAL_TOKENS, PROXY_FAILED_REQUESTS, PROXY_REQUEST_DURATION, PROXY_REQUESTS,
     REQUEST_DURATION, REQUESTS, TOKENS_BY_CLIENT, TOKENS_CONSUMED, TTFT,
 };
 
@@ -51,10 +51,11 @@ pub struct RequestFacts<'a> {
     pub client_type: &'a str,
     /// Whether an upstream was asked.
     pub reached_llm: bool,
+    /// Whether the answer is that of a target which the group has fallen back to.
+    pub is_fallback: bool,
+    /// What the tokens have cost, in millionths of a dollar.
+    pub spend_micro_usd: u64,
 }
-
-/// No model group exists that could fall back to another of its models.
-const IS_FALLBACK: &str = "false";
 
 impl<'a> RequestFacts<'a> {
     fn outcome(&self) -> &'static str {
@@ -96,7 +97,8 @@ impl Metrics {
         let (status_text, outcome) = (status_text.as_str(), facts.outcome());
         let [a, b, c, d, e, f, g, h, i, j, k] = facts.of_use();
         let stream = facts.streaming();
-        let counted = [a, b, c, d, e, f, g, h, i, j, k, stream, IS_FALLBACK, status_text, outcome];
+        let is_fallback = if facts.is_fallback { "true" } else { "false" };
+        let counted = [a, b, c, d, e, f, g, h, i, j, k, stream, is_fallback, status_text, outcome];
         let timed = [a, b, c, d, e, f, g, h, i, j, k, stream, status_text, outcome];
 
         self.add(&REQUESTS, &[provider, model, status_text, outcome], 1);
@@ -133,6 +135,9 @@ impl Metrics {
                 let by_client = [facts.client_type, facts.model, token_type];
                 self.add(&TOKENS_BY_CLIENT, &by_client, tokens);
             }
+        }
+        if facts.spend_micro_usd > 0 {
+            self.add(&LLM_SPEND, &of_use, facts.spend_micro_usd);
         }
         if total > 0 {
             self.add(&TOKENS_CONSUMED, &[facts.provider, facts.model], total);

@@ -87,6 +87,12 @@ pub enum RequestError {
     /// A token of an identity provider that is not accepted.
     #[error(transparent)]
     Token(#[from] Rejection),
+    /// No target of a group is there for the request now.
+    #[error("no target of this model is available")]
+    NoTarget {
+        /// Seconds after which there may be one.
+        retry_after: Option<u64>,
+    },
     /// A path that had a meaning in earlier versions.
     #[error("this endpoint was removed; configure a passthrough route instead")]
     EndpointRemoved,
@@ -113,6 +119,8 @@ pub enum UpstreamError {
     Failed {
         /// Its status.
         status: StatusCode,
+        /// Seconds after which it wants to be asked again.
+        retry_after: Option<u64>,
     },
     /// It told an error inside a stream that had begun well.
     #[error("{}", .0.message)]
@@ -149,7 +157,7 @@ impl RequestError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnusableCredential => StatusCode::UNAUTHORIZED,
-            Self::NoBridge(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBridge(_) | Self::NoTarget { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotServed(_) | Self::ModelNotServed(_) | Self::Guarded(_) => {
                 StatusCode::NOT_IMPLEMENTED
             }
@@ -177,6 +185,7 @@ impl RequestError {
             | Self::EndpointRemoved => "invalid_request_error",
             Self::UnusableCredential => "authentication_error",
             Self::NoBridge(_) => "provider_unavailable",
+            Self::NoTarget { .. } => "all_candidates_unavailable",
             Self::NotServed(_) | Self::ModelNotServed(_) | Self::Guarded(_) => "not_implemented",
             Self::Token(rejection) => rejection.kind(),
             Self::Upstream(error) => error.kind(),
@@ -218,6 +227,7 @@ impl RequestError {
         match self {
             Self::Upstream(UpstreamError::Refused { retry_after, .. }) => *retry_after,
             Self::OverBudget(denial) => denial.retry_after_seconds,
+            Self::NoTarget { retry_after } => *retry_after,
             _ => None,
         }
     }
@@ -250,18 +260,11 @@ fn side(is_request: bool) -> &'static str {
 }
 
 impl UpstreamError {
-    /// Whether the same request may be sent again: the upstream has not had it, or has told that it failed. Where the
-    /// upstream had it and fell silent it may have worked on it, and a second one could be charged twice.
-    pub fn may_be_repeated(&self) -> bool {
+    /// Seconds after which the upstream wants to be asked again, where it said so.
+    pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Unreached(_) => true,
-            Self::Failed { status } => status.is_server_error(),
-            Self::Refused { .. }
-            | Self::InBand(_)
-            | Self::Decode(_)
-            | Self::Transport(_)
-            | Self::Timeout(_)
-            | Self::Cut(_) => false,
+            Self::Refused { retry_after, .. } | Self::Failed { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -272,7 +275,8 @@ impl UpstreamError {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    /// The status that the caller is answered with.
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Refused { status, .. } => *status,
             Self::InBand(error) => error

@@ -35,10 +35,11 @@ use crate::server::{Body, Proxy};
 use account::Account;
 use route::{Action, Endpoint, Route};
 
+pub use attempt::ask_once;
 pub use body::is_json;
 pub use error::{RequestError, UpstreamError};
 pub use request_id::REQUEST_ID;
-pub use resolve::Target;
+pub use resolve::{Target, target as resolve_target};
 pub use rewrite::Rewrites;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -24,8 +24,6 @@ use crate::upstream::AnswerBody;
 
 /// What keeps a silent stream from being taken for dead: an empty comment.
 const KEEP_ALIVE: &[u8] = b":\n\n";
-/// The first event is waited for this long before the caller is answered: an error in it still gets its own status.
-const FIRST_EVENT_WAIT: Duration = Duration::from_secs(1);
 /// After `[DONE]` the upstream has this long to end its answer, so that the connection can be used again.
 const END_WAIT: Duration = Duration::from_secs(1);
 
@@ -36,6 +34,8 @@ pub struct RelayOptions {
     pub silence: Option<Duration>,
     /// The longest silence towards the caller.
     pub keep_alive: Option<Duration>,
+    /// The first event is waited for this long before the caller is answered: an error in it still gets its own status.
+    pub first_event: Duration,
 }
 
 /// A stream that has begun well.
@@ -81,7 +81,7 @@ impl Relay {
             }
             Ok(())
         };
-        match tokio::time::timeout(FIRST_EVENT_WAIT, first).await {
+        match tokio::time::timeout(options.first_event, first).await {
             Ok(Err(error)) => Err((relay.account, error)),
             Ok(Ok(())) | Err(_) => Ok(relay),
         }

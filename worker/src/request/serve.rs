@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::account::Account;
-use super::attempt::{self, Limits, Reply};
+use super::attempt::{Attempts, Reply};
 use super::relay::{Relay, RelayOptions};
 use super::repeat::{self, Repeat};
 use super::{RequestError, body, guard, json, refuse, resolve};
@@ -20,6 +21,8 @@ use crate::server::Body;
 
 /// Names the call in a successful answer; the same id as the request's.
 const CALL_ID: HeaderName = HeaderName::from_static("x-aisix-call-id");
+/// Names the model of a group that has answered.
+const SERVED_BY: HeaderName = HeaderName::from_static("x-aisix-served-by");
 
 /// Serves a request of an authenticated caller.
 pub async fn serve(
@@ -32,44 +35,85 @@ pub async fn serve(
         Ok(call) => call,
         Err(error) => return refuse(account, &error),
     };
-    let (reply, limits) = match attempted(&mut account, &mut call, head).await {
-        Ok(reply) => reply,
-        Err(RequestError::NotOffered(Operation::CountTokens)) => {
-            account.settle(StatusCode::OK);
-            return json(StatusCode::OK, anthropic::estimate(&call));
+    let (mut attempts, repeat) = match admitted(&mut account, &mut call, head).await {
+        Ok(Admitted::Known { body, content_type }) => {
+            return answered(account, &call, None, body, content_type);
         }
+        Ok(Admitted::New(attempts, repeat)) => (attempts, repeat),
         Err(error) => return refuse(account, &error),
     };
     let (id, cache) = (account.request_id.clone(), account.cache);
-    let mut response = match reply {
-        Reply::Whole { body, content_type } => {
-            account.settle(StatusCode::OK);
-            let mut response = Response::new(Body::from(body));
-            response.headers_mut().insert(CONTENT_TYPE, content_type);
-            response
-        }
-        Reply::Stream { body, content_type, reading } => {
-            let keep_alive = account.proxy.settings.sse_keepalive_ms;
-            let options = RelayOptions {
-                silence: limits.silence,
-                keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
-            };
-            let relay = match Relay::begin(account, call.operation, body, reading, options).await {
-                Ok(relay) => relay,
-                Err((account, error)) => return refuse(account, &error),
-            };
-            let mut response = Response::new(Body::stream(relay.into_stream()));
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, content_type);
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            response
+    let mut response = loop {
+        match attempts.reply(&mut account, &call, head).await {
+            Err(RequestError::NotOffered(Operation::CountTokens)) => {
+                account.settle(StatusCode::OK);
+                return json(StatusCode::OK, anthropic::estimate(&call));
+            }
+            Err(error) => return refuse(account, &error),
+            Ok(Reply::Whole { body, content_type }) => {
+                let body = match account.guarding.answer(call.operation, body) {
+                    Ok(body) => body,
+                    Err(error) => return refuse(account, &error),
+                };
+                repeat.keep(&account, &content_type, &body);
+                return answered(account, &call, attempts.served_by(), body, content_type);
+            }
+            Ok(Reply::Stream { body, content_type, reading }) => {
+                let keep_alive = account.proxy.settings.sse_keepalive_ms;
+                let options = RelayOptions {
+                    silence: attempts.limits(&account).silence,
+                    keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
+                    first_event: attempts.first_event_wait(&account),
+                };
+                match Relay::begin(account, call.operation, body, reading, options).await {
+                    Ok(relay) => {
+                        let mut response = Response::new(Body::stream(relay.into_stream()));
+                        let headers = response.headers_mut();
+                        headers.insert(CONTENT_TYPE, content_type);
+                        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                        break response;
+                    }
+                    // The caller has seen nothing of it: another attempt may still be made.
+                    Err((returned, error)) => {
+                        account = returned;
+                        if let Err(error) = attempts.go_on(&mut account, error).await {
+                            return refuse(account, &error);
+                        }
+                    }
+                }
+            }
         }
     };
     repeat::tell(cache, response.headers_mut());
-    if call.operation == Operation::ChatCompletions {
-        response.headers_mut().insert(CALL_ID, id);
-    }
+    tell(&call, id, attempts.served_by(), response.headers_mut());
     response
+}
+
+/// A whole answer.
+fn answered(
+    mut account: Account,
+    call: &Call,
+    served_by: Option<HeaderValue>,
+    body: Bytes,
+    content_type: HeaderValue,
+) -> Response<Body> {
+    account.settle(StatusCode::OK);
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    repeat::tell(account.cache, headers);
+    tell(call, account.request_id.clone(), served_by, headers);
+    response
+}
+
+/// What the caller of a chat is told beside the answer.
+fn tell(call: &Call, id: HeaderValue, served_by: Option<HeaderValue>, headers: &mut HeaderMap) {
+    if call.operation == Operation::ChatCompletions {
+        headers.insert(CALL_ID, id);
+        if let Some(name) = served_by {
+            headers.insert(SERVED_BY, name);
+        }
+    }
 }
 
 /// Reads and understands the request. From here on it leaves a usage event.
@@ -101,12 +145,20 @@ async fn understood(
     Ok(call)
 }
 
-/// Finds the target, if this caller may have it, and asks it.
-async fn attempted(
+/// A request that may be answered.
+enum Admitted {
+    /// With an answer that is known.
+    Known { body: Bytes, content_type: HeaderValue },
+    /// By one of these; what comes is kept, if a policy says so.
+    New(Attempts, Repeat),
+}
+
+/// Finds the targets, if this caller may have the model, or an answer that is known.
+async fn admitted(
     account: &mut Account,
     call: &mut Call,
     head: &Parts,
-) -> Result<(Reply, Limits), RequestError> {
+) -> Result<Admitted, RequestError> {
     let proxy = account.proxy.clone();
     let found = {
         let tables = proxy.tables.borrow();
@@ -122,18 +174,11 @@ async fn attempted(
     if let Some(caller) = &account.caller {
         proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
     }
-    let target = resolve::target(&proxy.tables.borrow(), &found)?;
-    let limits = Limits::of(&found.model, &proxy.settings.upstream);
     let (repeat, kept) = Repeat::find(account, call, head).await;
     if let Some(Kept { body, content_type, .. }) = kept {
         // It may have been kept for a caller whom other guardrails guard.
         let body = account.guarding.answer(call.operation, body)?;
-        return Ok((Reply::Whole { body, content_type }, limits));
+        return Ok(Admitted::Known { body, content_type });
     }
-    let mut reply = attempt::all(account, call, &target, head, limits).await?;
-    if let Reply::Whole { body, content_type } = &mut reply {
-        *body = account.guarding.answer(call.operation, std::mem::take(body))?;
-        repeat.keep(account, content_type, body);
-    }
-    Ok((reply, limits))
+    Ok(Admitted::New(Attempts::plan(account, found, head)?, repeat))
 }

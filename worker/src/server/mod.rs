@@ -31,6 +31,7 @@ use crate::cache::{CacheClient, RedisCache};
 use crate::identity::KeyStore;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
+use crate::routing::Groups;
 use crate::sys;
 use crate::tables::Tables;
 use crate::tls::Tls;
@@ -69,6 +70,8 @@ pub struct Proxy {
     pub metrics: Rc<Metrics>,
     /// What all workers of the node count together.
     pub counters: Counters,
+    /// What was worked out for groups of models.
+    pub groups: Groups,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
     /// Other paths for requests.
@@ -114,6 +117,7 @@ impl Proxy {
             usage,
             metrics,
             counters,
+            groups: Groups::default(),
             upstreams,
             cache: Rc::default(),
             cache_redis,

@@ -1,5 +1,4 @@
-//! Fields that carry their bounds in their type. What they say on error never holds what they found. Those whose value
-//! nobody needs yet do not keep it.
+//! Fields that carry their bounds in their type. What they say on error never holds what they found.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
@@ -42,14 +41,26 @@ impl<'de> Deserialize<'de> for Vendor {
 
 /// An integer within bounds.
 #[derive(Debug)]
-pub struct Integer<const MIN: u64, const MAX: u64>(());
+pub struct Integer<const MIN: u64, const MAX: u64>(pub u64);
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Integer<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
-            number if (MIN..=MAX).contains(&number) => Ok(Self(())),
+            number if (MIN..=MAX).contains(&number) => Ok(Self(number)),
             _ => expected(format_args!("an integer between {MIN} and {MAX}")),
         }
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Integer<MIN, MAX> {
+    /// The number, for a bound that fits.
+    pub fn as_u32(&self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+
+    /// The number, for a bound that fits.
+    pub fn as_u16(&self) -> u16 {
+        u16::try_from(self.0).unwrap_or(u16::MAX)
     }
 }
 
@@ -90,12 +101,12 @@ impl<'de> Deserialize<'de> for Share {
 
 /// A list of at least one item.
 #[derive(Debug)]
-pub struct Filled<T>(PhantomData<T>);
+pub struct Filled<T>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Filled<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let items = Vec::<T>::deserialize(deserializer)?;
-        if items.is_empty() { expected("at least one item") } else { Ok(Self(PhantomData)) }
+        if items.is_empty() { expected("at least one item") } else { Ok(Self(items)) }
     }
 }
 

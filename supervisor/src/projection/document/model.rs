@@ -63,26 +63,42 @@ struct Cost {
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
 struct Cooldown {
-    #[serde(default)]
-    default_seconds: u64,
-    #[serde(default)]
-    enabled: bool,
-    #[serde(default)]
-    honor_retry_after: bool,
+    #[serde(default, deserialize_with = "present")]
+    default_seconds: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    enabled: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    honor_retry_after: Option<bool>,
     #[serde(default, deserialize_with = "present")]
     max_seconds: Option<Positive64>,
-    #[serde(default)]
-    trigger_on_timeout: bool,
-    #[serde(default)]
-    trigger_on_transport: bool,
-    #[serde(default)]
-    trigger_statuses: Vec<Status>,
+    #[serde(default, deserialize_with = "present")]
+    trigger_on_timeout: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    trigger_on_transport: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    trigger_statuses: Option<Vec<Status>>,
+}
+
+impl Cooldown {
+    /// What is left out is as if there were no document about it.
+    fn into_resource(self) -> resource::Cooldown {
+        let default = resource::Cooldown::default();
+        resource::Cooldown {
+            enabled: self.enabled.unwrap_or(default.enabled),
+            default_seconds: self.default_seconds.unwrap_or(default.default_seconds),
+            honor_retry_after: self.honor_retry_after.unwrap_or(default.honor_retry_after),
+            max_seconds: self.max_seconds.map_or(default.max_seconds, |seconds| seconds.0),
+            on_timeout: self.trigger_on_timeout.unwrap_or(default.on_timeout),
+            on_transport: self.trigger_on_transport.unwrap_or(default.on_transport),
+            statuses: self
+                .trigger_statuses
+                .map_or(default.statuses, |statuses| statuses.iter().map(Status::as_u16).collect()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
 struct BackgroundModelCheck {
     enabled: bool,
     interval_seconds: Integer<5, { u64::MAX }>,
@@ -92,6 +108,20 @@ struct BackgroundModelCheck {
     timeout_seconds: Positive64,
     #[serde(default)]
     ignore_statuses: Vec<Status>,
+}
+
+impl BackgroundModelCheck {
+    /// The check, if it is switched on.
+    fn into_resource(self) -> Option<resource::BackgroundCheck> {
+        self.enabled.then(|| resource::BackgroundCheck {
+            interval_seconds: self.interval_seconds.0,
+            max_tokens: self.max_tokens.as_u32(),
+            prompt: self.prompt.0,
+            stale_after_seconds: self.stale_after_seconds.0,
+            timeout_seconds: self.timeout_seconds.0,
+            ignore_statuses: self.ignore_statuses.iter().map(Status::as_u16).collect(),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -140,6 +170,7 @@ pub fn read(id: &str, mut value: Value) -> Result<Document, Refusal> {
     });
     let allowed_cidrs = cidrs.collect::<Result<_, _>>()?;
     let (timeout_ms, stream_timeout_ms) = (raw.timeout, raw.stream_timeout);
+    let retries = raw.retries.as_ref().map(Count32::as_u32);
     let display_name = raw.display_name.0.clone();
     let resource = Some(Resource::Model(Model {
         id: id.to_owned(),
@@ -148,6 +179,7 @@ pub fn read(id: &str, mut value: Value) -> Result<Document, Refusal> {
         timeout_ms,
         stream_timeout_ms,
         allowed_cidrs,
+        retries,
         ..Model::default()
     }));
     Ok(Document { resource, name: Some(display_name), fields })
@@ -169,12 +201,8 @@ impl Raw {
     /// Fields that are there and that no worker honours yet.
     fn not_enforced(&self) -> impl Iterator<Item = &'static str> {
         [
-            ("background_model_check", self.background_model_check.is_some()),
-            ("cooldown", self.cooldown.is_some()),
             ("ensemble", self.ensemble.is_some()),
             ("rate_limit", self.rate_limit.is_some()),
-            ("retries", self.retries.is_some()),
-            ("routing", self.routing.is_some()),
             ("semantic", self.semantic.is_some()),
         ]
         .into_iter()
@@ -191,7 +219,9 @@ impl Raw {
             || self.embedding.is_some();
         let direct = (self.provider, self.model_name, self.provider_key_id);
         match (self.routing, self.ensemble, self.semantic, direct, any_direct) {
-            (Some(_), None, None, _, false) => Ok(ModelKind::Routing(Box::default())),
+            (Some(routing), None, None, _, false) => {
+                Ok(ModelKind::Routing(Box::new(routing.0.into_resource()?)))
+            }
             (None, Some(_), None, _, false) => Ok(ModelKind::Ensemble),
             (None, None, Some(_), _, false) => Ok(ModelKind::Semantic),
             (None, None, None, (Some(provider), Some(model_name), Some(key)), _) => {
@@ -204,6 +234,12 @@ impl Raw {
                         output_per_1k: cost.0.output_per_1k.0,
                     }),
                     prompt_caching: self.auto_prompt_caching.and_then(|Object(caching)| caching.into()),
+                    cooldown: self
+                        .cooldown
+                        .map_or_else(Default::default, |cooldown| cooldown.0.into_resource()),
+                    background_check: self
+                        .background_model_check
+                        .and_then(|check| check.0.into_resource()),
                     ..DirectModel::default()
                 })))
             }

@@ -76,7 +76,7 @@ fn a_model_has_exactly_one_of_four_shapes() {
     let document = read_kind("models", routing.clone()).unwrap();
     let Some(Resource::Model(group)) = document.resource else { panic!() };
     assert!(matches!(group.kind, ModelKind::Routing(_)));
-    assert_eq!(document.fields, ["routing"]);
+    assert!(document.fields.is_empty());
 
     for bad in [
         json!({"display_name": "x"}),
@@ -102,11 +102,94 @@ fn knobs_that_say_nothing_about_a_group_are_stripped_and_reported() {
 }
 
 #[test]
+fn a_group_is_told_to_workers_with_what_it_leaves_out() {
+    let routing = json!({
+        "targets": [{"model": "a", "weight": 0, "priority": -1, "tags": ["eu"]}, {"model": "b"}],
+        "strategy": "consistent_hash",
+        "hash_on": [{"type": "header", "name": "x-user"}, {"type": "cookie", "name": "sid"},
+            {"type": "api_key"}, {"type": "client_ip"}],
+        "fallback_on_statuses": [408], "max_fallbacks": 1, "retries": 0, "retry_on_429": true,
+        "when_all_unavailable": "try_anyway"});
+    let read = |routing| {
+        let document = read_kind("models", json!({"display_name": "g", "routing": routing}));
+        let Some(Resource::Model(model)) = document.unwrap().resource else { panic!() };
+        let ModelKind::Routing(routing) = model.kind else { panic!() };
+        *routing
+    };
+    let target = |model: &str| RoutingTarget {
+        model: model.to_owned(),
+        weight: 1,
+        ..RoutingTarget::default()
+    };
+    assert_eq!(
+        read(routing),
+        Routing {
+            targets: vec![
+                RoutingTarget {
+                    weight: 0,
+                    priority: -1,
+                    tags: vec!["eu".to_owned()],
+                    ..target("a")
+                },
+                target("b"),
+            ],
+            strategy: Strategy::ConsistentHash,
+            hash_on: vec![
+                HashOn::Header("x-user".to_owned()),
+                HashOn::Cookie("sid".to_owned()),
+                HashOn::ApiKey,
+                HashOn::ClientIp,
+            ],
+            fallback_on_statuses: vec![408],
+            max_fallbacks: Some(1),
+            retries: Some(0),
+            retry_on_429: true,
+            try_anyway: true,
+        }
+    );
+    let least = read(json!({"targets": [{"model": "a"}]}));
+    assert_eq!(least, Routing { targets: vec![target("a")], ..Routing::default() });
+    for (routing, place) in [
+        (json!({"strategy": "failover", "hash_on": [{"type": "api_key"}]}), "/routing/hash_on`"),
+        (json!({"strategy": "consistent_hash", "hash_on": [{"type": "header"}]}), "/hash_on/0`"),
+        (
+            json!({"strategy": "consistent_hash", "hash_on": [{"type": "api_key", "name": "x"}]}),
+            "/hash_on/0`",
+        ),
+    ] {
+        let routing = merged(json!({"targets": [{"model": "a"}]}), routing);
+        let text = refusal("models", json!({"display_name": "g", "routing": routing}));
+        assert!(text.contains(place), "{text}");
+    }
+}
+
+#[test]
+fn what_a_direct_model_says_of_failures_is_told_to_workers() {
+    let read = |knobs| {
+        let document = read_kind("models", model(knobs)).unwrap();
+        let Some(Resource::Model(model)) = document.resource else { panic!() };
+        let ModelKind::Direct(direct) = model.kind else { panic!() };
+        (model.retries, direct.cooldown, direct.background_check)
+    };
+    assert_eq!(read(json!({})), (None, Cooldown::default(), None));
+    let (retries, cooldown, _) =
+        read(json!({"retries": 3, "cooldown": {"default_seconds": 5, "trigger_statuses": [418]}}));
+    let expected = Cooldown { default_seconds: 5, statuses: vec![418], ..Cooldown::default() };
+    assert_eq!((retries, cooldown), (Some(3), expected));
+    let mut check = json!({"enabled": true, "interval_seconds": 5, "max_tokens": 1, "prompt": "hi",
+        "stale_after_seconds": 60, "timeout_seconds": 2, "ignore_statuses": [429]});
+    let (_, _, told) = read(json!({"background_model_check": check}));
+    assert_eq!(told.unwrap().ignore_statuses, [429]);
+    check["enabled"] = json!(false);
+    assert_eq!(read(json!({"background_model_check": check})).2, None);
+}
+
+#[test]
 fn unknown_fields_are_reported_by_their_path_and_change_nothing() {
     let value = json!({"display_name": "g", "new": 1,
         "routing": {"targets": [{"model": "a", "burst": 1}, {"model": "b", "burst": 2}]}});
     let document = read_kind("models", value).unwrap();
-    assert_eq!(document.fields, ["new", "routing.targets.[].burst", "routing"]);
+    assert_eq!(document.fields, ["new", "routing.targets.[].burst"]);
     let many: serde_json::Map<_, _> = (0..80).map(|n| (format!("x{n:02}"), json!(n))).collect();
     let document = read_kind("models", model(Value::Object(many))).unwrap();
     assert_eq!(document.fields.len(), FIELDS_MAX + 1);
@@ -120,8 +203,8 @@ fn known_fields_that_are_not_enforced_are_reported() {
     assert!(fields("api_keys", api_key(json!({"rate_limit": null}))).is_empty());
     let overrides = json!({"request": {"param_renames": {"a": "b"}}, "response": {}});
     assert_eq!(fields("provider_keys", provider_key(overrides)), ["request"]);
-    let knobs = json!({"cooldown": {"enabled": true}, "retries": 2});
-    assert_eq!(fields("models", model(knobs)), ["cooldown", "retries"]);
+    let knobs = json!({"rate_limit": {"rpm": 5}});
+    assert_eq!(fields("models", model(knobs)), ["rate_limit"]);
     assert_eq!(fields("a2a_agents", json!({"name": "g", "url": "https://a.example"})), [NOT_ENFORCED]);
 }
 

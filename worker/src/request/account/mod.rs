@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use shared::resource::{ApiKey, Model};
+use shared::counters::Held;
+use shared::deployment::Deployment;
+use shared::resource::{ApiKey, Model, ModelKind};
 use time::OffsetDateTime;
 
 use super::guard::Guarding;
@@ -23,6 +25,7 @@ use super::{RequestError, trace};
 use crate::identity::Identity;
 use crate::metrics::RequestFacts;
 use crate::provider::{Seen, TokenUsage};
+use crate::routing;
 use crate::server::Proxy;
 
 pub use cache::CacheStatus;
@@ -52,8 +55,13 @@ pub struct Account {
     pub requested_model: Option<String>,
     /// The model of that name.
     pub model: Option<Rc<Model>>,
-    /// Where the attempt goes.
+    /// Where the attempt goes, if that can be used.
     pub target: Option<Target>,
+    /// The direct model that the latest attempt was meant for.
+    dispatched: Option<Rc<Model>>,
+    attempt_kind: AttemptKind,
+    /// How many targets were left for another one.
+    fallbacks: u32,
     /// Whether the answer is a stream.
     pub is_stream: bool,
     /// Size of the prompt, for an estimate.
@@ -75,9 +83,34 @@ pub struct Account {
     is_settled: bool,
 }
 
+/// Why an attempt is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// It is the first.
+    #[default]
+    Initial,
+    /// The one before has failed, at the same target.
+    Retry,
+    /// The one before has failed, at another target.
+    Fallback,
+}
+
+impl AttemptKind {
+    /// The word for it in usage events.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Retry => "retry",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
 /// The attempt in progress.
 struct Attempt {
     started: Instant,
+    /// Counts it as in flight at its model, where somebody wants to know.
+    _held: Option<Held>,
     /// The upstream has agreed to answer: it will count tokens.
     is_accepted: bool,
     first_event: Option<Instant>,
@@ -103,6 +136,9 @@ impl Account {
             requested_model: None,
             model: None,
             target: None,
+            dispatched: None,
+            attempt_kind: AttemptKind::Initial,
+            fallbacks: 0,
             is_stream: false,
             prompt_bytes: 0,
             cache: None,
@@ -128,33 +164,43 @@ impl Account {
         self.occurred_at
     }
 
+    /// The next attempt is meant for this model.
+    pub fn attempt_at(&mut self, model: Rc<Model>, kind: AttemptKind) {
+        self.target = None;
+        self.dispatched = Some(model);
+        self.attempt_kind = kind;
+    }
+
     /// An attempt at the target begins.
-    pub fn attempt_begins(&mut self) {
+    pub fn attempt_begins(&mut self, held: Option<Held>) {
         self.attempt = Some(Attempt {
             started: Instant::now(),
+            _held: held,
             is_accepted: false,
             first_event: None,
             seen: Seen::default(),
         });
     }
 
-    /// How many attempts have failed and were followed by another.
-    pub fn failed_attempts(&self) -> u32 {
-        self.failed_attempts
-    }
-
-    /// The attempt has failed, and another one follows. It leaves a usage event of its own.
-    pub fn attempt_failed(&mut self, error: &RequestError) {
+    /// The attempt has failed, and another one follows, at the same target or at another. It leaves a usage event of its own.
+    pub fn attempt_failed(&mut self, error: &RequestError, at_same_target: bool) {
         let status = error.status().as_u16();
         if let Some(event) = usage::event(self, status, Some(error), self.tokens(status)) {
             self.proxy.usage.record(event);
         }
         self.count_attempt(status);
+        self.cool_down(error);
+        if !at_same_target {
+            self.count_fallback(status);
+            self.fallbacks += 1;
+        }
         tracing::warn!(
             request_id = self.id(),
             attempt = self.failed_attempts,
+            model = self.dispatched_name(),
+            at_same_target,
             error = cut(&error.detail(), MESSAGE_CHARS_MAX),
-            "an attempt at an upstream failed and is repeated"
+            "an attempt at an upstream failed and another follows"
         );
         self.attempt = None;
         self.failed_attempts += 1;
@@ -210,7 +256,12 @@ impl Account {
         if let Some(event) = usage::event(self, status, error, tokens) {
             self.proxy.usage.record(event);
         }
-        self.count(status, tokens.usage);
+        self.count(status, tokens);
+        if let Some(error) = error {
+            self.cool_down(error);
+        }
+        self.count_fallback(status);
+        self.note_latency(status);
         self.log(status, error, tokens.usage);
     }
 
@@ -239,6 +290,62 @@ impl Account {
         Tokens { usage, is_estimated: true }
     }
 
+    /// Leaves the model alone for a while, if the failure is one of those.
+    fn cool_down(&self, error: &RequestError) {
+        let (Some(target), Some(_)) = (&self.target, &self.attempt) else { return };
+        let ModelKind::Direct(direct) = &target.model.kind else { return };
+        let Some((seconds, failure)) = routing::cool_down(error, &direct.cooldown) else { return };
+        let deployment = Deployment::new(self.proxy.counters, &target.model.id);
+        let now_ms = routing::now_ms();
+        if deployment.cool_down(now_ms.saturating_add(seconds * 1000), failure, now_ms) {
+            let labels = self.labels();
+            self.proxy.metrics.cooled_down(
+                labels.provider,
+                self.dispatched_name(),
+                labels.upstream_model,
+                labels.key_id,
+            );
+            tracing::warn!(
+                model = self.dispatched_name(),
+                seconds,
+                reason = failure.text(),
+                "a model is left alone for a while"
+            );
+        }
+    }
+
+    /// Counts what became of a target that was fallen back to.
+    fn count_fallback(&self, status: u16) {
+        if self.fallbacks > 0 && status != CALLER_GONE {
+            let model = self.labels().model;
+            let success = (200..400).contains(&status);
+            self.proxy.metrics.fallback(model, self.dispatched_name(), success);
+        }
+    }
+
+    /// Tells the other workers how fast a target of a group has answered.
+    fn note_latency(&self, status: u16) {
+        let (Some(attempt), Some(model)) = (&self.attempt, &self.dispatched) else { return };
+        if !self.is_routed() || !(200..400).contains(&status) {
+            return;
+        }
+        let end = if self.is_stream { attempt.first_event } else { None };
+        let took = end.unwrap_or_else(Instant::now).saturating_duration_since(attempt.started);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        Deployment::new(self.proxy.counters, &model.id)
+            .answered_in(micros, routing::now_ms() / 1000);
+    }
+
+    /// Whether a group was asked for.
+    fn is_routed(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| matches!(model.kind, ModelKind::Routing(_)))
+    }
+
+    /// The name of the model that the latest attempt was meant for.
+    fn dispatched_name(&self) -> &str {
+        self.dispatched.as_ref().map_or("", |model| model.display_name.as_str())
+    }
+
     fn count_attempt(&self, status: u16) {
         let metrics = &self.proxy.metrics;
         let labels = self.labels();
@@ -248,8 +355,8 @@ impl Account {
                 CALLER_GONE => attempt.is_accepted,
                 status => (200..400).contains(&status),
             };
-            let Labels { provider, model, upstream_model, key_id, .. } = labels;
-            metrics.attempt(provider, model, upstream_model, key_id, success);
+            let Labels { provider, upstream_model, key_id, .. } = labels;
+            metrics.attempt(provider, self.dispatched_name(), upstream_model, key_id, success);
         }
         if self.requested_model.is_some() {
             let Labels { model, key_id, key_name, .. } = labels;
@@ -258,7 +365,9 @@ impl Account {
         }
     }
 
-    fn count(&self, status: u16, tokens: TokenUsage) {
+    fn count(&self, status: u16, tokens: Tokens) {
+        let spend = usage::cost(self, tokens) * 1e6;
+        let tokens = tokens.usage;
         self.count_attempt(status);
         let metrics = &self.proxy.metrics;
         let labels = self.labels();
@@ -291,6 +400,9 @@ impl Account {
             completion_tokens: tokens.completion.into(),
             client_type: self.proxy.client_types.of(&self.user_agent),
             reached_llm: self.attempt.is_some(),
+            is_fallback: self.fallbacks > 0,
+            // A number that no counter holds counts as the largest.
+            spend_micro_usd: spend.round() as u64,
         });
     }
 
@@ -325,9 +437,9 @@ impl Account {
             total_tokens = u64::from(tokens.prompt) + u64::from(tokens.completion),
             request_id = self.id(),
             provider_request_id,
-            served_by_model = if self.attempt.is_some() { labels.model } else { "" },
+            served_by_model = if self.attempt.is_some() { self.dispatched_name() } else { "" },
             routing_attempt_count = self.failed_attempts + u32::from(self.attempt.is_some()),
-            routing_fallback_count = 0,
+            routing_fallback_count = self.fallbacks,
             error_kind = error.map_or("", RequestError::kind),
             error = error.map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX)).unwrap_or_default(),
             "proxy request completed"

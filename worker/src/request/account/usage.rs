@@ -9,7 +9,8 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{
-    Account, CALLER_TEXT_CHARS_MAX, CacheStatus, MESSAGE_CHARS_MAX, Tokens, cut, guarding, millis,
+    Account, AttemptKind, CALLER_TEXT_CHARS_MAX, CacheStatus, MESSAGE_CHARS_MAX, Tokens, cut,
+    guarding, millis,
 };
 use crate::identity::Identity;
 use crate::request::RequestError;
@@ -39,7 +40,12 @@ pub(super) fn event(
         request_id: account.id().to_owned(),
         trace_id: account.trace_id.clone(),
         occurred_at: whole_seconds(account.occurred_at),
-        model_id: account.model.as_ref().map(|model| model.id.clone()).unwrap_or_default(),
+        model_id: account
+            .dispatched
+            .as_ref()
+            .or(account.model.as_ref())
+            .map(|model| model.id.clone())
+            .unwrap_or_default(),
         api_key_id: account.caller.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
         requested_model: cut(requested_model, CALLER_TEXT_CHARS_MAX),
         prompt_tokens: tokens.usage.prompt,
@@ -67,12 +73,16 @@ pub(super) fn event(
         cost_usd: cost(account, tokens),
         inbound_protocol: account.endpoint.dialect.name().to_owned(),
         attempt_index: account.failed_attempts,
-        attempt_kind: match (attempt, account.failed_attempts) {
-            (None, _) => "",
-            (Some(_), 0) => "initial",
-            (Some(_), _) => "retry",
+        attempt_kind: match (attempt, account.attempt_kind) {
+            (None, AttemptKind::Initial) => "",
+            (_, kind) => kind.name(),
         }
         .to_owned(),
+        attempt_model: if account.is_routed() {
+            cut(account.dispatched_name(), CALLER_TEXT_CHARS_MAX)
+        } else {
+            String::new()
+        },
         error_class: error.map(|error| error.class().to_owned()).unwrap_or_default(),
         error_message: error
             .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX))
@@ -100,9 +110,9 @@ pub(super) fn event(
     Some(event)
 }
 
-/// What the tokens cost, in dollars; 0 where the model tells no cost.
-fn cost(account: &Account, tokens: Tokens) -> f64 {
-    let cost = account.model.as_ref().and_then(|model| match &model.kind {
+/// What the tokens cost at the model that was asked, in dollars; 0 where it tells no cost.
+pub(super) fn cost(account: &Account, tokens: Tokens) -> f64 {
+    let cost = account.dispatched.as_ref().and_then(|model| match &model.kind {
         ModelKind::Direct(direct) => direct.cost,
         ModelKind::Routing(_) | ModelKind::Ensemble | ModelKind::Semantic => None,
     });
