@@ -72,6 +72,15 @@ pub fn provider_key(api_base: &str, secret: &str) -> Value {
     })
 }
 
+/// The document of a provider key of Anthropic's protocol.
+pub fn anthropic_key(api_base: &str, secret: &str) -> Value {
+    let mut key = provider_key(api_base, secret);
+    key["display_name"] = json!("claude");
+    key["provider"] = json!("anthropic");
+    key["adapter"] = json!("anthropic");
+    key
+}
+
 /// The document of a model that has the same name at the upstream.
 pub fn model(name: &str, provider_key_id: &str) -> Value {
     json!({

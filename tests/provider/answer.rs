@@ -15,6 +15,9 @@ pub struct Answer {
     pub words: Vec<String>,
     /// Words in all the messages of the request.
     pub prompt_tokens: u32,
+    /// The tools that are called, by name, with the text they are called for: all of them if one has to be, or if the last
+    /// text begins with `call`.
+    pub calls: Vec<(String, String)>,
 }
 
 impl Answer {
@@ -31,7 +34,12 @@ impl Answer {
             }
         };
         let model = request["model"].as_str().unwrap_or_default().to_owned();
-        Self { id: format!("chatcmpl-{prompt_tokens}-{model}"), model, words, prompt_tokens }
+        let last = said.last().cloned().unwrap_or_default();
+        let has_to = request["tool_choice"] == "required" || last.starts_with("call");
+        let tools = request["tools"].as_array().into_iter().flatten().filter(|_| has_to);
+        let name = |tool: &Value| tool["function"]["name"].as_str().unwrap_or_default().to_owned();
+        let calls = tools.map(|tool| (name(tool), last.clone())).collect();
+        Self { id: format!("chatcmpl-{prompt_tokens}-{model}"), model, words, prompt_tokens, calls }
     }
 
     /// Words in the answer.
@@ -58,11 +66,29 @@ impl Answer {
             "model": self.model,
             "choices": [{
                 "index": 0,
-                "message": {"role": "assistant", "content": self.words.join(" ")},
-                "finish_reason": "stop",
+                "message": self.message(),
+                "finish_reason": self.finish_reason(),
             }],
             "usage": self.usage(),
         })
+    }
+
+    fn message(&self) -> Value {
+        let mut message = json!({"role": "assistant", "content": self.words.join(" ")});
+        if !self.calls.is_empty() {
+            message["tool_calls"] = (0..self.calls.len()).map(|index| self.call(index)).collect();
+        }
+        message
+    }
+
+    fn call(&self, index: usize) -> Value {
+        let (name, said) = &self.calls[index];
+        json!({"id": format!("call_{index}"), "type": "function",
+            "function": {"name": name, "arguments": json!({"said": said}).to_string()}})
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        if self.calls.is_empty() { "stop" } else { "tool_calls" }
     }
 
     /// The answer as the chunks of a stream: role, a word each, the reason of the end, and the usage if it was asked for.
@@ -87,7 +113,18 @@ impl Answer {
             let text = if index == 0 { word.clone() } else { format!(" {word}") };
             chunks.push(chunk(delta(json!({"content": text}), Value::Null), Value::Null));
         }
-        chunks.push(chunk(delta(json!({}), json!("stop")), Value::Null));
+        for index in 0..self.calls.len() {
+            let mut call = self.call(index);
+            let arguments = call["function"]["arguments"].take();
+            call["index"] = json!(index);
+            call["function"]["arguments"] = json!("");
+            chunks.push(chunk(delta(json!({"tool_calls": [call]}), Value::Null), Value::Null));
+            for piece in arguments.as_str().unwrap_or_default().split_inclusive(' ') {
+                let call = json!({"index": index, "function": {"arguments": piece}});
+                chunks.push(chunk(delta(json!({"tool_calls": [call]}), Value::Null), Value::Null));
+            }
+        }
+        chunks.push(chunk(delta(json!({}), json!(self.finish_reason())), Value::Null));
         if include_usage {
             chunks.push(chunk(json!([]), self.usage()));
         }

@@ -19,6 +19,8 @@ pub enum Behaviour {
     Split,
     /// `big`: an answer of [`BIG_WORDS`] words.
     Big,
+    /// `overloaded`: a stream of Messages tells an error in its middle. Otherwise as plain.
+    Overloaded,
     /// `garbage`: status 200, and nothing that anyone could decode.
     Garbage,
     /// `hold`: begins, and goes on once it is released.
@@ -46,6 +48,7 @@ impl Behaviour {
             "stall" => Self::Stall,
             "split" => Self::Split,
             "big" => Self::Big,
+            "overloaded" => Self::Overloaded,
             "garbage" => Self::Garbage,
             "hold" => Self::Hold,
             _ => Self::Plain,

@@ -1,4 +1,4 @@
-//! A small model upstream that speaks OpenAI's chat completions: for the demo, and for tests that must know exactly what
+//! A small model upstream that speaks OpenAI's chat completions and Anthropic's Messages: for the demo, and for tests that must know exactly what
 //! was asked, what was answered, and over which connection.
 //!
 //! - Answers and token counts are functions of the request alone: a token is a word ([`answer`]).
@@ -8,6 +8,9 @@
 //! | route | |
 //! |---|---|
 //! | `POST /v1/chat/completions` | unary, or streamed with `"stream": true` |
+//! | `POST /v1/messages` | the same in Anthropic's dialect ([`messages`]) |
+//! | `POST /v1/messages/count_tokens` | |
+//! | `POST /openai/deployments/…` | the same as OpenAI's, as Azure offers it |
 //! | `GET /v1/models` | the scripts by name |
 //! | `GET /ledger` | every request so far, as JSON |
 //! | `POST /release` | lets all answers of `hold` go on |
@@ -15,16 +18,18 @@
 pub mod answer;
 pub mod behaviour;
 pub mod ledger;
+pub mod messages;
 mod service;
 mod stream;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -51,6 +56,8 @@ pub(crate) struct Shared {
     ledger: Ledger,
     /// Whether answers of `hold` may go on.
     released: watch::Sender<bool>,
+    /// The bodies of all requests of Messages.
+    bodies: Mutex<Vec<Value>>,
 }
 
 impl Upstream {
@@ -62,6 +69,7 @@ impl Upstream {
             key: key.to_owned(),
             ledger: Ledger::default(),
             released: watch::Sender::new(false),
+            bodies: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, accepting })
@@ -80,6 +88,11 @@ impl Upstream {
     /// Every request so far, in the order of arrival.
     pub fn ledger(&self) -> Vec<Served> {
         self.shared.ledger.all()
+    }
+
+    /// The bodies of all requests of Messages so far, in the order of arrival.
+    pub fn bodies(&self) -> Vec<Value> {
+        self.shared.bodies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets the held answers go on, those of requests still to come included.

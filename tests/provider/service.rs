@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
@@ -17,6 +17,7 @@ use super::Shared;
 use super::answer::Answer;
 use super::behaviour::{Behaviour, NAMES};
 use super::ledger::{Entry, Outcome, Served};
+use super::messages;
 use super::stream::{self, Step};
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -29,12 +30,20 @@ pub(super) async fn respond(
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     Ok(match (&head.method, head.uri.path()) {
-        (&Method::POST, "/v1/chat/completions") => {
+        (&Method::POST, path) if is_chat(path, head.uri.query()) => {
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             let Ok(request) = serde_json::from_slice(&body) else {
                 return Ok(error(StatusCode::BAD_REQUEST, "the body is not JSON"));
             };
             complete(&shared, connection, &head.headers, &request).await
+        }
+        (&Method::POST, path @ ("/v1/messages" | "/v1/messages/count_tokens")) => {
+            let is_count = path.ends_with("count_tokens");
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let Ok(request) = serde_json::from_slice(&body) else {
+                return Ok(error(StatusCode::BAD_REQUEST, "the body is not JSON"));
+            };
+            message(&shared, connection, &head.headers, &request, is_count).await
         }
         (&Method::GET, "/v1/models") => {
             let models: Vec<_> = NAMES
@@ -52,6 +61,14 @@ pub(super) async fn respond(
     })
 }
 
+/// OpenAI's path, or Azure's of a deployment, with its version.
+fn is_chat(path: &str, query: Option<&str>) -> bool {
+    let azure = path.strip_prefix("/openai/deployments/");
+    let is_azure = azure.is_some_and(|rest| rest.ends_with("/chat/completions"));
+    path == "/v1/chat/completions"
+        || (is_azure && query.is_some_and(|query| query.starts_with("api-version=20")))
+}
+
 async fn complete(
     shared: &Shared,
     connection: u64,
@@ -64,8 +81,12 @@ async fn complete(
     let is_stream = request["stream"] == true;
     let include_usage = request["stream_options"]["include_usage"] == true;
     let is_error = matches!(behaviour, Behaviour::Status(_));
-    let authorized =
-        header(headers, AUTHORIZATION.as_str()) == Some(format!("Bearer {}", shared.key));
+    let bearer = header(headers, AUTHORIZATION.as_str());
+    // The latter is Azure's.
+    let authorized = match header(headers, "api-key") {
+        Some(key) => key == shared.key && bearer.is_none(),
+        None => bearer == Some(format!("Bearer {}", shared.key)),
+    };
     let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
     names.sort_unstable();
     // A map of JSON is sorted already.
@@ -100,16 +121,83 @@ async fn complete(
             BodyExt::boxed(StreamBody::new(steps)),
         );
     }
-    unary(shared, &answer, behaviour, entry).await
+    unary(shared, answer.completion().to_string(), behaviour, entry).await
+}
+
+/// Answers a request of Messages, or counts its tokens.
+async fn message(
+    shared: &Shared,
+    connection: u64,
+    headers: &HeaderMap,
+    request: &Value,
+    is_count: bool,
+) -> Response<Body> {
+    let model = request["model"].as_str().unwrap_or_default();
+    let behaviour = Behaviour::of(model);
+    let answer = messages::answer(request);
+    let is_stream = request["stream"] == true;
+    let tokens = |name: &str| {
+        answer["usage"][name].as_u64().and_then(|tokens| u32::try_from(tokens).ok()).unwrap_or(0)
+    };
+    let authorized = header(headers, "x-api-key").as_ref() == Some(&shared.key);
+    let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+    names.sort_unstable();
+    shared.bodies.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+    let mut entry = shared.ledger.enter(Served {
+        request_id: header(headers, "x-aisix-request-id"),
+        model: model.to_owned(),
+        stream: is_stream,
+        include_usage: false,
+        prompt_tokens: tokens("input_tokens"),
+        completion_tokens: if is_count { 0 } else { tokens("output_tokens") },
+        connection,
+        authorized,
+        headers: names,
+        fields: request.as_object().into_iter().flat_map(|body| body.keys().cloned()).collect(),
+        outcome: Outcome::Running,
+    });
+    let complaint = match header(headers, "anthropic-version").as_deref() {
+        Some("2023-06-01") => messages::complaint(request, is_count),
+        _ => "anthropic-version: header is required",
+    };
+    let refusal = match behaviour {
+        _ if !authorized => Some((401, "invalid x-api-key")),
+        Behaviour::Status(status) => Some((status, "scripted failure")),
+        _ => (!complaint.is_empty()).then_some((400, complaint)),
+    };
+    if let Some((status, message)) = refusal {
+        entry.answered();
+        let mut response = scripted_error(status);
+        *response.body_mut() = full(messages::error(status, message).to_string());
+        return response;
+    }
+    if is_count {
+        let count = json!({"input_tokens": messages::input_tokens(request)});
+        return unary(shared, count.to_string(), behaviour, entry).await;
+    }
+    if !is_stream {
+        return unary(shared, answer.to_string(), behaviour, entry).await;
+    }
+    let mut events = messages::events(&answer);
+    if behaviour == Behaviour::Overloaded {
+        events.truncate(events.len() / 2);
+        events.push(messages::error(529, "Overloaded"));
+    }
+    let events = events.iter().map(|event| {
+        let name = event["type"].as_str().unwrap_or_default();
+        Bytes::from(format!("event: {name}\ndata: {event}\n\n"))
+    });
+    let plan = stream::paced(events.collect(), behaviour);
+    let steps = stream::carry_out(plan, shared.released.subscribe(), entry);
+    response(StatusCode::OK, "text/event-stream", BodyExt::boxed(StreamBody::new(steps)))
 }
 
 async fn unary(
     shared: &Shared,
-    answer: &Answer,
+    text: String,
     behaviour: Behaviour,
     mut entry: Entry,
 ) -> Response<Body> {
-    let text = answer.completion().to_string();
     match behaviour {
         Behaviour::Slow(pause) => tokio::time::sleep(pause).await,
         Behaviour::Stall => future::pending().await,
@@ -128,7 +216,11 @@ async fn unary(
             let body = BodyExt::boxed(StreamBody::new(steps));
             return response(StatusCode::OK, "application/json", body);
         }
-        Behaviour::Plain | Behaviour::Status(_) | Behaviour::Split | Behaviour::Big => {}
+        Behaviour::Plain
+        | Behaviour::Status(_)
+        | Behaviour::Split
+        | Behaviour::Big
+        | Behaviour::Overloaded => {}
     }
     entry.answered();
     response(StatusCode::OK, "application/json", full(text))

@@ -43,6 +43,11 @@ pub(super) fn plan(answer: &Answer, behaviour: Behaviour, include_usage: bool) -
         .map(|chunk| Bytes::from(format!("data: {chunk}\n\n")))
         .collect();
     events.push(Bytes::from_static(b"data: [DONE]\n\n"));
+    paced(events, behaviour)
+}
+
+/// The steps of a stream of these events.
+pub(super) fn paced(mut events: Vec<Bytes>, behaviour: Behaviour) -> VecDeque<Step> {
     let half = events.len() / 2;
     match behaviour {
         Behaviour::Slow(pause) => {
@@ -62,7 +67,7 @@ pub(super) fn plan(answer: &Answer, behaviour: Behaviour, include_usage: bool) -
             VecDeque::from([Step::Write(Bytes::from_static(b"data: {not JSON\n\n"))])
         }
         Behaviour::Split => split(&events),
-        Behaviour::Plain | Behaviour::Big | Behaviour::Status(_) => {
+        Behaviour::Plain | Behaviour::Big | Behaviour::Overloaded | Behaviour::Status(_) => {
             events.into_iter().map(Step::Write).collect()
         }
     }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod anthropic;
 mod broken_starts;
 mod budgets;
 mod budgets_outage;

@@ -66,3 +66,6 @@ pub fn encoder(call: &Call) -> Option<Box<dyn Encoder>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,13 +114,4 @@ fn translated(call: &Call, target: &Target) -> Result<(Bytes, Box<dyn Reading>),
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_of_the_api_is_in_the_path_once() {
-        assert_eq!(path("", Operation::Messages), "/v1/messages");
-        assert_eq!(path("/v1", Operation::ChatCompletions), "/messages");
-        assert_eq!(path("/anthropic", Operation::CountTokens), "/v1/messages/count_tokens");
-    }
-}
+mod tests;
