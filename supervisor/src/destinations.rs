@@ -4,6 +4,7 @@
 //! | key | leads to | named in |
 //! |---|---|---|
 //! | provider, by provider key id | the host of `api_base`, or the vendor's own | projection (or resources file) |
+//! | token endpoint, by provider key id | where the account in its secret asks for tokens | projection (or resources file) |
 //! | manager | `managed.cp_base_url` | configuration |
 //! | store, by authority | the Cloud's etcd, or each of `etcd.endpoints` | configuration |
 //! | proxy | `managed.proxy_url`, in place of manager and store | configuration |
@@ -11,16 +12,17 @@
 use std::collections::BTreeMap;
 
 use shared::egress::{Change, Entry, Key, Origin};
-use shared::resource::{Endpoint, Kind, Resource};
+use shared::resource::{Adapter, Endpoint, Kind, Resource};
 use shared::update;
 
+use crate::projection::document::cloud;
 use crate::settings::Source;
 
 /// Every destination.
 #[derive(Debug, Default)]
 pub struct Destinations {
     configured: Vec<(Key, Entry)>,
-    providers: BTreeMap<String, Entry>,
+    providers: BTreeMap<Key, Entry>,
 }
 
 impl Destinations {
@@ -44,7 +46,7 @@ impl Destinations {
     /// All of it.
     pub fn whole(&self) -> Vec<Change> {
         let configured = self.configured.iter().cloned();
-        let providers = self.providers.iter().map(|(id, entry)| (Key::provider(id), entry.clone()));
+        let providers = self.providers.clone();
         configured.chain(providers).map(|(key, entry)| Change::Put(key, entry)).collect()
     }
 
@@ -53,27 +55,46 @@ impl Destinations {
         let mut gone = if whole { std::mem::take(&mut self.providers) } else { BTreeMap::new() };
         let mut told = Vec::new();
         for change in changes {
-            let (id, entry) = match change {
+            let (id, endpoint, token) = match change {
                 update::Change::Put(resource) => match &**resource {
-                    Resource::ProviderKey(key) => (&key.id, key.endpoint.as_ref().map(projected)),
+                    Resource::ProviderKey(key) => {
+                        (&key.id, key.endpoint.as_ref(), key.token_endpoint.as_ref())
+                    }
                     _ => continue,
                 },
-                update::Change::Delete(Kind::ProviderKey, id) => (id, None),
+                update::Change::Delete(Kind::ProviderKey, id) => (id, None, None),
                 update::Change::Delete(..) => continue,
             };
-            let before = gone.remove(id).or_else(|| self.providers.remove(id));
-            if let Some(entry) = &entry {
-                self.providers.insert(id.clone(), entry.clone());
-            }
-            if before != entry {
-                told.push(match entry {
-                    Some(entry) => Change::Put(Key::provider(id), entry),
-                    None => Change::Delete(Key::provider(id)),
-                });
+            for (key, endpoint) in [(Key::provider(id), endpoint), (Key::token(id), token)] {
+                let entry = endpoint.map(projected);
+                let before = gone.remove(&key).or_else(|| self.providers.remove(&key));
+                if let Some(entry) = &entry {
+                    self.providers.insert(key.clone(), entry.clone());
+                }
+                if before != entry {
+                    told.push(match entry {
+                        Some(entry) => Change::Put(key, entry),
+                        None => Change::Delete(key),
+                    });
+                }
             }
         }
-        told.extend(gone.keys().map(|id| Change::Delete(Key::provider(id))));
+        told.extend(gone.into_keys().map(Change::Delete));
         told
+    }
+}
+
+/// Fills in where Bedrock is for the provider keys whose documents do not say it: where the configuration says, else in the
+/// region of the key.
+pub fn place_bedrock(changes: &mut [update::Change], configured: Option<&Endpoint>) {
+    for change in changes {
+        let update::Change::Put(resource) = change else { continue };
+        let Resource::ProviderKey(key) = &mut **resource else { continue };
+        let is_bedrock = cloud::adapter(key.adapter, &key.provider) == Some(Adapter::Bedrock);
+        if is_bedrock && key.endpoint.is_none() {
+            let of_region = || cloud::bedrock_endpoint(key.secret.expose());
+            key.endpoint = configured.cloned().or_else(of_region);
+        }
     }
 }
 
@@ -143,6 +164,46 @@ mod tests {
         let told = table.apply(true, &[put("b", Some("https://b.example"))]);
         assert_eq!(words(&told), ["provider a gone"]);
         assert_eq!(words(&table.whole()), ["provider b = b.example:443"]);
+    }
+
+    #[test]
+    fn where_tokens_are_handed_out_is_a_destination_of_its_own() {
+        let key = |token: Option<&str>| {
+            update::Change::Put(Box::new(Resource::ProviderKey(ProviderKey {
+                id: "a".to_owned(),
+                endpoint: Some("https://a.example".parse().unwrap()),
+                token_endpoint: token.map(|url| url.parse().unwrap()),
+                ..ProviderKey::default()
+            })))
+        };
+        let mut table = Destinations::default();
+        let told = table.apply(false, &[key(Some("https://t.example/token"))]);
+        assert_eq!(
+            words(&told),
+            ["provider a = a.example:443", "token endpoint a = t.example:443"]
+        );
+        assert_eq!(words(&table.apply(false, &[key(None)])), ["token endpoint a gone"]);
+        table.apply(false, &[key(Some("https://t.example/token"))]);
+        assert_eq!(table.apply(false, &[delete("a")]).len(), 2);
+    }
+
+    #[test]
+    fn bedrock_is_where_the_document_says_then_the_configuration_then_the_region() {
+        let place = |api_base: Option<&str>, configured: Option<&str>| {
+            let mut change = put("a", api_base);
+            let update::Change::Put(resource) = &mut change else { panic!() };
+            let Resource::ProviderKey(key) = &mut **resource else { panic!() };
+            key.provider = "bedrock".to_owned();
+            let configured = configured.map(|url| url.parse::<Endpoint>().unwrap());
+            let mut changes = [change];
+            place_bedrock(&mut changes, configured.as_ref());
+            words(&Destinations::default().apply(false, &changes)).concat()
+        };
+        let own = Some("https://own.example");
+        assert_eq!(place(own, Some("http://c.example")), "provider a = own.example:443");
+        assert_eq!(place(None, Some("http://c.example")), "provider a = c.example:80");
+        let region = "provider a = bedrock-runtime.us-east-1.amazonaws.com:443";
+        assert_eq!(place(None, None), region);
     }
 
     #[test]

@@ -2,9 +2,13 @@
 //!
 //! A new protocol: a folder with a function that makes an [`Exchange`], a line in [`exchange`], and its adapter in `shared`.
 
+#[cfg(feature = "bedrock")]
+mod bedrock;
+mod gather;
 pub mod openai;
 mod outgoing;
 mod value;
+pub mod vertex;
 
 use std::net::IpAddr;
 
@@ -166,7 +170,12 @@ pub async fn exchange(
 ) -> Result<Exchange, RequestError> {
     match target.adapter {
         Adapter::OpenAi => openai::exchange(call, target, context),
-        Adapter::Anthropic | Adapter::AzureOpenAi | Adapter::Vertex | Adapter::Bedrock => {
+        Adapter::Vertex => vertex::exchange(call, target, context).await,
+        #[cfg(feature = "bedrock")]
+        Adapter::Bedrock => bedrock::exchange(call, target, context),
+        #[cfg(not(feature = "bedrock"))]
+        Adapter::Bedrock => Err(RequestError::NoBridge(target.provider.clone())),
+        Adapter::Anthropic | Adapter::AzureOpenAi => {
             Err(RequestError::NoBridge(target.provider.clone()))
         }
     }

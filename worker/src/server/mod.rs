@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::budgets::Budgets;
 use crate::metrics::{ClientTypes, Metrics};
+use crate::provider;
 use crate::request::Rewrites;
 use crate::sys;
 use crate::tables::Tables;
@@ -64,6 +65,8 @@ pub struct Proxy {
     pub metrics: Rc<Metrics>,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
+    /// Tokens for Google's models.
+    pub google: provider::vertex::Tokens,
     /// Other paths for requests.
     pub rewrites: Rewrites,
     /// Which program calls.
@@ -98,6 +101,7 @@ impl Proxy {
             usage,
             metrics,
             upstreams,
+            google: provider::vertex::Tokens::default(),
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })
     }

@@ -5,6 +5,7 @@
 //! what was expected there, never what was found: documents hold secrets.
 
 mod api_key;
+pub mod cloud;
 mod field;
 mod group;
 mod guardrail;
