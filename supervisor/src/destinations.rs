@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | provider, by provider key id | the host of `api_base`, or the vendor's own | projection (or resources file) |
 //! | identity provider, by its id | the host of `jwks_uri`, or of the issuer | projection (or resources file) |
+//! | token endpoint, by provider key id | where the account in its secret asks for tokens | projection (or resources file) |
 //! | manager | `managed.cp_base_url` | configuration |
 //! | store, by authority | the Cloud's etcd, or each of `etcd.endpoints` | configuration |
 //! | proxy | `managed.proxy_url`, in place of manager and store | configuration |
@@ -13,9 +14,10 @@
 use std::collections::BTreeMap;
 
 use shared::egress::{Change, Entry, Key, Origin};
-use shared::resource::{Endpoint, Kind, Resource};
+use shared::resource::{Adapter, Endpoint, Kind, Resource};
 use shared::update;
 
+use crate::projection::document::cloud;
 use crate::settings::{Redis, Source};
 
 /// Every destination.
@@ -82,16 +84,34 @@ fn destinations(change: &update::Change) -> Vec<(Key, Option<Entry>)> {
     match change {
         update::Change::Put(resource) => match &**resource {
             Resource::ProviderKey(key) => {
-                vec![(Key::provider(&key.id), key.endpoint.as_ref().map(projected))]
+                let [endpoint, token] =
+                    [&key.endpoint, &key.token_endpoint].map(|it| it.as_ref().map(projected));
+                vec![(Key::provider(&key.id), endpoint), (Key::token(&key.id), token)]
             }
             Resource::OidcProvider(provider) => {
                 vec![(Key::keys(&provider.id), provider.keys.endpoint().map(projected))]
             }
             _ => Vec::new(),
         },
-        update::Change::Delete(Kind::ProviderKey, id) => vec![(Key::provider(id), None)],
+        update::Change::Delete(Kind::ProviderKey, id) => {
+            vec![(Key::provider(id), None), (Key::token(id), None)]
+        }
         update::Change::Delete(Kind::OidcProvider, id) => vec![(Key::keys(id), None)],
         update::Change::Delete(..) => Vec::new(),
+    }
+}
+
+/// Fills in where Bedrock is for the provider keys whose documents do not say it: where the configuration says, else in the
+/// region of the key.
+pub fn place_bedrock(changes: &mut [update::Change], configured: Option<&Endpoint>) {
+    for change in changes {
+        let update::Change::Put(resource) = change else { continue };
+        let Resource::ProviderKey(key) = &mut **resource else { continue };
+        let is_bedrock = cloud::adapter(key.adapter, &key.provider) == Some(Adapter::Bedrock);
+        if is_bedrock && key.endpoint.is_none() {
+            let of_region = || cloud::bedrock_endpoint(key.secret.expose());
+            key.endpoint = configured.cloned().or_else(of_region);
+        }
     }
 }
 
@@ -198,6 +218,46 @@ mod tests {
         let gone = update::Change::Delete(Kind::OidcProvider, "a".to_owned());
         assert_eq!(words(&table.apply(false, &[gone])), ["identity provider a gone"]);
         assert_eq!(words(&table.whole()), ["provider a = a.example:443"]);
+    }
+
+    #[test]
+    fn where_tokens_are_handed_out_is_a_destination_of_its_own() {
+        let key = |token: Option<&str>| {
+            update::Change::Put(Box::new(Resource::ProviderKey(ProviderKey {
+                id: "a".to_owned(),
+                endpoint: Some("https://a.example".parse().unwrap()),
+                token_endpoint: token.map(|url| url.parse().unwrap()),
+                ..ProviderKey::default()
+            })))
+        };
+        let mut table = Destinations::default();
+        let told = table.apply(false, &[key(Some("https://t.example/token"))]);
+        assert_eq!(
+            words(&told),
+            ["provider a = a.example:443", "token endpoint a = t.example:443"]
+        );
+        assert_eq!(words(&table.apply(false, &[key(None)])), ["token endpoint a gone"]);
+        table.apply(false, &[key(Some("https://t.example/token"))]);
+        assert_eq!(table.apply(false, &[delete("a")]).len(), 2);
+    }
+
+    #[test]
+    fn bedrock_is_where_the_document_says_then_the_configuration_then_the_region() {
+        let place = |api_base: Option<&str>, configured: Option<&str>| {
+            let mut change = put("a", api_base);
+            let update::Change::Put(resource) = &mut change else { panic!() };
+            let Resource::ProviderKey(key) = &mut **resource else { panic!() };
+            key.provider = "bedrock".to_owned();
+            let configured = configured.map(|url| url.parse::<Endpoint>().unwrap());
+            let mut changes = [change];
+            place_bedrock(&mut changes, configured.as_ref());
+            words(&Destinations::default().apply(false, &changes)).concat()
+        };
+        let own = Some("https://own.example");
+        assert_eq!(place(own, Some("http://c.example")), "provider a = own.example:443");
+        assert_eq!(place(None, Some("http://c.example")), "provider a = c.example:80");
+        let region = "provider a = bedrock-runtime.us-east-1.amazonaws.com:443";
+        assert_eq!(place(None, None), region);
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
     Settings {
         source: now.source.clone(),
         control_socket: now.control_socket.clone(),
+        bedrock_endpoint: now.bedrock_endpoint.clone(),
         proxy: Proxy { address: now.proxy.address, tls: now.proxy.tls.clone(), ..new.proxy },
         upstream: new.upstream,
         downstream: new.downstream,

@@ -22,6 +22,7 @@ use shared::egress::Resolver;
 use shared::egress::client::EgressDial;
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::ToWorker;
+use shared::resource::Endpoint;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep_until;
@@ -76,6 +77,8 @@ pub struct Parts {
     pub spend: Option<Arc<dyn SpendSink>>,
     /// Changes of configuration, validated.
     pub updates: mpsc::Receiver<Update>,
+    /// Where Bedrock is for provider keys that do not say it.
+    pub bedrock_endpoint: Option<Endpoint>,
     /// Where pages take their content from, usage and metrics among them.
     pub sources: Sources,
     /// The revision that every worker serves, for the heartbeat.

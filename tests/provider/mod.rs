@@ -16,9 +16,12 @@
 //! | `POST /release` | lets all answers of `hold` go on |
 
 pub mod answer;
+pub mod bedrock;
 pub mod behaviour;
+pub mod gemini;
 pub mod ledger;
 pub mod messages;
+pub mod mock;
 mod service;
 mod stream;
 

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod anthropic;
+mod bedrock;
 mod broken_starts;
 mod budgets;
 mod budgets_outage;
@@ -48,4 +49,5 @@ mod usage;
 mod usage_kept;
 mod usage_kills;
 mod usage_refused;
+mod vertex;
 mod worker_crash;

@@ -22,6 +22,8 @@ pub struct ProviderKey {
     pub secret: Secret<String>,
     /// Where the provider is; `None` if the document names none and the vendor's own is not known.
     pub endpoint: Option<Endpoint>,
+    /// Where tokens for it are handed out, if its secret is the key of an account that asks for them.
+    pub token_endpoint: Option<Endpoint>,
     /// Trust of this endpoint beyond the gateway's own.
     pub tls: UpstreamTls,
     /// How usage of this key is labelled.

@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use super::Order;
+use crate::destinations::place_bedrock;
 use crate::findings::Topic;
 use crate::projection::Update;
 use crate::supervisor::Supervisor;
 
 impl Supervisor {
-    pub(crate) fn take_in(&mut self, update: Update) {
+    pub(crate) fn take_in(&mut self, mut update: Update) {
         let now = self.now();
+        place_bedrock(&mut update.changes, self.parts.bedrock_endpoint.as_ref());
         if let Some(budgets) = &self.parts.sources.budgets {
             budgets.projected(update.whole, &update.changes);
         }

@@ -236,7 +236,7 @@ pub static KEYS: &[Key] = &[
     key("downstream.sse_keepalive_interval_secs", Integer, Some("15"), InEffect),
     key("shutdown.min_drain_secs", Integer, Some("30"), InEffect),
     key("shutdown.max_drain_secs", Integer, Some("0"), InEffect),
-    key("bedrock_endpoint_url", Text, None, Refused("this build does not speak to AWS Bedrock; remove it")),
+    key("bedrock_endpoint_url", Text, None, InEffect),
 
     key("supervisor.sandbox", Choice(&["required", "best-effort", "off"]), Some("best-effort"), InEffect),
     key("supervisor.worker_uid_base", Integer, Some("61000"), InEffect),

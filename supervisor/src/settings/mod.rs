@@ -31,6 +31,7 @@ pub mod text;
 pub mod traffic;
 pub mod value;
 
+use shared::resource::Endpoint;
 use shared::secret::Secret;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,8 @@ pub struct Settings {
     pub redis: Redis,
     /// Logs and metrics.
     pub observability: Observability,
+    /// Where Bedrock is for provider keys that do not say it; `None` = in their region.
+    pub bedrock_endpoint: Option<Endpoint>,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// The worker processes.
@@ -174,6 +177,7 @@ impl Settings {
             downstream: Downstream::new(raw),
             redis: Redis::new(raw)?,
             observability,
+            bedrock_endpoint: bedrock_endpoint(raw)?,
             shutdown: Shutdown {
                 drain_min: raw.seconds("shutdown.min_drain_secs"),
                 drain_max: raw.limit_secs("shutdown.max_drain_secs"),
@@ -191,6 +195,12 @@ impl Settings {
             },
         })
     }
+}
+
+fn bedrock_endpoint(raw: &Raw) -> Result<Option<Endpoint>, Problem> {
+    const KEY: &str = "bedrock_endpoint_url";
+    let url = raw.text(KEY).filter(|url| !url.is_empty());
+    url.map(|url| url.parse::<Endpoint>().map_err(|error| raw.problem(KEY, error))).transpose()
 }
 
 #[cfg(test)]

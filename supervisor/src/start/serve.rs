@@ -238,6 +238,7 @@ pub(super) async fn serve(
         resolver_changes,
         events,
         updates,
+        bedrock_endpoint: settings.bedrock_endpoint.clone(),
         spool_reports,
         spend,
         sources: Sources {

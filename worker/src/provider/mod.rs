@@ -4,9 +4,13 @@
 
 mod anthropic;
 mod azure;
+#[cfg(feature = "bedrock")]
+mod bedrock;
+mod gather;
 pub mod openai;
 mod outgoing;
 mod value;
+pub mod vertex;
 
 use std::net::IpAddr;
 
@@ -176,7 +180,11 @@ pub async fn exchange(
         Adapter::OpenAi => openai::exchange(call, target, context),
         Adapter::Anthropic => anthropic::exchange(call, target, context),
         Adapter::AzureOpenAi => azure::exchange(call, target, context),
-        Adapter::Vertex | Adapter::Bedrock => {
+        Adapter::Vertex => vertex::exchange(call, target, context).await,
+        #[cfg(feature = "bedrock")]
+        Adapter::Bedrock => bedrock::exchange(call, target, context),
+        #[cfg(not(feature = "bedrock"))]
+        Adapter::Bedrock => {
             Err(RequestError::NoBridge(target.provider.clone()))
         }
     }

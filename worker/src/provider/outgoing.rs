@@ -22,9 +22,25 @@ pub fn post(
     accept: &'static str,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, RequestError> {
+    let path = format!("{}{path}", target.endpoint.path);
+    post_at(target, context, &path, content_type, accept, body)
+}
+
+/// The same to a path that is whole already.
+///
+/// # Errors
+/// [`RequestError::Unusable`] if the path makes no target.
+pub fn post_at(
+    target: &Target,
+    context: &Context<'_>,
+    path: &str,
+    content_type: &str,
+    accept: &'static str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, RequestError> {
     Request::builder()
         .method(Method::POST)
-        .uri(format!("{}{path}", target.endpoint.path))
+        .uri(path)
         .header(HOST, target.endpoint.authority())
         .header(CONTENT_TYPE, content_type)
         .header(ACCEPT, accept)
@@ -36,6 +52,20 @@ pub fn post(
         .map_err(|error| {
             RequestError::Unusable(format!("the provider key's api_base is not usable: {error}"))
         })
+}
+
+/// A text as one segment of a path: nothing in it leads to another one.
+pub fn segment(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let is_dots = !text.is_empty() && text.bytes().all(|byte| byte == b'.');
+    text.bytes().fold(String::with_capacity(text.len()), |mut path, byte| {
+        if is_plain(byte) && !is_dots {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+        path
+    })
 }
 
 /// What an answer should be.
@@ -72,4 +102,17 @@ pub fn set_secret(
     value.set_sensitive(true);
     request.headers_mut().insert(name, value);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_path_leads_nowhere_else() {
+        assert_eq!(segment("a.b-c_1"), "a.b-c_1");
+        assert_eq!(segment("../x?y#z"), "..%2Fx%3Fy%23z");
+        assert_eq!(segment(".."), "%2E%2E");
+        assert_eq!(segment("v1:0 é"), "v1%3A0%20%C3%A9");
+    }
 }

@@ -30,6 +30,7 @@ use crate::budgets::Budgets;
 use crate::cache::{CacheClient, RedisCache};
 use crate::identity::KeyStore;
 use crate::metrics::{ClientTypes, Metrics};
+use crate::provider;
 use crate::request::Rewrites;
 use crate::routing::Groups;
 use crate::sys;
@@ -74,6 +75,8 @@ pub struct Proxy {
     pub groups: Groups,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
+    /// Tokens for Google's models.
+    pub google: provider::vertex::Tokens,
     /// Other paths for requests.
     pub rewrites: Rewrites,
     /// Which program calls.
@@ -121,6 +124,7 @@ impl Proxy {
             upstreams,
             cache: Rc::default(),
             cache_redis,
+            google: provider::vertex::Tokens::default(),
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })
     }

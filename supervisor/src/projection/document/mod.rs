@@ -6,6 +6,7 @@
 
 mod api_key;
 mod cache_policy;
+pub mod cloud;
 mod field;
 mod group;
 mod guardrail;

@@ -9,7 +9,7 @@ use shared::secret::Secret;
 use tracing::warn;
 
 use super::field::{Object, Text, present};
-use super::{Document, Refusal, parse_failed, read_as, schema_failed, vendor};
+use super::{Document, Refusal, cloud, parse_failed, read_as, schema_failed, vendor};
 
 /// The longest label that usage carries. As published.
 const LABEL_CHARS_MAX: usize = 256;
@@ -135,7 +135,12 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         }
     };
     let endpoint = match raw.api_base.as_deref().filter(|base| !base.is_empty()) {
-        None => vendor::base_url(&raw.provider).and_then(|base| base.parse().ok()),
+        None => match cloud::adapter(raw.adapter.as_ref().map(Adapter::from), &raw.provider) {
+            // Where Bedrock is may be said by the configuration.
+            Some(Adapter::Bedrock) => None,
+            Some(Adapter::Vertex) => cloud::vertex_endpoint(secret.expose()),
+            _ => vendor::base_url(&raw.provider).and_then(|base| base.parse().ok()),
+        },
         Some(base) => match vendor::full_url(raw.adapter.as_ref(), base).parse::<Endpoint>() {
             Ok(endpoint) => Some(endpoint),
             Err(error) => {
@@ -150,7 +155,8 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         id: id.to_owned(),
         display_name: raw.display_name.0,
         provider: raw.provider,
-        adapter: raw.adapter.map(Adapter::from),
+        adapter: raw.adapter.as_ref().map(Adapter::from),
+        token_endpoint: cloud::token_endpoint(secret.expose()),
         secret,
         endpoint,
         tls: raw.tls.map_or_else(UpstreamTls::default, |Object(tls)| UpstreamTls {
@@ -163,8 +169,8 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
     Ok(Document { resource, name: Some(name), fields })
 }
 
-impl From<RawAdapter> for Adapter {
-    fn from(raw: RawAdapter) -> Self {
+impl From<&RawAdapter> for Adapter {
+    fn from(raw: &RawAdapter) -> Self {
         match raw {
             RawAdapter::OpenAi => Self::OpenAi,
             RawAdapter::Anthropic => Self::Anthropic,

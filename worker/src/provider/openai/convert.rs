@@ -16,9 +16,6 @@ use crate::request::RequestError;
 const WITHOUT_REASONING: [&str; 3] = ["gpt-3.5", "gpt-4", "chatgpt-"];
 /// Families of OpenAI's own models that know `max_completion_tokens` only.
 const REASONING: [&str; 4] = ["o1", "o3", "o4", "gpt-5"];
-/// Budgets of reasoning, in tokens, up to which an effort is `low` or `medium`.
-const LOW_BUDGET: u64 = 4096;
-const MEDIUM_BUDGET: u64 = 16_384;
 
 /// The body of the request.
 ///
@@ -235,20 +232,12 @@ fn format(format: &Format) -> Option<Value> {
 }
 
 fn effort(reasoning: Option<Reasoning>, model: &str) -> Option<&'static str> {
-    let effort = match reasoning? {
-        Reasoning::Off => return None,
-        Reasoning::Effort(effort) => effort,
-        Reasoning::Budget(_) if of_family(model, &WITHOUT_REASONING) => return None,
-        Reasoning::Budget(tokens) if tokens < LOW_BUDGET => Effort::Low,
-        Reasoning::Budget(tokens) if tokens < MEDIUM_BUDGET => Effort::Medium,
-        Reasoning::Budget(_) => Effort::High,
-    };
-    Some(match effort {
-        Effort::Minimal => "minimal",
-        Effort::Low => "low",
-        Effort::Medium => "medium",
-        Effort::High => "high",
-    })
+    match reasoning? {
+        Reasoning::Off => None,
+        Reasoning::Effort(effort) => Some(effort.word()),
+        Reasoning::Budget(_) if of_family(model, &WITHOUT_REASONING) => None,
+        Reasoning::Budget(tokens) => Some(Effort::of_budget(tokens).word()),
+    }
 }
 
 /// Whether the model is of one of these families; a vendor in front of its name does not count.
@@ -363,7 +352,7 @@ mod tests {
         assert_eq!((&body["max_tokens"], body.get("reasoning_effort")), (&json!(5), None));
         let body = told(&conversation, "openai/gpt-5-mini");
         assert_eq!(body["max_completion_tokens"], 5);
-        assert_eq!(body["reasoning_effort"], "low");
+        assert_eq!(body["reasoning_effort"], "minimal");
     }
 
     #[test]
