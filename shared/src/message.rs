@@ -36,6 +36,7 @@
 //! | | 14 `SigningKey` | which key, and what for | the key, as sealed memory | |
 //! | | 15 `Certificate` | | the listener's certificate and ticket keys, as sealed memory | |
 //! | | 18 `KeySet` | keys of an identity provider | | |
+//! | | 16 `Counters` | lane | what all proxy workers count together | memory that both sides map |
 //! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
@@ -246,6 +247,11 @@ pub enum ToWorker {
     Certificate,
     /// To a proxy worker: an identity provider signs with these keys.
     KeySet(KeySet),
+    /// To a proxy worker, once and straight after the welcome: count in the memory that comes along, see [`crate::counters`].
+    Counters {
+        /// Which ledger is its own.
+        lane: u16,
+    },
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -335,6 +341,7 @@ impl Message for ToWorker {
             Self::SigningKey(_) => 14,
             Self::Certificate => 15,
             Self::KeySet(_) => 18,
+            Self::Counters { .. } => 16,
         }
     }
 
@@ -350,6 +357,7 @@ impl Message for ToWorker {
             Self::Destinations { whole } => codec::encode(whole),
             Self::SigningKey(key) => codec::encode(key),
             Self::KeySet(set) => codec::encode(set),
+            Self::Counters { lane } => codec::encode(lane),
             Self::Welcome
             | Self::Retire
             | Self::Drain
@@ -380,6 +388,7 @@ impl Message for ToWorker {
             14 => Self::SigningKey(body(kind, bytes)?),
             15 => body(kind, bytes).map(|()| Self::Certificate)?,
             18 => Self::KeySet(body(kind, bytes)?),
+            16 => body(kind, bytes).map(|lane| Self::Counters { lane })?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

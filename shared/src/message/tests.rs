@@ -59,6 +59,7 @@ fn from_supervisor() -> Vec<ToWorker> {
             tls12: true,
         }),
         ToWorker::Certificate,
+        ToWorker::Counters { lane: 3 },
         ToWorker::Outlive,
         ToWorker::KeySet(key_set()),
     ]

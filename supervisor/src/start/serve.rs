@@ -205,7 +205,9 @@ pub(super) async fn serve(
         .collect();
     let users = Users::choose(settings.workers.uid_base, &ours);
     let sandbox = settings.workers.sandbox;
-    let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now)
+    let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    let mut fleet = fleet
+        .map_err(system("making the memory that workers count in together"))?
         .with_listener_tls(tls.clone());
     let listener_tls = tls.as_ref().map(|tls| tls.start(findings.clone())).transpose();
     let listener_tls = listener_tls.map_err(system("watching the files of proxy.tls"))?;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use nix::errno::Errno;
+use shared::counters::Counters;
 use shared::dial::Dial;
 use shared::usage::UsageEvent;
 use shared::version::VERSION;
@@ -65,6 +66,8 @@ pub struct Proxy {
     pub usage: Rc<dyn UsageSink>,
     /// Where is counted.
     pub metrics: Rc<Metrics>,
+    /// What all workers of the node count together.
+    pub counters: Counters,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
     /// Other paths for requests.
@@ -83,6 +86,7 @@ impl Proxy {
         trust: TrustRoots,
         usage: Rc<dyn UsageSink>,
         metrics: Rc<Metrics>,
+        counters: Counters,
     ) -> Rc<Self> {
         let upstream = &settings.upstream;
         let connector = Connector::new(dial, trust, upstream.clone());
@@ -97,10 +101,11 @@ impl Proxy {
             settings,
             tables: RefCell::default(),
             budgets,
-            identity_keys: KeyStore::new(None),
+            identity_keys: KeyStore::new(Some(counters)),
             health: Health::new(),
             usage,
             metrics,
+            counters,
             upstreams,
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })

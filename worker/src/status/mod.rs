@@ -122,6 +122,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::SigningKey(_)
                 | ToWorker::Certificate
                 | ToWorker::KeySet(_)
+                | ToWorker::Counters { .. }
                 | ToWorker::Outlive,
                 _,
             ) => {

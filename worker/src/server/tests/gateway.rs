@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use shared::counters::Counters;
 use shared::dial::{Destination, Dial, DialError, Dialling};
 use shared::resource::{
     Adapter, ApiKey, DirectModel, Model, ModelKind, ProviderKey, Resource, TelemetryTags,
@@ -99,7 +100,14 @@ impl Gateway {
         let usage = Rc::new(Recorded::default());
         let dial = Rc::new(Direct);
         let metrics = Rc::new(Metrics::disconnected());
-        let proxy = Proxy::new(settings, dial, TrustRoots::new(Vec::new()), usage.clone(), metrics);
+        let proxy = Proxy::new(
+            settings,
+            dial,
+            TrustRoots::new(Vec::new()),
+            usage.clone(),
+            metrics,
+            Counters::private(),
+        );
         proxy.health.configured();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
