@@ -285,10 +285,6 @@ DIALECTS = {
     "anthropic": type("AnthropicChecks", (Failures, Anthropic), {}),
 }
 
-# What is not offered, by pair: count_tokens is a question that only Anthropic answers.
-WITHOUT = {("anthropic", provider): {"count_tokens"} for provider in PROVIDERS if provider != "anthropic"}
-
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -394,8 +390,6 @@ def main():
         for dialect, provider in pairs:
             checks = DIALECTS[dialect](site.url, provider)
             for name in checks.checks:
-                if name in WITHOUT.get((dialect, provider), ()):
-                    continue
                 label = f"{dialect} client, {provider} provider: {name.replace('_', ' ')}"
                 try:
                     getattr(checks, name)()

@@ -344,13 +344,14 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         gemini = re.search(r"/models/([^/:]+):(generateContent|streamGenerateContent)$", path)
         bedrock = re.search(r"/model/([^/]+)/(converse|converse-stream)$", path)
+        bearer = (self.headers["authorization"] or "").removeprefix("Bearer ")
         azure = re.search(r"/deployments/([^/]+)/chat/completions$", path)
         dialect = OpenAi
         try:
             if path.endswith("/v1/messages/count_tokens"):
                 return self.whole(200, {"input_tokens": len(json.dumps(body["messages"]).split())})
             if path.endswith("/v1/messages"):
-                dialect, secret = Anthropic, self.headers["x-api-key"]
+                dialect, secret = Anthropic, self.headers["x-api-key"] or bearer
                 asked = Anthropic.read(body)
             elif gemini:
                 dialect, secret = Gemini, SECRET
@@ -362,7 +363,7 @@ class Handler(BaseHTTPRequestHandler):
                 secret = self.headers["api-key"]
                 asked = OpenAi.read(body, azure[1])
             elif path.endswith("/chat/completions"):
-                secret = (self.headers["authorization"] or self.headers["api-key"] or "").removeprefix("Bearer ")
+                secret = self.headers["api-key"] or bearer
                 asked = OpenAi.read(body)
             else:
                 return self.whole(404, {"error": {"message": f"no route {path}"}})

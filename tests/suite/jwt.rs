@@ -22,12 +22,13 @@ impl Tokens {
     async fn start() -> Self {
         let key = SigningKey::rsa("first");
         let provider = IdentityProvider::start(&[&key]).await;
-        Self::with(provider, key, |document| document).await
+        Self::with(provider, key, WORKERS, |document| document).await
     }
 
     async fn with(
         provider: IdentityProvider,
         key: SigningKey,
+        workers: usize,
         change: impl FnOnce(Value) -> Value,
     ) -> Self {
         let upstream = upstream().await;
@@ -37,7 +38,8 @@ impl Tokens {
             .with("api_keys", "k-alice", bound("sk-alice", "corp", "alice"));
         etcd.project(&path("", ""), &projection).await;
         let cloud = Cloud::over(&etcd).await;
-        let gateway = Builder::managed(&cloud).start().await;
+        let gateway = Builder::managed(&cloud);
+        let gateway = gateway.set("/proxy/workers", json!(workers)).start().await;
         Self { _upstream: upstream, provider, key, etcd, cloud, gateway }
     }
 
@@ -130,7 +132,7 @@ async fn outcome(answer: Answer) -> String {
 async fn a_token_stands_for_the_key_that_is_bound_to_its_subject_and_usage_says_so() {
     let (rsa, ec, ed) = (SigningKey::rsa("rsa"), SigningKey::p256("ec"), SigningKey::ed25519("ed"));
     let provider = IdentityProvider::start(&[&rsa, &ec, &ed]).await;
-    let world = Tokens::with(provider, rsa, |document| document).await;
+    let world = Tokens::with(provider, rsa, WORKERS, |document| document).await;
     // The very first request: its keys were fetched before it came, or come while it waits.
     let answer = world.ask(&world.token("alice")).await;
     assert_eq!(answer.status, 200);
@@ -157,7 +159,7 @@ async fn a_token_stands_for_the_key_that_is_bound_to_its_subject_and_usage_says_
 async fn a_token_that_is_not_good_is_refused_with_the_published_words_and_never_taken_for_a_key() {
     let key = SigningKey::rsa("first");
     let provider = IdentityProvider::start(&[&key]).await;
-    let world = Tokens::with(provider, key, |mut document| {
+    let world = Tokens::with(provider, key, WORKERS, |mut document| {
         document["leeway_secs"] = json!(5);
         document["required_scopes"] = json!(["llm"]);
         document["bound_claims"] = json!({"realm_access.roles": ["dev"]});
@@ -284,10 +286,13 @@ async fn the_rules_of_the_key_hold_and_what_leads_to_two_keys_or_none_is_refused
 
 #[tokio::test]
 async fn keys_are_fetched_once_for_all_workers_and_a_new_one_is_found_when_it_is_used() {
-    let world = Tokens::start().await;
+    let key = SigningKey::rsa("first");
+    let provider = IdentityProvider::start(&[&key]).await;
+    let world = Tokens::with(provider, key, 6, |document| document).await;
     world.settled(&world.token("alice"), "200").await;
     let fetches = world.provider.fetches();
-    assert!(fetches <= WORKERS, "{fetches} fetches by {WORKERS} workers");
+    // One is what it takes; on a slow machine somebody may not hear of it in time.
+    assert!(fetches <= 2, "{fetches} fetches by 6 workers");
     assert_eq!(world.provider.discoveries(), fetches);
     let next = SigningKey::p256("second");
     world.provider.publish(&[&next]);
@@ -311,7 +316,7 @@ async fn without_keys_tokens_are_answered_with_503_until_there_are_some() {
     let provider = IdentityProvider::start(&[&key]).await;
     let unavailable = "503 api_error jwks_unavailable";
     provider.behave(Behaviour::Hangs);
-    let world = Tokens::with(provider, key, |document| document).await;
+    let world = Tokens::with(provider, key, WORKERS, |document| document).await;
     let token = world.token("alice");
     assert_eq!(world.outcome(&token).await, unavailable);
     // Callers with keys do not notice.

@@ -139,8 +139,9 @@ pub async fn run(
                 let applied = Changes::read(memory)
                     .and_then(|changes| proxy.tables.borrow_mut().apply(whole, changes));
                 let tables = proxy.tables.borrow();
-                let is_there = |id: &str| tables.identities().provider(id).is_some();
-                proxy.identity_keys.providers_changed(is_there);
+                proxy.identity_keys.providers_changed(|id| {
+                    tables.identities().provider(id).map(|provider| provider.key_source())
+                });
                 drop(tables);
                 let _ = link.tell(confirm(&proxy, revision, applied.map_err(|e| e.to_string())));
             }

@@ -27,7 +27,8 @@ const AGE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// The keys of all providers, as this worker knows them.
 pub struct KeyStore {
-    sets: RefCell<HashMap<String, Known>>,
+    /// By provider and by what they depend on: another worker may be ahead of this one with a change.
+    sets: RefCell<HashMap<(String, String), Known>>,
     /// Providers of which a request needs newer keys.
     wanted: RefCell<BTreeSet<String>>,
     asked: Notify,
@@ -41,7 +42,6 @@ pub struct KeyStore {
 /// Keys of one provider.
 #[derive(Clone)]
 pub(super) struct Known {
-    source: String,
     pub fetched_at_unix_ms: u64,
     pub keys: Rc<Keys>,
 }
@@ -81,28 +81,28 @@ impl KeyStore {
         let KeySet { provider_id, source, fetched_at_unix_ms, keys } = set;
         match Keys::read(&keys) {
             Ok(keys) => {
-                let known = Known { source, fetched_at_unix_ms, keys: Rc::new(keys) };
-                self.sets.borrow_mut().insert(provider_id, known);
+                let known = Known { fetched_at_unix_ms, keys: Rc::new(keys) };
+                self.sets.borrow_mut().insert((provider_id, source), known);
                 self.attempt_ended();
             }
             Err(error) => warn!(provider_id, %error, "keys of an identity provider are not usable"),
         }
     }
 
-    /// The providers are others than before: drops the keys of those that are gone, and looks after those that are new.
-    pub fn providers_changed(&self, is_there: impl Fn(&str) -> bool) {
-        self.sets.borrow_mut().retain(|id, _| is_there(id));
-        self.wanted.borrow_mut().retain(|id| is_there(id));
+    /// The providers are others than before: drops the keys of those that are gone or have changed, and looks after those that
+    /// are new. `source` tells what a provider's keys depend on, if it is there.
+    pub fn providers_changed(&self, source: impl Fn(&str) -> Option<String>) {
+        self.sets.borrow_mut().retain(|(id, of), _| source(id).as_ref() == Some(of));
+        self.wanted.borrow_mut().retain(|id| source(id).is_some());
         self.asked.notify_one();
     }
 
     /// The keys of a provider, as its document describes it now.
     pub(super) fn known(&self, provider: &OidcProvider, now_unix_ms: u64) -> Option<Known> {
         let sets = self.sets.borrow();
-        let known = sets.get(&provider.id)?;
-        let is_current = known.source == provider.key_source()
-            && now_unix_ms < known.fetched_at_unix_ms.saturating_add(AGE_MS_MAX);
-        is_current.then(|| known.clone())
+        let known = sets.get(&(provider.id.clone(), provider.key_source()))?;
+        let is_young = now_unix_ms < known.fetched_at_unix_ms.saturating_add(AGE_MS_MAX);
+        is_young.then(|| known.clone())
     }
 
     /// The keys of a provider; if there are none, those that come within [`WAIT`].

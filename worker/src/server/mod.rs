@@ -115,7 +115,7 @@ impl Proxy {
             settings,
             tables: RefCell::default(),
             budgets,
-            identity_keys: KeyStore::new(None),
+            identity_keys: KeyStore::new(Some(counters)),
             health: Health::new(),
             usage,
             metrics,

@@ -69,10 +69,10 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         user_id: raw.user_id.map(|id| id.0),
         user_name: raw.user_name,
         // A subject that no provider vouches for is nobody's.
-        jwt: raw.jwt_provider.zip(raw.jwt_subject).map(|(provider, subject)| JwtBinding {
-            provider: provider.0,
-            subject: subject.0,
-        }),
+        jwt: raw
+            .jwt_provider
+            .zip(raw.jwt_subject)
+            .map(|(provider, subject)| JwtBinding { provider: provider.0, subject: subject.0 }),
         ..ApiKey::default()
     };
     let resource = Some(Resource::ApiKey(resource));
