@@ -13,6 +13,7 @@ pub mod helper;
 pub mod hooks;
 pub mod inherit;
 pub mod json;
+pub mod limits;
 pub mod link;
 pub mod log;
 pub mod metrics;

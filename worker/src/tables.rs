@@ -14,6 +14,7 @@ use shared::update::Change;
 
 use crate::guards::Guards;
 use crate::hooks;
+use crate::limits::Policies;
 
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
@@ -25,6 +26,7 @@ pub struct Tables {
     api_keys: HashMap<String, Rc<ApiKey>>,
     api_keys_by_hash: Index<KeyHash, ApiKey>,
     guards: Guards,
+    policies: Policies,
 }
 
 /// How many resources are in force after a change.
@@ -106,6 +108,11 @@ impl Tables {
         &self.guards
     }
 
+    /// The rate limit policies.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     fn change(&mut self, change: Change) {
         hooks::applying(&change);
         match change {
@@ -117,7 +124,12 @@ impl Tables {
                 Resource::ApiKey(api_key) => self.put_api_key(Rc::new(api_key)),
                 Resource::Guardrail(guardrail) => self.guards.put_guardrail(guardrail),
                 Resource::GuardrailAttachment(row) => self.guards.put_attachment(row),
-                Resource::RateLimitPolicy(policy) => self.guards.put_policy(policy),
+                Resource::RateLimitPolicy(policy) => {
+                    self.guards.delete(Kind::RateLimitPolicy, &policy.id);
+                    if let Err(policy) = self.policies.put(policy) {
+                        self.guards.put_policy(*policy);
+                    }
+                }
                 Resource::OidcProvider(provider) => self.guards.put_provider(provider),
                 Resource::CachePolicy(_)
                 | Resource::PassthroughRoute(_)
@@ -128,6 +140,10 @@ impl Tables {
             }
             Change::Delete(Kind::Model, id) => self.delete_model(&id),
             Change::Delete(Kind::ApiKey, id) => self.delete_api_key(&id),
+            Change::Delete(Kind::RateLimitPolicy, id) => {
+                self.policies.delete(&id);
+                self.guards.delete(Kind::RateLimitPolicy, &id);
+            }
             Change::Delete(guard, id) => self.guards.delete(guard, &id),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 26] = [
+pub static FAMILIES: [&Family; 29] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -30,6 +30,9 @@ pub static FAMILIES: [&Family; 26] = [
     &SAMPLES_DROPPED,
     &TOKENS_BY_CLIENT,
     &TLS_HANDSHAKES,
+    &RATE_LIMIT_REJECTIONS,
+    &RATE_LIMIT_REQUESTS_LEFT,
+    &RATE_LIMIT_TOKENS_LEFT,
 ];
 
 /// Labels of what is counted per request.
@@ -324,6 +327,33 @@ pub static TLS_HANDSHAKES: Family = family(
     Kind::Counter,
     &["result"],
     "TLS handshakes of callers: ok, failed, timeout, or unsigned where the signer did not sign.",
+);
+
+/// Requests that a limit has refused.
+pub static RATE_LIMIT_REJECTIONS: Family = family(
+    26,
+    "aisix_ratelimit_rejections_total",
+    Kind::Counter,
+    &["scope", "layer", "policy_id"],
+    "Requests that a rate limit has refused.",
+);
+
+/// What a caller key may still ask for.
+pub static RATE_LIMIT_REQUESTS_LEFT: Family = family(
+    27,
+    "aisix_ratelimit_remaining_requests",
+    Kind::Latest,
+    &["api_key_id", "model"],
+    "Requests that were left to a caller key in its minute when it asked last.",
+);
+
+/// What a caller key may still use.
+pub static RATE_LIMIT_TOKENS_LEFT: Family = family(
+    28,
+    "aisix_ratelimit_remaining_tokens",
+    Kind::Latest,
+    &["api_key_id", "model"],
+    "Tokens that were left to a caller key in its minute when it asked last.",
 );
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::account::Account;
 use super::attempt::{self, Limits, Reply};
 use super::relay::{Relay, RelayOptions};
-use super::{RequestError, body, refuse, resolve};
+use super::{RequestError, admit, body, refuse, resolve};
 use crate::call::{Call, Operation};
 use crate::endpoint;
 use crate::server::Body;
@@ -34,9 +34,12 @@ pub async fn serve(
         Err(error) => return refuse(account, &error),
     };
     let id = account.request_id.clone();
+    let limits_left = account.permit.as_ref().map(|permit| permit.shown().clone());
+    let mut tokens = 0;
     let mut response = match reply {
         Reply::Whole { body, content_type } => {
             account.settle(StatusCode::OK);
+            tokens = account.total_tokens();
             let mut response = Response::new(Body::from(body));
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
@@ -60,6 +63,9 @@ pub async fn serve(
     };
     if call.operation == Operation::ChatCompletions {
         response.headers_mut().insert(CALL_ID, id);
+        if let Some(left) = limits_left {
+            admit::show(&left, tokens, response.headers_mut());
+        }
     }
     response
 }
@@ -113,7 +119,9 @@ async fn attempted(
     if let Some(caller) = &account.caller {
         proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
     }
+    admit::admit(account, Some(&found.model)).await?;
     let target = resolve::target(&proxy.tables.borrow(), &found)?;
+    admit::target(account, &found.model, &target.model).await?;
     let limits = Limits::of(&found.model, &proxy.settings.upstream);
     let reply = attempt::all(account, call, &target, head, limits).await?;
     Ok((reply, limits))

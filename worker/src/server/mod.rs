@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::budgets::Budgets;
+use crate::limits::Limits;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::request::Rewrites;
 use crate::sys;
@@ -65,6 +66,8 @@ pub struct Proxy {
     pub metrics: Rc<Metrics>,
     /// What all workers of the node count together.
     pub counters: Counters,
+    /// How much is let through.
+    pub limits: Limits,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
     /// Other paths for requests.
@@ -85,6 +88,7 @@ impl Proxy {
         metrics: Rc<Metrics>,
         counters: Counters,
     ) -> Rc<Self> {
+        let limits = Limits::new(counters, &settings, &dial, &trust);
         let upstream = &settings.upstream;
         let connector = Connector::new(dial, trust, upstream.clone());
         let idle_limit = Duration::from_millis(upstream.pool_idle_ms);
@@ -102,6 +106,7 @@ impl Proxy {
             usage,
             metrics,
             counters,
+            limits,
             upstreams,
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),
         })

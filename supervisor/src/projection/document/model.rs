@@ -136,6 +136,7 @@ pub fn read(id: &str, mut value: Value) -> Result<Document, Refusal> {
     let resource = Some(Resource::Model(Model {
         id: id.to_owned(),
         display_name: display_name.clone(),
+        rate_limits: raw.rate_limit.as_ref().map(|it| it.0.limits()).unwrap_or_default(),
         kind: raw.kind()?,
         timeout_ms,
         stream_timeout_ms,
@@ -165,7 +166,6 @@ impl Raw {
             ("background_model_check", self.background_model_check.is_some()),
             ("cooldown", self.cooldown.is_some()),
             ("ensemble", self.ensemble.is_some()),
-            ("rate_limit", self.rate_limit.is_some()),
             ("retries", self.retries.is_some()),
             ("routing", self.routing.is_some()),
             ("semantic", self.semantic.is_some()),

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use super::resolve::Target;
 use super::route::Endpoint;
 use super::{RequestError, trace};
+use crate::limits::Permit;
 use crate::metrics::RequestFacts;
 use crate::provider::{Seen, TokenUsage};
 use crate::server::Proxy;
@@ -50,7 +51,10 @@ pub struct Account {
     pub is_stream: bool,
     /// Size of the prompt, for an estimate.
     pub prompt_bytes: usize,
+    /// What it holds of the limits it is under.
+    pub permit: Option<Permit>,
     attempt: Option<Attempt>,
+    total_tokens: u64,
     failed_attempts: u32,
     started: Instant,
     occurred_at: OffsetDateTime,
@@ -90,7 +94,9 @@ impl Account {
             target: None,
             is_stream: false,
             prompt_bytes: 0,
+            permit: None,
             attempt: None,
+            total_tokens: 0,
             failed_attempts: 0,
             started: Instant::now(),
             occurred_at: OffsetDateTime::now_utc(),
@@ -108,6 +114,16 @@ impl Account {
     /// When the request came.
     pub fn occurred_at(&self) -> OffsetDateTime {
         self.occurred_at
+    }
+
+    /// Tokens that the request has used, once it is settled.
+    pub fn total_tokens(&self) -> u64 {
+        self.total_tokens
+    }
+
+    /// The id of the caller's key.
+    pub fn key_id(&self) -> &str {
+        self.caller.as_ref().map_or("", |caller| caller.id.as_str())
     }
 
     /// An attempt at the target begins.
@@ -181,6 +197,11 @@ impl Account {
             return;
         }
         let tokens = self.tokens(status);
+        self.total_tokens = u64::from(tokens.usage.prompt) + u64::from(tokens.usage.completion);
+        if let Some(permit) = self.permit.take() {
+            let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
+            permit.settle(self.total_tokens, now);
+        }
         if let Some(event) = usage::event(self, status, error, tokens) {
             self.proxy.usage.record(event);
         }
