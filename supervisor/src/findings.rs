@@ -36,6 +36,8 @@ pub enum Topic {
     NotEnforced,
     /// Changes of the configuration that workers died of.
     Quarantine,
+    /// The Redis that limits are shared by.
+    Redis,
     /// A replacement of all workers that did not come to its end, or a reload that was refused.
     Replacement,
     /// An upgrade that was asked for, and did not take place.
@@ -59,6 +61,7 @@ impl Topic {
             Self::ControlSocket => "control_socket",
             Self::NotEnforced => "not_enforced",
             Self::Quarantine => "quarantine",
+            Self::Redis => "redis",
             Self::Replacement => "replacement",
             Self::Upgrade => "upgrade",
         }

@@ -301,6 +301,7 @@ impl Supervisor {
         let mut happenings = Vec::new();
         self.parts.fleet.tick(now, &mut happenings);
         self.act(happenings, now);
+        self.look_at_redis();
         let serves = !self.begun || self.parts.fleet.serving(Role::Egress) > 0;
         let findings = &self.parts.sources.findings;
         match self.egress_watch.look(serves, now) {

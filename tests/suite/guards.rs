@@ -144,9 +144,14 @@ async fn a_guardrail_of_a_kind_that_nobody_knows_is_rejected_and_guards_what_it_
 }
 
 #[tokio::test]
-async fn a_policy_of_a_team_refuses_that_team_and_no_other() {
+async fn a_policy_that_is_not_understood_refuses_the_team_that_it_counts_and_no_other() {
     let world = Guarded::start().await;
-    let policy = json!({"name": "few", "scope": "team", "scope_ref": "t-1", "window": "minute", "max_requests": 5});
+    // No build compares teams by size: whether the policy counts a request of the other team can be told, but not this one.
+    let conditions = json!([
+        {"dimension": "team", "operator": "==", "value": "t-1"},
+        {"dimension": "model_name", "operator": ">", "value": "a"},
+    ]);
+    let policy = json!({"name": "few", "limits": {"rpm": 5}, "conditions": conditions});
     world.etcd.put(&key("rate_limit_policies", "p-1"), &policy).await;
     world.answered(ONE, "small-1", 501).await;
     let message = not_implemented(world.caller(ONE).ask("small-1", "hello").await).await;
@@ -160,6 +165,7 @@ async fn a_policy_of_a_team_refuses_that_team_and_no_other() {
     let conditions = json!([
         {"dimension": "team", "operator": "in", "value": ["t-2"]},
         {"dimension": "model_name", "operator": "~~", "value": "^spl"},
+        {"dimension": "model_name", "operator": ">", "value": "a"},
     ]);
     let policy = json!({"name": "few", "limits": {"rpm": 5}, "conditions": conditions});
     world.etcd.put(&key("rate_limit_policies", "p-1"), &policy).await;

@@ -28,6 +28,7 @@ mod process_kills;
 mod process_one;
 mod projection;
 mod projection_load;
+mod rate_limits;
 mod replacement;
 mod resources_file;
 mod rotation;

@@ -16,6 +16,7 @@ pub mod hooks;
 pub mod identity;
 pub mod inherit;
 pub mod json;
+pub mod limits;
 pub mod link;
 pub mod log;
 pub mod metrics;

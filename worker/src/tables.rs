@@ -16,6 +16,7 @@ use crate::cache::CachePolicies;
 use crate::guards::Guards;
 use crate::hooks;
 use crate::identity::Directory;
+use crate::limits::Policies;
 
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
@@ -31,6 +32,7 @@ pub struct Tables {
     guards: Guards,
     cache_policies: CachePolicies,
     identities: Directory,
+    policies: Policies,
 }
 
 /// How many resources are in force after a change.
@@ -132,6 +134,11 @@ impl Tables {
         &self.cache_policies
     }
 
+    /// The rate limit policies.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     fn change(&mut self, change: Change) {
         hooks::applying(&change);
         match change {
@@ -143,7 +150,12 @@ impl Tables {
                 Resource::ApiKey(api_key) => self.put_api_key(Rc::new(api_key)),
                 Resource::Guardrail(guardrail) => self.guards.put_guardrail(guardrail),
                 Resource::GuardrailAttachment(row) => self.guards.put_attachment(row),
-                Resource::RateLimitPolicy(policy) => self.guards.put_policy(policy),
+                Resource::RateLimitPolicy(policy) => {
+                    self.guards.delete(Kind::RateLimitPolicy, &policy.id);
+                    if let Err(policy) = self.policies.put(policy) {
+                        self.guards.put_policy(*policy);
+                    }
+                }
                 Resource::OidcProvider(provider) => self.identities.put_provider(provider),
                 Resource::ClaimMapping(mapping) => self.identities.put_mapping(mapping),
                 Resource::CachePolicy(policy) => self.cache_policies.put(policy),
@@ -157,6 +169,10 @@ impl Tables {
             Change::Delete(Kind::CachePolicy, id) => self.cache_policies.delete(&id),
             Change::Delete(Kind::OidcProvider, id) => self.identities.delete_provider(&id),
             Change::Delete(Kind::ClaimMapping, id) => self.identities.delete_mapping(&id),
+            Change::Delete(Kind::RateLimitPolicy, id) => {
+                self.policies.delete(&id);
+                self.guards.delete(Kind::RateLimitPolicy, &id);
+            }
             Change::Delete(guard, id) => self.guards.delete(guard, &id),
         }
     }

@@ -54,6 +54,13 @@ pub fn new_memory() -> io::Result<OwnedFd> {
     memory::fixed_size("aisix-counters", BYTES)
 }
 
+/// Names the cell in which workers tell how the Redis is that limits are shared by.
+pub const LIMITS_REDIS: &[&str] = &["state", "redis of limits"];
+/// It answers.
+pub const REDIS_ANSWERS: u64 = 1;
+/// It does not: limits are counted on this node alone.
+pub const REDIS_AWAY: u64 = 2;
+
 /// Names something that is counted. Zero names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CounterKey(u64);

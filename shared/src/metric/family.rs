@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 35] = [
+pub static FAMILIES: [&Family; 38] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -39,6 +39,9 @@ pub static FAMILIES: [&Family; 35] = [
     &ROUTING_SUCCESSFUL_FALLBACKS,
     &ROUTING_FAILED_FALLBACKS,
     &LLM_SPEND,
+    &RATE_LIMIT_REJECTIONS,
+    &RATE_LIMIT_REQUESTS_LEFT,
+    &RATE_LIMIT_TOKENS_LEFT,
 ];
 
 /// Labels of what is counted per request.
@@ -414,6 +417,33 @@ pub static LLM_SPEND: Family = family(
     Kind::Counter,
     USE_LABELS,
     "Cost of prompts and answers by the prices of their models, in millionths of a dollar.",
+);
+
+/// Requests that a limit has refused.
+pub static RATE_LIMIT_REJECTIONS: Family = family(
+    35,
+    "aisix_ratelimit_rejections_total",
+    Kind::Counter,
+    &["scope", "layer", "policy_id"],
+    "Requests that a rate limit has refused.",
+);
+
+/// What a caller key may still ask for.
+pub static RATE_LIMIT_REQUESTS_LEFT: Family = family(
+    36,
+    "aisix_ratelimit_remaining_requests",
+    Kind::Latest,
+    &["api_key_id", "model"],
+    "Requests that were left to a caller key in its minute when it asked last.",
+);
+
+/// What a caller key may still use.
+pub static RATE_LIMIT_TOKENS_LEFT: Family = family(
+    37,
+    "aisix_ratelimit_remaining_tokens",
+    Kind::Latest,
+    &["api_key_id", "model"],
+    "Tokens that were left to a caller key in its minute when it asked last.",
 );
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The metrics that workers count and the supervisor publishes: which there are, and where their numbers lie.
 //!
 //! Each worker counts in memory of its own, in slots of 64 bits in the machine's byte order; nobody else writes there. The
-//! supervisor reads it when it has to, and adds up the workers. So every number must be one that can be added. Where a
+//! supervisor reads it when it has to, and adds up the workers. So every number must be one that can be added, or one that says when it was found. Where a
 //! series begins is announced by message (`Series`), with its labels; what its slots mean follows from its family.
 //!
 //! ```text
 //! slot 0      how many slots are in use, this one included; those are the first ones
 //! counter     1 slot
 //! gauge       1 slot, an i64
+//! latest      when it was found, in microseconds since 1970, and the number: that of the worker which found it last
 //! histogram   the sum, then a count for each edge, then one for what is above all edges (EDGES_MAX + 2 slots)
 //! summary     the sum, then for each chunk of buckets the index of its first slot, 0 = not in use (CHUNKS + 1 slots)
 //! chunk       a count for each bucket (CHUNK_SLOTS slots)
@@ -61,6 +62,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down; the node's value is the sum over its workers.
     Gauge,
+    /// Goes up and down, and is the same for all workers: the node's value is what was found last.
+    Latest,
     /// Durations counted between configured edges.
     Histogram(Latency),
     /// Durations of which quantiles are published.
@@ -83,6 +86,7 @@ impl Kind {
     pub const fn slots(self) -> usize {
         match self {
             Self::Counter | Self::Gauge => 1,
+            Self::Latest => 2,
             Self::Histogram(_) => EDGES_MAX + 2,
             Self::Summary => CHUNKS + 1,
         }

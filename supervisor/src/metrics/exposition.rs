@@ -37,7 +37,7 @@ impl Exposition {
     ) {
         let kind = match family.kind {
             Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            Kind::Gauge | Kind::Latest => "gauge",
             Kind::Histogram(_) => "histogram",
             Kind::Summary => "summary",
         };
@@ -51,6 +51,7 @@ impl Exposition {
             }
             (Values::Summary { sum, chunks }, _) => series.summary(*sum, chunks),
             (Values::Gauge(value), _) => series.line("", None, value),
+            (Values::Latest { number, .. }, _) => series.line("", None, number),
             (Values::Counter(total), _) => series.line("", None, total),
             // Values are made for the kind of their family.
             (Values::Histogram { .. }, _) => {}

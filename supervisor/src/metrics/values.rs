@@ -29,8 +29,19 @@ impl Reading {
 pub(super) enum Values {
     Counter(u64),
     Gauge(i64),
-    Histogram { sum: u64, counts: [u64; EDGES_MAX + 1] },
-    Summary { sum: u64, chunks: Chunks },
+    Histogram {
+        sum: u64,
+        counts: [u64; EDGES_MAX + 1],
+    },
+    Summary {
+        sum: u64,
+        chunks: Chunks,
+    },
+    /// When it was found, and the number.
+    Latest {
+        at: u64,
+        number: u64,
+    },
 }
 
 type Chunk = Box<[u64; CHUNK_SLOTS]>;
@@ -45,6 +56,7 @@ impl Values {
         match kind {
             Kind::Counter => Self::Counter(0),
             Kind::Gauge => Self::Gauge(0),
+            Kind::Latest => Self::Latest { at: 0, number: 0 },
             Kind::Histogram(_) => Self::Histogram { sum: 0, counts: [0; EDGES_MAX + 1] },
             Kind::Summary => Self::Summary { sum: 0, chunks: Chunks::default() },
         }
@@ -57,6 +69,7 @@ impl Values {
         match self {
             Self::Counter(total) => *total = slot(0).max(*total),
             Self::Gauge(value) => *value = slot(0).cast_signed(),
+            Self::Latest { at, number } => (*at, *number) = (slot(0), slot(1)),
             Self::Histogram { sum, counts } => {
                 *sum = slot(0).max(*sum);
                 for (count, offset) in counts.iter_mut().zip(1..) {
@@ -86,6 +99,7 @@ impl Values {
             (self, kind),
             (Self::Counter(_), Kind::Counter)
                 | (Self::Gauge(_), Kind::Gauge)
+                | (Self::Latest { .. }, Kind::Latest)
                 | (Self::Histogram { .. }, Kind::Histogram(_))
                 | (Self::Summary { .. }, Kind::Summary)
         )
@@ -96,7 +110,7 @@ impl Values {
     pub(super) fn chunks_kept(&self) -> usize {
         match self {
             Self::Summary { chunks, .. } => chunks.0.iter().flatten().count(),
-            Self::Counter(_) | Self::Gauge(_) | Self::Histogram { .. } => 0,
+            Self::Counter(_) | Self::Gauge(_) | Self::Latest { .. } | Self::Histogram { .. } => 0,
         }
     }
 
@@ -105,6 +119,11 @@ impl Values {
         match (self, other) {
             (Self::Counter(total), Self::Counter(more)) => *total = total.saturating_add(*more),
             (Self::Gauge(value), Self::Gauge(more)) => *value = value.saturating_add(*more),
+            (Self::Latest { at, number }, Self::Latest { at: at_other, number: number_other }) => {
+                if at_other > at {
+                    (*at, *number) = (*at_other, *number_other);
+                }
+            }
             (
                 Self::Histogram { sum, counts },
                 Self::Histogram { sum: sum_more, counts: counts_more },
@@ -127,7 +146,11 @@ impl Values {
             }
             // Both come from the same family, which has one kind.
             (
-                Self::Counter(_) | Self::Gauge(_) | Self::Histogram { .. } | Self::Summary { .. },
+                Self::Counter(_)
+                | Self::Gauge(_)
+                | Self::Latest { .. }
+                | Self::Histogram { .. }
+                | Self::Summary { .. },
                 _,
             ) => {}
         }

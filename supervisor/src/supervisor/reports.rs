@@ -1,16 +1,34 @@
 //! What is told about the workers: pages for the status worker, and how well they are confined.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
+use shared::counters::{self, CounterKey};
 use shared::id::{Role, WorkerId};
 use shared::message::Page;
 use tracing::warn;
 
 use super::Supervisor;
+use crate::findings::Topic;
 use crate::metrics::WorkerFacts;
 use crate::pages::{self, Workers};
 
 impl Supervisor {
+    /// Whether limits are shared with other nodes, as the workers tell it.
+    pub(super) fn look_at_redis(&self) {
+        let findings = &self.parts.sources.findings;
+        let key = CounterKey::of(counters::LIMITS_REDIS);
+        let state = self.parts.fleet.counters().known_cell(key);
+        match state.map(|state| state.load(Ordering::Relaxed)) {
+            Some(counters::REDIS_AWAY) => findings.found(
+                Topic::Redis,
+                "limits are counted on this node alone, since the Redis of ratelimit.redis cannot be used; the log of the workers says why",
+            ),
+            Some(_) => findings.settled(Topic::Redis),
+            None => {}
+        }
+    }
+
     /// The workers' confinement may be another than before.
     pub(super) fn note_sandbox(&mut self) {
         let workers = self.parts.fleet.summaries();

@@ -14,18 +14,20 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use shared::message::Series;
 use shared::metric::family::{
     AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_COOLED_DOWN,
     DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES, GUARDRAIL_BLOCKS,
     GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY, PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED,
-    PROXY_IN_FLIGHT, ROUTING_FAILED_FALLBACKS, ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES,
-    USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
+    PROXY_IN_FLIGHT, RATE_LIMIT_REJECTIONS, RATE_LIMIT_REQUESTS_LEFT, RATE_LIMIT_TOKENS_LEFT,
+    ROUTING_FAILED_FALLBACKS, ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES, USAGE_EVENT_DROPS,
+    USAGE_EVENTS_EMITTED,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
+use crate::limits::Shown;
 use slots::Slots;
 
 pub use client_type::ClientTypes;
@@ -212,6 +214,26 @@ impl Metrics {
     /// Counts a request refused for the size of its body; `outcome` tells how reading the rest of it ended.
     pub fn body_limit_rejected(&self, endpoint: &str, protocol: &str, outcome: &str) {
         self.add(&PROXY_BODY_LIMIT_REJECTIONS, &[endpoint, protocol, outcome], 1);
+    }
+
+    /// Counts a request that a limit has refused.
+    pub fn limited(&self, scope: &str, layer: &str, policy_id: &str) {
+        self.add(&RATE_LIMIT_REJECTIONS, &[scope, layer, policy_id], 1);
+    }
+
+    /// Notes what is left to a caller key; the labels are its id and the model.
+    pub fn limits_left(&self, labels: [&str; 2], left: &Shown) {
+        let known =
+            [(&RATE_LIMIT_REQUESTS_LEFT, left.requests), (&RATE_LIMIT_TOKENS_LEFT, left.tokens)];
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let micros = since_1970.map_or(0, |it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
+        for (family, left) in known {
+            if let Some((_, number)) = left
+                && let Some(slot) = self.slot(family, &labels)
+            {
+                self.slots.borrow().found(slot, micros, number);
+            }
+        }
     }
 
     fn env_id(&self) -> Ref<'_, str> {

@@ -85,6 +85,15 @@ impl Slots {
         self.add(slot, amount.cast_unsigned());
     }
 
+    /// Says what was found last, and when.
+    pub(super) fn found(&self, first_slot: usize, micros: u64, number: u64) {
+        for (slot, value) in [(first_slot, micros), (first_slot + 1, number)] {
+            if let Some(slot) = self.slots.get(slot) {
+                slot.store(value, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Counts a duration in a histogram.
     pub(super) fn add_to_histogram(&self, first_slot: usize, edges: &Edges, micros: u64) {
         self.add(first_slot, micros);

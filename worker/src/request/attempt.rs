@@ -153,6 +153,16 @@ impl Attempts {
         head: &Parts,
     ) -> Result<Reply, RequestError> {
         loop {
+            if self.retries == 0
+                && let Some(group) = &self.group
+                && let Err(error) = admit::target(account, group, &self.current.model).await
+            {
+                // What that target has no room for may find some at the next.
+                let Some(next) = self.later.pop() else { return Err(error) };
+                self.current = next;
+                self.kind = AttemptKind::Fallback;
+                continue;
+            }
             match self.once(account, call, head).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => self.go_on(account, error).await?,

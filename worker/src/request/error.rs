@@ -12,6 +12,7 @@ use shared::budget::Denial;
 
 use crate::call::Operation;
 use crate::identity::Rejection;
+use crate::limits::{Exceeded, Layer};
 use crate::provider::ProviderError;
 
 /// A request that is not served.
@@ -41,6 +42,9 @@ pub enum RequestError {
     /// The caller key may not spend more.
     #[error("{}", .0.message)]
     OverBudget(Rc<Denial>),
+    /// A limit is reached.
+    #[error("{0}")]
+    RateLimited(Box<Exceeded>),
     /// The body is not what the endpoint takes.
     #[error("{0}")]
     Invalid(String),
@@ -151,7 +155,7 @@ impl RequestError {
             }
             Self::UnknownModel(_) => StatusCode::NOT_FOUND,
             Self::ModelNotAllowed(_) | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
-            Self::OverBudget(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::OverBudget(_) | Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Invalid(_) | Self::Unusable(_) | Self::NotOffered(_) => StatusCode::BAD_REQUEST,
             Self::ContentFilter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -177,6 +181,7 @@ impl RequestError {
             Self::ModelNotAllowed(_) | Self::AddressNotAllowed => "permission_denied",
             Self::OverBudget(_) => "billing_error",
             Self::ContentFilter { .. } => "content_filter",
+            Self::RateLimited(_) => "rate_limit_exceeded",
             Self::Invalid(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
@@ -222,12 +227,24 @@ impl RequestError {
         }
     }
 
+    /// Id and name of the policy whose limit is reached.
+    pub fn policy(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::RateLimited(exceeded) => match &exceeded.layer {
+                Layer::Policy { id, name } => Some((id, name)),
+                Layer::ApiKey | Layer::Model => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Seconds after which the caller may try again, where that is known.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Upstream(UpstreamError::Refused { retry_after, .. }) => *retry_after,
             Self::OverBudget(denial) => denial.retry_after_seconds,
             Self::NoTarget { retry_after } => *retry_after,
+            Self::RateLimited(exceeded) => exceeded.retry_after,
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! that id, and nothing of an upstream's but the content type and when to ask again.
 
 mod account;
+mod admit;
 mod attempt;
 mod authenticate;
 mod body;

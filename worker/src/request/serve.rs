@@ -12,11 +12,12 @@ use super::account::Account;
 use super::attempt::{Attempts, Reply};
 use super::relay::{Relay, RelayOptions};
 use super::repeat::{self, Repeat};
-use super::{RequestError, body, guard, json, refuse, resolve};
+use super::{RequestError, admit, body, guard, json, refuse, resolve};
 use crate::cache::Kept;
 use crate::call::{Call, Operation};
 use crate::dialect::anthropic;
 use crate::endpoint;
+use crate::limits::Shown;
 use crate::server::Body;
 
 /// Names the call in a successful answer; the same id as the request's.
@@ -43,6 +44,7 @@ pub async fn serve(
         Err(error) => return refuse(account, &error),
     };
     let (id, cache) = (account.request_id.clone(), account.cache);
+    let left = account.permit.as_ref().map(|permit| permit.shown().clone());
     let mut response = loop {
         match attempts.reply(&mut account, &call, head).await {
             Err(RequestError::NotOffered(Operation::CountTokens)) => {
@@ -86,6 +88,7 @@ pub async fn serve(
     };
     repeat::tell(cache, response.headers_mut());
     tell(&call, id, attempts.served_by(), response.headers_mut());
+    show(&call, left, 0, response.headers_mut());
     response
 }
 
@@ -97,12 +100,14 @@ fn answered(
     body: Bytes,
     content_type: HeaderValue,
 ) -> Response<Body> {
+    let left = account.permit.as_ref().map(|permit| permit.shown().clone());
     account.settle(StatusCode::OK);
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     repeat::tell(account.cache, headers);
     tell(call, account.request_id.clone(), served_by, headers);
+    show(call, left, account.total_tokens(), headers);
     response
 }
 
@@ -113,6 +118,13 @@ fn tell(call: &Call, id: HeaderValue, served_by: Option<HeaderValue>, headers: &
         if let Some(name) = served_by {
             headers.insert(SERVED_BY, name);
         }
+    }
+}
+
+/// What the caller of a chat is told of its key's own limits.
+fn show(call: &Call, left: Option<Shown>, tokens: u64, headers: &mut HeaderMap) {
+    if let Some(left) = left.filter(|_| call.operation == Operation::ChatCompletions) {
+        admit::show(&left, tokens, headers);
     }
 }
 
@@ -174,6 +186,7 @@ async fn admitted(
     if let Some(caller) = &account.caller {
         proxy.budgets.admit(&caller.id).await.map_err(RequestError::OverBudget)?;
     }
+    admit::admit(account, Some(&found.model)).await?;
     let (repeat, kept) = Repeat::find(account, call, head).await;
     if let Some(Kept { body, content_type, .. }) = kept {
         // It may have been kept for a caller whom other guardrails guard.

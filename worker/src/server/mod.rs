@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use crate::budgets::Budgets;
 use crate::cache::{CacheClient, RedisCache};
 use crate::identity::KeyStore;
+use crate::limits::Limits;
 use crate::metrics::{ClientTypes, Metrics};
 use crate::provider;
 use crate::request::Rewrites;
@@ -73,6 +74,8 @@ pub struct Proxy {
     pub counters: Counters,
     /// What was worked out for groups of models.
     pub groups: Groups,
+    /// How much is let through.
+    pub limits: Limits,
     /// The way to providers.
     pub upstreams: Rc<Upstreams>,
     /// Tokens for Google's models.
@@ -102,6 +105,7 @@ impl Proxy {
         let cache_redis = settings.cache_redis.as_ref().and_then(|redis| {
             RedisCache::new(Rc::clone(&dial), &trust, redis, &settings.env_id, Rc::clone(&metrics))
         });
+        let limits = Limits::new(counters, &settings, &dial, &trust);
         let upstream = &settings.upstream;
         let connector = Connector::new(dial, trust, upstream.clone());
         let idle_limit = Duration::from_millis(upstream.pool_idle_ms);
@@ -121,6 +125,7 @@ impl Proxy {
             metrics,
             counters,
             groups: Groups::default(),
+            limits,
             upstreams,
             cache: Rc::default(),
             cache_redis,

@@ -53,11 +53,8 @@ struct McpRateLimit {
 
 /// The caller key `id`.
 pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
-    let (raw, mut fields) = read_as::<Raw>(value)?;
+    let (raw, fields) = read_as::<Raw>(value)?;
     let expires_at_unix_ms = raw.expires_at.map(|text| unix_ms(&text)).transpose()?;
-    if raw.rate_limit.is_some() {
-        fields.push("rate_limit".to_owned());
-    }
     let resource = ApiKey {
         id: id.to_owned(),
         key_hash: key_hash(&raw.key_hash.0),
@@ -73,6 +70,7 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
             .jwt_provider
             .zip(raw.jwt_subject)
             .map(|(provider, subject)| JwtBinding { provider: provider.0, subject: subject.0 }),
+        rate_limits: raw.rate_limit.map(|it| it.0.limits()).unwrap_or_default(),
         ..ApiKey::default()
     };
     let resource = Some(Resource::ApiKey(resource));

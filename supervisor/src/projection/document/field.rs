@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use shared::resource::RateLimits;
 
 /// A string of at least one character.
 #[derive(Debug)]
@@ -148,7 +149,6 @@ fn expected<T, E: Error>(what: impl Display) -> Result<T, E> {
 /// Limits of requests, tokens and concurrency, as keys and models carry them. A limit that is null is none, in models too,
 /// whose schema would have it left out.
 #[derive(Debug, Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
 pub struct RateLimit {
     concurrency: Option<Count32>,
     rpd: Option<u64>,
@@ -157,4 +157,13 @@ pub struct RateLimit {
     rps: Option<u64>,
     tpd: Option<u64>,
     tpm: Option<u64>,
+}
+
+impl RateLimit {
+    /// As workers take it.
+    pub fn limits(&self) -> RateLimits {
+        let Self { rpd, rph, rpm, rps, tpd, tpm, .. } = *self;
+        let concurrency = self.concurrency.as_ref().and_then(|count| u32::try_from(count.0).ok());
+        RateLimits { rps, rpm, rph, rpd, tpm, tpd, concurrency }
+    }
 }

@@ -175,6 +175,7 @@ pub fn read(id: &str, mut value: Value) -> Result<Document, Refusal> {
     let resource = Some(Resource::Model(Model {
         id: id.to_owned(),
         display_name: display_name.clone(),
+        rate_limits: raw.rate_limit.as_ref().map(|it| it.0.limits()).unwrap_or_default(),
         kind: raw.kind()?,
         timeout_ms,
         stream_timeout_ms,
@@ -202,7 +203,6 @@ impl Raw {
     fn not_enforced(&self) -> impl Iterator<Item = &'static str> {
         [
             ("ensemble", self.ensemble.is_some()),
-            ("rate_limit", self.rate_limit.is_some()),
             ("semantic", self.semantic.is_some()),
         ]
         .into_iter()

@@ -1,8 +1,11 @@
-//! `rate_limit_policies`: either limits of one subject, or limits of all requests that fulfil conditions. None is enforced
-//! yet: what a policy would count is refused.
+//! `rate_limit_policies`: either limits of one subject, or limits of all requests that fulfil conditions. Of one that this
+//! build does not understand, what it would count is refused.
 
 use serde_json::{Map, Value};
-use shared::resource::{Condition, Dimension, PolicyScope, RateLimitPolicy, Resource, Subject};
+use shared::resource::{
+    Condition, Days, Dimension, PolicyScope, RateLimitPolicy, RateLimits, Resource, Schedule,
+    Subject,
+};
 
 use super::shape::Rule::{Bool, Choice, Count32, Either, Like, List, Object};
 use super::shape::{
@@ -132,25 +135,85 @@ fn list<'a>(members: &'a Map<String, Value>, name: &str) -> &'a [Value] {
 /// The policy, if it limits anything.
 pub fn policy(id: &str, value: &Value) -> Option<Resource> {
     let members = value.as_object()?;
-    let scope = match text(value, "scope") {
+    let (scope, limits) = match text(value, "scope") {
         Some(scope) => {
-            // As published, windows of a second or an hour count no tokens.
-            let counts_tokens = matches!(text(value, "window"), Some("minute" | "day"));
-            if !members.contains_key("max_requests") && !counts_tokens {
-                return None;
-            }
-            PolicyScope::Subject(subject(scope, text(value, "scope_ref")?)?)
+            let scope = PolicyScope::Subject(subject(scope, text(value, "scope_ref")?)?);
+            (scope, windowed(value))
         }
-        None => conditional(members),
+        None => (conditional(members), value.get("limits").map(all_limits).unwrap_or_default()),
     };
-    let name = text(value, "name")?.to_owned();
+    if limits.is_empty() {
+        return None;
+    }
+    let is_understood = match &scope {
+        PolicyScope::Subject(_) => true,
+        PolicyScope::Conditions { conditions, .. } => !conditions.iter().any(has_unknown),
+    };
     Some(Resource::RateLimitPolicy(RateLimitPolicy {
         id: id.to_owned(),
-        name,
+        name: text(value, "name")?.to_owned(),
         scope,
-        limits: None,
-        schedules: Vec::new(),
+        limits: is_understood.then_some(limits),
+        schedules: list(members, "schedules").iter().filter_map(schedule).collect(),
     }))
+}
+
+/// The limits of a policy of one subject. As published, windows of a second or an hour count no tokens.
+fn windowed(policy: &Value) -> RateLimits {
+    let requests = policy.get("max_requests").and_then(Value::as_u64);
+    let tokens = policy.get("max_tokens").and_then(Value::as_u64);
+    let none = RateLimits::default();
+    match text(policy, "window") {
+        Some("second") => RateLimits { rps: requests, ..none },
+        Some("minute") => RateLimits { rpm: requests, tpm: tokens, ..none },
+        Some("hour") => RateLimits { rph: requests, ..none },
+        Some("day") => RateLimits { rpd: requests, tpd: tokens, ..none },
+        _ => none,
+    }
+}
+
+fn all_limits(limits: &Value) -> RateLimits {
+    let number = |name| limits.get(name).and_then(Value::as_u64);
+    RateLimits {
+        rps: number("rps"),
+        rpm: number("rpm"),
+        rph: number("rph"),
+        rpd: number("rpd"),
+        tpm: number("tpm"),
+        tpd: number("tpd"),
+        concurrency: number("concurrency").and_then(|number| u32::try_from(number).ok()),
+    }
+}
+
+fn has_unknown(condition: &Condition) -> bool {
+    match condition {
+        Condition::All(children) | Condition::Any(children) => children.iter().any(has_unknown),
+        Condition::Not(child) => has_unknown(child),
+        Condition::IsOneOf(..) | Condition::Matches { .. } => false,
+        Condition::Unknown => true,
+    }
+}
+
+fn schedule(value: &Value) -> Option<Schedule> {
+    const WEEK: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    let texts = |name: &str| {
+        let items = value.get(name)?.as_array()?.iter();
+        Some(items.filter_map(Value::as_str).collect::<Vec<_>>())
+    };
+    let days = match texts("days_of_week") {
+        Some(days) => Days::Week(WEEK.map(|day| days.contains(&day))),
+        None => Days::Dates(texts("dates")?.into_iter().map(str::to_owned).collect()),
+    };
+    let minute = |name| {
+        let (hours, minutes) = text(value, name)?.split_once(':')?;
+        Some(hours.parse::<u16>().ok()?.checked_mul(60)?.saturating_add(minutes.parse().ok()?))
+    };
+    Some(Schedule {
+        days,
+        start_minute: minute("start_time")?,
+        end_minute: minute("end_time")?,
+        timezone: text(value, "timezone")?.to_owned(),
+    })
 }
 
 /// A policy with a word that this build does not know: what it counts, or may count, is guarded.

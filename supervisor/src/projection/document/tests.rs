@@ -199,7 +199,7 @@ fn unknown_fields_are_reported_by_their_path_and_change_nothing() {
 #[test]
 fn known_fields_that_are_not_enforced_are_reported() {
     let fields = |kind, value| read_kind(kind, value).unwrap().fields;
-    assert_eq!(fields("api_keys", api_key(json!({"rate_limit": {"rpm": 5}}))), ["rate_limit"]);
+    assert!(fields("api_keys", api_key(json!({"rate_limit": {"rpm": 5}}))).is_empty());
     assert!(fields("api_keys", api_key(json!({"rate_limit": null}))).is_empty());
     let overrides = json!({"request": {"param_renames": {"a": "b"}}, "response": {}});
     assert_eq!(fields("provider_keys", provider_key(overrides)), ["request"]);
@@ -349,4 +349,55 @@ proptest! {
             }
         }
     }
+}
+
+fn limits_of(policy: Value) -> Option<shared::resource::RateLimitPolicy> {
+    match read_kind("rate_limit_policies", policy).unwrap().resource {
+        Some(Resource::RateLimitPolicy(policy)) => Some(policy),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_policy_of_a_subject_limits_its_window_and_tokens_only_by_minute_and_day() {
+    let policy = |window: &str, more: Value| {
+        let base = json!({"name": "p", "scope": "team", "scope_ref": "t", "window": window});
+        limits_of(merged(base, more)).map(|policy| policy.limits.unwrap())
+    };
+    let both = json!({"max_requests": 2, "max_tokens": 3});
+    let limits = |window| policy(window, both.clone()).unwrap();
+    assert_eq!((limits("second").rps, limits("second").tpm), (Some(2), None));
+    assert_eq!((limits("minute").rpm, limits("minute").tpm), (Some(2), Some(3)));
+    assert_eq!((limits("hour").rph, limits("hour").tpd), (Some(2), None));
+    assert_eq!((limits("day").rpd, limits("day").tpd), (Some(2), Some(3)));
+    assert_eq!(policy("hour", json!({"max_tokens": 3})), None);
+}
+
+#[test]
+fn a_policy_with_a_comparison_that_this_build_does_not_make_comes_without_limits() {
+    let policy = |operator: &str| {
+        let condition = json!({"dimension": "team", "operator": operator, "value": "t"});
+        let all =
+            json!({"rps": 1, "rpm": 2, "rph": 3, "rpd": 4, "tpm": 5, "tpd": 6, "concurrency": 7});
+        limits_of(json!({"name": "p", "limits": all, "conditions": [condition]})).unwrap().limits
+    };
+    let limits = policy("==").unwrap();
+    assert_eq!([limits.rps, limits.rpm, limits.rph, limits.rpd], [1, 2, 3, 4].map(Some));
+    assert_eq!((limits.tpm, limits.tpd, limits.concurrency), (Some(5), Some(6), Some(7)));
+    assert_eq!(policy(">"), None);
+}
+
+#[test]
+fn schedules_come_with_their_days_and_minutes() {
+    let schedules = json!([
+        {"days_of_week": ["fri", "sun"], "start_time": "22:00", "end_time": "09:30", "timezone": "UTC"},
+        {"dates": ["2026-12-24"], "start_time": "00:00", "end_time": "24:00", "timezone": "Asia/Tokyo"},
+    ]);
+    let policy = json!({"name": "p", "limits": {"rpm": 1}, "schedules": schedules});
+    let schedules = limits_of(policy).unwrap().schedules;
+    let week = [false, false, false, false, true, false, true];
+    assert_eq!(schedules[0].days, shared::resource::Days::Week(week));
+    assert_eq!((schedules[0].start_minute, schedules[0].end_minute), (1320, 570));
+    assert_eq!((schedules[1].start_minute, schedules[1].end_minute), (0, 1440));
+    assert_eq!(schedules[1].timezone, "Asia/Tokyo");
 }

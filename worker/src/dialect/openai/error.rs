@@ -35,6 +35,15 @@ struct Inner<'a> {
     period_resets_at: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Policy<'a>>,
+}
+
+/// The policy whose limit is reached.
+#[derive(Serialize)]
+struct Policy<'a> {
+    id: &'a str,
+    name: &'a str,
 }
 
 impl<'a> From<&'a RequestError> for Envelope<'a> {
@@ -54,6 +63,7 @@ impl<'a> From<&'a RequestError> for Envelope<'a> {
             period: told(|denial| &denial.period),
             period_resets_at: told(|denial| &denial.period_resets_at),
             retry_after_seconds: denial.and_then(|denial| denial.retry_after_seconds),
+            policy: error.policy().map(|(id, name)| Policy { id, name }),
         };
         Self { error }
     }

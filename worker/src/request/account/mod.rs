@@ -23,6 +23,7 @@ use super::resolve::Target;
 use super::route::Endpoint;
 use super::{RequestError, trace};
 use crate::identity::Identity;
+use crate::limits::Permit;
 use crate::metrics::RequestFacts;
 use crate::provider::{Seen, TokenUsage};
 use crate::routing;
@@ -72,7 +73,10 @@ pub struct Account {
     pub saved: (u32, u32),
     /// What guards the texts, and what it has done.
     pub guarding: Guarding,
+    /// What it holds of the limits it is under.
+    pub permit: Option<Permit>,
     attempt: Option<Attempt>,
+    total_tokens: u64,
     failed_attempts: u32,
     started: Instant,
     occurred_at: OffsetDateTime,
@@ -144,7 +148,9 @@ impl Account {
             cache: None,
             saved: (0, 0),
             guarding: Guarding::default(),
+            permit: None,
             attempt: None,
+            total_tokens: 0,
             failed_attempts: 0,
             started: Instant::now(),
             occurred_at: OffsetDateTime::now_utc(),
@@ -169,6 +175,16 @@ impl Account {
         self.target = None;
         self.dispatched = Some(model);
         self.attempt_kind = kind;
+    }
+
+    /// Tokens that the request has used, once it is settled.
+    pub fn total_tokens(&self) -> u64 {
+        self.total_tokens
+    }
+
+    /// The id of the caller's key.
+    pub fn key_id(&self) -> &str {
+        self.caller.as_ref().map_or("", |caller| caller.id.as_str())
     }
 
     /// An attempt at the target begins.
@@ -253,6 +269,11 @@ impl Account {
         self.guarding.close();
         guarding::count(self);
         let tokens = self.tokens(status);
+        self.total_tokens = u64::from(tokens.usage.prompt) + u64::from(tokens.usage.completion);
+        if let Some(permit) = self.permit.take() {
+            let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
+            permit.settle(self.total_tokens, now);
+        }
         if let Some(event) = usage::event(self, status, error, tokens) {
             self.proxy.usage.record(event);
         }

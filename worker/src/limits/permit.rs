@@ -1,0 +1,166 @@
+//! What a request has taken, and how it comes back.
+
+use std::rc::Rc;
+
+use ::shared::counters::{CounterKey, Counters, Held, Period, Window};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::bucket::{Bucket, Layer, counter, remaining_seconds};
+use super::shared::{Lease, Shared};
+
+/// What a request holds while it is in progress. Dropped without [`Permit::settle`] it has used no tokens; one that was not
+/// let through in the end gives everything back.
+#[derive(Debug)]
+pub struct Permit {
+    counters: Counters,
+    held: Vec<Held>,
+    tokens: Vec<(CounterKey, Period)>,
+    requests: Vec<(CounterKey, Window)>,
+    is_admitted: bool,
+    shared: Option<Rc<Shared>>,
+    leases: Vec<Lease>,
+    shown: Shown,
+}
+
+/// What a caller is told of its own limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Requests in a minute: the limit, and what is left of it.
+    pub requests: Option<(u64, u64)>,
+    /// Tokens in a minute.
+    pub tokens: Option<(u64, u64)>,
+    /// Requests at a time.
+    pub concurrent: Option<(u64, u64)>,
+}
+
+impl Permit {
+    pub(super) fn new(counters: Counters, shared: Option<Rc<Shared>>) -> Self {
+        Self {
+            counters,
+            held: Vec::new(),
+            tokens: Vec::new(),
+            requests: Vec::new(),
+            is_admitted: false,
+            shared,
+            leases: Vec::new(),
+            shown: Shown::default(),
+        }
+    }
+
+    pub(super) fn holds(&mut self, held: Held) {
+        self.held.push(held);
+    }
+
+    pub(super) fn counts_tokens(&mut self, key: CounterKey, period: Period) {
+        self.tokens.push((key, period));
+    }
+
+    pub(super) fn took(&mut self, key: CounterKey, window: Window) {
+        self.requests.push((key, window));
+    }
+
+    pub(super) fn leases(&mut self, lease: Lease) {
+        self.leases.push(lease);
+    }
+
+    /// Redis has said that the latest lease is taken.
+    pub(super) fn leased(&mut self, lease: Lease) {
+        self.leases.pop();
+        self.leases.push(lease);
+    }
+
+    /// The request is let through: what it took in requests stays taken.
+    pub(super) fn admitted(&mut self, buckets: &[Bucket], now: u64) {
+        self.is_admitted = true;
+        let key = buckets.iter().find(|bucket| bucket.layer == Layer::ApiKey);
+        if let Some(bucket) = key {
+            self.shown = self.left(bucket, now);
+        }
+    }
+
+    fn left(&self, bucket: &Bucket, now: u64) -> Shown {
+        let here = |what: &str| {
+            self.counters.count(counter(&bucket.name, what), Window::at(Period::Minute, now))
+        };
+        let lease = self.leases.iter().find(|lease| lease.is_of(&bucket.name));
+        let counted = |what: &str| {
+            let shared = lease.and_then(|lease| lease.counted(what));
+            shared.unwrap_or_else(|| here(what))
+        };
+        let left = |limit: u64, count: u64| (limit, limit.saturating_sub(count));
+        let in_progress = || self.counters.in_progress(counter(&bucket.name, "concurrency"));
+        let limits = &bucket.limits;
+        Shown {
+            requests: limits.rpm.map(|limit| left(limit, counted("rpm"))),
+            tokens: limits.tpm.map(|limit| left(limit, counted("tpm"))),
+            concurrent: limits.concurrency.map(|limit| left(limit.into(), in_progress())),
+        }
+    }
+
+    /// What to tell the caller.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// Takes in what was admitted later for the same request, once a group has chosen a model.
+    pub fn join(&mut self, mut other: Self) {
+        self.held.append(&mut other.held);
+        self.tokens.append(&mut other.tokens);
+        self.requests.append(&mut other.requests);
+        self.leases.append(&mut other.leases);
+    }
+
+    /// The request is over, and has used so many tokens; now is in seconds since 1970 UTC.
+    pub fn settle(mut self, tokens: u64, now: u64) {
+        if tokens > 0 {
+            for (key, period) in &self.tokens {
+                let _ = self.counters.take(*key, Window::at(*period, now), tokens, u64::MAX);
+            }
+        }
+        if let Some(shared) = self.shared.take() {
+            shared.settle(std::mem::take(&mut self.leases), tokens, now);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.is_admitted {
+            for (key, window) in &self.requests {
+                self.counters.give_back(*key, *window, 1);
+            }
+        }
+        if let Some(shared) = self.shared.take() {
+            shared.end(std::mem::take(&mut self.leases), self.is_admitted);
+        }
+    }
+}
+
+impl Shown {
+    /// Adds it to the head of an answer, after the request has used so many tokens.
+    pub fn write(&self, headers: &mut HeaderMap, tokens: u64, now: u64) {
+        let mut number = |name, number: u64| {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from(number));
+        };
+        if let Some((limit, left)) = self.requests {
+            number("x-ratelimit-limit-requests", limit);
+            number("x-ratelimit-remaining-requests", left);
+        }
+        if let Some((limit, left)) = self.tokens {
+            number("x-ratelimit-limit-tokens", limit);
+            number("x-ratelimit-remaining-tokens", left.saturating_sub(tokens));
+        }
+        if let Some((limit, left)) = self.concurrent {
+            number("x-ratelimit-limit-concurrent", limit);
+            number("x-ratelimit-remaining-concurrent", left);
+        }
+        let reset = format!("{}s", remaining_seconds(Period::Minute, now));
+        let Ok(reset) = HeaderValue::try_from(reset) else { return };
+        if self.requests.is_some() {
+            headers.insert(HeaderName::from_static("x-ratelimit-reset-requests"), reset.clone());
+        }
+        if self.tokens.is_some() {
+            headers.insert(HeaderName::from_static("x-ratelimit-reset-tokens"), reset);
+        }
+    }
+}
