@@ -12,6 +12,7 @@ mod confinement;
 mod control_socket;
 mod egress;
 mod egress_names;
+mod guardrails;
 mod guards;
 mod hostile_workers;
 mod listener_tls;

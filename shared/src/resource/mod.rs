@@ -19,7 +19,7 @@ pub use cache_policy::{CachePolicy, CacheSubject};
 pub use guard::{
     Check, ClaimCondition, ClaimMapping, Condition, Days, Dimension, Guardrail,
     GuardrailAttachment, KeywordPattern, OidcProvider, PiiAction, PiiCheck, PiiPattern,
-    PolicyScope, RateLimitPolicy, Schedule, Subject, REGEX_BYTES_MAX,
+    PolicyScope, REGEX_BYTES_MAX, RateLimitPolicy, Schedule, Subject,
 };
 pub use limits::RateLimits;
 pub use model::{BackgroundCheck, Cooldown, Cost, DirectModel, Model, ModelKind, PromptCaching};
