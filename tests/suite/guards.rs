@@ -63,7 +63,7 @@ fn key(kind: &str, id: &str) -> String {
 }
 
 fn guardrail() -> Value {
-    json!({"name": "no-names", "kind": "keyword", "patterns": [{"kind": "literal", "value": "x"}]})
+    json!({"name": "no-names", "kind": "lakera", "api_key": "k"})
 }
 
 fn attachment(scope: &str, id: Option<&str>) -> Value {
@@ -91,7 +91,7 @@ async fn a_guarded_model_refuses_and_others_serve_until_the_attachment_is_gone()
     let answer = world.caller(ONE).ask("split", "hello").await;
     let request_id = answer.header("x-aisix-request-id").to_owned();
     let message = not_implemented(answer).await;
-    assert!(message.contains("guardrail 'no-names' (keyword)"), "{message}");
+    assert!(message.contains("guardrail 'no-names' (lakera)"), "{message}");
     world.answered(ONE, "small-1", 200).await;
 
     // An operator sees it: on the status page, in the heartbeat, in the log, in usage.
@@ -108,7 +108,7 @@ async fn a_guarded_model_refuses_and_others_serve_until_the_attachment_is_gone()
                 .is_some_and(|rows| rows.contains(&row))
         })
         .await;
-    assert!(world.gateway.log().contains("1 guardrail_attachments"), "{}", world.gateway.log());
+    assert!(world.gateway.log().contains("1 guardrails"), "{}", world.gateway.log());
     wait::until("a usage event tells of the refusal", async || {
         let events = world.cloud.usage().await;
         let event = events.iter().find(|event| event["request_id"] == request_id.as_str());

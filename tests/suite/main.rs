@@ -15,6 +15,7 @@ mod confinement;
 mod control_socket;
 mod egress;
 mod egress_names;
+mod guardrails;
 mod guards;
 mod hostile_workers;
 mod jwt;

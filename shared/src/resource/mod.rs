@@ -20,7 +20,7 @@ pub use cache_policy::{CachePolicy, CacheSubject};
 pub use guard::{
     Check, ClaimCondition, ClaimMapping, Condition, Days, Dimension, Guardrail,
     GuardrailAttachment, KeywordPattern, OidcProvider, PiiAction, PiiCheck, PiiPattern,
-    PolicyScope, RateLimitPolicy, Schedule, Subject, REGEX_BYTES_MAX,
+    PolicyScope, REGEX_BYTES_MAX, RateLimitPolicy, Schedule, Subject,
 };
 pub use key_source::{KeySource, WebUrl};
 pub use limits::RateLimits;

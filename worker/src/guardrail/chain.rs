@@ -95,11 +95,7 @@ impl Chain {
     ///
     /// # Errors
     /// As with [`Chain::push`].
-    pub fn flush(
-        &mut self,
-        rules: &[Rc<Rule>],
-        records: &mut [Record],
-    ) -> Result<String, usize> {
+    pub fn flush(&mut self, rules: &[Rc<Rule>], records: &mut [Record]) -> Result<String, usize> {
         self.pass(rules, records, 0, String::new(), true)
     }
 

@@ -20,7 +20,7 @@ use shared::resource::{Model, ModelKind, Routing, Strategy};
 use shared::worker_settings::UpstreamSettings;
 
 use super::account::{Account, AttemptKind};
-use super::{RequestError, UpstreamError, resolve};
+use super::{RequestError, UpstreamError, admit, resolve};
 use crate::call::Call;
 use crate::provider::{self, Context, Exchange, ProviderError, Reading, Seen, Whole};
 use crate::routing::{self, Asking, Sources};
@@ -252,7 +252,6 @@ impl Attempts {
     ) -> Result<Reply, RequestError> {
         let proxy = account.proxy.clone();
         account.attempt_at(self.current.model.clone(), self.kind);
-        // A target's own rate limits are the place of a further question here, before anything is sent to it.
         let target = {
             let tables = proxy.tables.borrow();
             if self.group.is_some()

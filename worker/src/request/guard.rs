@@ -57,9 +57,7 @@ pub fn request(
     }
     let mut records = vec![Record::default(); input.len()];
     let seen = match &call.form {
-        Form::Json(body) => {
-            guardrail::request(call.operation, body.bytes(), &input, &mut records)
-        }
+        Form::Json(body) => guardrail::request(call.operation, body.bytes(), &input, &mut records),
         Form::Multipart { content_type, bytes } => {
             guardrail::multipart(content_type, bytes, &input, &mut records)
         }

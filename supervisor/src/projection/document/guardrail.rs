@@ -203,10 +203,14 @@ pub fn is_heeded(value: &Value) -> bool {
 /// That every expression is one.
 pub fn expressions(members: &Members<String, Value>) -> Result<(), Refusal> {
     for (list, name) in [("patterns", "value"), ("custom_patterns", "regex")] {
-        for (index, row) in members.get(list).and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (index, row) in
+            members.get(list).and_then(Value::as_array).into_iter().flatten().enumerate()
+        {
             let is_expression = list != "patterns" || text(row, "kind") == Some("regex");
             if is_expression && text(row, name).is_some_and(|expression| !compiles(expression)) {
-                let expected = format!("expected a regular expression of at most {REGEX_BYTES_MAX} bytes when compiled");
+                let expected = format!(
+                    "expected a regular expression of at most {REGEX_BYTES_MAX} bytes when compiled"
+                );
                 return Err(parse_failed(&format!("/{list}/{index}/{name}"), &expected));
             }
         }

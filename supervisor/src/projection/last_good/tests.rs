@@ -39,7 +39,7 @@ fn model_name(step: &Step) -> Option<&str> {
 #[test]
 fn a_guardrail_of_an_unknown_kind_is_rejected_and_guards_until_it_is_gone_or_understood() {
     const NEWER: &str = r#"{"name":"g","kind":"telepathy"}"#;
-    const KNOWN: &str = r#"{"name":"g","kind":"keyword","patterns":[]}"#;
+    const KNOWN: &str = r#"{"name":"g","kind":"lakera","api_key":"k"}"#;
     const OFF: &str = r#"{"name":"g","kind":"keyword","patterns":[],"enabled":false}"#;
     let key = "/e/guardrails/g";
     let told = |step: &Step| match &step.change {

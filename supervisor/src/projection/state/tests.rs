@@ -201,7 +201,7 @@ fn what_guards_traffic_and_cannot_be_enforced_is_named_while_it_is_in_force() {
     let mut state = State::new("/e/");
     let key = || b"/e/guardrails/g".to_vec();
     let document = |enabled| {
-        let value = json!({"name": "g", "kind": "keyword", "patterns": [], "enabled": enabled});
+        let value = json!({"name": "g", "kind": "lakera", "api_key": "k", "enabled": enabled});
         vec![Event::Put(key(), value.to_string().into_bytes())]
     };
     state.observe(Observed::Changed { revision: 2, events: document(true) }, 1);

@@ -13,8 +13,7 @@ const STATES_MAX: usize = 20_000;
 
 /// Compiles an expression to be run; `None` if it is too large for that.
 pub fn compile(expression: &str, bytes_max: usize) -> Option<NFA> {
-    let config =
-        Config::new().nfa_size_limit(Some(bytes_max)).which_captures(WhichCaptures::None);
+    let config = Config::new().nfa_size_limit(Some(bytes_max)).which_captures(WhichCaptures::None);
     let nfa = NFA::compiler().configure(config).build(expression).ok()?;
     (nfa.states().len() <= STATES_MAX).then_some(nfa)
 }

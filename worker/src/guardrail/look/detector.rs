@@ -10,8 +10,7 @@ use shared::resource::PiiAction;
 use super::pattern::{Confirm, Pattern};
 
 const EMAIL: &str = r"([A-Za-z0-9][A-Za-z0-9._%+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24})";
-const CHINA_MOBILE: &str =
-    r"((?:\+?86[- ]?)?1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4})(?:[^0-9]|\z)";
+const CHINA_MOBILE: &str = r"((?:\+?86[- ]?)?1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4})(?:[^0-9]|\z)";
 const CHINA_ID_CARD: &str = r"([1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx])(?:[^0-9]|\z)";
 const BANK_CARD: &str = r"([2-6](?:[ -]?[0-9]){12,18})(?:[^0-9]|\z)";
 const US_SSN: &str = r"([0-8][0-9]{2}[- ][0-9]{2}[- ][0-9]{4})(?:[^0-9]|\z)";
@@ -80,7 +79,9 @@ fn bank_card(text: &str, start: usize, end: usize) -> Option<usize> {
     let ends = card.char_indices().filter(|(_, c)| !c.is_ascii_digit()).map(|(at, _)| at);
     let mut ends: Vec<usize> = ends.chain([card.len()]).collect();
     ends.reverse();
-    ends.into_iter().find(|end| has_luhn(card.get(..*end).unwrap_or_default())).map(|end| start + end)
+    ends.into_iter()
+        .find(|end| has_luhn(card.get(..*end).unwrap_or_default()))
+        .map(|end| start + end)
 }
 
 fn has_luhn(number: &str) -> bool {

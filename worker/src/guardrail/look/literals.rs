@@ -22,8 +22,7 @@ impl Literals {
     /// # Errors
     /// They are too many.
     pub fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, BuildError> {
-        let mut sorted: Vec<String> =
-            texts.filter(|text| !text.is_empty()).map(folded).collect();
+        let mut sorted: Vec<String> = texts.filter(|text| !text.is_empty()).map(folded).collect();
         sorted.sort_unstable();
         sorted.dedup();
         let chars_max = sorted.iter().map(|text| text.chars().count()).max().unwrap_or(0);
@@ -75,16 +74,11 @@ impl Stage {
         let count = self.folded.chars().count();
         // Only as many characters as the longest has, less one, can be its beginning.
         let first = (count + 1).saturating_sub(literals.chars_max.max(1));
-        let begun = self
-            .folded
-            .char_indices()
-            .enumerate()
-            .skip(first)
-            .find(|(_, (at, _))| {
-                literals.any_begins_with(self.folded.get(*at..).unwrap_or_default())
-            });
-        let (chars, folded_at) = begun
-            .map_or((count, self.folded.len()), |(chars, (at, _))| (chars, at));
+        let begun = self.folded.char_indices().enumerate().skip(first).find(|(_, (at, _))| {
+            literals.any_begins_with(self.folded.get(*at..).unwrap_or_default())
+        });
+        let (chars, folded_at) =
+            begun.map_or((count, self.folded.len()), |(chars, (at, _))| (chars, at));
         let place = |chars| {
             let at = self.original.char_indices().nth(chars);
             at.map_or(self.original.len(), |(at, _)| at)

@@ -241,7 +241,8 @@ impl Stage {
                 return Err(Refused);
             }
             if let Some((start, end)) = find.masked {
-                let start = if self.is_json { behind_escape(&self.text, start, end) } else { start };
+                let start =
+                    if self.is_json { behind_escape(&self.text, start, end) } else { start };
                 if start < self.released {
                     return Err(Refused);
                 }

@@ -52,11 +52,7 @@ fn streamed(looks: &[Look], pieces: &[String], is_json: bool) -> (String, bool) 
     let mut tally = Tally::default();
     let mut stages: Vec<_> = looks.iter().map(|look| Stage::new(look, is_json)).collect();
     let mut released = String::new();
-    for (piece, is_last) in pieces
-        .iter()
-        .map(|piece| (piece.as_str(), false))
-        .chain([("", true)])
-    {
+    for (piece, is_last) in pieces.iter().map(|piece| (piece.as_str(), false)).chain([("", true)]) {
         let mut text = piece.to_owned();
         for (stage, look) in stages.iter_mut().zip(looks) {
             let mut out = String::new();
@@ -79,21 +75,49 @@ fn each_detector_masks_what_it_is_for_and_nothing_that_only_looks_like_it() {
     for (detector, text, expected) in [
         ("email", "mail a.b+c@x-y.co.uk, now", "mail [EMAIL_REDACTED], now"),
         ("email", "a @ b.com, @handle, a@b", "a @ b.com, @handle, a@b"),
-        ("china_mobile", "打13812345678吧 +86 138-1234-5678", "打[CHINA_MOBILE_REDACTED]吧 [CHINA_MOBILE_REDACTED]"),
+        (
+            "china_mobile",
+            "打13812345678吧 +86 138-1234-5678",
+            "打[CHINA_MOBILE_REDACTED]吧 [CHINA_MOBILE_REDACTED]",
+        ),
         ("china_mobile", "order 9913812345678 12812345678", "order 9913812345678 12812345678"),
         ("china_id_card", "id 11010519491231002X.", "id [CHINA_ID_CARD_REDACTED]."),
         ("china_id_card", "id 110105194912310021.", "id 110105194912310021."),
-        ("bank_card", "4111 1111 1111 1111 and 5500-0000-0000-0004", "[BANK_CARD_REDACTED] and [BANK_CARD_REDACTED]"),
+        (
+            "bank_card",
+            "4111 1111 1111 1111 and 5500-0000-0000-0004",
+            "[BANK_CARD_REDACTED] and [BANK_CARD_REDACTED]",
+        ),
         ("bank_card", "4111111111111111 123", "[BANK_CARD_REDACTED] 123"),
         ("bank_card", "4111111111111112 1700000000000", "4111111111111112 1700000000000"),
         ("us_ssn", "ssn 123-45-6789!", "ssn [US_SSN_REDACTED]!"),
-        ("us_ssn", "000-12-3456 666-12-3456 123-00-4567 123-45-0000 123-45-67890", "000-12-3456 666-12-3456 123-00-4567 123-45-0000 123-45-67890"),
-        ("ip_address", "at 192.168.0.1, 2001:db8::8a2e:370:7334 or ::1", "at [IP_ADDRESS_REDACTED], [IP_ADDRESS_REDACTED] or [IP_ADDRESS_REDACTED]"),
-        ("ip_address", "1.2.3 and 256.1.1.1 and std::net and 12:30:45", "1.2.3 and 256.1.1.1 and std::net and 12:30:45"),
-        ("api_key", "sk-abcdefghijklmnop1234 AKIAIOSFODNN7EXAMPLE", "[API_KEY_REDACTED] [API_KEY_REDACTED]"),
+        (
+            "us_ssn",
+            "000-12-3456 666-12-3456 123-00-4567 123-45-0000 123-45-67890",
+            "000-12-3456 666-12-3456 123-00-4567 123-45-0000 123-45-67890",
+        ),
+        (
+            "ip_address",
+            "at 192.168.0.1, 2001:db8::8a2e:370:7334 or ::1",
+            "at [IP_ADDRESS_REDACTED], [IP_ADDRESS_REDACTED] or [IP_ADDRESS_REDACTED]",
+        ),
+        (
+            "ip_address",
+            "1.2.3 and 256.1.1.1 and std::net and 12:30:45",
+            "1.2.3 and 256.1.1.1 and std::net and 12:30:45",
+        ),
+        (
+            "api_key",
+            "sk-abcdefghijklmnop1234 AKIAIOSFODNN7EXAMPLE",
+            "[API_KEY_REDACTED] [API_KEY_REDACTED]",
+        ),
         ("api_key", "risk-abcdefghijklmnop1234", "risk-abcdefghijklmnop1234"),
         ("jwt", "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln", "Bearer [JWT_REDACTED]"),
-        ("private_key", "x -----BEGIN RSA PRIVATE KEY-----\nAA\n-----END RSA PRIVATE KEY----- y", "x [PRIVATE_KEY_REDACTED] y"),
+        (
+            "private_key",
+            "x -----BEGIN RSA PRIVATE KEY-----\nAA\n-----END RSA PRIVATE KEY----- y",
+            "x [PRIVATE_KEY_REDACTED] y",
+        ),
         ("private_key", "x -----BEGIN PRIVATE KEY-----\nAA", "x [PRIVATE_KEY_REDACTED]"),
         ("private_key", "-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE-----"),
     ] {

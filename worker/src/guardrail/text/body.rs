@@ -20,7 +20,6 @@ pub enum Stop {
     Unreadable(&'static str),
 }
 
-
 /// The members of a request that are looked at. In those of the second list only descriptions are.
 fn members(operation: Operation) -> (&'static [&'static str], &'static [&'static str]) {
     const TOOLS: &[&str] = &["tools", "functions"];

@@ -11,3 +11,6 @@ pub use body::{Stop, answer, plain, request};
 pub use multipart::multipart;
 pub use shape::Shape;
 pub use stream::StreamFilter;
+
+#[cfg(test)]
+mod tests;

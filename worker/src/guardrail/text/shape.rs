@@ -86,7 +86,9 @@ impl Shape {
             (Self::Messages, "message_delta" | "message_stop") => Ends::Everything,
             (
                 Self::Responses,
-                "response.completed" | "response.incomplete" | "response.failed"
+                "response.completed"
+                | "response.incomplete"
+                | "response.failed"
                 | "response.cancelled",
             ) => Ends::Everything,
             (Self::Responses, kind) if kind.ends_with(".done") => {

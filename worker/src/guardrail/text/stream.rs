@@ -32,6 +32,8 @@ pub struct StreamFilter {
     channels: Vec<Open>,
     /// Events of our own so far, by which the numbers of later ones are shifted.
     added: u64,
+    /// The number of the last event that has one.
+    number: u64,
     /// Whether any guardrail may change or refuse the text, rather than watch.
     decides: bool,
 }
@@ -64,6 +66,7 @@ impl StreamFilter {
             decoder: Decoder::default(),
             channels: Vec::new(),
             added: 0,
+            number: 0,
         }
     }
 
@@ -273,18 +276,23 @@ impl StreamFilter {
 
     /// Adds an event for text that was held back.
     fn add(&mut self, place: usize, text: &str, out: &mut BytesMut) {
-        let Some(open) = self.channels.get_mut(place) else { return };
-        let template = open.template.take();
         if text.is_empty() {
             return;
         }
+        let template = self.channels.get_mut(place).and_then(|open| open.template.take());
         let Some(template) = template else { return };
         let json = [&template.before, quoted(text).as_str(), &template.after].concat();
         let json = match Strings::find(&json) {
-            Some(strings) => spliced(&json, &self.renumbered(&strings)),
+            Some(strings) => match strings.member(0, "sequence_number") {
+                Some(id) => {
+                    self.number = self.number.saturating_add(1);
+                    self.added += 1;
+                    spliced(&json, &[(strings.at(id), self.number.to_string())])
+                }
+                None => json,
+            },
             None => json,
         };
-        self.added += u64::from(self.shape == Shape::Responses);
         block(&template.name, &json, out);
         if let Some(open) = self.channels.get_mut(place)
             && open.chain.is_holding(&self.rules)
@@ -294,16 +302,14 @@ impl StreamFilter {
     }
 
     /// Events of Responses are numbered.
-    fn renumbered(&self, strings: &Strings<'_>) -> Edits {
+    fn renumbered(&mut self, strings: &Strings<'_>) -> Edits {
+        let Some(id) = strings.member(0, "sequence_number") else { return Edits::new() };
+        let Ok(number) = strings.raw(id).parse::<u64>() else { return Edits::new() };
+        self.number = number.saturating_add(self.added);
         if self.added == 0 {
             return Edits::new();
         }
-        let number = strings.member(0, "sequence_number");
-        let number = number.and_then(|id| {
-            let number: u64 = strings.raw(id).parse().ok()?;
-            Some((strings.at(id), number.saturating_add(self.added).to_string()))
-        });
-        number.into_iter().collect()
+        vec![(strings.at(id), self.number.to_string())]
     }
 
     /// More is asked of us than we keep: the first guardrail that decides refuses the stream.

@@ -93,9 +93,8 @@ fn applied(done: &[Done]) -> Vec<AppliedGuardrail> {
     }
     let mut sides: Vec<_> = sides.into_values().collect();
     sides.sort_unstable();
-    let applied = sides.into_iter().map(|(_, kind, hook)| AppliedGuardrail {
-        kind: kind.to_owned(),
-        hook: hook.to_owned(),
-    });
+    let applied = sides
+        .into_iter()
+        .map(|(_, kind, hook)| AppliedGuardrail { kind: kind.to_owned(), hook: hook.to_owned() });
     applied.collect()
 }
