@@ -57,3 +57,4 @@ tools:
 # What the tests need beyond that.
 test-tools: tools
 	$(call need,command -v etcd >/dev/null,etcd,etcd-server)
+	$(call need,command -v redis-server >/dev/null,redis-server,redis-server)

@@ -1,14 +1,18 @@
 //! Sealed memory: a file without a name whose content can no longer change, handed over by descriptor.
 //!
-//! The reader never shares an offset with another reader of the same descriptor, and never maps the file.
+//! The reader never shares an offset with another reader of the same descriptor, and never maps the file. What both sides
+//! write is of a fixed size instead, and mapped as words.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicU64;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::sys;
 
 /// Fills sealed memory through `write`, then seals it against every further change.
 pub fn sealed(
@@ -48,6 +52,14 @@ pub fn fixed_size(name: &str, bytes: u64) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Memory of [`fixed_size`] as `count` words that are shared with whoever else maps it, for the rest of the process's life.
+///
+/// # Errors
+/// The memory is smaller than that, or cannot be mapped.
+pub fn mapped(memory: &File, count: usize) -> io::Result<&'static [AtomicU64]> {
+    sys::mapped(memory, count)
+}
+
 /// Reads memory from its beginning, with an offset of its own.
 #[derive(Debug)]
 pub struct MemoryReader {
@@ -72,6 +84,8 @@ impl Read for MemoryReader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     #[test]
@@ -93,5 +107,15 @@ mod tests {
         file.write_at(b"x", 0).unwrap();
         assert!(file.set_len(8192).is_err());
         assert!(file.set_len(0).is_err());
+    }
+
+    #[test]
+    fn words_are_the_same_for_all_who_map_them_and_none_lies_behind_the_end() {
+        let file = File::from(fixed_size("test", 4096).unwrap());
+        let (one, other) = (mapped(&file, 512).unwrap(), mapped(&file, 512).unwrap());
+        one[511].store(7, Ordering::SeqCst);
+        assert_eq!(other[511].load(Ordering::SeqCst), 7);
+        assert!(mapped(&file, 513).is_err());
+        assert!(mapped(&file, 0).is_err());
     }
 }

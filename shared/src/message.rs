@@ -34,6 +34,7 @@
 //! | | 13 `Resolver` | | texts of the resolver's files, as sealed memory | |
 //! | | 14 `SigningKey` | which key, and what for | the key, as sealed memory | |
 //! | | 15 `Certificate` | | the listener's certificate and ticket keys, as sealed memory | |
+//! | | 16 `Counters` | lane | what all proxy workers count together | memory that both sides map |
 //! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
@@ -156,6 +157,8 @@ pub enum Page {
     Ready,
     /// State of the connection to the Cloud, as JSON.
     Managed,
+    /// State of every model, as JSON.
+    Models,
 }
 
 /// What a worker may say.
@@ -238,6 +241,11 @@ pub enum ToWorker {
     SigningKey(SigningKey),
     /// To a proxy worker: show new callers the certificate in the sealed memory that comes along.
     Certificate,
+    /// To a proxy worker, once and straight after the welcome: count in the memory that comes along, see [`crate::counters`].
+    Counters {
+        /// Which ledger is its own.
+        lane: u16,
+    },
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -323,6 +331,7 @@ impl Message for ToWorker {
             Self::Outlive => 17,
             Self::SigningKey(_) => 14,
             Self::Certificate => 15,
+            Self::Counters { .. } => 16,
         }
     }
 
@@ -337,6 +346,7 @@ impl Message for ToWorker {
             Self::Client(client) => codec::encode(client),
             Self::Destinations { whole } => codec::encode(whole),
             Self::SigningKey(key) => codec::encode(key),
+            Self::Counters { lane } => codec::encode(lane),
             Self::Welcome
             | Self::Retire
             | Self::Drain
@@ -366,6 +376,7 @@ impl Message for ToWorker {
             17 => body(kind, bytes).map(|()| Self::Outlive)?,
             14 => Self::SigningKey(body(kind, bytes)?),
             15 => body(kind, bytes).map(|()| Self::Certificate)?,
+            16 => body(kind, bytes).map(|lane| Self::Counters { lane })?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

@@ -38,6 +38,60 @@ pub struct ProxySettings {
     pub budget_unknown: Option<Verdict>,
     /// Whether callers speak TLS; their certificate comes before the leave to serve.
     pub tls: bool,
+    /// Where limits are counted together with other nodes; `None` = on this node alone.
+    pub limits_redis: Option<RedisSettings>,
+    /// How long a request that is in progress keeps its place in Redis, should nobody give it back.
+    pub concurrency_ttl_ms: u64,
+    /// Where answers are kept that a policy wants to be kept in Redis.
+    pub cache_redis: Option<RedisSettings>,
+}
+
+/// A Redis, or a cluster of them.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct RedisSettings {
+    /// Whether the nodes share keys among them.
+    pub is_cluster: bool,
+    /// Where it is; one, unless it is a cluster.
+    pub nodes: Vec<RedisNode>,
+    /// Whom to log in as.
+    pub username: Option<String>,
+    /// With what.
+    pub password: Option<crate::secret::Secret<String>>,
+    /// Number of the database.
+    pub database: u32,
+    /// TLS; `None` = in clear.
+    pub tls: Option<RedisTls>,
+}
+
+/// The address of a Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct RedisNode {
+    /// Host name or IP address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl RedisNode {
+    /// By which egress knows it.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// TLS towards Redis.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct RedisTls {
+    /// PEM certificates trusted beside the platform's.
+    pub ca_pem: Option<String>,
+    /// PEM certificate chain and key to present.
+    pub client_identity_pem: Option<(String, crate::secret::Secret<String>)>,
+    /// `false` accepts any certificate.
+    pub verify: bool,
 }
 
 /// A rule that gives a request another path. The supervisor has seen that the pattern compiles.

@@ -7,6 +7,7 @@
 //! | manager | `managed.cp_base_url` | configuration |
 //! | store, by authority | the Cloud's etcd, or each of `etcd.endpoints` | configuration |
 //! | proxy | `managed.proxy_url`, in place of manager and store | configuration |
+//! | redis, by authority | each node of `ratelimit.redis` and `cache.redis` | configuration |
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use shared::egress::{Change, Entry, Key, Origin};
 use shared::resource::{Endpoint, Kind, Resource};
 use shared::update;
 
-use crate::settings::Source;
+use crate::settings::{Redis, Source};
 
 /// Every destination.
 #[derive(Debug, Default)]
@@ -25,8 +26,8 @@ pub struct Destinations {
 
 impl Destinations {
     /// What the configuration file leads to.
-    pub fn new(source: &Source) -> Self {
-        let configured = match source {
+    pub fn new(source: &Source, redis: &Redis) -> Self {
+        let mut configured = match source {
             Source::Managed(managed) => match &managed.proxy {
                 Some(proxy) => vec![(Key::cloud_proxy(), configured(&proxy.host, proxy.port))],
                 None => {
@@ -38,6 +39,10 @@ impl Destinations {
             Source::Etcd(etcd) => etcd.endpoints.iter().map(store).collect(),
             Source::File(_) => Vec::new(),
         };
+        let redis = redis
+            .nodes()
+            .map(|node| (Key::redis(&node.authority()), self::configured(&node.host, node.port)));
+        configured.extend(redis);
         Self { configured, providers: BTreeMap::new() }
     }
 
@@ -93,6 +98,7 @@ fn projected(endpoint: &Endpoint) -> Entry {
 mod tests {
     use shared::resource::ProviderKey;
     use shared::secret::Secret;
+    use shared::worker_settings::{RedisNode, RedisSettings};
 
     use super::*;
 
@@ -143,6 +149,20 @@ mod tests {
         let told = table.apply(true, &[put("b", Some("https://b.example"))]);
         assert_eq!(words(&told), ["provider a gone"]);
         assert_eq!(words(&table.whole()), ["provider b = b.example:443"]);
+    }
+
+    #[test]
+    fn every_node_of_redis_is_a_destination_that_may_resolve_to_anything() {
+        let node = |host: &str, port| RedisNode { host: host.to_owned(), port };
+        let settings = |nodes| Some(RedisSettings { nodes, ..RedisSettings::default() });
+        let redis = Redis {
+            limits: settings(vec![node("a", 1), node("::1", 2)]),
+            cache: settings(vec![node("b", 3)]),
+            ..Redis::default()
+        };
+        let table = Destinations::new(&Source::File("x".into()), &redis);
+        let told = ["redis a:1 = a:1", "redis [::1]:2 = ::1:2", "redis b:3 = b:3"];
+        assert_eq!(words(&table.whole()), told);
     }
 
     #[test]

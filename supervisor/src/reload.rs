@@ -96,6 +96,7 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
         proxy: Proxy { address: now.proxy.address, tls: now.proxy.tls.clone(), ..new.proxy },
         upstream: new.upstream,
         downstream: new.downstream,
+        redis: now.redis.clone(),
         observability: Observability {
             service_name: now.observability.service_name.clone(),
             metrics,

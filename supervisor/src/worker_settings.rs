@@ -51,6 +51,9 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
             Source::Etcd(_) | Source::File(_) => None,
         },
         tls: proxy.tls.is_some(),
+        limits_redis: settings.redis.limits.clone(),
+        concurrency_ttl_ms: millis(Some(settings.redis.concurrency_ttl)),
+        cache_redis: settings.redis.cache.clone(),
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), log_filter)
 }

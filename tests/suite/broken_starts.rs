@@ -184,8 +184,8 @@ async fn a_configuration_that_cannot_be_used_is_told_by_file_key_and_variable() 
             true,
         ),
         case(
-            "Redis that would not be",
-            managed().env("AISIX_RATELIMIT__REDIS__URL", "redis://:swordfish@h"),
+            "Redis that cannot be",
+            managed().env("AISIX_RATELIMIT__REDIS__URL", "redis://:swordfish@h:x"),
             &["ratelimit.redis.url", "AISIX_RATELIMIT__REDIS__URL"],
             true,
         ),

@@ -29,6 +29,7 @@ mod resources_file;
 mod rotation;
 mod rotation_kill;
 mod rotation_trust;
+mod routing;
 mod service_manager;
 mod settings;
 mod shutdown;

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod orphan;
 pub mod provider;
 pub mod proxy;
+pub mod redis;
 pub mod request;
 pub mod role;
 mod routing;

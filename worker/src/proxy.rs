@@ -3,11 +3,13 @@
 //! It opens nothing: connections to upstreams come from egress, configuration and trust roots as sealed memory. Time zone
 //! data is not needed either: every time that is told is UTC.
 
+use std::fs::File;
 use std::rc::Rc;
 use std::time::Duration;
 
 use shared::budget;
 use shared::channel::{ChannelError, Received};
+use shared::counters::Counters;
 use shared::dial::Dial;
 use shared::egress::client;
 use shared::id::{Revision, Role};
@@ -50,6 +52,7 @@ pub async fn run(
             let _ = link.tell(ToSupervisor::Series(series));
         }
     };
+    let counters = counters(&link).await?;
     let metrics = Metrics::open(inheritance.metrics, announce).map_err(RoleError::Metrics)?;
     metrics.configure(&role.env_id, &settings.e2e_buckets, &settings.ttft_buckets);
     let metrics = Rc::new(metrics);
@@ -64,7 +67,7 @@ pub async fn run(
         return Err(LinkError::Unexpected { expected: "one word about TLS" }.into());
     }
     let tls = handshakes.map(|handshakes| Tls::new(handshakes, Rc::clone(&metrics)));
-    let proxy = Proxy::new(*role, dial, trust, Rc::clone(&usage) as _, metrics);
+    let proxy = Proxy::new(*role, dial, trust, Rc::clone(&usage) as _, metrics, counters);
 
     let mut listener = Some(listen(inheritance.listener)?);
     let stop = Rc::new(Notify::new());
@@ -156,6 +159,7 @@ pub async fn run(
                 | ToWorker::Resolver
                 | ToWorker::SigningKey(_)
                 | ToWorker::Certificate
+                | ToWorker::Counters { .. }
                 | ToWorker::Outlive,
                 _,
             ) => {
@@ -168,6 +172,16 @@ pub async fn run(
     }
     link.flushed().await;
     Ok(())
+}
+
+/// What all workers count together: said first, before anything that needs it.
+async fn counters(link: &Link) -> Result<Counters, RoleError> {
+    let Received { message: ToWorker::Counters { lane }, descriptor: Some(memory), .. } =
+        link.receive().await?
+    else {
+        return Err(LinkError::Unexpected { expected: "the counters of the node" }.into());
+    };
+    Counters::open(&File::from(memory), usize::from(lane)).map_err(RoleError::Counters)
 }
 
 /// What to tell of an attempt to put a revision in force.

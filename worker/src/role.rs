@@ -19,6 +19,9 @@ pub enum RoleError {
     /// The metric slots cannot be used.
     #[error("cannot use the metric slots: {0}")]
     Metrics(io::Error),
+    /// What all workers count together cannot be mapped.
+    #[error("cannot use the memory that all workers count in: {0}")]
+    Counters(io::Error),
     /// The channel to the signer cannot be used.
     #[error("cannot use the channel to the signer: {0}")]
     Signer(io::Error),

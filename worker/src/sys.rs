@@ -1,16 +1,11 @@
-//! The crate's only unsafe code: descriptors that are known by number only, the handler of forbidden system calls, and memory
-//! to count in.
+//! The crate's only unsafe code: descriptors that are known by number only, and the handler of forbidden system calls.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{SockFlag, accept4};
@@ -99,21 +94,4 @@ extern "C" fn forbidden_call(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c
         libc::write(descriptor::LOG, line.as_ptr().cast(), line.len());
         libc::_exit(FORBIDDEN_CALL_STATUS);
     }
-}
-
-/// Maps memory shared with the supervisor as `count` counters, for the rest of the process's life.
-///
-/// # Errors
-/// The memory is smaller than that, or cannot be mapped.
-pub fn map_counters(memory: &File, count: usize) -> io::Result<&'static [AtomicU64]> {
-    // Asked by reading, which the sandbox permits anyway, since a counter behind the end would kill the process.
-    let bytes = count.saturating_mul(size_of::<AtomicU64>());
-    memory.read_exact_at(&mut [0; 8], (bytes as u64).saturating_sub(8))?;
-    let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping at an address of the kernel's choice, of a valid descriptor, touches nothing that exists.
-    let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, memory, 0)? };
-    // SAFETY: the mapping is page-aligned, `count` counters long and never unmapped. Any bits are a valid `AtomicU64`,
-    // and every access within this process goes through atomics.
-    Ok(unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), count) })
 }

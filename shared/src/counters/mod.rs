@@ -16,10 +16,15 @@
 mod gauge;
 mod window;
 
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 pub use gauge::{Held, NoRoom};
 pub use window::{Period, Taken, Window};
+
+use crate::memory;
 
 /// Windows counted at a time.
 const WINDOWS: usize = 1 << 19;
@@ -28,7 +33,7 @@ const GAUGES: usize = 1 << 16;
 /// Cells, for the life of the memory.
 const CELLS: usize = 1 << 17;
 /// Workers at a time, those included that finish what they have.
-pub const LANES: usize = 128;
+pub const LANES: usize = 256;
 /// What one worker holds at a time.
 const HELD_MAX: usize = 1 << 14;
 /// How far a place is looked for.
@@ -40,6 +45,14 @@ const LEDGERS_AT: usize = CELLS_AT + CELLS * 2;
 
 /// Size of the memory, in words of eight bytes.
 pub const WORDS: usize = LEDGERS_AT + LANES * HELD_MAX;
+
+/// The same in bytes. Most of it is never touched, and takes no memory until it is.
+pub const BYTES: u64 = WORDS as u64 * 8;
+
+/// Memory for all counters of a node, all of them at zero.
+pub fn new_memory() -> io::Result<OwnedFd> {
+    memory::fixed_size("aisix-counters", BYTES)
+}
 
 /// Names something that is counted. Zero names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,10 +94,22 @@ impl Counters {
         (words.len() >= WORDS && lane < LANES).then_some(Self { words, lane })
     }
 
+    /// Counters in `memory`, of [`new_memory`], for the worker of that lane.
+    ///
+    /// # Errors
+    /// The memory is too small or cannot be mapped, or there is no such lane.
+    pub fn open(memory: &File, lane: usize) -> io::Result<Self> {
+        let words = memory::mapped(memory, WORDS)?;
+        Self::new(words, lane).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+
     /// Counters of this process alone, for as long as it lives.
     pub fn private() -> Self {
-        let words: Vec<_> = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-        Self { words: Vec::leak(words), lane: 0 }
+        let mapped = new_memory().and_then(|memory| Self::open(&File::from(memory), 0));
+        mapped.unwrap_or_else(|_| {
+            let words: Vec<_> = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+            Self { words: Vec::leak(words), lane: 0 }
+        })
     }
 
     /// The same counters for another lane.

@@ -49,6 +49,7 @@ fn from_supervisor() -> Vec<ToWorker> {
             tls12: true,
         }),
         ToWorker::Certificate,
+        ToWorker::Counters { lane: 3 },
         ToWorker::Outlive,
     ]
 }
@@ -100,6 +101,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "13 ",
             &format!("14 04{}010101", "07".repeat(32)),
             "15 ",
+            "16 03",
             "17 ",
         ]
     );
@@ -142,7 +144,7 @@ fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
 /// A variant that this build does not know, where one is encoded: the first one behind the last.
 #[test]
 fn an_unknown_tag_within_a_body_is_refused() {
-    let unknown_page = [4];
+    let unknown_page = [5];
     assert!(ToSupervisor::decode(8, &unknown_page).is_err());
     let unknown_role = [4];
     assert!(ToWorker::decode(10, &unknown_role).is_err());

@@ -38,7 +38,10 @@ impl Fleet {
         let id = *id;
         let Some(index) = self.index_of(id) else { return Ok(happenings) };
         match event {
-            Event::Ended(_, exit) => self.note_end(index, |member| member.exit = Some(exit)),
+            Event::Ended(_, exit) => {
+                self.counters.gone(id);
+                self.note_end(index, |member| member.exit = Some(exit));
+            }
             Event::Said(_, Err(error)) => {
                 if !matches!(error, ChannelError::Closed) {
                     warn!(worker = %id, %error, "a worker broke the protocol");
@@ -169,16 +172,20 @@ impl Fleet {
         let Some(member) = self.members.get_mut(index) else { return };
         let slot = self.slots.get(member.slot);
         let Some(post) = slot.and_then(|slot| self.posts.get(slot.post)) else { return };
-        let handed_over = message::welcome(&post.settings).and_then(|settings| {
-            member.welcome(settings);
-            match post.role {
-                Role::Proxy => {
-                    if let Some(budgets) = told.budgets {
-                        member.tell_budgets(true, Rc::new(budgets.whole()?));
-                    }
-                    told.configuration.whole()
+        let handed_over = message::welcome(&post.settings).and_then(|settings| match post.role {
+            Role::Proxy => {
+                let (lane, memory) = self.counters.hand_out(member.id)?;
+                member.welcome(settings);
+                let lane = u16::try_from(lane).unwrap_or(u16::MAX);
+                member.hand_over(ToWorker::Counters { lane }, memory);
+                if let Some(budgets) = told.budgets {
+                    member.tell_budgets(true, Rc::new(budgets.whole()?));
                 }
-                Role::Status | Role::Egress | Role::Signer => Ok(None),
+                told.configuration.whole()
+            }
+            Role::Status | Role::Egress | Role::Signer => {
+                member.welcome(settings);
+                Ok(None)
             }
         });
         match handed_over {

@@ -17,6 +17,7 @@ use shared::ring;
 use tokio::time::{self, timeout_at};
 use tracing::warn;
 
+use super::counting::NodeCounters;
 use super::life::Life;
 use super::member::{Member, Place};
 use super::{Fleet, Happening, listener_tls};
@@ -166,11 +167,13 @@ impl Fleet {
                 confinement: confinement.clone(),
                 protocol,
                 generation: member.generation,
+                lane: self.counters.lane_of(member.id).and_then(|lane| u16::try_from(lane).ok()),
                 leaving: member.place != Place::Holder,
             });
         }
+        let counters = Some(passing.pass(self.counters.memory())?);
         let Self { next_id, round, retired, generation, .. } = *self;
-        Ok(FleetRecord { workers, next_id, round, retired, generation })
+        Ok(FleetRecord { workers, next_id, round, retired, generation, counters })
     }
 
     /// Takes in the workers of the image before, each in a place of its role. Those for which there is none leave.
@@ -180,6 +183,7 @@ impl Fleet {
         self.round = record.round;
         self.retired = record.retired;
         self.generation = record.generation;
+        self.adopt_counters(record.counters, taken);
         let mut happenings = Vec::new();
         for worker in &record.workers {
             match self.adopt_one(worker, taken, now, &mut happenings) {
@@ -187,7 +191,18 @@ impl Fleet {
                 Err(error) => warn!(worker = %worker.id, %error, "a worker is not taken over"),
             }
         }
+        self.counters.abandon_unknown();
         happenings
+    }
+
+    fn adopt_counters(&mut self, memory: Option<i32>, taken: &Taken) {
+        let Some(memory) = memory else { return };
+        match taken.descriptor(memory).and_then(NodeCounters::from_memory) {
+            Ok(counters) => self.counters = counters,
+            Err(error) => {
+                warn!(%error, "what workers count together cannot be taken over: limits begin anew");
+            }
+        }
     }
 
     fn adopt_one(
@@ -217,6 +232,9 @@ impl Fleet {
             warn!(worker = %record.id, "{reason}");
         }
         self.served.insert(record.role);
+        if let Some(lane) = record.lane {
+            self.counters.knows(record.id, usize::from(lane));
+        }
         if let Some(memory) = record.metrics {
             happenings.push(Happening::Started(record.id, taken.descriptor(memory)?));
             let series = record.series.iter().cloned();

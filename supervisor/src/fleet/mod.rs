@@ -7,6 +7,7 @@
 
 mod allowance;
 mod census;
+pub mod counting;
 pub mod egress;
 mod handle;
 mod handover;
@@ -23,16 +24,19 @@ mod start;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use shared::channel::{ChannelError, Received};
+use shared::counters::Counters;
 use shared::id::{Revision, Role, WorkerId};
 use shared::message::{Page, Series, ToSupervisor, ToWorker};
 use shared::ring;
 use tokio::sync::mpsc;
 use tracing::error;
 
+use self::counting::NodeCounters;
 use self::life::{Input, PING_INTERVAL};
 use self::member::{Member, Place};
 use self::replace::Roll;
@@ -139,6 +143,8 @@ pub struct Fleet {
     replace_drain: Option<Duration>,
     /// Certificate and key of the listener of callers, if they speak TLS.
     listener_tls: Option<ListenerTls>,
+    /// What proxy workers count together.
+    counters: NodeCounters,
 }
 
 impl Fleet {
@@ -151,14 +157,14 @@ impl Fleet {
         rings: RingFolders,
         events: mpsc::Sender<Event>,
         now: Instant,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let slots = posts
             .iter()
             .enumerate()
             .flat_map(|(post, needed)| std::iter::repeat_n(post, needed.workers))
             .map(|post| Slot::new(post, now))
             .collect();
-        Self {
+        Ok(Self {
             program,
             users,
             sandbox,
@@ -182,7 +188,13 @@ impl Fleet {
             roll: None,
             replace_drain: Some(REPLACE_DRAIN),
             listener_tls: None,
-        }
+            counters: NodeCounters::new()?,
+        })
+    }
+
+    /// What all proxy workers of the node count together. Other ones once workers of the image before are taken in.
+    pub fn counters(&self) -> Counters {
+        self.counters.own()
     }
 
     /// From now on what workers say is read, so that silence means something.

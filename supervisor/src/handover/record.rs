@@ -103,6 +103,8 @@ pub struct FleetRecord {
     pub retired: bool,
     /// How often a replacement of all workers was asked for.
     pub generation: u64,
+    /// What proxy workers count in together.
+    pub counters: Option<i32>,
 }
 
 /// One worker.
@@ -142,6 +144,8 @@ pub struct WorkerRecord {
     pub protocol: u16,
     /// How often a replacement of all workers had been asked for when it was started.
     pub generation: u64,
+    /// Which ledger in the memory of counters is its own.
+    pub lane: Option<u16>,
     /// It does not hold a place: it leaves.
     pub leaving: bool,
 }
@@ -188,6 +192,7 @@ impl State {
         [self.programs.supervisor, self.programs.worker]
             .into_iter()
             .chain(self.lock)
+            .chain(self.fleet.counters)
             .chain(listeners)
             .chain(workers)
             .collect()
@@ -263,10 +268,18 @@ mod tests {
             confinement: Confinement::default(),
             protocol: 1,
             generation: 2,
+            lane: Some(1),
             leaving: true,
         };
         let workers = vec![worker];
-        let fleet = FleetRecord { workers, next_id: 4, round: 9, retired: false, generation: 3 };
+        let fleet = FleetRecord {
+            workers,
+            next_id: 4,
+            round: 9,
+            retired: false,
+            generation: 3,
+            counters: Some(74),
+        };
         State {
             version: "1.2.3".to_owned(),
             programs: Programs { supervisor: 70, worker: 71, worker_path: b"/w".to_vec() },
@@ -292,7 +305,7 @@ mod tests {
     fn every_descriptor_is_named() {
         let mut numbers = state().descriptors();
         numbers.sort_unstable();
-        assert_eq!(numbers, [64, 65, 66, 67, 68, 70, 71, 72, 73]);
+        assert_eq!(numbers, [64, 65, 66, 67, 68, 70, 71, 72, 73, 74]);
     }
 
     #[test]

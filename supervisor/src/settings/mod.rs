@@ -23,6 +23,7 @@ pub mod key;
 pub mod observability;
 mod proxy_url;
 pub mod raw;
+mod redis;
 mod refused;
 mod rewrite;
 pub mod source;
@@ -40,6 +41,7 @@ pub use self::error::{Problem, SettingsError};
 pub use self::observability::{MetricsListener, Observability};
 pub use self::proxy_url::ProxyUrl;
 use self::raw::Raw;
+pub use self::redis::Redis;
 pub use self::source::{Etcd, EtcdTls, Managed, Source};
 pub use self::traffic::{
     ClientIdentity, Downstream, ListenerFiles, Proxy, ProxyTls, RealIp, Upstream, UpstreamTls,
@@ -57,6 +59,8 @@ pub struct Settings {
     pub upstream: Upstream,
     /// Connections of callers.
     pub downstream: Downstream,
+    /// What is kept in Redis.
+    pub redis: Redis,
     /// Logs and metrics.
     pub observability: Observability,
     /// How the process ends.
@@ -168,6 +172,7 @@ impl Settings {
             proxy,
             upstream: Upstream::new(raw)?,
             downstream: Downstream::new(raw),
+            redis: Redis::new(raw)?,
             observability,
             shutdown: Shutdown {
                 drain_min: raw.seconds("shutdown.min_drain_secs"),

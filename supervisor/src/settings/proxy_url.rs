@@ -44,26 +44,25 @@ impl FromStr for ProxyUrl {
 }
 
 fn basic(credentials: &str) -> Result<Secret<String>, &'static str> {
-    let mut bytes = Vec::new();
-    let mut rest = credentials.bytes();
-    while let Some(byte) = rest.next() {
-        let decoded = match byte {
-            b'%' => match (hex(rest.next()), hex(rest.next())) {
-                (Some(high), Some(low)) => high << 4 | low,
-                _ => {
-                    return Err(
-                        "has a % in its credentials that is not followed by two hexadecimal digits",
-                    );
-                }
-            },
-            byte => byte,
-        };
-        bytes.push(decoded);
-    }
+    let mut bytes = percent_decoded(credentials)
+        .ok_or("has a % in its credentials that is not followed by two hexadecimal digits")?;
     if !bytes.contains(&b':') {
         bytes.push(b':');
     }
     Ok(Secret::new(format!("Basic {}", STANDARD.encode(bytes))))
+}
+
+/// The bytes that a text of a URL stands for; `None` if a % is not followed by two hexadecimal digits.
+pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => hex(rest.next())? << 4 | hex(rest.next())?,
+            byte => byte,
+        });
+    }
+    Some(bytes)
 }
 
 fn hex(digit: Option<u8>) -> Option<u8> {

@@ -205,14 +205,16 @@ pub(super) async fn serve(
         .collect();
     let users = Users::choose(settings.workers.uid_base, &ours);
     let sandbox = settings.workers.sandbox;
-    let mut fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now)
+    let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
+    let mut fleet = fleet
+        .map_err(system("making the memory that workers count in together"))?
         .with_listener_tls(tls.clone());
     let listener_tls = tls.as_ref().map(|tls| tls.start(findings.clone())).transpose();
     let listener_tls = listener_tls.map_err(system("watching the files of proxy.tls"))?;
     fleet.set_replace_drain(settings.workers.replace_drain);
     let (resolver, resolver_changes) =
         resolver_files::start().map_err(system("starting the thread of the resolver's files"))?;
-    let destinations = Destinations::new(&settings.source);
+    let destinations = Destinations::new(&settings.source, &settings.redis);
     fleet.egress_knows(Knowledge { destinations, resolver });
     let identity_orders = identity.is_some().then_some(rotate);
     if outlive {

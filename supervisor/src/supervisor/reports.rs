@@ -30,6 +30,7 @@ impl Supervisor {
                 })
                 .collect(),
             each: fleet.summaries(),
+            counters: fleet.counters(),
         }
     }
 

@@ -173,6 +173,7 @@ const ROWS: &[Row] = &[
     all("code_made_from_data", Ends(libc::SYS_mprotect)),
     all("memory_in_place", Unknown),
     all("memory_shared", Unknown),
+    all("ring_mapped", Unknown),
     all("memory_locked", Unknown),
     all("lock_of_others", Unknown),
     #[cfg(target_arch = "x86_64")]

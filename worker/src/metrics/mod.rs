@@ -25,7 +25,6 @@ use shared::metric::family::{
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
-use crate::sys;
 use slots::Slots;
 
 pub use client_type::ClientTypes;
@@ -53,7 +52,7 @@ impl Metrics {
     /// The memory is smaller than agreed, or cannot be mapped.
     pub fn open(memory: OwnedFd, announce: impl Fn(Series) + 'static) -> io::Result<Self> {
         let memory = File::from(memory);
-        let slots = sys::map_counters(&memory, SLOTS)?;
+        let slots = shared::memory::mapped(&memory, SLOTS)?;
         Ok(Self { _memory: Some(memory), ..Self::new(slots, announce) })
     }
 

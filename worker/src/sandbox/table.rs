@@ -8,6 +8,7 @@ use libc::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PROT_READ, PROT_WRITE, SOCK_DGRAM, SOCK_STREAM,
     c_int, c_long,
 };
+use shared::counters;
 use shared::descriptor::{ADOPTED, ADOPTION, LISTENER, METRICS, USAGE};
 use shared::id::Role;
 use shared::ring::RING_BYTES;
@@ -129,6 +130,19 @@ const DATA: Argument = only(2, PROT_READ | PROT_WRITE);
 const PRIVATE_MEMORY: c_int =
     libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
 
+/// What all proxy workers count together comes with a message, under a number that nobody knows beforehand: by its length,
+/// and only to be read and written, which the kernel grants for no socket and for no sealed memory. The ring of usage
+/// events can be mapped so as well, and its worker may write to it anyway.
+const COUNTERS: &[Call] = &[Call(
+    libc::SYS_mmap,
+    &[
+        Is(1, counters::BYTES),
+        Is(2, (PROT_READ | PROT_WRITE) as u64),
+        Is(3, libc::MAP_SHARED as u64),
+        Is(5, 0),
+    ],
+)];
+
 /// Sealed memory from the supervisor is read at an offset of our own.
 const SEALED_MEMORY: &[Call] = &[any(libc::SYS_pread64)];
 
@@ -205,6 +219,7 @@ pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
             LISTEN,
             SOCKETS,
             MEMORY,
+            COUNTERS,
             SEALED_MEMORY,
             USAGE_RING,
             THREAD,

@@ -86,6 +86,7 @@ impl Proxy {
         trust: TrustRoots,
         usage: Rc<dyn UsageSink>,
         metrics: Rc<Metrics>,
+        counters: Counters,
     ) -> Rc<Self> {
         let upstream = &settings.upstream;
         let connector = Connector::new(dial, trust, upstream.clone());
@@ -103,7 +104,7 @@ impl Proxy {
             health: Health::new(),
             usage,
             metrics,
-            counters: Counters::private(),
+            counters,
             groups: Groups::default(),
             upstreams,
             server_name: server_name.unwrap_or(HeaderValue::from_static("AISIX")),

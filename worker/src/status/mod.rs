@@ -121,6 +121,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Resolver
                 | ToWorker::SigningKey(_)
                 | ToWorker::Certificate
+                | ToWorker::Counters { .. }
                 | ToWorker::Outlive,
                 _,
             ) => {

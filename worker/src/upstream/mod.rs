@@ -6,4 +6,5 @@ mod trust;
 
 pub use connect::{ConnectError, Connector};
 pub use pool::{Answer, AnswerBody, Place, SendError, Upstreams};
+pub(crate) use trust::TlsOptions;
 pub use trust::{TrustError, TrustRoots};

@@ -35,7 +35,7 @@ pub enum TrustError {
 
 /// What one endpoint's TLS is made of, beside the default issuers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TlsOptions<'a> {
+pub(crate) struct TlsOptions<'a> {
     /// PEM certificates trusted beside the default issuers.
     pub ca_pem: [Option<&'a str>; 2],
     /// `false` accepts any certificate.
@@ -53,7 +53,7 @@ impl TrustRoots {
     }
 
     /// The TLS settings of one endpoint.
-    pub(super) fn config(&self, options: TlsOptions<'_>) -> Result<Arc<ClientConfig>, TrustError> {
+    pub(crate) fn config(&self, options: TlsOptions<'_>) -> Result<Arc<ClientConfig>, TrustError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

@@ -41,8 +41,8 @@ fn every_value_that_this_build_cannot_act_on_is_refused_with_key_place_and_remed
             assert!(load(text, &[(&variable, default), URL]).is_ok(), "{variable}={default}");
         }
     }
-    let nodes = format!("{STANDALONE}cache: {{redis: {{nodes: ['swordfish:1']}}}}\n");
-    let told = load(&nodes, &[]).unwrap_err();
+    let nodes = "cache: {redis: {mode: cluster, nodes: ['redis://:swordfish@h:x']}}";
+    let told = load(&format!("{STANDALONE}{nodes}\n"), &[]).unwrap_err();
     assert!(told.contains("cache.redis.nodes (") && told.contains("line 3"), "{told}");
     assert!(!told.contains("swordfish"), "{told}");
 }

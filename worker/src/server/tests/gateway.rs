@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use shared::counters::Counters;
 use shared::dial::{Destination, Dial, DialError, Dialling};
 use shared::resource::{
     Adapter, ApiKey, DirectModel, Model, ModelKind, ProviderKey, Resource, TelemetryTags,
@@ -58,6 +59,9 @@ pub(crate) fn test_settings() -> ProxySettings {
         retries: 0,
         budget_unknown: None,
         tls: false,
+        limits_redis: None,
+        concurrency_ttl_ms: 300_000,
+        cache_redis: None,
     }
 }
 
@@ -99,7 +103,14 @@ impl Gateway {
         let usage = Rc::new(Recorded::default());
         let dial = Rc::new(Direct);
         let metrics = Rc::new(Metrics::disconnected());
-        let proxy = Proxy::new(settings, dial, TrustRoots::new(Vec::new()), usage.clone(), metrics);
+        let proxy = Proxy::new(
+            settings,
+            dial,
+            TrustRoots::new(Vec::new()),
+            usage.clone(),
+            metrics,
+            Counters::private(),
+        );
         proxy.health.configured();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

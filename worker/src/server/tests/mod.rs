@@ -5,6 +5,7 @@ mod connections;
 mod gateway;
 mod refusals;
 mod retries;
+mod routing;
 mod streaming;
 mod tls;
 mod unary;

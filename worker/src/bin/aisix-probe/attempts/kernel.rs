@@ -57,6 +57,11 @@ pub const ATTEMPTS: &[(&str, Attempt)] = &[
         done(call(libc::SYS_mmap, [data, 4096, PROT_READ as usize, flags as usize, none, 0]))
     }),
     ("memory_shared", |_| map(PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS)),
+    ("ring_mapped", |_| {
+        let rights = (PROT_READ | PROT_WRITE) as usize;
+        let ring = shared::descriptor::USAGE as usize;
+        done(call(libc::SYS_mmap, [0, 4096, rights, MAP_SHARED as usize, ring, 0]))
+    }),
     ("memory_locked", |_| {
         let data = call(libc::SYS_mmap, mapping(PROT_READ | PROT_WRITE, 0))?;
         done(call(libc::SYS_mlock, [data, 4096]))
