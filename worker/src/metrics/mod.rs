@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use shared::message::Series;
 use shared::metric::family::{
-    AUTH_DECISIONS, DEPLOYMENT_COOLED_DOWN, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES,
-    PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, ROUTING_FAILED_FALLBACKS,
-    ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES,
-    USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
+    AUTH_DECISIONS, DEPLOYMENT_COOLED_DOWN, DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS,
+    DEPLOYMENT_SUCCESSES, PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT,
+    ROUTING_FAILED_FALLBACKS, ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES, USAGE_EVENT_DROPS,
+    USAGE_EVENTS_EMITTED,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
@@ -157,8 +157,7 @@ impl Metrics {
 
     /// Counts what became of a target that a group has fallen back to.
     pub fn fallback(&self, model: &str, fallback_model: &str, success: bool) {
-        let ended =
-            if success { &ROUTING_SUCCESSFUL_FALLBACKS } else { &ROUTING_FAILED_FALLBACKS };
+        let ended = if success { &ROUTING_SUCCESSFUL_FALLBACKS } else { &ROUTING_FAILED_FALLBACKS };
         self.add(ended, &[model, fallback_model], 1);
     }
 
