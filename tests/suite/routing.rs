@@ -137,7 +137,7 @@ async fn a_model_that_has_failed_is_left_alone_by_every_worker_and_by_those_that
     };
     many().await;
     let killed = world.gateway.proxies();
-    killed.iter().for_each(harness::Worker::kill);
+    killed.iter().for_each(harness::worker::Worker::kill);
     wait::until("other workers serve", async || {
         let new = world.gateway.proxies().iter().filter(|worker| !killed.contains(worker)).count();
         let up = world.gateway.metrics().await.sum("aisix_workers_up", &[("role", "proxy")]);
