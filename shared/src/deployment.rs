@@ -123,6 +123,11 @@ impl<'a> Deployment<'a> {
         self.counters.known_cell(self.key(what)).map_or(0, |cell| cell.load(SeqCst))
     }
 
+    /// Whether anything was found out about it: that it failed or, by a check, how it is.
+    pub fn is_known(&self) -> bool {
+        self.word("cooldown") != 0 || self.word("check") != 0
+    }
+
     /// The gauge of its requests in flight.
     pub fn in_flight_key(&self) -> CounterKey {
         self.key("in-flight")

@@ -161,6 +161,8 @@ pub enum Page {
     Ready,
     /// State of the connection to the Cloud, as JSON.
     Managed,
+    /// State of every model, as JSON.
+    Models,
 }
 
 /// What a worker may say.

@@ -26,6 +26,7 @@ pub mod listener;
 pub mod listener_tls;
 pub mod log;
 pub mod metrics;
+mod model_status;
 pub mod origin;
 pub mod pages;
 pub mod pem;

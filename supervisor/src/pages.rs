@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
+use shared::counters::Counters;
 use shared::id::Revision;
 use shared::memory;
 use shared::message::{Page, ToWorker};
@@ -23,6 +24,7 @@ use crate::findings::{Finding, Findings, Topic};
 use crate::fleet::Summary;
 use crate::listener_tls::{self, ListenerTls};
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, OwnFamily, WorkerFacts};
+use crate::model_status;
 use crate::projection::Handle;
 use crate::projection::report::{Gauges, Report, rfc3339};
 use crate::sandbox_report::WorkerStatus;
@@ -61,6 +63,8 @@ pub struct Workers {
     pub facts: Vec<WorkerFacts>,
     /// Each of them.
     pub each: Vec<Summary>,
+    /// What proxy workers count together.
+    pub counters: Counters,
 }
 
 /// The answer to `page`: the message and the body that goes with it. `applied` is what every worker serves.
@@ -83,6 +87,15 @@ pub async fn make(
                 serde_json::to_string(&sources.managed(&workers.each)).map_err(io::Error::other)?;
             (200, "application/json", json)
         }
+        Page::Models => match sources.projection.models().await {
+            Ok(models) => {
+                let rows = model_status::rows(&models, workers.counters, SystemTime::now());
+                (200, "application/json", serde_json::to_string(&rows).map_err(io::Error::other)?)
+            }
+            Err(_) => {
+                (500, "application/json", r#"{"error_msg":"failed to list models"}"#.to_owned())
+            }
+        },
         Page::Metrics => {
             let families = families(sources, applied, &workers).await?;
             let text = sources.collector.borrow_mut().render(&families);
@@ -115,6 +128,8 @@ pub async fn families(
     };
     let mut families = node.families();
     families.extend(sources.budgets.iter().flat_map(Budgets::families));
+    let models = sources.projection.models().await.map_err(io::Error::other)?;
+    families.extend(model_status::family(&models, workers.counters, SystemTime::now()));
     families.extend(sources.listener_tls.iter().flat_map(ListenerTls::families));
     Ok(families)
 }

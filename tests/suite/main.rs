@@ -35,6 +35,7 @@ mod resources_file;
 mod rotation;
 mod rotation_kill;
 mod rotation_trust;
+mod routing;
 mod service_manager;
 mod settings;
 mod shutdown;

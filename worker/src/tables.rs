@@ -182,7 +182,8 @@ impl Tables {
         match Wildcard::of(&model) {
             Some(wildcard) => drop(self.wildcards.insert(wildcard, model.clone())),
             None => {
-                if matches!(&model.kind, ModelKind::Direct(direct) if direct.background_check.is_some()) {
+                if matches!(&model.kind, ModelKind::Direct(direct) if direct.background_check.is_some())
+                {
                     self.checked_models.insert(model.id.clone(), model.clone());
                 }
                 self.models_by_name.insert(model.display_name.clone(), model.clone());

@@ -59,8 +59,7 @@ async fn run(
         }
         tokio::select! {
             question = asked.recv() => match question {
-                // Who asked may have given up waiting.
-                Some(Question { applied, answer }) => drop(answer.send(state.report(applied, now()))),
+                Some(question) => question.answer(&mut state),
                 None => return,
             },
             Some(()) = reloads.recv() => match resources::load(&path, &resources::variable) {

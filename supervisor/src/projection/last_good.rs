@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use shared::codec::{self, VALUE_BYTES_MAX};
-use shared::resource::Kind;
+use shared::resource::{Kind, Model, Resource};
 use shared::secret::Secret;
 use shared::update::Change;
 
@@ -248,6 +248,22 @@ impl LastGood {
         if served.is_guard() {
             self.uncount_guard(served.kind);
         }
+    }
+
+    /// The models in force, read again from their documents, in the order of their keys.
+    pub fn models(&self) -> impl Iterator<Item = Model> {
+        let in_force = self.entries.iter().filter_map(|(key, entry)| {
+            let served = entry.served.as_ref()?;
+            let is_one = served.in_force && served.kind.served == Some(Kind::Model);
+            is_one.then_some((key, entry.in_force()?))
+        });
+        in_force.filter_map(|(key, text)| {
+            let prefix = std::str::from_utf8(&self.prefix).ok()?;
+            match read_again(prefix, key, text.expose())?.resource? {
+                Resource::Model(model) => Some(model),
+                _ => None,
+            }
+        })
     }
 
     /// How many documents are served, by kind; kinds without any may be there with 0.

@@ -40,6 +40,7 @@ use std::{io, thread};
 
 use shared::dial::Dial;
 use shared::id::Revision;
+use shared::resource::Model;
 use shared::update::Change;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -82,9 +83,21 @@ pub struct Update {
 #[error("the projection is not running")]
 pub struct NotRunning;
 
-struct Question {
-    applied: Revision,
-    answer: oneshot::Sender<Report>,
+enum Question {
+    /// Everything there is to tell, while this is what every worker has confirmed.
+    Report(Revision, oneshot::Sender<Report>),
+    /// The models in force.
+    Models(oneshot::Sender<Arc<[Model]>>),
+}
+
+impl Question {
+    /// Answers it. Who asked may have given up waiting.
+    fn answer(self, state: &mut State) {
+        match self {
+            Self::Report(applied, answer) => drop(answer.send(state.report(applied, now()))),
+            Self::Models(answer) => drop(answer.send(state.models())),
+        }
+    }
 }
 
 /// Asks the projection. The thread ends when every handle is gone.
@@ -98,11 +111,18 @@ impl Handle {
     /// Everything there is to tell. `applied` is the revision that every worker has confirmed.
     pub async fn report(&self, applied: Revision) -> Result<Report, NotRunning> {
         let (answer, report) = oneshot::channel();
-        let question = Question { applied, answer };
+        let question = Question::Report(applied, answer);
         self.questions.send(question).await.map_err(|_| NotRunning)?;
         let mut report = report.await.map_err(|_| NotRunning)?;
         report.add_quarantined(&self.quarantine);
         Ok(report)
+    }
+
+    /// The models in force, sorted by id.
+    pub async fn models(&self) -> Result<Arc<[Model]>, NotRunning> {
+        let (answer, models) = oneshot::channel();
+        self.questions.send(Question::Models(answer)).await.map_err(|_| NotRunning)?;
+        models.await.map_err(|_| NotRunning)
     }
 
     /// What was handed out and is set aside because workers died of it.
@@ -183,8 +203,7 @@ async fn run(
         let due_at = pending.due_at(moment);
         tokio::select! {
             question = asked.recv() => match question {
-                // Who asked may have given up waiting.
-                Some(Question { applied, answer }) => drop(answer.send(state.report(applied, now()))),
+                Some(question) => question.answer(&mut state),
                 None => break,
             },
             Some(observed) = seen.recv(), if pending.has_room() => {

@@ -3,8 +3,10 @@
 mod keep;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use shared::id::Revision;
+use shared::resource::Model;
 use tracing::warn;
 
 use super::Update;
@@ -108,6 +110,8 @@ pub struct State {
     store: Option<u64>,
     /// What the snapshot was last handed.
     kept: Option<Moment>,
+    /// The models in force, and how often what is served had changed then.
+    models: Option<(u64, Arc<[Model]>)>,
     last_reload: Option<(bool, UnixSeconds)>,
     last_reload_success: Option<UnixSeconds>,
     last_failure: Option<(UnixSeconds, &'static str, String)>,
@@ -132,6 +136,7 @@ impl State {
             hashed_at: None,
             store: None,
             kept: None,
+            models: None,
             last_reload: None,
             last_reload_success: None,
             last_failure: None,
@@ -278,6 +283,19 @@ impl State {
             rejected_resources: report::newest_rejected(&self.documents),
             partially_compatible_resources: rows,
             status,
+        }
+    }
+
+    /// The models in force, sorted by id. They are read again only after something has changed.
+    pub fn models(&mut self) -> Arc<[Model]> {
+        let changes = self.documents.served_changes();
+        match &self.models {
+            Some((at, models)) if *at == changes => Arc::clone(models),
+            _ => {
+                let models: Arc<[Model]> = self.documents.models().collect();
+                self.models = Some((changes, Arc::clone(&models)));
+                models
+            }
         }
     }
 

@@ -48,6 +48,7 @@ impl Supervisor {
                 })
                 .collect(),
             each: fleet.summaries(),
+            counters: fleet.counters(),
         }
     }
 

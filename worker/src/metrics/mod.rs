@@ -194,8 +194,7 @@ impl Metrics {
 
     /// Counts what became of a target that a group has fallen back to.
     pub fn fallback(&self, model: &str, fallback_model: &str, success: bool) {
-        let ended =
-            if success { &ROUTING_SUCCESSFUL_FALLBACKS } else { &ROUTING_FAILED_FALLBACKS };
+        let ended = if success { &ROUTING_SUCCESSFUL_FALLBACKS } else { &ROUTING_FAILED_FALLBACKS };
         self.add(ended, &[model, fallback_model], 1);
     }
 

@@ -72,6 +72,8 @@ fn facts() -> RequestFacts<'static> {
         prompt_tokens: 7,
         completion_tokens: 5,
         reached_llm: true,
+        is_fallback: false,
+        spend_micro_usd: 0,
     }
 }
 

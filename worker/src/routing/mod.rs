@@ -104,7 +104,8 @@ impl Groups {
         let mut members: Vec<_> =
             eligible.iter().filter_map(|index| member(routing, *index, tables)).collect();
         if members.is_empty() {
-            let reason = format!("model '{}' is not usable: no target of it exists", group.display_name);
+            let reason =
+                format!("model '{}' is not usable: no target of it exists", group.display_name);
             return Err(RequestError::Unusable(reason));
         }
         let states: Vec<_> = members
@@ -115,7 +116,9 @@ impl Groups {
             if routing.try_anyway {
                 return Ok(members.into_iter().map(|member| member.found).collect());
             }
-            return Err(RequestError::NoTarget { retry_after: Some(retry_after(&states, asking.now_ms)) });
+            return Err(RequestError::NoTarget {
+                retry_after: Some(retry_after(&states, asking.now_ms)),
+            });
         }
         let mut states = states.into_iter();
         members.retain(|_| states.next() == Some(State::Healthy));
@@ -129,10 +132,15 @@ impl Groups {
                 1 => vec![0],
                 _ => self.rank(group, routing, &tier, counters, asking),
             };
-            // Whom the strategy has no place for comes last.
-            let left = (0..tier.len()).filter(|index| !places.contains(index));
-            let all: Vec<_> = places.iter().copied().chain(left).collect();
-            order.extend(all.into_iter().filter_map(|index| Some(tier.get(index)?.found.clone())));
+            // Whom the strategy has no place for comes last. A model that is named twice has one place only.
+            let mut is_in = vec![false; tier.len()];
+            for index in places.into_iter().chain(0..tier.len()) {
+                if let (Some(is_in), Some(member)) = (is_in.get_mut(index), tier.get(index))
+                    && !std::mem::replace(is_in, true)
+                {
+                    order.push(member.found.clone());
+                }
+            }
         }
         Ok(order)
     }
@@ -159,8 +167,11 @@ impl Groups {
                 let key = key::find(&routing.hash_on, &asking.sources);
                 let place = ring::place(&[key.as_deref().unwrap_or(asking.request_id)]);
                 let names = ring.order(place).into_iter();
-                let names = names.filter_map(|index| Some(routing.targets.get(index)?.model.as_str()));
-                names.filter_map(|name| tier.iter().position(|member| member.name == name)).collect()
+                let names =
+                    names.filter_map(|index| Some(routing.targets.get(index)?.model.as_str()));
+                names
+                    .filter_map(|name| tier.iter().position(|member| member.name == name))
+                    .collect()
             }
             Strategy::LeastCost => {
                 let cost = |member: &Member| match &member.found.model.kind {

@@ -112,6 +112,7 @@ async fn answer(
         "/status/config" => Page::Config,
         "/status/ready" => Page::Ready,
         "/status/managed" => Page::Managed,
+        "/status/models" => Page::Models,
         _ => return error(StatusCode::NOT_FOUND, "no such page"),
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

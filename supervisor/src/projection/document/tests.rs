@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use shared::resource::{Adapter, ModelKind};
+use shared::resource::{Adapter, Cooldown, HashOn, ModelKind, Routing, RoutingTarget, Strategy};
 
 use super::*;
 use crate::projection::key;

@@ -6,6 +6,7 @@ mod gateway;
 mod refusals;
 mod repeats;
 mod retries;
+mod routing;
 mod streaming;
 mod tls;
 mod unary;
