@@ -4,6 +4,7 @@
 //! | key | leads to | named in |
 //! |---|---|---|
 //! | provider, by provider key id | the host of `api_base`, or the vendor's own | projection (or resources file) |
+//! | route, by route id (and host, where the caller names it) | the host of `target_url`, or each of `hosts`: a `*.` stands for one label | projection |
 //! | manager | `managed.cp_base_url` | configuration |
 //! | store, by authority | the Cloud's etcd, or each of `etcd.endpoints` | configuration |
 //! | proxy | `managed.proxy_url`, in place of manager and store | configuration |
@@ -20,8 +21,11 @@ use crate::settings::Source;
 #[derive(Debug, Default)]
 pub struct Destinations {
     configured: Vec<(Key, Entry)>,
-    providers: BTreeMap<String, Entry>,
+    projected: BTreeMap<Row, Vec<(Key, Entry)>>,
 }
+
+/// A resource that leads somewhere.
+type Row = (Kind, String);
 
 impl Destinations {
     /// What the configuration file leads to.
@@ -38,42 +42,61 @@ impl Destinations {
             Source::Etcd(etcd) => etcd.endpoints.iter().map(store).collect(),
             Source::File(_) => Vec::new(),
         };
-        Self { configured, providers: BTreeMap::new() }
+        Self { configured, projected: BTreeMap::new() }
     }
 
     /// All of it.
     pub fn whole(&self) -> Vec<Change> {
-        let configured = self.configured.iter().cloned();
-        let providers = self.providers.iter().map(|(id, entry)| (Key::provider(id), entry.clone()));
-        configured.chain(providers).map(|(key, entry)| Change::Put(key, entry)).collect()
+        let projected = self.projected.values().flatten();
+        let all = self.configured.iter().chain(projected);
+        all.map(|(key, entry)| Change::Put(key.clone(), entry.clone())).collect()
     }
 
     /// Takes in a change of the projection. Returns what it changes here, and nothing else.
     pub fn apply(&mut self, whole: bool, changes: &[update::Change]) -> Vec<Change> {
-        let mut gone = if whole { std::mem::take(&mut self.providers) } else { BTreeMap::new() };
+        let mut gone = if whole { std::mem::take(&mut self.projected) } else { BTreeMap::new() };
         let mut told = Vec::new();
         for change in changes {
-            let (id, entry) = match change {
-                update::Change::Put(resource) => match &**resource {
-                    Resource::ProviderKey(key) => (&key.id, key.endpoint.as_ref().map(projected)),
-                    _ => continue,
-                },
-                update::Change::Delete(Kind::ProviderKey, id) => (id, None),
-                update::Change::Delete(..) => continue,
+            let (row, entries) = match change {
+                update::Change::Put(resource) => {
+                    ((resource.kind(), resource.id().to_owned()), entries(resource))
+                }
+                update::Change::Delete(kind, id) => ((*kind, id.clone()), Vec::new()),
             };
-            let before = gone.remove(id).or_else(|| self.providers.remove(id));
-            if let Some(entry) = &entry {
-                self.providers.insert(id.clone(), entry.clone());
-            }
-            if before != entry {
-                told.push(match entry {
-                    Some(entry) => Change::Put(Key::provider(id), entry),
-                    None => Change::Delete(Key::provider(id)),
-                });
+            let before = gone.remove(&row).or_else(|| self.projected.remove(&row));
+            let before = before.unwrap_or_default();
+            let is_gone = |(key, _): &&(Key, Entry)| entries.iter().all(|(other, _)| other != key);
+            told.extend(before.iter().filter(is_gone).map(|(key, _)| Change::Delete(key.clone())));
+            let news = entries.iter().filter(|entry| !before.contains(entry));
+            told.extend(news.map(|(key, entry)| Change::Put(key.clone(), entry.clone())));
+            if !entries.is_empty() {
+                self.projected.insert(row, entries);
             }
         }
-        told.extend(gone.keys().map(|id| Change::Delete(Key::provider(id))));
+        told.extend(gone.values().flatten().map(|(key, _)| Change::Delete(key.clone())));
         told
+    }
+}
+
+/// Where a resource leads.
+fn entries(resource: &Resource) -> Vec<(Key, Entry)> {
+    match resource {
+        Resource::ProviderKey(key) => {
+            let endpoint = key.endpoint.iter();
+            endpoint.map(|endpoint| (Key::provider(&key.id), projected(endpoint))).collect()
+        }
+        Resource::PassthroughRoute(route) => match &route.target {
+            Some(target) => vec![(Key::route(&route.id), projected(target))],
+            None => route
+                .hosts
+                .iter()
+                .map(|host| {
+                    let entry = Entry { host: host.clone(), port: 443, origin: Origin::Projection };
+                    (Key::route_host(&route.id, host), entry)
+                })
+                .collect(),
+        },
+        _ => Vec::new(),
     }
 }
 
@@ -91,7 +114,7 @@ fn projected(endpoint: &Endpoint) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::ProviderKey;
+    use shared::resource::{PassthroughRoute, ProviderKey, RouteAuth};
     use shared::secret::Secret;
 
     use super::*;
@@ -146,10 +169,42 @@ mod tests {
     }
 
     #[test]
+    fn a_route_leads_to_its_target_or_to_the_hosts_that_it_is_for() {
+        let route = |target: Option<&str>, hosts: &[&str]| {
+            update::Change::Put(Box::new(Resource::PassthroughRoute(PassthroughRoute {
+                id: "r".to_owned(),
+                name: "r".to_owned(),
+                path_prefix: None,
+                hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+                target: target.map(|url| url.parse().unwrap()),
+                auth: RouteAuth::GatewayKey,
+                provider_key_id: None,
+                identity_header: None,
+                source_cidrs: Vec::new(),
+                timeout_ms: None,
+            })))
+        };
+        let mut table = Destinations::default();
+        let told = table.apply(false, &[route(Some("http://up.test:81/x"), &["a.test"])]);
+        assert_eq!(words(&told), ["passthrough route r = up.test:81"]);
+        let told = table.apply(false, &[route(None, &["a.test", "*.b.test"])]);
+        let expected = [
+            "passthrough route r gone",
+            "passthrough route r a.test = a.test:443",
+            "passthrough route r *.b.test = *.b.test:443",
+        ];
+        assert_eq!(words(&told), expected);
+        let told = table.apply(false, &[route(None, &["*.b.test"])]);
+        assert_eq!(words(&told), ["passthrough route r a.test gone"]);
+        let told = table.apply(true, &[]);
+        assert_eq!(words(&told), ["passthrough route r *.b.test gone"]);
+    }
+
+    #[test]
     fn every_etcd_is_a_destination_that_may_resolve_to_anything() {
         let endpoints = ["http://e1:2379", "https://e2"].map(|url| url.parse().unwrap());
         let configured: Vec<_> = endpoints.iter().map(store).collect();
-        let table = Destinations { configured, providers: BTreeMap::new() };
+        let table = Destinations { configured, projected: BTreeMap::new() };
         assert_eq!(words(&table.whole()), ["store e1:2379 = e1:2379", "store e2 = e2:443"]);
         for change in table.whole() {
             let Change::Put(_, entry) = change else { panic!("{change:?}") };

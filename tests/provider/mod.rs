@@ -9,11 +9,13 @@
 //! |---|---|
 //! | `POST /v1/chat/completions` | unary, or streamed with `"stream": true` |
 //! | `GET /v1/models` | the scripts by name |
+//! | others | see [`endpoints`] |
 //! | `GET /ledger` | every request so far, as JSON |
 //! | `POST /release` | lets all answers of `hold` go on |
 
 pub mod answer;
 pub mod behaviour;
+pub mod endpoints;
 pub mod ledger;
 mod service;
 mod stream;

@@ -55,6 +55,17 @@ impl Guards {
         self.guardrail(request).or_else(|| self.policy(request))
     }
 
+    /// What guards a request through a passthrough route, in words. What is about one model is not about it.
+    pub fn on_route(&self, caller: &ApiKey, route_id: &str) -> Option<String> {
+        let model = Model { display_name: "passthrough".to_owned(), ..Model::default() };
+        let request = Guarded { model: &model, caller };
+        let of_route = self.attachments.rows.get(&Subject::Route(route_id.to_owned()));
+        let mut of_route = of_route.into_iter().flat_map(BTreeMap::values);
+        let guardrail = of_route.find_map(|row| self.guardrails.get(&row.guardrail_id));
+        let of_route = guardrail.map(|one| format!("guardrail '{}' ({})", one.name, one.kind));
+        of_route.or_else(|| self.find(request))
+    }
+
     /// An identity provider whose tokens cannot be judged here.
     pub fn identity_provider(&self) -> Option<&OidcProvider> {
         self.providers.values().next()

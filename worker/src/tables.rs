@@ -14,6 +14,7 @@ use shared::update::Change;
 
 use crate::guards::Guards;
 use crate::hooks;
+use crate::routes::Routes;
 
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
@@ -25,6 +26,7 @@ pub struct Tables {
     api_keys: HashMap<String, Rc<ApiKey>>,
     api_keys_by_hash: Index<KeyHash, ApiKey>,
     guards: Guards,
+    routes: Routes,
 }
 
 /// How many resources are in force after a change.
@@ -101,6 +103,16 @@ impl Tables {
         self.models_by_name.found()
     }
 
+    /// The caller key of that id.
+    pub fn api_key_of_id(&self, id: &str) -> Option<Rc<ApiKey>> {
+        self.api_keys.get(id).cloned()
+    }
+
+    /// The passthrough routes.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
     /// What guards traffic and cannot be enforced.
     pub fn guards(&self) -> &Guards {
         &self.guards
@@ -119,15 +131,15 @@ impl Tables {
                 Resource::GuardrailAttachment(row) => self.guards.put_attachment(row),
                 Resource::RateLimitPolicy(policy) => self.guards.put_policy(policy),
                 Resource::OidcProvider(provider) => self.guards.put_provider(provider),
-                Resource::CachePolicy(_)
-                | Resource::PassthroughRoute(_)
-                | Resource::ClaimMapping(_) => {}
+                Resource::PassthroughRoute(route) => self.routes.put(route),
+                Resource::CachePolicy(_) | Resource::ClaimMapping(_) => {}
             },
             Change::Delete(Kind::ProviderKey, id) => {
                 self.provider_keys.remove(&id);
             }
             Change::Delete(Kind::Model, id) => self.delete_model(&id),
             Change::Delete(Kind::ApiKey, id) => self.delete_api_key(&id),
+            Change::Delete(Kind::PassthroughRoute, id) => self.routes.delete(&id),
             Change::Delete(guard, id) => self.guards.delete(guard, &id),
         }
     }

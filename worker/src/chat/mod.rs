@@ -8,6 +8,7 @@
 //! A part that the other side has no words for is left out where it only helps (a mark for a cache, a signature), and refused
 //! where it changes what is asked for.
 
+mod effort;
 mod event;
 mod translate;
 

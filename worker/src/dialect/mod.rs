@@ -1,7 +1,11 @@
 //! What callers speak: how a request is read, how an answer and an error are told. All the work is in `request`.
 
 pub mod anthropic;
+pub mod fields;
 pub mod openai;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::call::{Call, Operation};
 use crate::chat::{Conversation, Encoder};
@@ -42,14 +46,29 @@ impl Dialect {
 /// What is wrong with it ([`RequestError::Invalid`]), or that this operation is about none ([`RequestError::NotOffered`]).
 pub fn conversation(call: &Call) -> Result<Conversation, RequestError> {
     match call.operation {
+        Operation::ChatCompletions => openai::conversation(call),
+        Operation::Messages => anthropic::conversation(call),
+        Operation::Responses => openai::responses::conversation(call),
         operation => Err(RequestError::NotOffered(operation)),
     }
 }
 
 /// Tells an answer in the words that the call's operation has for it. `None` if it is about no conversation.
 pub fn encoder(call: &Call) -> Option<Box<dyn Encoder>> {
+    let (id, model) = (Uuid::new_v4().simple(), call.model.clone());
     match call.operation {
-        Operation::ChatCompletions | Operation::Messages | Operation::Responses => None,
+        Operation::ChatCompletions => Some(Box::new(openai::ChatCompletions::new(
+            format!("chatcmpl-{id}"),
+            model,
+            OffsetDateTime::now_utc().unix_timestamp(),
+            call.wants_usage,
+        ))),
+        Operation::Messages => Some(Box::new(anthropic::Messages::new(format!("msg_{id}"), model))),
+        Operation::Responses => Some(Box::new(openai::responses::Responses::new(
+            call,
+            id.to_string(),
+            OffsetDateTime::now_utc().unix_timestamp(),
+        ))),
         _ => None,
     }
 }

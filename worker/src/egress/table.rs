@@ -54,6 +54,11 @@ impl Table {
             if let Some(row) = self.entries.borrow().get(key) {
                 return Some(Rc::clone(&row.entry));
             }
+            if let Some((wildcard, host)) = key.wildcard()
+                && let Some(row) = self.entries.borrow().get(&wildcard)
+            {
+                return Some(Rc::new(Entry { host: host.to_owned(), ..(*row.entry).clone() }));
+            }
             timeout_at(until, changed).await.ok()?;
         }
     }

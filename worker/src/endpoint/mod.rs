@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use crate::call::{Call, Operation};
-use crate::dialect::openai;
+use crate::dialect::{anthropic, openai};
 use crate::json::JsonBody;
 use crate::request::{RequestError, is_json};
 
@@ -42,7 +42,9 @@ pub fn read(operation: Operation, head: &Parts, bytes: Bytes) -> Result<Call, Re
             let content_type = content_type.and_then(|value| value.to_str().ok());
             openai::form(operation, content_type.unwrap_or_default(), bytes)
         }
-        Operation::Messages | Operation::CountTokens => Err(RequestError::NotOffered(operation)),
+        Operation::Messages | Operation::CountTokens => {
+            anthropic::messages_like(operation, json(bytes)?)
+        }
     }
 }
 

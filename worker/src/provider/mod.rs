@@ -4,6 +4,8 @@
 
 pub mod openai;
 mod outgoing;
+mod overrides;
+mod value;
 
 use std::net::IpAddr;
 
@@ -99,8 +101,7 @@ pub struct Exchange {
 pub trait Reading {
     /// Whether an answer of this content type is the stream that was asked for.
     fn is_stream(&self, content_type: &HeaderValue) -> bool {
-        let value = content_type.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
-        value.starts_with("text/event-stream")
+        is_event_stream(content_type)
     }
 
     /// What the stream is for the caller; `None` = what the provider says.
@@ -192,6 +193,12 @@ pub fn adapter(model: &DirectModel, provider_key: &ProviderKey) -> Adapter {
         "azure" | "azure-openai" => Adapter::AzureOpenAi,
         _ => Adapter::OpenAi,
     }
+}
+
+/// Whether an answer is a stream of server-sent events.
+pub fn is_event_stream(content_type: &HeaderValue) -> bool {
+    let value = content_type.to_str().unwrap_or_default().trim_start().to_ascii_lowercase();
+    value.starts_with("text/event-stream")
 }
 
 /// A provider's text, fit for usage and logs.

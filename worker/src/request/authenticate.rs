@@ -24,6 +24,11 @@ pub fn caller(
         return Err(RequestError::TokenNotServed(provider.name.clone()));
     }
     let api_key = tables.api_key(&hash(key)).ok_or(RequestError::UnknownKey)?;
+    in_force(api_key, now_unix_ms)
+}
+
+/// The key, if it is neither disabled nor past its end.
+pub fn in_force(api_key: Rc<ApiKey>, now_unix_ms: i64) -> Result<Rc<ApiKey>, RequestError> {
     if api_key.disabled {
         return Err(RequestError::KeyDisabled);
     }

@@ -55,6 +55,13 @@ pub enum Action {
     NotServed,
 }
 
+/// Where a passthrough route is.
+pub const PASSTHROUGH: Endpoint = Endpoint {
+    template: "/passthrough_route",
+    dialect: Dialect::OpenAi,
+    action: Action::NotServed,
+};
+
 /// Where no endpoint is.
 pub const OTHER: Endpoint =
     Endpoint { template: "other", dialect: Dialect::OpenAi, action: Action::NotServed };
@@ -72,6 +79,8 @@ const CALLS: &[Operation] = &[
     Operation::Embeddings,
     Operation::Rerank,
     Operation::Responses,
+    Operation::Messages,
+    Operation::CountTokens,
     Operation::ImageGenerations,
     Operation::ImageEdits,
     Operation::Speech,
@@ -81,8 +90,6 @@ const CALLS: &[Operation] = &[
 
 /// Path, methods (`ANY` = all). `:name` stands for one segment.
 const NOT_SERVED: &[(&str, &str)] = &[
-    ("/v1/messages", POST),
-    ("/v1/messages/count_tokens", POST),
     ("/v1/videos", POST),
     ("/v1/videos/:id", GET),
     ("/v1/videos/:id/content", GET),

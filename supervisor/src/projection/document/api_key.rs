@@ -12,7 +12,7 @@ use super::field::{Count32, Object, RateLimit, Text};
 use super::{Document, Refusal, parse_failed, read_as};
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "what is only checked guards routes that this build does not have")]
+#[expect(dead_code, reason = "what is only checked is about MCP and A2A, which this build does not have")]
 struct Raw {
     key_hash: Text,
     allowed_models: Vec<String>,
@@ -68,6 +68,7 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
         team_id: raw.team_id.map(|id| id.0),
         user_id: raw.user_id.map(|id| id.0),
         user_name: raw.user_name,
+        allowed_routes: raw.allowed_routes.unwrap_or_default(),
         ..ApiKey::default()
     };
     let resource = Some(Resource::ApiKey(resource));

@@ -205,7 +205,7 @@ pub fn newer(id: &str, value: &Value) -> Option<Resource> {
     if is_known { None } else { guardrail(id, value) }
 }
 
-/// The attachment, if it is about requests that this build serves at all: MCP servers and passthrough routes are not.
+/// The attachment, if it is about requests that this build serves at all: MCP servers are not.
 pub fn attachment(id: &str, value: &Value) -> Option<Resource> {
     let of = |name| text(value, name).map(str::to_owned);
     let subject = match text(value, "scope_type")? {
@@ -213,6 +213,7 @@ pub fn attachment(id: &str, value: &Value) -> Option<Resource> {
         "model" => Subject::Model(of("scope_id")?),
         "api_key" => Subject::ApiKey(of("scope_id")?),
         "team" => Subject::Team(of("scope_id")?),
+        "passthrough_route" => Subject::Route(of("scope_id")?),
         _ => return None,
     };
     let guardrail_id = of("guardrail_id")?;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use shared::resource::Resource;
 
 use super::shape::{Rule, check, is_enabled, text};
-use super::{Document, NOT_ENFORCED, Refusal, guardrail, identity, observe, policy, surface};
+use super::{Document, NOT_ENFORCED, Refusal, guardrail, identity, observe, policy, route, surface};
 
 /// How documents of a kind are read.
 struct Reading {
@@ -36,7 +36,7 @@ static READINGS: [Reading; 12] = [
     reading("mcp_policies", &surface::MCP_POLICY, surface::mcp_policy_extra, no_name, nothing),
     reading("mcp_auth_settings", &surface::MCP_AUTH_SETTINGS, no_extra, constant, nothing),
     reading("a2a_agents", &surface::A2A_AGENT, surface::agent_extra, name, nothing),
-    reading("passthrough_routes", &surface::PASSTHROUGH_ROUTE, surface::route_extra, name, nothing),
+    reading("passthrough_routes", &surface::PASSTHROUGH_ROUTE, route::extra, name, route::read),
 ];
 
 const fn reading(
@@ -58,7 +58,7 @@ pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
     if let Some(members) = value.as_object() {
         (reading.extra)(members)?;
     }
-    if is_enabled(value) {
+    if is_enabled(value) && kind != "passthrough_routes" {
         fields.insert(0, NOT_ENFORCED.to_owned());
     }
     let (resource, name) = ((reading.resource)(id, value), (reading.name)(value));

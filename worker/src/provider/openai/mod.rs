@@ -1,11 +1,14 @@
 //! OpenAI, and every provider that is compatible with it.
 
+mod convert;
+mod decoder;
 mod events;
 mod native;
 mod request;
 mod response;
 mod stream;
 
+pub use decoder::ChatDecoder;
 pub use events::Events;
 pub use native::Native;
 pub use request::{body, exchange, is_native, path, reading};

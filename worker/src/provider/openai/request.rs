@@ -6,11 +6,15 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::call::{Call, Form, Operation};
+use crate::chat::Translation;
+use crate::dialect;
 use crate::json::{Edit, JsonBody, is_empty_after, quoted};
 use crate::multipart::{self, Fields};
 use crate::provider::{Context, Exchange, Reading, outgoing};
 use crate::request::{RequestError, Target};
 
+use super::convert;
+use super::decoder::ChatDecoder;
 use super::events::Events;
 use super::native::Native;
 
@@ -20,9 +24,10 @@ pub fn exchange(
     target: &Target,
     context: &Context<'_>,
 ) -> Result<Exchange, RequestError> {
-    let path = path(call.operation)
-        .filter(|_| is_native(call, target))
-        .ok_or(RequestError::NotOffered(call.operation))?;
+    if !is_native(call, target) {
+        return translated(call, target, context);
+    }
+    let path = path(call.operation).ok_or(RequestError::NotOffered(call.operation))?;
     let reading = reading(call);
     let (content_type, body) = body(call, &target.upstream_model)?;
     let accept = if reading.is_events() { outgoing::accept(call.is_stream) } else { "*/*" };
@@ -78,6 +83,25 @@ pub fn body<'a>(
             Ok((content_type.into(), fields.with("model", upstream_model)))
         }
     }
+}
+
+/// The exchange for a caller who speaks another dialect.
+fn translated(
+    call: &Call,
+    target: &Target,
+    context: &Context<'_>,
+) -> Result<Exchange, RequestError> {
+    let encoder = dialect::encoder(call).ok_or_else(|| RequestError::NotOffered(call.operation))?;
+    let conversation = dialect::conversation(call)?;
+    let overrides = &target.provider_key.response;
+    let body = convert::body(&conversation, &target.upstream_model, call.is_stream, overrides)?;
+    let (accept, body) = (outgoing::accept(call.is_stream), body.to_string().into());
+    let path = "/chat/completions";
+    let mut request = outgoing::post(target, context, path, "application/json", accept, body)?;
+    outgoing::bearer(&mut request, &target.provider_key.secret)?;
+    let decoder = ChatDecoder::new(overrides.reasoning_field.as_deref(), overrides.requires_done);
+    let reading = Translation::new(Box::new(decoder), encoder);
+    Ok(Exchange { request, reading: Box::new(reading) })
 }
 
 fn body_for(call: &Call, body: &JsonBody, upstream_model: &str) -> Bytes {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use shared::resource::{ApiKey, Model};
+use shared::resource::{ApiKey, Model, PassthroughRoute};
 use time::OffsetDateTime;
 
 use super::resolve::Target;
@@ -50,6 +50,12 @@ pub struct Account {
     pub is_stream: bool,
     /// Size of the prompt, for an estimate.
     pub prompt_bytes: usize,
+    /// The passthrough route by which it goes.
+    pub route: Option<Rc<PassthroughRoute>>,
+    /// The end user, as the network before the gateway names it.
+    pub client_identity: String,
+    /// How the caller is known, where that is no credential.
+    pub auth_type: &'static str,
     attempt: Option<Attempt>,
     failed_attempts: u32,
     started: Instant,
@@ -90,6 +96,9 @@ impl Account {
             target: None,
             is_stream: false,
             prompt_bytes: 0,
+            route: None,
+            client_identity: String::new(),
+            auth_type: "",
             attempt: None,
             failed_attempts: 0,
             started: Instant::now(),
@@ -108,6 +117,11 @@ impl Account {
     /// When the request came.
     pub fn occurred_at(&self) -> OffsetDateTime {
         self.occurred_at
+    }
+
+    /// The word for what the caller speaks in metrics.
+    pub fn protocol(&self) -> &'static str {
+        if self.route.is_some() { "other" } else { self.endpoint.dialect.name() }
     }
 
     /// An attempt at the target begins.
@@ -194,6 +208,10 @@ impl Account {
         if let Some(usage) = attempt.seen.usage {
             return Tokens { usage, is_estimated: false };
         }
+        if self.route.is_some() {
+            // Nobody here knows what has gone through.
+            return Tokens::default();
+        }
         if !attempt.is_accepted && status != CALLER_GONE {
             return Tokens::default();
         }
@@ -219,7 +237,7 @@ impl Account {
         }
         if self.requested_model.is_some() {
             let Labels { model, key_id, key_name, .. } = labels;
-            let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
+            let (endpoint, dialect) = (self.endpoint.template, self.protocol());
             metrics.usage_emitted(endpoint, status, dialect, model, key_id, key_name);
         }
     }
@@ -228,7 +246,7 @@ impl Account {
         self.count_attempt(status);
         let metrics = &self.proxy.metrics;
         let labels = self.labels();
-        let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
+        let (endpoint, dialect) = (self.endpoint.template, self.protocol());
         let caller = self.caller.as_deref();
         let of_caller = |field: fn(&ApiKey) -> Option<&String>| {
             caller.and_then(field).map_or("", String::as_str)
@@ -256,7 +274,7 @@ impl Account {
             prompt_tokens: tokens.prompt.into(),
             completion_tokens: tokens.completion.into(),
             client_type: self.proxy.client_types.of(&self.user_agent),
-            reached_llm: self.attempt.is_some(),
+            reached_llm: self.attempt.is_some() && self.route.is_none(),
         });
     }
 

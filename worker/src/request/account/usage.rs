@@ -58,7 +58,11 @@ pub(super) fn event(
         finish_reason: seen.finish_reason,
         audio_duration_seconds: seen.audio_seconds,
         cost_usd: cost(account, tokens),
-        inbound_protocol: account.endpoint.dialect.name().to_owned(),
+        inbound_protocol: match &account.route {
+            Some(_) => "passthrough",
+            None => account.endpoint.dialect.name(),
+        }
+        .to_owned(),
         attempt_index: account.failed_attempts,
         attempt_kind: match (attempt, account.failed_attempts) {
             (None, _) => "",
@@ -77,6 +81,12 @@ pub(super) fn event(
         byo_label: tag(tags.byo_label),
         client_source_ip: account.client_ip.to_string(),
         client_user_agent: account.user_agent.clone(),
+        auth_type: account.auth_type.to_owned(),
+        passthrough_route_name: account
+            .route
+            .as_ref()
+            .map_or_else(String::new, |route| cut(&route.name, CALLER_TEXT_CHARS_MAX)),
+        client_identity: cut(&account.client_identity, CALLER_TEXT_CHARS_MAX),
         ..UsageEvent::default()
     })
 }
