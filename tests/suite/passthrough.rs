@@ -202,7 +202,7 @@ async fn a_route_is_for_those_who_may_use_it() {
     };
     wait::until("the usage of the anonymous request", async || {
         let usage = through.cloud.usage().await;
-        if usage.iter().any(anonymous) { Ok(()) } else { Err(usage) }
+        if usage.iter().any(anonymous) { Ok(()) } else { Err(json!(usage)) }
     })
     .await;
 }
