@@ -6,6 +6,7 @@
 //! | provider, by provider key id | the host of `api_base`, or the vendor's own | projection (or resources file) |
 //! | identity provider, by its id | the host of `jwks_uri`, or of the issuer | projection (or resources file) |
 //! | token endpoint, by provider key id | where the account in its secret asks for tokens | projection (or resources file) |
+//! | route, by route id (and host, where the caller names it) | the host of `target_url`, or each of `hosts`: a `*.` stands for one label | projection |
 //! | manager | `managed.cp_base_url` | configuration |
 //! | store, by authority | the Cloud's etcd, or each of `etcd.endpoints` | configuration |
 //! | proxy | `managed.proxy_url`, in place of manager and store | configuration |
@@ -24,8 +25,11 @@ use crate::settings::{Redis, Source};
 #[derive(Debug, Default)]
 pub struct Destinations {
     configured: Vec<(Key, Entry)>,
-    projected: BTreeMap<Key, Entry>,
+    projected: BTreeMap<Row, Vec<(Key, Entry)>>,
 }
+
+/// A resource that leads somewhere.
+type Row = (Kind, String);
 
 impl Destinations {
     /// What the configuration file leads to.
@@ -51,9 +55,9 @@ impl Destinations {
 
     /// All of it.
     pub fn whole(&self) -> Vec<Change> {
-        let configured = self.configured.iter().cloned();
-        let projected = self.projected.iter().map(|(key, entry)| (key.clone(), entry.clone()));
-        configured.chain(projected).map(|(key, entry)| Change::Put(key, entry)).collect()
+        let projected = self.projected.values().flatten();
+        let all = self.configured.iter().chain(projected);
+        all.map(|(key, entry)| Change::Put(key.clone(), entry.clone())).collect()
     }
 
     /// Takes in a change of the projection. Returns what it changes here, and nothing else.
@@ -61,43 +65,24 @@ impl Destinations {
         let mut gone = if whole { std::mem::take(&mut self.projected) } else { BTreeMap::new() };
         let mut told = Vec::new();
         for change in changes {
-            for (key, entry) in destinations(change) {
-                let before = gone.remove(&key).or_else(|| self.projected.remove(&key));
-                if let Some(entry) = &entry {
-                    self.projected.insert(key.clone(), entry.clone());
+            let (row, entries) = match change {
+                update::Change::Put(resource) => {
+                    ((resource.kind(), resource.id().to_owned()), entries(resource))
                 }
-                if before != entry {
-                    told.push(match entry {
-                        Some(entry) => Change::Put(key, entry),
-                        None => Change::Delete(key),
-                    });
-                }
+                update::Change::Delete(kind, id) => ((*kind, id.clone()), Vec::new()),
+            };
+            let before = gone.remove(&row).or_else(|| self.projected.remove(&row));
+            let before = before.unwrap_or_default();
+            let is_gone = |(key, _): &&(Key, Entry)| entries.iter().all(|(other, _)| other != key);
+            told.extend(before.iter().filter(is_gone).map(|(key, _)| Change::Delete(key.clone())));
+            let news = entries.iter().filter(|entry| !before.contains(entry));
+            told.extend(news.map(|(key, entry)| Change::Put(key.clone(), entry.clone())));
+            if !entries.is_empty() {
+                self.projected.insert(row, entries);
             }
         }
-        told.extend(gone.into_keys().map(Change::Delete));
+        told.extend(gone.values().flatten().map(|(key, _)| Change::Delete(key.clone())));
         told
-    }
-}
-
-/// Where the resource of a change leads: every key that it may have, with nothing for one that it has not.
-fn destinations(change: &update::Change) -> Vec<(Key, Option<Entry>)> {
-    match change {
-        update::Change::Put(resource) => match &**resource {
-            Resource::ProviderKey(key) => {
-                let [endpoint, token] =
-                    [&key.endpoint, &key.token_endpoint].map(|it| it.as_ref().map(projected));
-                vec![(Key::provider(&key.id), endpoint), (Key::token(&key.id), token)]
-            }
-            Resource::OidcProvider(provider) => {
-                vec![(Key::keys(&provider.id), provider.keys.endpoint().map(projected))]
-            }
-            _ => Vec::new(),
-        },
-        update::Change::Delete(Kind::ProviderKey, id) => {
-            vec![(Key::provider(id), None), (Key::token(id), None)]
-        }
-        update::Change::Delete(Kind::OidcProvider, id) => vec![(Key::keys(id), None)],
-        update::Change::Delete(..) => Vec::new(),
     }
 }
 
@@ -115,6 +100,36 @@ pub fn place_bedrock(changes: &mut [update::Change], configured: Option<&Endpoin
     }
 }
 
+/// Where a resource leads.
+fn entries(resource: &Resource) -> Vec<(Key, Entry)> {
+    match resource {
+        Resource::ProviderKey(key) => {
+            let places = [
+                (Key::provider(&key.id), &key.endpoint),
+                (Key::token(&key.id), &key.token_endpoint),
+            ];
+            let entry = |(key, place): (Key, &Option<Endpoint>)| Some((key, projected(place.as_ref()?)));
+            places.into_iter().filter_map(entry).collect()
+        }
+        Resource::OidcProvider(provider) => {
+            let place = provider.keys.endpoint().into_iter();
+            place.map(|place| (Key::keys(&provider.id), projected(place))).collect()
+        }
+        Resource::PassthroughRoute(route) => match &route.target {
+            Some(target) => vec![(Key::route(&route.id), projected(target))],
+            None => route
+                .hosts
+                .iter()
+                .map(|host| {
+                    let entry = Entry { host: host.clone(), port: 443, origin: Origin::Projection };
+                    (Key::route_host(&route.id, host), entry)
+                })
+                .collect(),
+        },
+        _ => Vec::new(),
+    }
+}
+
 fn configured(host: &str, port: u16) -> Entry {
     Entry { host: host.to_owned(), port, origin: Origin::Configuration }
 }
@@ -129,7 +144,7 @@ fn projected(endpoint: &Endpoint) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::{KeySource, OidcProvider, ProviderKey};
+    use shared::resource::{KeySource, OidcProvider, PassthroughRoute, ProviderKey, RouteAuth};
     use shared::secret::Secret;
     use shared::worker_settings::{RedisNode, RedisSettings};
 
@@ -258,6 +273,38 @@ mod tests {
         assert_eq!(place(None, Some("http://c.example")), "provider a = c.example:80");
         let region = "provider a = bedrock-runtime.us-east-1.amazonaws.com:443";
         assert_eq!(place(None, None), region);
+    }
+
+    #[test]
+    fn a_route_leads_to_its_target_or_to_the_hosts_that_it_is_for() {
+        let route = |target: Option<&str>, hosts: &[&str]| {
+            update::Change::Put(Box::new(Resource::PassthroughRoute(PassthroughRoute {
+                id: "r".to_owned(),
+                name: "r".to_owned(),
+                path_prefix: None,
+                hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+                target: target.map(|url| url.parse().unwrap()),
+                auth: RouteAuth::GatewayKey,
+                provider_key_id: None,
+                identity_header: None,
+                source_cidrs: Vec::new(),
+                timeout_ms: None,
+            })))
+        };
+        let mut table = Destinations::default();
+        let told = table.apply(false, &[route(Some("http://up.test:81/x"), &["a.test"])]);
+        assert_eq!(words(&told), ["passthrough route r = up.test:81"]);
+        let told = table.apply(false, &[route(None, &["a.test", "*.b.test"])]);
+        let expected = [
+            "passthrough route r gone",
+            "passthrough route r a.test = a.test:443",
+            "passthrough route r *.b.test = *.b.test:443",
+        ];
+        assert_eq!(words(&told), expected);
+        let told = table.apply(false, &[route(None, &["*.b.test"])]);
+        assert_eq!(words(&told), ["passthrough route r a.test gone"]);
+        let told = table.apply(true, &[]);
+        assert_eq!(words(&told), ["passthrough route r *.b.test gone"]);
     }
 
     #[test]

@@ -12,12 +12,14 @@
 //! | `POST /v1/messages/count_tokens` | |
 //! | `POST /openai/deployments/…` | the same as OpenAI's, as Azure offers it |
 //! | `GET /v1/models` | the scripts by name |
+//! | others | see [`endpoints`] |
 //! | `GET /ledger` | every request so far, as JSON |
 //! | `POST /release` | lets all answers of `hold` go on |
 
 pub mod answer;
 pub mod bedrock;
 pub mod behaviour;
+pub mod endpoints;
 pub mod gemini;
 pub mod ledger;
 pub mod messages;

@@ -13,14 +13,14 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::{Shared, endpoints};
 use super::answer::Answer;
 use super::behaviour::{Behaviour, NAMES};
 use super::ledger::{Entry, Outcome, Served};
 use super::messages;
 use super::stream::{self, Step};
 
-type Body = BoxBody<Bytes, io::Error>;
+pub(super) type Body = BoxBody<Bytes, io::Error>;
 
 /// Answers one request of one connection.
 pub(super) async fn respond(
@@ -57,7 +57,11 @@ pub(super) async fn respond(
             shared.released.send_replace(true);
             json_response(StatusCode::OK, &json!({"released": true}))
         }
-        _ => error(StatusCode::NOT_FOUND, "no such route"),
+        _ => {
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            endpoints::respond(&shared, connection, &head, &body)
+                .unwrap_or_else(|| error(StatusCode::NOT_FOUND, "no such route"))
+        }
     })
 }
 
@@ -235,27 +239,27 @@ fn scripted_error(status: u16) -> Response<Body> {
     response
 }
 
-fn error(status: StatusCode, message: &str) -> Response<Body> {
+pub(super) fn error(status: StatusCode, message: &str) -> Response<Body> {
     let error =
         json!({"message": message, "type": "scripted_error", "param": null, "code": "scripted"});
     json_response(status, &json!({"error": error}))
 }
 
-fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
     response(status, "application/json", full(body.to_string()))
 }
 
-fn full(text: impl Into<Bytes>) -> Body {
+pub(super) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed()
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+pub(super) fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }

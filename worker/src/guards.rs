@@ -65,6 +65,17 @@ impl Guards {
         Some(format!("guardrail '{}' ({})", guardrail.name, guardrail.kind))
     }
 
+    /// What guards a request through a passthrough route, in words: its texts are not known, so that no guardrail can look
+    /// at them. What is about one model is not about it.
+    pub fn on_route(&self, caller: &ApiKey, route_id: &str) -> Option<String> {
+        let model = Model { display_name: "passthrough".to_owned(), ..Model::default() };
+        let request = Guarded { model: &model, caller };
+        let subjects = request.subjects().into_iter().chain([Subject::Route(route_id.to_owned())]);
+        let rule = self.rules_of(subjects).into_iter().find(|rule| !rule.is_monitor);
+        let guardrail = rule.map(|rule| format!("guardrail '{}' ({})", rule.name, rule.kind));
+        guardrail.or_else(|| self.policy(request))
+    }
+
     /// The guardrails in front of the request, in the order in which they look, each once however it is attached; with those
     /// of other models that may answer it.
     pub fn rules(&self, request: Guarded<'_>, models: &[String]) -> Vec<Rc<Rule>> {

@@ -17,6 +17,7 @@ use crate::guards::Guards;
 use crate::hooks;
 use crate::identity::Directory;
 use crate::limits::Policies;
+use crate::routes::Routes;
 
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
@@ -33,6 +34,7 @@ pub struct Tables {
     cache_policies: CachePolicies,
     identities: Directory,
     policies: Policies,
+    routes: Routes,
 }
 
 /// How many resources are in force after a change.
@@ -124,6 +126,11 @@ impl Tables {
         self.checked_models.values()
     }
 
+    /// The passthrough routes.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
     /// What guards traffic and cannot be enforced.
     pub fn guards(&self) -> &Guards {
         &self.guards
@@ -159,7 +166,7 @@ impl Tables {
                 Resource::OidcProvider(provider) => self.identities.put_provider(provider),
                 Resource::ClaimMapping(mapping) => self.identities.put_mapping(mapping),
                 Resource::CachePolicy(policy) => self.cache_policies.put(policy),
-                Resource::PassthroughRoute(_) => {}
+                Resource::PassthroughRoute(route) => self.routes.put(route),
             },
             Change::Delete(Kind::ProviderKey, id) => {
                 self.provider_keys.remove(&id);
@@ -173,6 +180,7 @@ impl Tables {
                 self.policies.delete(&id);
                 self.guards.delete(Kind::RateLimitPolicy, &id);
             }
+            Change::Delete(Kind::PassthroughRoute, id) => self.routes.delete(&id),
             Change::Delete(guard, id) => self.guards.delete(guard, &id),
         }
     }

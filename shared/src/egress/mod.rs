@@ -93,6 +93,23 @@ impl Key {
         Self { purpose: Purpose::Route, id: id.to_owned() }
     }
 
+    /// A host to which a passthrough route leads, where that is the one that its caller has named. A leading `*.` in an
+    /// entry of the table stands for one label.
+    pub fn route_host(id: &str, host: &str) -> Self {
+        Self { purpose: Purpose::Route, id: format!("{id} {host}") }
+    }
+
+    /// The key of the entry that names this host with `*.` in place of its first label; `None` if there can be none.
+    pub fn wildcard(&self) -> Option<(Self, &str)> {
+        let (id, host) = self.id.rsplit_once(' ')?;
+        let (label, rest) = host.split_once('.')?;
+        let is_label = !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let is_host = self.purpose == Purpose::Route && is_label;
+        is_host.then(|| (Self::route_host(id, &format!("*.{rest}")), host))
+    }
+
     /// Where an identity provider publishes its keys.
     pub fn keys(id: &str) -> Self {
         Self { purpose: Purpose::Keys, id: id.to_owned() }

@@ -31,7 +31,7 @@ static KINDS: [DocumentKind; 15] = [
     served("rate_limit_policies", Kind::RateLimitPolicy),
     unserved("mcp_servers"),
     unserved("mcp_policies"),
-    unserved("passthrough_routes"),
+    served("passthrough_routes", Kind::PassthroughRoute),
     unserved("a2a_agents"),
     served("oidc_providers", Kind::OidcProvider),
     served("claim_mappings", Kind::ClaimMapping),

@@ -48,6 +48,7 @@ pub fn conversation(call: &Call) -> Result<Conversation, RequestError> {
     match call.operation {
         Operation::ChatCompletions => openai::conversation(call),
         Operation::Messages => anthropic::conversation(call),
+        Operation::Responses => openai::responses::conversation(call),
         operation => Err(RequestError::NotOffered(operation)),
     }
 }
@@ -63,6 +64,11 @@ pub fn encoder(call: &Call) -> Option<Box<dyn Encoder>> {
             call.wants_usage,
         ))),
         Operation::Messages => Some(Box::new(anthropic::Messages::new(format!("msg_{id}"), model))),
+        Operation::Responses => Some(Box::new(openai::responses::Responses::new(
+            call,
+            id.to_string(),
+            OffsetDateTime::now_utc().unix_timestamp(),
+        ))),
         _ => None,
     }
 }

@@ -51,11 +51,22 @@ impl Table {
         let until = Instant::now() + UNKNOWN_LIMIT;
         loop {
             let changed = self.changed.notified();
-            if let Some(row) = self.entries.borrow().get(key) {
-                return Some(Rc::clone(&row.entry));
+            if let Some(entry) = self.entry(key) {
+                return Some(entry);
             }
             timeout_at(until, changed).await.ok()?;
         }
+    }
+
+    fn entry(&self, key: &Key) -> Option<Rc<Entry>> {
+        let entries = self.entries.borrow();
+        if let Some(row) = entries.get(key) {
+            return Some(Rc::clone(&row.entry));
+        }
+        // A host of a passthrough route that is named by its caller: bounded by what the route says.
+        let (wildcard, host) = key.wildcard()?;
+        let row = entries.get(&wildcard)?;
+        Some(Rc::new(Entry { host: host.to_owned(), ..(*row.entry).clone() }))
     }
 
     /// Whether this reason for a refusal has not been told yet, since the entry is as it is. Told once, not per request.
@@ -67,5 +78,33 @@ impl Table {
             row.told = Some(reason.to_owned());
         }
         is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::egress::Origin;
+
+    use super::*;
+
+    #[test]
+    fn a_wildcard_of_a_route_leads_to_hosts_of_one_more_label_and_to_no_others() {
+        let table = Table::default();
+        let entry = Entry { host: "*.x.test".to_owned(), port: 443, origin: Origin::Projection };
+        table.apply(true, vec![Change::Put(Key::route_host("r 1", "*.x.test"), entry)]);
+        let host = |id: &str, host: &str| {
+            table.entry(&Key::route_host(id, host)).map(|entry| entry.host.clone())
+        };
+        assert_eq!(host("r 1", "api.x.test").as_deref(), Some("api.x.test"));
+        for (id, other) in [
+            ("r 1", "x.test"),
+            ("r 1", "a.b.x.test"),
+            ("r 1", "a/b.x.test"),
+            ("r 2", "api.x.test"),
+            ("r 1", ".x.test"),
+        ] {
+            assert_eq!(host(id, other), None, "{id} {other}");
+        }
+        assert_eq!(table.entry(&Key::provider("r 1 api.x.test")), None);
     }
 }

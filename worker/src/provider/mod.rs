@@ -9,6 +9,7 @@ mod bedrock;
 mod gather;
 pub mod openai;
 mod outgoing;
+mod overrides;
 mod value;
 pub mod vertex;
 

@@ -7,10 +7,11 @@ use http_body_util::Full;
 use shared::secret::Secret;
 use shared::version::VERSION;
 
-use super::Context;
+use super::{Context, overrides};
 use crate::request::{REQUEST_ID, RequestError, Target};
 
-/// `POST` of a body to a path below the target's endpoint. Nothing of the caller's headers is in it.
+/// `POST` of a body to a path below the target's endpoint, changed as its provider key says. Nothing of the caller's headers
+/// is in it beside what that passes on.
 ///
 /// # Errors
 /// [`RequestError::Unusable`] if endpoint and path make no target.
@@ -38,7 +39,11 @@ pub fn post_at(
     accept: &'static str,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, RequestError> {
-    Request::builder()
+    let body = match content_type {
+        "application/json" => overrides::body(&target.provider_key, body),
+        _ => body,
+    };
+    let mut request = Request::builder()
         .method(Method::POST)
         .uri(path)
         .header(HOST, target.endpoint.authority())
@@ -51,7 +56,9 @@ pub fn post_at(
         .body(Full::new(body))
         .map_err(|error| {
             RequestError::Unusable(format!("the provider key's api_base is not usable: {error}"))
-        })
+        })?;
+    overrides::headers(request.headers_mut(), target, context);
+    Ok(request)
 }
 
 /// A text as one segment of a path: nothing in it leads to another one.

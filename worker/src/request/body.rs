@@ -7,11 +7,15 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant;
 
 use super::RequestError;
 
 /// The longest silence while a body is read.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a body may take, and how much longer for what has come of it: nobody is so slow who does not mean to be.
+const TOTAL_LIMIT: Duration = Duration::from_secs(60);
+const BYTES_PER_SECOND: u64 = 4 * 1024;
 /// How much of a refused body is read on, so that its sender comes to read the answer, and for how long.
 const DRAIN_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -37,8 +41,11 @@ pub async fn whole(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestErro
         return Err(too_large);
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    let begun = Instant::now();
     loop {
-        let frame = tokio::time::timeout(SILENCE_MAX, body.frame());
+        let received = (first.len() + rest.len()) as u64;
+        let deadline = (Instant::now() + SILENCE_MAX).min(begun + total_limit(received));
+        let frame = tokio::time::timeout_at(deadline, body.frame());
         let frame = match frame.await.map_err(|_| RequestError::BodyTimeout)? {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
@@ -65,6 +72,11 @@ pub async fn whole(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestErro
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
+/// How long a body may take of which so much has come.
+fn total_limit(received: u64) -> Duration {
+    TOTAL_LIMIT + Duration::from_secs(received / BYTES_PER_SECOND)
+}
+
 /// Reads what is left of the body of a refused request. A connection that is closed with unread bytes is reset, and the
 /// answer may be lost with it. A sender that waits to be told to go on reads the answer instead.
 ///
@@ -88,4 +100,19 @@ pub async fn drain(head: &Parts, mut body: Incoming) -> &'static str {
         "completed"
     };
     tokio::time::timeout(DRAIN_LIMIT, read_on).await.unwrap_or("timeout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_trickles_ends_and_a_large_one_on_a_slow_line_does_not() {
+        // A byte in every silence that is allowed.
+        let trickled = |seconds: u64| total_limit(seconds / SILENCE_MAX.as_secs());
+        assert!(trickled(120) < Duration::from_secs(120));
+        // 64 MiB at 64 KiB a second.
+        let seconds = 1024;
+        assert!(total_limit(seconds * 64 * 1024) > Duration::from_secs(seconds));
+    }
 }

@@ -39,6 +39,12 @@ pub enum RequestError {
     /// Not from this address.
     #[error("client IP is not allowed to use this model")]
     AddressNotAllowed,
+    /// A passthrough route that is not in the key's list.
+    #[error("API key is not allowed to use passthrough route '{0}'")]
+    RouteNotAllowed(String),
+    /// A passthrough route, not from this address.
+    #[error("client IP is not allowed to use this route")]
+    SourceNotAllowed,
     /// The caller key may not spend more.
     #[error("{}", .0.message)]
     OverBudget(Rc<Denial>),
@@ -154,7 +160,10 @@ impl RequestError {
                 StatusCode::UNAUTHORIZED
             }
             Self::UnknownModel(_) => StatusCode::NOT_FOUND,
-            Self::ModelNotAllowed(_) | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
+            Self::ModelNotAllowed(_)
+            | Self::AddressNotAllowed
+            | Self::RouteNotAllowed(_)
+            | Self::SourceNotAllowed => StatusCode::FORBIDDEN,
             Self::OverBudget(_) | Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Invalid(_) | Self::Unusable(_) | Self::NotOffered(_) => StatusCode::BAD_REQUEST,
             Self::ContentFilter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
@@ -178,7 +187,10 @@ impl RequestError {
                 "invalid_api_key"
             }
             Self::UnknownModel(_) => "model_not_found",
-            Self::ModelNotAllowed(_) | Self::AddressNotAllowed => "permission_denied",
+            Self::ModelNotAllowed(_)
+            | Self::AddressNotAllowed
+            | Self::RouteNotAllowed(_)
+            | Self::SourceNotAllowed => "permission_denied",
             Self::OverBudget(_) => "billing_error",
             Self::ContentFilter { .. } => "content_filter",
             Self::RateLimited(_) => "rate_limit_exceeded",
@@ -202,7 +214,7 @@ impl RequestError {
         match self {
             Self::KeyDisabled => Some("api_key_disabled"),
             Self::KeyExpired => Some("api_key_expired"),
-            Self::AddressNotAllowed => Some("ip_restricted"),
+            Self::AddressNotAllowed | Self::SourceNotAllowed => Some("ip_restricted"),
             Self::OverBudget(_) => Some("budget_exceeded"),
             Self::EndpointRemoved => Some("endpoint_removed"),
             Self::Token(rejection) => Some(rejection.code()),

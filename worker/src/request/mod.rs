@@ -11,6 +11,7 @@ mod body;
 mod error;
 mod guard;
 mod models;
+mod passthrough;
 mod probe;
 mod real_ip;
 mod relay;
@@ -27,7 +28,7 @@ use std::rc::Rc;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use time::OffsetDateTime;
@@ -45,6 +46,13 @@ pub use rewrite::Rewrites;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Reads headers as the life of a request does, and keeps nothing: for those who try what can be sent.
+pub fn look_at(headers: &HeaderMap) {
+    let _ = request_id::choose(&["x-request-id".to_owned()], headers);
+    let _ = trace::id(headers);
+    passthrough::look_at(headers);
+}
+
 /// Answers a request that came from `peer`.
 pub async fn serve(
     proxy: Rc<Proxy>,
@@ -52,8 +60,18 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (mut head, incoming) = request.into_parts();
-    proxy.rewrites.apply(&mut head.uri);
+    let mut through = passthrough::of_host(&proxy, &head);
+    if through.is_none() {
+        proxy.rewrites.apply(&mut head.uri);
+        through = passthrough::of_path(&proxy, &head);
+    }
     let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
+    if let Some(found) = through {
+        let serving = passthrough::serve(proxy.clone(), id.clone(), peer, found, &head, incoming);
+        let mut response = serving.await;
+        finish(&proxy, &head, id, &mut response);
+        return response;
+    }
     let mut response = match route::find(&head.method, head.uri.path()) {
         Route::Live => probe::live(&proxy.health, head.uri.query()),
         Route::Ready => probe::ready(&proxy.health, head.uri.query()),
@@ -74,6 +92,24 @@ pub async fn serve(
         }
     };
     finish(&proxy, &head, id, &mut response);
+    response
+}
+
+/// Answers a request that tells the length of its body in two ways. Nothing of the connection can be trusted after it.
+pub async fn refuse_ambiguous(
+    proxy: Rc<Proxy>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (head, incoming) = request.into_parts();
+    body::drain(&head, incoming).await;
+    let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
+    let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
+    let account = Account::open(proxy.clone(), id.clone(), client_ip, route::OTHER, &head);
+    let reason = "the request has conflicting Content-Length or Transfer-Encoding headers";
+    let mut response = refuse(account, &RequestError::Invalid(reason.to_owned()));
+    finish(&proxy, &head, id, &mut response);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

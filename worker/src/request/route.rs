@@ -55,6 +55,13 @@ pub enum Action {
     NotServed,
 }
 
+/// Where a passthrough route is.
+pub const PASSTHROUGH: Endpoint = Endpoint {
+    template: "/passthrough_route",
+    dialect: Dialect::OpenAi,
+    action: Action::NotServed,
+};
+
 /// Where no endpoint is.
 pub const OTHER: Endpoint =
     Endpoint { template: "other", dialect: Dialect::OpenAi, action: Action::NotServed };
@@ -74,6 +81,8 @@ const CALLS: &[Operation] = &[
     Operation::Embeddings,
     Operation::Rerank,
     Operation::Responses,
+    Operation::Messages,
+    Operation::CountTokens,
     Operation::ImageGenerations,
     Operation::ImageEdits,
     Operation::Speech,

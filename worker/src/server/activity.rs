@@ -6,13 +6,15 @@
 //! A head that is not complete in time ends the connection, a new one that stays silent too. An idle HTTP/1.1 connection
 //! may wait for as long as the settings say; HTTP/2 has no such limit.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::Version;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::heads::Head;
 
 /// From the first byte of a head, or from the connection's begin, until the head is complete.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
@@ -47,6 +49,7 @@ pub(super) struct Activity {
     is_http2: Cell<bool>,
     has_begun: Cell<bool>,
     begun: Notify,
+    head: RefCell<Head>,
 }
 
 /// One request in progress.
@@ -67,6 +70,7 @@ impl Activity {
             is_http2: Cell::new(false),
             has_begun: Cell::new(false),
             begun: Notify::new(),
+            head: RefCell::default(),
         }
     }
 
@@ -97,10 +101,21 @@ impl Activity {
     }
 
     /// Bytes have come from the caller.
-    pub(super) fn bytes_arrived(&self, now: Instant) {
+    pub(super) fn bytes_arrived(&self, bytes: &[u8], now: Instant) {
         if let State::Idle { .. } = self.state.get() {
             self.state.set(State::Head { since: now });
+            self.head.borrow_mut().begin();
         }
+        if let State::Head { .. } = self.state.get()
+            && !self.is_http2.get()
+        {
+            self.head.borrow_mut().push(bytes);
+        }
+    }
+
+    /// Whether the request that has just begun tells the length of its body more than once.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        !self.is_http2.get() && self.head.borrow().is_ambiguous()
     }
 
     /// Returns as soon as the connection has carried a request.
@@ -167,12 +182,12 @@ mod tests {
         let activity = Activity::new(Duration::ZERO, now);
         assert_eq!(limit(&activity, now), Some((HEAD_LIMIT, Verdict::Stalled)));
         activity.begin(Version::HTTP_11);
-        activity.bytes_arrived(now);
+        activity.bytes_arrived(b"", now);
         assert_eq!(limit(&activity, now), None);
         activity.end(now);
         assert_eq!(limit(&activity, now), None);
-        activity.bytes_arrived(now + SECOND);
-        activity.bytes_arrived(now + 2 * SECOND);
+        activity.bytes_arrived(b"", now + SECOND);
+        activity.bytes_arrived(b"", now + 2 * SECOND);
         assert_eq!(limit(&activity, now), Some((SECOND + HEAD_LIMIT, Verdict::Stalled)));
     }
 

@@ -90,8 +90,13 @@ async fn converse(
     let activity = Rc::new(Activity::new(idle_limit, Instant::now()));
     let service = service_fn(|request: Request<Incoming>| {
         let (proxy, busy) = (proxy.clone(), activity.busy(request.version()));
+        let is_ambiguous = activity.is_ambiguous();
         async move {
-            let mut response = request::serve(proxy, peer, request).await;
+            let mut response = if is_ambiguous {
+                request::refuse_ambiguous(proxy, peer, request).await
+            } else {
+                request::serve(proxy, peer, request).await
+            };
             response.body_mut().hold(busy);
             Ok::<_, Infallible>(response)
         }
@@ -166,8 +171,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let filled = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > filled {
-            self.activity.bytes_arrived(Instant::now());
+        let bytes = buffer.filled().get(filled..).unwrap_or_default();
+        if !bytes.is_empty() {
+            self.activity.bytes_arrived(bytes, Instant::now());
         }
         read
     }

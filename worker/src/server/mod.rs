@@ -5,6 +5,7 @@
 mod activity;
 mod body;
 mod connection;
+mod heads;
 mod health;
 #[cfg(test)]
 pub(crate) mod tests;

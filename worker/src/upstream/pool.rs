@@ -235,6 +235,11 @@ impl Drop for Lease {
 }
 
 impl AnswerBody {
+    /// Whether nothing more can come, as far as that is known without asking.
+    pub fn is_end(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
     /// The next bytes, or `None` at the end of the body.
     pub async fn chunk(&mut self) -> Option<hyper::Result<Bytes>> {
         loop {

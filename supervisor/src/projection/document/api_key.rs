@@ -12,7 +12,7 @@ use super::field::{Count32, Object, RateLimit, Text};
 use super::{Document, Refusal, parse_failed, read_as};
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "what is only checked guards routes that this build does not have")]
+#[expect(dead_code, reason = "what is only checked is about MCP and A2A, which this build does not have")]
 struct Raw {
     key_hash: Text,
     allowed_models: Vec<String>,
@@ -71,6 +71,7 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
             .zip(raw.jwt_subject)
             .map(|(provider, subject)| JwtBinding { provider: provider.0, subject: subject.0 }),
         rate_limits: raw.rate_limit.map(|it| it.0.limits()).unwrap_or_default(),
+        allowed_routes: raw.allowed_routes.unwrap_or_default(),
         ..ApiKey::default()
     };
     let resource = Some(Resource::ApiKey(resource));

@@ -16,6 +16,8 @@ mod observe;
 mod other;
 mod policy;
 mod provider_key;
+mod request;
+mod route;
 mod shape;
 mod surface;
 mod vendor;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use shared::resource::Resource;
 
 use super::shape::{Rule, check, is_enabled, text};
-use super::{Document, NOT_ENFORCED, Refusal, guardrail, identity, observe, policy, surface};
+use super::{Document, NOT_ENFORCED, Refusal, guardrail, identity, observe, policy, route, surface};
 
 /// How documents of a kind are read.
 struct Reading {
@@ -35,7 +35,7 @@ static READINGS: [Reading; 11] = [
     reading("mcp_policies", &surface::MCP_POLICY, surface::mcp_policy_extra, no_name, nothing),
     reading("mcp_auth_settings", &surface::MCP_AUTH_SETTINGS, no_extra, constant, nothing),
     reading("a2a_agents", &surface::A2A_AGENT, surface::agent_extra, name, nothing),
-    reading("passthrough_routes", &surface::PASSTHROUGH_ROUTE, surface::route_extra, name, nothing),
+    reading("passthrough_routes", &surface::PASSTHROUGH_ROUTE, route::extra, name, route::read),
 ];
 
 const fn reading(
@@ -70,7 +70,7 @@ fn is_enforced(kind: &str, value: &Value) -> bool {
     match kind {
         "guardrails" => guardrail::is_enforced(value),
         "guardrail_attachments" => guardrail::is_heeded(value),
-        "oidc_providers" | "claim_mappings" => true,
+        "oidc_providers" | "claim_mappings" | "passthrough_routes" => true,
         _ => false,
     }
 }

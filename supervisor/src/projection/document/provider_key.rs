@@ -1,24 +1,22 @@
 //! `provider_keys`: where a provider is, and the secret it asks for.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use shared::resource::{Adapter, Endpoint, ProviderKey, Resource, TelemetryTags, UpstreamTls};
 use shared::secret::Secret;
 use tracing::warn;
 
 use super::field::{Object, Text, present};
+use super::request::{RawRequest, RawResponse};
 use super::{Document, Refusal, cloud, parse_failed, read_as, schema_failed, vendor};
 
 /// The longest label that usage carries. As published.
 const LABEL_CHARS_MAX: usize = 256;
 
+/// What a passthrough route keeps to itself where the document does not say. As published.
+const STRIPPED: [&str; 4] = ["authorization", "cookie", "set-cookie", "x-api-key"];
+
 #[derive(Deserialize)]
-#[expect(
-    dead_code,
-    reason = "`strip_headers` is for passthrough routes, which this build does not have"
-)]
 struct Raw {
     display_name: Text,
     #[serde(default, deserialize_with = "present")]
@@ -32,10 +30,10 @@ struct Raw {
     tls: Option<Object<RawTls>>,
     #[serde(default)]
     telemetry_tags: Object<RawTags>,
-    request: Option<Object<RequestOverrides>>,
-    response: Option<Object<ResponseOverrides>>,
-    #[serde(default)]
-    strip_headers: Vec<String>,
+    request: Option<Object<RawRequest>>,
+    response: Option<Object<RawResponse>>,
+    #[serde(default, deserialize_with = "present")]
+    strip_headers: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, PartialEq)]
@@ -78,55 +76,9 @@ enum RawTagKind {
     Byo,
 }
 
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
-struct RequestOverrides {
-    #[serde(default)]
-    default_body_fields: Map<String, Value>,
-    #[serde(default)]
-    default_headers: BTreeMap<String, String>,
-    #[serde(default)]
-    forward_client_headers: Vec<String>,
-    param_constraints: Option<Object<ParamConstraints>>,
-    #[serde(default)]
-    param_renames: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
-struct ParamConstraints {
-    temperature_max: Option<f64>,
-    temperature_min: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "read to be checked, not enforced yet")]
-struct ResponseOverrides {
-    #[serde(default)]
-    content_list_to_string: bool,
-    error_envelope: Option<String>,
-    reasoning_field: Option<String>,
-    stream_done_marker: Option<StreamDoneMarker>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum StreamDoneMarker {
-    Required,
-    Optional,
-    None,
-}
-
 /// The provider key `id`.
 pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
-    // An empty object of overrides overrides nothing.
-    let overriding = |name: &str| {
-        value.get(name).and_then(Value::as_object).is_some_and(|members| !members.is_empty())
-    };
-    let overrides: Vec<_> =
-        ["request", "response"].into_iter().filter(|name| overriding(name)).collect();
     let (raw, mut fields) = read_as::<Raw>(value)?;
-    fields.extend(overrides.into_iter().map(str::to_owned));
     let secret = match (raw.api_key, raw.secret) {
         (Some(secret), None) | (None, Some(secret)) => Secret::new(secret.0),
         (None, None) => return Err(schema_failed("", "expected a field `api_key`")),
@@ -164,7 +116,12 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
             verify: tls.verify,
         }),
         telemetry_tags: raw.telemetry_tags.0.into(),
-        ..ProviderKey::default()
+        request: raw.request.map(|Object(raw)| raw.into()).unwrap_or_default(),
+        response: raw.response.map(|Object(raw)| raw.into()).unwrap_or_default(),
+        strip_headers: match raw.strip_headers {
+            Some(names) => names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            None => STRIPPED.map(str::to_owned).into(),
+        },
     }));
     Ok(Document { resource, name: Some(name), fields })
 }

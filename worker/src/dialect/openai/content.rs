@@ -76,7 +76,7 @@ fn part(mut part: Fields) -> Result<Part, RequestError> {
 }
 
 /// What a URL stands for; `None` if it is of no kind that any provider takes.
-fn source(url: String) -> Option<MediaSource> {
+pub(super) fn source(url: String) -> Option<MediaSource> {
     let Some(rest) = url.strip_prefix("data:") else {
         let is_web = url.starts_with("https://") || url.starts_with("http://");
         return is_web.then_some(MediaSource::Url(url));

@@ -6,6 +6,7 @@ mod encoder;
 mod error;
 mod endpoint;
 mod request;
+pub mod responses;
 
 pub use conversation::conversation;
 pub use encoder::ChatCompletions;

@@ -3,6 +3,7 @@
 mod convert;
 mod decoder;
 mod events;
+mod lift;
 mod native;
 mod request;
 mod response;

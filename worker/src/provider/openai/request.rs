@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use shared::resource::ResponseOverrides;
 
 use crate::call::{Call, Form, Operation};
 use crate::chat::Translation;
@@ -28,7 +29,7 @@ pub fn exchange(
         return translated(call, target, context);
     }
     let path = path(call.operation).ok_or(RequestError::NotOffered(call.operation))?;
-    let reading = reading(call);
+    let reading = reading(call, &target.provider_key.response);
     let (content_type, body) = body(call, &target.upstream_model)?;
     let accept = if reading.is_events() { outgoing::accept(call.is_stream) } else { "*/*" };
     let mut request = outgoing::post(target, context, path, &content_type, accept, body)?;
@@ -55,10 +56,10 @@ pub fn is_native(call: &Call, target: &Target) -> bool {
 }
 
 /// Reads the answer for a caller of the same dialect.
-pub fn reading(call: &Call) -> Box<dyn Reading> {
+pub fn reading(call: &Call, overrides: &ResponseOverrides) -> Box<dyn Reading> {
     match call.operation {
         Operation::ChatCompletions | Operation::Completions => {
-            Box::new(Native::new(call.wants_usage))
+            Box::new(Native::new(call.wants_usage).of(overrides))
         }
         _ => Box::new(Events::new(call)),
     }

@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use shared::counters::Held;
 use shared::deployment::Deployment;
-use shared::resource::{ApiKey, Model, ModelKind};
+use shared::resource::{ApiKey, Model, ModelKind, PassthroughRoute};
 use time::OffsetDateTime;
 
 use super::guard::Guarding;
@@ -75,6 +75,12 @@ pub struct Account {
     pub guarding: Guarding,
     /// What it holds of the limits it is under.
     pub permit: Option<Permit>,
+    /// The passthrough route by which it goes.
+    pub route: Option<Rc<PassthroughRoute>>,
+    /// The end user, as the network before the gateway names it.
+    pub client_identity: String,
+    /// How the caller is known, where that is no credential.
+    pub auth_type: &'static str,
     attempt: Option<Attempt>,
     total_tokens: u64,
     failed_attempts: u32,
@@ -149,6 +155,9 @@ impl Account {
             saved: (0, 0),
             guarding: Guarding::default(),
             permit: None,
+            route: None,
+            client_identity: String::new(),
+            auth_type: "",
             attempt: None,
             total_tokens: 0,
             failed_attempts: 0,
@@ -185,6 +194,11 @@ impl Account {
     /// The id of the caller's key.
     pub fn key_id(&self) -> &str {
         self.caller.as_ref().map_or("", |caller| caller.id.as_str())
+    }
+
+    /// The word for what the caller speaks in metrics.
+    pub fn protocol(&self) -> &'static str {
+        if self.route.is_some() { "other" } else { self.endpoint.dialect.name() }
     }
 
     /// An attempt at the target begins.
@@ -300,6 +314,10 @@ impl Account {
             }
             return Tokens { usage, is_estimated: is_broken_off };
         }
+        if self.route.is_some() {
+            // Nobody here knows what has gone through.
+            return Tokens::default();
+        }
         if !attempt.is_accepted && status != CALLER_GONE {
             return Tokens::default();
         }
@@ -381,7 +399,7 @@ impl Account {
         }
         if self.requested_model.is_some() {
             let Labels { model, key_id, key_name, .. } = labels;
-            let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
+            let (endpoint, dialect) = (self.endpoint.template, self.protocol());
             metrics.usage_emitted(endpoint, status, dialect, model, key_id, key_name);
         }
     }
@@ -392,7 +410,7 @@ impl Account {
         self.count_attempt(status);
         let metrics = &self.proxy.metrics;
         let labels = self.labels();
-        let (endpoint, dialect) = (self.endpoint.template, self.endpoint.dialect.name());
+        let (endpoint, dialect) = (self.endpoint.template, self.protocol());
         let caller = self.caller.as_deref();
         let of_caller = |field: fn(&ApiKey) -> Option<&String>| {
             caller.and_then(field).map_or("", String::as_str)
@@ -420,7 +438,7 @@ impl Account {
             prompt_tokens: tokens.prompt.into(),
             completion_tokens: tokens.completion.into(),
             client_type: self.proxy.client_types.of(&self.user_agent),
-            reached_llm: self.attempt.is_some(),
+            reached_llm: self.attempt.is_some() && self.route.is_none(),
             is_fallback: self.fallbacks > 0,
             // A number that no counter holds counts as the largest.
             spend_micro_usd: spend.round() as u64,

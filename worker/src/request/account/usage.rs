@@ -71,7 +71,11 @@ pub(super) fn event(
         finish_reason: seen.finish_reason,
         audio_duration_seconds: seen.audio_seconds,
         cost_usd: cost(account, tokens),
-        inbound_protocol: account.endpoint.dialect.name().to_owned(),
+        inbound_protocol: match &account.route {
+            Some(_) => "passthrough",
+            None => account.endpoint.dialect.name(),
+        }
+        .to_owned(),
         attempt_index: account.failed_attempts,
         attempt_kind: match (attempt, account.attempt_kind) {
             (None, AttemptKind::Initial) => "",
@@ -104,6 +108,12 @@ pub(super) fn event(
         jwt_claim_mapping: identity(|identity| identity.mapping.as_ref()),
         client_source_ip: account.client_ip.to_string(),
         client_user_agent: account.user_agent.clone(),
+        auth_type: account.auth_type.to_owned(),
+        passthrough_route_name: account
+            .route
+            .as_ref()
+            .map_or_else(String::new, |route| cut(&route.name, CALLER_TEXT_CHARS_MAX)),
+        client_identity: cut(&account.client_identity, CALLER_TEXT_CHARS_MAX),
         ..UsageEvent::default()
     };
     guarding::enter(account, &mut event);

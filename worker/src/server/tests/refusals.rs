@@ -181,8 +181,8 @@ fn paths_and_methods_that_are_not_the_gateway_s_are_told_apart() {
             (told.status.as_u16(), &told.json()["error"]["code"]),
             (410, &value!("endpoint_removed"))
         );
-        let told = ask(&gateway, "POST", "/v1/embeddings", &[KEY], "{}").await;
-        let expected = r#"{"error":{"message":"/v1/embeddings is not served by this build yet","type":"not_implemented"}}"#;
+        let told = ask(&gateway, "POST", "/v1/files", &[KEY], "{}").await;
+        let expected = r#"{"error":{"message":"/v1/files is not served by this build yet","type":"not_implemented"}}"#;
         assert_eq!((told.status.as_u16(), told.body.as_str()), (501, expected));
     });
 }

@@ -1,0 +1,4 @@
+//! See `worker::hostile::openai_translated`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| worker::hostile::openai_translated(bytes));
