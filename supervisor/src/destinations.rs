@@ -108,7 +108,8 @@ fn entries(resource: &Resource) -> Vec<(Key, Entry)> {
                 (Key::provider(&key.id), &key.endpoint),
                 (Key::token(&key.id), &key.token_endpoint),
             ];
-            let entry = |(key, place): (Key, &Option<Endpoint>)| Some((key, projected(place.as_ref()?)));
+            let entry =
+                |(key, place): (Key, &Option<Endpoint>)| Some((key, projected(place.as_ref()?)));
             places.into_iter().filter_map(entry).collect()
         }
         Resource::OidcProvider(provider) => {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use shared::id::Role;
 use shared::worker_settings::{
-    CacheSettings, EgressSettings, ProxySettings, RoleSettings, SignerSettings, StatusSettings, UpstreamSettings,
-    WorkerSettings,
+    CacheSettings, EgressSettings, ProxySettings, RoleSettings, SignerSettings, StatusSettings,
+    UpstreamSettings, WorkerSettings,
 };
 use tracing::warn;
 

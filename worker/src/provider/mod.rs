@@ -185,9 +185,7 @@ pub async fn exchange(
         #[cfg(feature = "bedrock")]
         Adapter::Bedrock => bedrock::exchange(call, target, context),
         #[cfg(not(feature = "bedrock"))]
-        Adapter::Bedrock => {
-            Err(RequestError::NoBridge(target.provider.clone()))
-        }
+        Adapter::Bedrock => Err(RequestError::NoBridge(target.provider.clone())),
     }
 }
 

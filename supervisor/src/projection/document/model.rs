@@ -201,12 +201,9 @@ fn strip_inapplicable(value: &mut Value) -> Vec<String> {
 impl Raw {
     /// Fields that are there and that no worker honours yet.
     fn not_enforced(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("ensemble", self.ensemble.is_some()),
-            ("semantic", self.semantic.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(field, there)| there.then_some(field))
+        [("ensemble", self.ensemble.is_some()), ("semantic", self.semantic.is_some())]
+            .into_iter()
+            .filter_map(|(field, there)| there.then_some(field))
     }
 
     /// Exactly one of four shapes.
@@ -233,7 +230,9 @@ impl Raw {
                         input_per_1k: cost.0.input_per_1k.0,
                         output_per_1k: cost.0.output_per_1k.0,
                     }),
-                    prompt_caching: self.auto_prompt_caching.and_then(|Object(caching)| caching.into()),
+                    prompt_caching: self
+                        .auto_prompt_caching
+                        .and_then(|Object(caching)| caching.into()),
                     cooldown: self
                         .cooldown
                         .map_or_else(Default::default, |cooldown| cooldown.0.into_resource()),

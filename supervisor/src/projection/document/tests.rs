@@ -203,7 +203,10 @@ fn known_fields_that_are_not_enforced_are_reported() {
     assert!(fields("api_keys", api_key(json!({"rate_limit": null}))).is_empty());
     let overrides = json!({"request": {"param_renames": {"a": "b"}}, "response": {}});
     assert!(fields("provider_keys", provider_key(overrides)).is_empty());
-    assert_eq!(fields("a2a_agents", json!({"name": "g", "url": "https://a.example"})), [NOT_ENFORCED]);
+    assert_eq!(
+        fields("a2a_agents", json!({"name": "g", "url": "https://a.example"})),
+        [NOT_ENFORCED]
+    );
 }
 
 #[test]
@@ -280,7 +283,7 @@ fn a_caller_key_is_read_with_its_hash_and_its_end() {
 }
 
 /// Any JSON with field names that the documents have, and values that no message may show.
-fn any_value() -> impl Strategy<Value = Value> {
+fn any_value() -> impl proptest::strategy::Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

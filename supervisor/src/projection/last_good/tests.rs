@@ -1,7 +1,7 @@
 //! What stays served, what is told to workers, and what is remembered about what was not taken.
 
 use proptest::prelude::*;
-use shared::resource::{Kind, Resource};
+use shared::resource::{Kind, Model, ModelKind, Resource};
 
 use super::*;
 
@@ -26,10 +26,9 @@ fn put(set: &mut LastGood, key: &str, value: &str, now: UnixSeconds) -> Step {
 fn model_name(step: &Step) -> Option<&str> {
     match step.change.as_ref()? {
         Change::Put(resource) => match &**resource {
-            Resource::Model(shared::resource::Model {
-                kind: shared::resource::ModelKind::Direct(direct),
-                ..
-            }) => Some(&direct.model_name),
+            Resource::Model(Model { kind: ModelKind::Direct(direct), .. }) => {
+                Some(&direct.model_name)
+            }
             _ => None,
         },
         Change::Delete(..) => None,

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use self::relay::Relay;
 use super::account::Account;
-use super::{REQUEST_ID, RequestError, UpstreamError};
 use super::authenticate::Decision;
+use super::{REQUEST_ID, RequestError, UpstreamError};
 use super::{admit, authenticate, body, real_ip, refuse, route};
 use crate::routes::FoundRoute;
 use crate::server::{Body, Proxy};
