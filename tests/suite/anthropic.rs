@@ -8,7 +8,7 @@ use harness::sse::Event;
 use harness::{Answer, Builder, Cloud, Gateway, Projection, Upstream, client, projection, wait};
 use serde_json::{Value, json};
 
-use told::{assembled, chunks, told};
+use told::{assembled, chunks, is_broken_chat, is_broken_message, told};
 
 struct Place {
     upstream: Upstream,
@@ -292,21 +292,6 @@ async fn errors_of_anthropic_are_told_in_the_caller_s_dialect() {
     assert!(error["message"].as_str().unwrap().contains("non-empty"), "{error}");
 }
 
-fn is_broken_chat(events: &[Event]) {
-    let last = events.last().unwrap();
-    let data: Value = serde_json::from_str(&last.data).unwrap();
-    assert_eq!(last.name, "error", "{events:?}");
-    assert!(data["error"]["type"].is_string(), "{data}");
-    assert!(events.iter().all(|event| event.data != "[DONE]"), "{events:?}");
-}
-
-fn is_broken_message(events: &[Event]) {
-    let last = events.last().unwrap();
-    let data: Value = serde_json::from_str(&last.data).unwrap();
-    assert_eq!((last.name.as_str(), &data["type"]), ("error", &json!("error")));
-    assert!(events.iter().all(|event| event.name != "message_stop"), "{events:?}");
-}
-
 #[tokio::test]
 async fn a_stream_of_anthropic_that_breaks_ends_with_an_error_in_the_caller_s_dialect() {
     let place = Place::start().await;
@@ -352,7 +337,7 @@ async fn a_caller_who_leaves_a_stream_of_anthropic_is_charged_what_was_delivered
     wait::until("the upstream sees that the caller has left", async || {
         match place.upstream.ledger().pop() {
             Some(served) if served.outcome == Outcome::CallerLeft => Ok(()),
-            served => Err(served),
+            served => Err(format!("{served:?}")),
         }
     })
     .await;
