@@ -19,7 +19,7 @@ pub enum Behaviour {
     Split,
     /// `big`: an answer of [`BIG_WORDS`] words.
     Big,
-    /// `overloaded`: a stream of Messages tells an error in its middle. Otherwise as plain.
+    /// `overloaded`: a stream of Messages tells an error in its middle, once it is released. Otherwise as plain.
     Overloaded,
     /// `garbage`: status 200, and nothing that anyone could decode.
     Garbage,

@@ -63,11 +63,16 @@ pub(super) fn paced(mut events: Vec<Bytes>, behaviour: Behaviour) -> VecDeque<St
             let rest = rest.into_iter().map(Step::Write);
             first(events, half).chain([Step::UntilReleased]).chain(rest).collect()
         }
+        Behaviour::Overloaded => {
+            let last = events.pop().map(Step::Write);
+            let rest = events.into_iter().map(Step::Write);
+            rest.chain([Step::UntilReleased]).chain(last).collect()
+        }
         Behaviour::Garbage => {
             VecDeque::from([Step::Write(Bytes::from_static(b"data: {not JSON\n\n"))])
         }
         Behaviour::Split => split(&events),
-        Behaviour::Plain | Behaviour::Big | Behaviour::Overloaded | Behaviour::Status(_) => {
+        Behaviour::Plain | Behaviour::Big | Behaviour::Status(_) => {
             events.into_iter().map(Step::Write).collect()
         }
     }

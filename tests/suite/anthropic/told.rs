@@ -86,3 +86,20 @@ pub fn told(events: &[Event]) -> Value {
     assert_eq!(events.last().unwrap().name, "message_stop");
     message
 }
+
+/// A stream of chat completions that ended with an error.
+pub fn is_broken_chat(events: &[Event]) {
+    let last = events.last().unwrap();
+    let data: Value = serde_json::from_str(&last.data).unwrap();
+    assert_eq!(last.name, "error", "{events:?}");
+    assert!(data["error"]["type"].is_string(), "{data}");
+    assert!(events.iter().all(|event| event.data != "[DONE]"), "{events:?}");
+}
+
+/// A stream of Messages that ended with an error.
+pub fn is_broken_message(events: &[Event]) {
+    let last = events.last().unwrap();
+    let data: Value = serde_json::from_str(&last.data).unwrap();
+    assert_eq!((last.name.as_str(), &data["type"]), ("error", &json!("error")));
+    assert!(events.iter().all(|event| event.name != "message_stop"), "{events:?}");
+}
