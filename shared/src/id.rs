@@ -41,8 +41,7 @@ pub enum Role {
 
 impl Role {
     /// Every role of this build.
-    pub const ALL: [Self; 5] =
-        [Self::Proxy, Self::Status, Self::Egress, Self::Signer, Self::Cache];
+    pub const ALL: [Self; 5] = [Self::Proxy, Self::Status, Self::Egress, Self::Signer, Self::Cache];
     /// The roles that serve proxy workers, over a channel with each of them.
     pub const HELPERS: [Self; 3] = [Self::Egress, Self::Signer, Self::Cache];
 

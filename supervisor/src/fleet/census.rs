@@ -2,9 +2,9 @@
 
 use shared::id::{Revision, Role, WorkerId};
 
-use super::{Fleet, Slot};
 use super::life::Life;
 use super::member::{Member, Place, Summary};
+use super::{Fleet, Slot};
 
 impl Fleet {
     /// Whether every proxy worker has answered the latest question, and none has anything in flight.

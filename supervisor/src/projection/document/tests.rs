@@ -122,7 +122,10 @@ fn known_fields_that_are_not_enforced_are_reported() {
     assert_eq!(fields("provider_keys", provider_key(overrides)), ["request"]);
     let knobs = json!({"cooldown": {"enabled": true}, "retries": 2});
     assert_eq!(fields("models", model(knobs)), ["cooldown", "retries"]);
-    assert_eq!(fields("a2a_agents", json!({"name": "g", "url": "https://a.example"})), [NOT_ENFORCED]);
+    assert_eq!(
+        fields("a2a_agents", json!({"name": "g", "url": "https://a.example"})),
+        [NOT_ENFORCED]
+    );
 }
 
 #[test]
