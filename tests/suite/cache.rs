@@ -64,7 +64,9 @@ async fn connections(gateway: &Gateway) -> [Connection; 2] {
 
 /// What became of a request at the cache.
 async fn outcome(answer: Answer) -> String {
-    assert_eq!(answer.status, 200);
+    if answer.status != 200 {
+        return format!("status {}", answer.status);
+    }
     let outcome = answer.header("x-aisix-cache").to_owned();
     let layer = if outcome == "hit" { "exact" } else { "" };
     assert_eq!(answer.header("x-aisix-cache-layer"), layer);
@@ -389,7 +391,8 @@ async fn without_a_redis_a_policy_that_wants_one_keeps_nothing() {
     let world = world(json!({"backend": "redis"})).await;
     let caller = world.gateway.caller_with(ONE);
     wait::until("usage tells that the policy is not carried out", async || {
-        assert_eq!(outcome(caller.ask("small-1", "hello").await).await, "");
+        let outcome = outcome(caller.ask("small-1", "hello").await).await;
+        assert!(!["hit", "miss"].contains(&outcome.as_str()), "{outcome}");
         let usage = world.cloud.usage().await;
         let is_so = usage.iter().any(|event| event["cache_status"] == "disabled");
         if is_so { Ok(()) } else { Err("none so far") }
