@@ -27,7 +27,10 @@ impl Base {
     /// Adds what was kept before the program was replaced.
     pub(super) fn add(&mut self, family: &'static Family, labels: &[String], values: &Values) {
         let totals = self.totals.get_mut(usize::from(family.number));
-        let Some(totals) = totals.filter(|_| !matches!(family.kind, Kind::Gauge | Kind::Latest)) else { return };
+        let Some(totals) = totals.filter(|_| !matches!(family.kind, Kind::Gauge | Kind::Latest))
+        else {
+            return;
+        };
         if let Some(total) = totals.get_mut(labels) {
             return total.add(values);
         }

@@ -320,7 +320,9 @@ fn from(after: Option<&[u8]>) -> Bound<&[u8]> {
 
 impl Served {
     fn is_guard(&self) -> bool {
-        self.in_force && self.kind.served.is_some_and(Kind::is_guard)
+        // What is enforced is not reported as anything else.
+        let is_reported = self.fields.iter().any(|field| field == document::NOT_ENFORCED);
+        self.in_force && is_reported && self.kind.served.is_some_and(Kind::is_guard)
     }
 }
 

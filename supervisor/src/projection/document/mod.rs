@@ -31,7 +31,7 @@ use super::key::DocumentKind;
 const FIELDS_MAX: usize = 64;
 
 /// Reported in a field's place for a kind that no worker serves.
-const NOT_ENFORCED: &str = "(not enforced)";
+pub const NOT_ENFORCED: &str = "(not enforced)";
 
 /// A document that was taken.
 #[derive(Debug, Default)]
