@@ -34,6 +34,13 @@ variables of the environment are not used for providers. `supervisor.worker_path
 `/usr/libexec/aisix/aisix-worker`. `supervisor.worker_uid_base` counts where the users `aisix-worker`, `aisix-egress`,
 `aisix-keys`, `aisix-status`, `aisix-cache` do not exist. The files of `proxy.tls` are read again when they change.
 
+`ratelimit.backend: redis` counts limits together with all nodes that use the same Redis, under `aisix:rl:<environment>:`;
+while it does not answer, at the start too, each node counts alone, which is shown. `ratelimit.concurrency_ttl_secs` is how
+long a request in progress counts there, should its node never say that it is over. `cache.redis` is for the policies that
+ask for it. `….redis.url` is `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, or `rediss://` for TLS; in the mode
+`cluster`, `nodes` are all nodes by the address that the cluster announces. A sentinel cannot be asked, since the gateway
+reaches no address that is not written here.
+
 Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
 remedy: nothing is silently ignored. `aisix validate` tells the same without starting.
 

@@ -111,7 +111,13 @@ impl Redis {
         match &answer {
             Ok(_) => self.away_until.set(None),
             Err(RedisError::Refused(_)) => {}
-            Err(_) => self.away_until.set(Some(Instant::now() + PAUSE)),
+            Err(error) => {
+                self.away_until.set(Some(Instant::now() + PAUSE));
+                // A connection whose other end is gone would never say so. Those that are being made have their own limit.
+                if matches!(error, RedisError::Timeout(_)) {
+                    self.connections.borrow_mut().retain(|_, it| it.peek().is_none());
+                }
+            }
         }
         let answer = answer?;
         redis::from_redis_value(answer)

@@ -66,10 +66,14 @@ pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
     if let Some(members) = value.as_object() {
         (reading.extra)(members)?;
     }
-    if is_enabled(value) && !is_enforced(kind, value) {
+    let (resource, name) = ((reading.resource)(id, value), (reading.name)(value));
+    let is_enforced = match &resource {
+        Some(Resource::RateLimitPolicy(policy)) => policy.limits.is_some(),
+        _ => is_enforced(kind, value),
+    };
+    if is_enabled(value) && !is_enforced {
         fields.insert(0, NOT_ENFORCED.to_owned());
     }
-    let (resource, name) = ((reading.resource)(id, value), (reading.name)(value));
     Ok(Document { resource, name, fields })
 }
 
