@@ -151,6 +151,9 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.body_limit_rejected("/v1/chat/completions", "openai", "completed");
     metrics.dropped();
     metrics.handshake("ok");
+    metrics.guardrail("words", "keyword", "input", "blocked", "none", Duration::ZERO);
+    metrics.guardrail_blocked();
+    metrics.guardrail_bypassed("buffer_exceeded");
 
     let mut used = BTreeMap::new();
     for series in seen.series.borrow().iter() {
