@@ -58,7 +58,7 @@ impl World {
     async fn usage(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         wait::until(what, async || {
             let events = self.cloud.usage().await;
-            events.iter().find(|event| is_it(event)).cloned().ok_or(events)
+            events.iter().find(|event| is_it(event)).cloned().ok_or_else(|| format!("{events:?}"))
         })
         .await
     }

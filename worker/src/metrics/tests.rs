@@ -155,6 +155,9 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.handshake("ok");
     metrics.cache_request("p", "miss");
     metrics.cache_failed("find");
+    metrics.guardrail("words", "keyword", "input", "blocked", "none", Duration::ZERO);
+    metrics.guardrail_blocked();
+    metrics.guardrail_bypassed("buffer_exceeded");
 
     let mut used = BTreeMap::new();
     for series in seen.series.borrow().iter() {

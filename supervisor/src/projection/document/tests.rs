@@ -1,6 +1,7 @@
 //! What documents are read as, and what is said about those that are not.
 
 use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
 use serde_json::json;
 use shared::resource::{Adapter, Cooldown, HashOn, ModelKind, Routing, RoutingTarget, Strategy};
 

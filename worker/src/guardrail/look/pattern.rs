@@ -71,9 +71,9 @@ impl Pattern {
     }
 
     /// As a built-in detector: its first group is the match, if `confirm` says so.
-    pub fn confirmed_by(mut self, confirm: Confirm) -> Self {
+    pub fn confirmed_by(mut self, confirm: Option<Confirm>) -> Self {
         self.is_group_match = true;
-        self.confirm = Some(confirm);
+        self.confirm = confirm;
         self
     }
 
