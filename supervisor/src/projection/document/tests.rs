@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use shared::resource::{Adapter, Cooldown, HashOn, ModelKind, Routing, RoutingTarget, Strategy};
+use shared::resource::{self, Adapter, Cooldown, HashOn, ModelKind, Routing, RoutingTarget};
 
 use super::*;
 use crate::projection::key;
@@ -133,7 +133,7 @@ fn a_group_is_told_to_workers_with_what_it_leaves_out() {
                 },
                 target("b"),
             ],
-            strategy: Strategy::ConsistentHash,
+            strategy: resource::Strategy::ConsistentHash,
             hash_on: vec![
                 HashOn::Header("x-user".to_owned()),
                 HashOn::Cookie("sid".to_owned()),

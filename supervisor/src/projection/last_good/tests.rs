@@ -26,7 +26,7 @@ fn put(set: &mut LastGood, key: &str, value: &str, now: UnixSeconds) -> Step {
 fn model_name(step: &Step) -> Option<&str> {
     match step.change.as_ref()? {
         Change::Put(resource) => match &**resource {
-            Resource::Model(shared::resource::Model {
+            Resource::Model(Model {
                 kind: shared::resource::ModelKind::Direct(direct),
                 ..
             }) => Some(&direct.model_name),
