@@ -1,9 +1,8 @@
 //! What documents are read as, and what is said about those that are not.
 
 use proptest::prelude::*;
-use proptest::strategy::Strategy as _;
 use serde_json::json;
-use shared::resource::{Adapter, Cooldown, HashOn, ModelKind, Routing, RoutingTarget, Strategy};
+use shared::resource::{self, Adapter, Cooldown, HashOn, ModelKind, Routing, RoutingTarget};
 
 use super::*;
 use crate::projection::key;
@@ -134,7 +133,7 @@ fn a_group_is_told_to_workers_with_what_it_leaves_out() {
                 },
                 target("b"),
             ],
-            strategy: Strategy::ConsistentHash,
+            strategy: resource::Strategy::ConsistentHash,
             hash_on: vec![
                 HashOn::Header("x-user".to_owned()),
                 HashOn::Cookie("sid".to_owned()),
@@ -284,7 +283,7 @@ fn a_caller_key_is_read_with_its_hash_and_its_end() {
 }
 
 /// Any JSON with field names that the documents have, and values that no message may show.
-fn any_value() -> impl proptest::strategy::Strategy<Value = Value> {
+fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -353,7 +352,7 @@ proptest! {
     }
 }
 
-fn limits_of(policy: Value) -> Option<shared::resource::RateLimitPolicy> {
+fn limits_of(policy: Value) -> Option<RateLimitPolicy> {
     match read_kind("rate_limit_policies", policy).unwrap().resource {
         Some(Resource::RateLimitPolicy(policy)) => Some(policy),
         _ => None,
@@ -398,7 +397,7 @@ fn schedules_come_with_their_days_and_minutes() {
     let policy = json!({"name": "p", "limits": {"rpm": 1}, "schedules": schedules});
     let schedules = limits_of(policy).unwrap().schedules;
     let week = [false, false, false, false, true, false, true];
-    assert_eq!(schedules[0].days, shared::resource::Days::Week(week));
+    assert_eq!(schedules[0].days, Days::Week(week));
     assert_eq!((schedules[0].start_minute, schedules[0].end_minute), (1320, 570));
     assert_eq!((schedules[1].start_minute, schedules[1].end_minute), (0, 1440));
     assert_eq!(schedules[1].timezone, "Asia/Tokyo");
