@@ -13,11 +13,11 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::{Shared, endpoints};
 use super::answer::Answer;
 use super::behaviour::{Behaviour, NAMES};
 use super::ledger::{Entry, Outcome, Served};
 use super::stream::{self, Step};
+use super::{Shared, endpoints};
 
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
@@ -161,7 +161,11 @@ pub(super) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed()
 }
 
-pub(super) fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+pub(super) fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Body,
+) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));

@@ -12,7 +12,10 @@ use super::field::{Count32, Object, RateLimit, Text};
 use super::{Document, Refusal, parse_failed, read_as};
 
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "what is only checked is about MCP and A2A, which this build does not have")]
+#[expect(
+    dead_code,
+    reason = "what is only checked is about MCP and A2A, which this build does not have"
+)]
 struct Raw {
     key_hash: Text,
     allowed_models: Vec<String>,

@@ -4,7 +4,9 @@ use serde_json::{Map, Value};
 use shared::resource::Resource;
 
 use super::shape::{Rule, check, is_enabled, text};
-use super::{Document, NOT_ENFORCED, Refusal, guardrail, identity, observe, policy, route, surface};
+use super::{
+    Document, NOT_ENFORCED, Refusal, guardrail, identity, observe, policy, route, surface,
+};
 
 /// How documents of a kind are read.
 struct Reading {
