@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use shared::resource::{self, Adapter, Cooldown, HashOn, ModelKind, Routing, RoutingTarget};
+use shared::resource::{
+    self, Adapter, Cooldown, Days, HashOn, ModelKind, RateLimitPolicy, Routing, RoutingTarget,
+};
 
 use super::*;
 use crate::projection::key;
