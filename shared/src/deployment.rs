@@ -149,7 +149,7 @@ impl<'a> Deployment<'a> {
     pub fn cooling_down(&self, now_ms: u64) -> Option<CoolingDown> {
         let word = self.word("cooldown");
         let until_ms = word >> 16;
-        (until_ms > now_ms && until_ms - now_ms <= COOLDOWN_MS_MAX)
+        (until_ms > now_ms && until_ms.saturating_sub(now_ms) <= COOLDOWN_MS_MAX)
             .then(|| CoolingDown { until_ms, failure: Failure::of(word) })
     }
 
@@ -159,7 +159,7 @@ impl<'a> Deployment<'a> {
         let Some(cell) = self.counters.cell(self.key("check-claimed")) else { return true };
         let before = cell.load(SeqCst);
         // A clock that was set back makes it due as well.
-        let is_due = before == 0 || before > now_ms || now_ms - before >= interval_ms;
+        let is_due = before == 0 || before > now_ms || now_ms.saturating_sub(before) >= interval_ms;
         is_due && cell.compare_exchange(before, now_ms.max(1), SeqCst, SeqCst).is_ok()
     }
 
@@ -168,7 +168,7 @@ impl<'a> Deployment<'a> {
         let Some(cell) = self.counters.cell(self.key("check")) else { return };
         let _ = cell.fetch_update(SeqCst, SeqCst, |before| {
             let former = Check::of(before).is_none_or(|check| check.is_healthy);
-            let verdict = 1 + u64::from(is_healthy.unwrap_or(former));
+            let verdict = u64::from(is_healthy.unwrap_or(former)).saturating_add(1);
             Some((now_seconds << 32) | (verdict << 16) | outcome.word())
         });
     }
@@ -194,7 +194,10 @@ impl<'a> Deployment<'a> {
             let average = match average {
                 0 => sample,
                 _ if !is_recent => sample,
-                average => (average * (AVERAGE_PARTS - 1) + sample).div_ceil(AVERAGE_PARTS),
+                average => average
+                    .saturating_mul(AVERAGE_PARTS.saturating_sub(1))
+                    .saturating_add(sample)
+                    .div_ceil(AVERAGE_PARTS),
             };
             Some((now_seconds << 32) | average)
         });

@@ -12,6 +12,10 @@ pub mod cache;
 pub mod channel;
 pub mod cidr;
 pub mod codec;
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "places are within tables of constant size, and moments are the wall clock's"
+)]
 pub mod counters;
 mod crc32;
 pub mod deployment;

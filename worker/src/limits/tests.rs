@@ -88,11 +88,11 @@ async fn what_one_bucket_gave_comes_back_when_another_refuses() {
         let refused = admit(&gate, &[wide.clone(), none.clone()]).await.unwrap_err();
         assert_eq!((refused.what, refused.retry_after), (What::Requests, Some(1)));
     }
-    let first = admit(&gate, &[wide.clone()]).await.unwrap();
-    let full = admit(&gate, &[wide.clone()]).await.unwrap_err();
+    let first = admit(&gate, std::slice::from_ref(&wide)).await.unwrap();
+    let full = admit(&gate, std::slice::from_ref(&wide)).await.unwrap_err();
     assert_eq!((full.what, full.retry_after), (What::Concurrency, None));
     drop(first);
-    drop(admit(&gate, &[wide.clone()]).await.unwrap());
+    drop(admit(&gate, std::slice::from_ref(&wide)).await.unwrap());
     assert_eq!(admit(&gate, &[wide]).await.unwrap_err().what, What::Requests);
 }
 
@@ -100,9 +100,9 @@ async fn what_one_bucket_gave_comes_back_when_another_refuses() {
 async fn tokens_refuse_only_once_they_are_above_the_limit_and_count_in_the_window_of_the_answer() {
     let gate = gate();
     let bucket = bucket("a", RateLimits { tpm: Some(10), ..Default::default() });
-    admit(&gate, &[bucket.clone()]).await.unwrap().settle(10, NOW);
-    admit(&gate, &[bucket.clone()]).await.unwrap().settle(1, NOW);
-    let refused = admit(&gate, &[bucket.clone()]).await.unwrap_err();
+    admit(&gate, std::slice::from_ref(&bucket)).await.unwrap().settle(10, NOW);
+    admit(&gate, std::slice::from_ref(&bucket)).await.unwrap().settle(1, NOW);
+    let refused = admit(&gate, std::slice::from_ref(&bucket)).await.unwrap_err();
     assert_eq!(refused.to_string(), "token limit exceeded (tokens)");
     assert_eq!(refused.retry_after, Some(60 - NOW % 60));
     assert!(gate.admit(vec![bucket], NOW + 60).await.is_ok());

@@ -7,6 +7,7 @@ use shared::metric::MEMORY_BYTES;
 use shared::metric::log_linear::Bucket;
 
 use super::*;
+use crate::limits::Shown;
 
 /// Metrics, and what the supervisor would see of them.
 struct Seen {
@@ -73,7 +74,7 @@ fn facts() -> RequestFacts<'static> {
         completion_tokens: 5,
         reached_llm: true,
         is_fallback: false,
-        spend_micro_usd: 0,
+        spend_micro_usd: 3,
     }
 }
 
@@ -158,6 +159,14 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.guardrail("words", "keyword", "input", "blocked", "none", Duration::ZERO);
     metrics.guardrail_blocked();
     metrics.guardrail_bypassed("buffer_exceeded");
+    metrics.cooled_down("openai", "gpt-4o", "gpt-4o-2024", "pk-1");
+    metrics.fallback("group", "gpt-4o", true);
+    metrics.fallback("group", "gpt-4o", false);
+    metrics.limited("requests", "api_key", "none");
+    metrics.limits_left(
+        ["k-1", "gpt-4o"],
+        &Shown { requests: Some((9, 8)), tokens: Some((9, 8)), ..Shown::default() },
+    );
 
     let mut used = BTreeMap::new();
     for series in seen.series.borrow().iter() {

@@ -59,10 +59,13 @@ impl Member {
     }
 }
 
+/// The ring of a group, and the group it was made of.
+type Kept = (Rc<Model>, Rc<Ring>);
+
 /// What was worked out for groups and is good for their next requests.
 #[derive(Debug, Default)]
 pub struct Groups {
-    rings: RefCell<HashMap<String, (Rc<Model>, Rc<Ring>)>>,
+    rings: RefCell<HashMap<String, Kept>>,
     rotations: RefCell<HashMap<Vec<u32>, Rc<Rotation>>>,
     /// The position of all rotations, if there is no room in the counters.
     position: Cell<u64>,

@@ -75,7 +75,6 @@ pub fn read(id: &str, value: Value) -> Result<Document, Refusal> {
             .map(|(provider, subject)| JwtBinding { provider: provider.0, subject: subject.0 }),
         rate_limits: raw.rate_limit.map(|it| it.0.limits()).unwrap_or_default(),
         allowed_routes: raw.allowed_routes.unwrap_or_default(),
-        ..ApiKey::default()
     };
     let resource = Some(Resource::ApiKey(resource));
     Ok(Document { resource, name: Some(raw.key_hash.0), fields })

@@ -181,7 +181,6 @@ pub fn read(id: &str, mut value: Value) -> Result<Document, Refusal> {
         stream_timeout_ms,
         allowed_cidrs,
         retries,
-        ..Model::default()
     }));
     Ok(Document { resource, name: Some(display_name), fields })
 }
@@ -239,7 +238,6 @@ impl Raw {
                     background_check: self
                         .background_model_check
                         .and_then(|check| check.0.into_resource()),
-                    ..DirectModel::default()
                 })))
             }
             _ => Err(schema_failed(

@@ -101,14 +101,14 @@ fn turn(message: &Message, family: Family) -> Result<Vec<Value>, RequestError> {
 fn blocks(parts: &[Part], family: Family) -> Result<Vec<Value>, RequestError> {
     let mut blocks = Vec::new();
     for part in parts {
-        let Some(block) = block(part, family)? else { continue };
+        let Some(block) = block(part)? else { continue };
         blocks.push(block);
         blocks.extend(cache_point(mark(part), family));
     }
     Ok(blocks)
 }
 
-fn block(part: &Part, family: Family) -> Result<Option<Value>, RequestError> {
+fn block(part: &Part) -> Result<Option<Value>, RequestError> {
     Ok(Some(match part {
         // Blank texts are an error there.
         Part::Text { text, .. } if text.trim().is_empty() => return Ok(None),
@@ -120,7 +120,7 @@ fn block(part: &Part, family: Family) -> Result<Option<Value>, RequestError> {
         Part::ToolResult { id, parts, is_error, .. } => {
             let mut content = Vec::new();
             for part in parts {
-                content.extend(block(part, family)?);
+                content.extend(block(part)?);
             }
             if content.is_empty() {
                 content.push(json!({"text": "(nothing)"}));

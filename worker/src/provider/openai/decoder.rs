@@ -255,7 +255,7 @@ impl Decoder for ChatDecoder {
         if !self.is_done
             && let Some(event) = self.events.finish()
             // A fragment is none: whether the answer was complete is told by what came before.
-            && event.data.as_ref().is_some_and(|data| is_complete(data))
+            && event.data.as_ref().is_some_and(is_complete)
         {
             self.event(&event, events)?;
         }
@@ -302,7 +302,7 @@ fn content(message: &Value) -> String {
 }
 
 fn usage(answer: &Value) -> Option<TokenUsage> {
-    token_usage(&*to_raw_value(member(answer, "usage")?).ok()?)
+    token_usage(&to_raw_value(member(answer, "usage")?).ok()?)
 }
 
 fn stop(word: &str, has_calls: bool, has_refused: bool) -> Stop {

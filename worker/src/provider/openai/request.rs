@@ -92,7 +92,7 @@ fn translated(
     target: &Target,
     context: &Context<'_>,
 ) -> Result<Exchange, RequestError> {
-    let encoder = dialect::encoder(call).ok_or_else(|| RequestError::NotOffered(call.operation))?;
+    let encoder = dialect::encoder(call).ok_or(RequestError::NotOffered(call.operation))?;
     let conversation = dialect::conversation(call)?;
     let overrides = &target.provider_key.response;
     let body = convert::body(&conversation, &target.upstream_model, call.is_stream, overrides)?;

@@ -140,7 +140,6 @@ pub fn read_plain(body: &[u8]) -> Option<Seen> {
             .and_then(audio_seconds)
             .or_else(|| answer.duration.and_then(seconds))
             .unwrap_or_default(),
-        ..Seen::default()
     })
 }
 

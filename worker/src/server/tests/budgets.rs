@@ -86,7 +86,8 @@ fn budgets_count_only_where_quota_is_consumed_and_after_every_other_refusal() {
             ("GET", "/livez", 200),
             ("POST", "/mcp", 501),
             ("GET", "/a2a/x/.well-known/agent-card.json", 501),
-            ("POST", "/v1/embeddings", 429),
+            ("POST", "/v1/embeddings", 400),
+            ("POST", "/v1/files", 429),
             ("POST", "/a2a/x", 429),
             ("POST", "/v1/messages/count_tokens", 400),
         ] {

@@ -1,7 +1,7 @@
 //! Requests that reach no upstream.
 
 use serde_json::json as value;
-use shared::resource::{Adapter, Model, ModelKind, Resource};
+use shared::resource::{Model, ModelKind, Resource};
 use shared::worker_settings::ProxySettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -73,9 +73,8 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
     run(async {
         let gateway = gateway(test_settings()).await;
         let mut key = api_key("k-1", "sk-demo");
-        key.allowed_models = ["chat", "unknown", "local", "dangling", "group", "titan", "no-base"]
-            .map(str::to_owned)
-            .into();
+        key.allowed_models =
+            ["chat", "unknown", "local", "dangling", "group", "no-base"].map(str::to_owned).into();
         gateway.put(Resource::ApiKey(key));
         gateway.put(Resource::Model(model("m-2", "hidden", "pk-1")));
         let local = Model {
@@ -86,10 +85,6 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
         gateway.put(Resource::Model(model("m-4", "dangling", "pk-none")));
         gateway
             .put(Resource::Model(Model { kind: ModelKind::Ensemble, ..model("m-5", "group", "") }));
-        let mut other = provider_key("pk-2", "http://127.0.0.1:1");
-        other.adapter = Some(Adapter::Bedrock);
-        gateway.put(Resource::ProviderKey(other));
-        gateway.put(Resource::Model(model("m-6", "titan", "pk-2")));
         let mut other = provider_key("pk-3", "http://127.0.0.1:1");
         other.endpoint = None;
         gateway.put(Resource::ProviderKey(other));
@@ -100,7 +95,6 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
             ("local", 403, "permission_denied", Some("ip_restricted")),
             ("dangling", 400, "invalid_request_error", None),
             ("group", 501, "not_implemented", None),
-            ("titan", 503, "provider_unavailable", None),
             ("no-base", 400, "invalid_request_error", None),
         ] {
             let told = gateway.chat(value!({"model": name})).await;
@@ -109,7 +103,7 @@ fn what_the_caller_may_not_or_cannot_have_is_told_and_leaves_usage() {
             assert_eq!(error.get("code"), code.map(|code| value!(code)).as_ref(), "{name}");
         }
         let usage = gateway.usage();
-        assert_eq!(usage.len(), 7);
+        assert_eq!(usage.len(), 6);
         assert_eq!(
             (usage[0].requested_model.as_str(), usage[0].model_id.as_str()),
             ("unknown", "")
