@@ -165,7 +165,7 @@ fn an_unknown_tag_within_a_body_is_refused() {
     assert!(ToWorker::decode(11, &unknown_client).is_err());
     let neither_yes_nor_no = [2];
     assert!(ToWorker::decode(9, &neither_yes_nor_no).is_err());
-    let hello_of_an_unknown_role = [7, 4, 1, 1, 0, 1, 7, 0];
+    let hello_of_an_unknown_role = [7, 5, 1, 1, 0, 1, 7, 0];
     assert!(ToSupervisor::decode(1, &hello_of_an_unknown_role).is_err());
 }
 
