@@ -5,6 +5,7 @@
 
 mod account;
 mod admit;
+mod ask;
 mod attempt;
 mod authenticate;
 mod body;

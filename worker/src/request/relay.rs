@@ -23,7 +23,7 @@ use crate::server::{Broken, ByteStream};
 use crate::upstream::AnswerBody;
 
 /// What keeps a silent stream from being taken for dead: an empty comment.
-const KEEP_ALIVE: &[u8] = b":\n\n";
+pub const KEEP_ALIVE: &[u8] = b":\n\n";
 /// After `[DONE]` the upstream has this long to end its answer, so that the connection can be used again.
 const END_WAIT: Duration = Duration::from_secs(1);
 
@@ -186,8 +186,13 @@ impl Relay {
             error = rest.err().unwrap_or(error);
         }
         self.account.settle_failed(&error);
-        self.ready.extend_from_slice(b"event: error\ndata: ");
-        self.ready.extend_from_slice(&self.account.endpoint.dialect.envelope(&error));
-        self.ready.extend_from_slice(b"\n\n");
+        error_event(&self.account, &error, &mut self.ready);
     }
+}
+
+/// Adds the event that tells an error to a caller whose status is long sent.
+pub fn error_event(account: &Account, error: &RequestError, out: &mut BytesMut) {
+    out.extend_from_slice(b"event: error\ndata: ");
+    out.extend_from_slice(&account.endpoint.dialect.envelope(error));
+    out.extend_from_slice(b"\n\n");
 }

@@ -1,7 +1,5 @@
 //! A request that spends tokens, from its body to its answer: the phases in order.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
@@ -9,13 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::account::Account;
-use super::attempt::{Attempts, Reply};
-use super::relay::{Relay, RelayOptions};
+use super::ask::{self, Asking, Outcome};
+use super::attempt::Attempts;
 use super::repeat::{self, Repeat};
-use super::{RequestError, admit, body, guard, json, refuse, resolve};
+use super::{RequestError, admit, body, guard, refuse, resolve};
 use crate::cache::Kept;
 use crate::call::{Call, Operation};
-use crate::dialect::anthropic;
 use crate::endpoint;
 use crate::limits::Shown;
 use crate::server::Body;
@@ -36,66 +33,55 @@ pub async fn serve(
         Ok(call) => call,
         Err(error) => return refuse(account, &error),
     };
-    let (mut attempts, repeat) = match admitted(&mut account, &mut call, head).await {
+    let (attempts, repeat) = match admitted(&mut account, &mut call, head).await {
         Ok(Admitted::Known { body, content_type }) => {
-            return answered(account, &call, None, body, content_type);
+            return answered(account, operation, None, body, content_type);
         }
         Ok(Admitted::New(attempts, repeat)) => (attempts, repeat),
         Err(error) => return refuse(account, &error),
     };
     let (id, cache) = (account.request_id.clone(), account.cache);
     let left = account.permit.as_ref().map(|permit| permit.shown().clone());
-    let mut response = loop {
-        match attempts.reply(&mut account, &call, head).await {
-            Err(RequestError::NotOffered(Operation::CountTokens)) => {
-                account.settle(StatusCode::OK);
-                return json(StatusCode::OK, anthropic::estimate(&call));
-            }
-            Err(error) => return refuse(account, &error),
-            Ok(Reply::Whole { body, content_type }) => {
-                let body = match account.guarding.answer(call.operation, body) {
-                    Ok(body) => body,
-                    Err(error) => return refuse(account, &error),
-                };
-                repeat.keep(&account, &content_type, &body);
-                return answered(account, &call, attempts.served_by(), body, content_type);
-            }
-            Ok(Reply::Stream { body, content_type, reading }) => {
-                let keep_alive = account.proxy.settings.sse_keepalive_ms;
-                let options = RelayOptions {
-                    silence: attempts.limits(&account).silence,
-                    keep_alive: (keep_alive > 0).then(|| Duration::from_millis(keep_alive)),
-                    first_event: attempts.first_event_wait(&account),
-                };
-                match Relay::begin(account, call.operation, body, reading, options).await {
-                    Ok(relay) => {
-                        let mut response = Response::new(Body::stream(relay.into_stream()));
-                        let headers = response.headers_mut();
-                        headers.insert(CONTENT_TYPE, content_type);
-                        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                        break response;
-                    }
-                    // The caller has seen nothing of it: another attempt may still be made.
-                    Err((returned, error)) => {
-                        account = returned;
-                        if let Err(error) = attempts.go_on(&mut account, error).await {
-                            return refuse(account, &error);
-                        }
-                    }
+    let streamed = |stream, served_by, content_type| {
+        let mut response = Response::new(Body::stream(stream));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, content_type);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        repeat::tell(cache, headers);
+        tell(operation, id, served_by, headers);
+        show(operation, left, 0, headers);
+        response
+    };
+    let outcome = match ask::interval(&account).filter(|_| call.is_stream) {
+        None => ask::ask(account, &call, attempts, repeat, head).await,
+        Some(interval) => {
+            let head = head.clone();
+            let mut asking: Asking =
+                Box::pin(async move { ask::ask(account, &call, attempts, repeat, &head).await });
+            match tokio::time::timeout(interval, &mut asking).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    let content_type = HeaderValue::from_static("text/event-stream");
+                    return streamed(ask::begun(asking, interval), None, content_type);
                 }
             }
         }
     };
-    repeat::tell(cache, response.headers_mut());
-    tell(&call, id, attempts.served_by(), response.headers_mut());
-    show(&call, left, 0, response.headers_mut());
-    response
+    match outcome {
+        Outcome::Failed(account, error) => refuse(account, &error),
+        Outcome::Whole { account, served_by, body, content_type } => {
+            answered(account, operation, served_by, body, content_type)
+        }
+        Outcome::Stream { relay, served_by, content_type } => {
+            streamed(relay.into_stream(), served_by, content_type)
+        }
+    }
 }
 
 /// A whole answer.
 fn answered(
     mut account: Account,
-    call: &Call,
+    operation: Operation,
     served_by: Option<HeaderValue>,
     body: Bytes,
     content_type: HeaderValue,
@@ -106,14 +92,19 @@ fn answered(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     repeat::tell(account.cache, headers);
-    tell(call, account.request_id.clone(), served_by, headers);
-    show(call, left, account.total_tokens(), headers);
+    tell(operation, account.request_id.clone(), served_by, headers);
+    show(operation, left, account.total_tokens(), headers);
     response
 }
 
 /// What the caller of a chat is told beside the answer.
-fn tell(call: &Call, id: HeaderValue, served_by: Option<HeaderValue>, headers: &mut HeaderMap) {
-    if call.operation == Operation::ChatCompletions {
+fn tell(
+    operation: Operation,
+    id: HeaderValue,
+    served_by: Option<HeaderValue>,
+    headers: &mut HeaderMap,
+) {
+    if operation == Operation::ChatCompletions {
         headers.insert(CALL_ID, id);
         if let Some(name) = served_by {
             headers.insert(SERVED_BY, name);
@@ -122,8 +113,8 @@ fn tell(call: &Call, id: HeaderValue, served_by: Option<HeaderValue>, headers: &
 }
 
 /// What the caller of a chat is told of its key's own limits.
-fn show(call: &Call, left: Option<Shown>, tokens: u64, headers: &mut HeaderMap) {
-    if let Some(left) = left.filter(|_| call.operation == Operation::ChatCompletions) {
+fn show(operation: Operation, left: Option<Shown>, tokens: u64, headers: &mut HeaderMap) {
+    if let Some(left) = left.filter(|_| operation == Operation::ChatCompletions) {
         admit::show(&left, tokens, headers);
     }
 }

@@ -251,6 +251,36 @@ fn a_silent_stream_carries_comments_also_before_its_first_event() {
 }
 
 #[test]
+fn a_caller_is_kept_company_before_the_upstream_has_said_anything_and_told_what_comes_of_it() {
+    run(async {
+        let (go, sad) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+        let good = vec![wait(&go), stream_head(), chunk(FIRST), chunk(LAST), chunk(DONE)];
+        let refusal = "HTTP/1.1 400 Bad Request\r\ncontent-length: 28\r\n\r\n{\"error\":{\"message\":\"nope\"}}";
+        let bad = vec![wait(&sad), Step::Send(refusal.to_owned())];
+        let upstream = Upstream::start([good, bad]).await;
+        let settings =
+            shared::worker_settings::ProxySettings { sse_keepalive_ms: 30, ..test_settings() };
+        let gateway = Gateway::start(settings, upstream.address).await;
+        for (go, expected) in [(go, FIRST), (sad, "event: error\ndata: ")] {
+            let mut caller = gateway.caller().await;
+            let answer = caller.send(chat_request(value!({"stream": true}))).await;
+            assert_eq!(answer.status().as_u16(), 200);
+            let mut body = answer.into_body();
+            assert_eq!(next(&mut body).await, ":\n\n");
+            assert_eq!(next(&mut body).await, ":\n\n");
+            go.notify_one();
+            let mut heard = next(&mut body).await;
+            while heard == ":\n\n" {
+                heard = next(&mut body).await;
+            }
+            assert!(heard.starts_with(expected), "{heard}");
+        }
+        let statuses: Vec<_> = gateway.usage().iter().map(|event| event.status_code).collect();
+        assert_eq!(statuses.last(), Some(&400), "{statuses:?}");
+    });
+}
+
+#[test]
 fn a_caller_that_leaves_ends_the_upstream_s_stream_and_pays_for_what_was_delivered() {
     run(async {
         let upstream = Upstream::start([vec![stream_head(), chunk(FIRST), Step::AwaitEnd]]).await;
