@@ -20,11 +20,13 @@ use std::time::Duration;
 use shared::cache::{FromCache, Key, ToCache, VALUE_BYTES_MAX, Value, ValueError, split};
 use shared::channel::{Channel, ChannelError};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 /// How long an answer is waited for. One that comes at all comes within a tenth of a millisecond.
 pub const FIND_LIMIT: Duration = Duration::from_millis(500);
+/// How long a cache that was waited for in vain is left alone: it may owe nothing any more.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Questions that are open at a time.
 pub const ASKED_MAX: usize = 512;
 /// Bytes of values that wait for the cache to take them.
@@ -53,8 +55,8 @@ struct Peer {
     asked: RefCell<HashMap<u64, Asked>>,
     /// One value at a time.
     turn: Semaphore,
-    /// It owes an answer that was waited for in vain.
-    is_silent: Cell<bool>,
+    /// It was waited for in vain, and is left alone until then, or until it says something.
+    silent_until: Cell<Option<Instant>>,
 }
 
 struct Asked {
@@ -73,7 +75,7 @@ impl CacheClient {
             channel,
             asked: RefCell::default(),
             turn: Semaphore::new(1),
-            is_silent: Cell::new(false),
+            silent_until: Cell::new(None),
         });
         *self.peer.borrow_mut() = Some(Rc::clone(&peer));
         let this = Rc::clone(self);
@@ -90,7 +92,7 @@ impl CacheClient {
 
     /// What is kept under the key; `None` if nothing is, or nobody says so in time.
     pub async fn find(&self, key: Key) -> Option<Vec<u8>> {
-        let peer = self.peer.borrow().clone().filter(|peer| !peer.is_silent.get())?;
+        let peer = self.peer.borrow().clone().filter(|peer| !peer.is_silent())?;
         let number = self.next_number();
         let (answer, answered) = oneshot::channel();
         {
@@ -108,7 +110,8 @@ impl CacheClient {
         match timeout(FIND_LIMIT, asking).await {
             Ok(found) => found,
             Err(_) => {
-                if !peer.is_silent.replace(true) {
+                let until = Instant::now() + SILENCE;
+                if peer.silent_until.replace(Some(until)).is_none() {
                     warn!(
                         "the cache does not answer: until it does, or is replaced, every request goes to its provider"
                     );
@@ -120,7 +123,7 @@ impl CacheClient {
 
     /// Has a value kept, later. What is too long, or has nowhere to wait, is not.
     pub fn keep(self: &Rc<Self>, key: Key, seconds: u32, value: Vec<u8>) {
-        let peer = self.peer.borrow().clone().filter(|peer| !peer.is_silent.get());
+        let peer = self.peer.borrow().clone().filter(|peer| !peer.is_silent());
         let waiting = self.keeping_bytes.get() + value.len();
         let Some(peer) = peer else { return };
         if value.len() > VALUE_BYTES_MAX || waiting > KEEPING_BYTES_MAX {
@@ -142,6 +145,10 @@ impl CacheClient {
 }
 
 impl Peer {
+    fn is_silent(&self) -> bool {
+        self.silent_until.get().is_some_and(|until| Instant::now() < until)
+    }
+
     async fn give(
         &self,
         number: u64,
@@ -169,7 +176,7 @@ impl Peer {
             if received.descriptor.is_some() {
                 return ChannelError::Descriptors.into();
             }
-            if self.is_silent.replace(false) {
+            if self.silent_until.take().is_some() {
                 info!("the cache answers again");
             }
             if let Err(error) = self.take_in(received.request_id, received.message) {

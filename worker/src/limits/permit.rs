@@ -102,14 +102,6 @@ impl Permit {
         &self.shown
     }
 
-    /// Takes in what was admitted later for the same request, once a group has chosen a model.
-    pub fn join(&mut self, mut other: Self) {
-        self.held.append(&mut other.held);
-        self.tokens.append(&mut other.tokens);
-        self.requests.append(&mut other.requests);
-        self.leases.append(&mut other.leases);
-    }
-
     /// The request is over, and has used so many tokens; now is in seconds since 1970 UTC.
     pub fn settle(mut self, tokens: u64, now: u64) {
         if tokens > 0 {

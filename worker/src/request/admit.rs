@@ -30,10 +30,7 @@ pub async fn target(
     let Some(more) = permitted(account, Some(requested), Some(target)).await? else {
         return Ok(());
     };
-    match &mut account.permit {
-        Some(permit) => permit.join(more),
-        None => account.permit = Some(more),
-    }
+    account.target_permit = Some(more);
     Ok(())
 }
 

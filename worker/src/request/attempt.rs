@@ -157,6 +157,7 @@ impl Attempts {
                 && let Some(group) = &self.group
                 && let Err(error) = admit::target(account, group, &self.current.model).await
             {
+                account.attempt_at(self.current.model.clone(), self.kind);
                 // What that target has no room for may find some at the next.
                 let Some(next) = self.later.pop() else { return Err(error) };
                 self.current = next;

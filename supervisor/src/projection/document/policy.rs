@@ -1,6 +1,7 @@
 //! `rate_limit_policies`: either limits of one subject, or limits of all requests that fulfil conditions. Of one that this
 //! build does not understand, what it would count is refused.
 
+use regex::RegexBuilder;
 use serde_json::{Map, Value};
 use shared::resource::{
     Condition, Days, Dimension, PolicyScope, RateLimitPolicy, RateLimits, Resource, Schedule,
@@ -14,6 +15,8 @@ use super::shape::{
 use super::{Refusal, schema_failed};
 
 const MANY: usize = usize::MAX;
+/// A compiled expression may take so many bytes; a policy with a larger one is not understood.
+const REGEX_BYTES_MAX: usize = 256 * 1024;
 
 type Words = &'static [&'static str];
 const ACTIONS: Words = &["reject"];
@@ -189,7 +192,14 @@ fn has_unknown(condition: &Condition) -> bool {
     match condition {
         Condition::All(children) | Condition::Any(children) => children.iter().any(has_unknown),
         Condition::Not(child) => has_unknown(child),
-        Condition::IsOneOf(..) | Condition::Matches { .. } => false,
+        Condition::IsOneOf(..) => false,
+        // As workers do: look-around, for example, is nothing that takes linear time.
+        Condition::Matches { pattern, ignore_case, .. } => RegexBuilder::new(pattern)
+            .case_insensitive(*ignore_case)
+            .size_limit(REGEX_BYTES_MAX)
+            .dfa_size_limit(REGEX_BYTES_MAX)
+            .build()
+            .is_err(),
         Condition::Unknown => true,
     }
 }

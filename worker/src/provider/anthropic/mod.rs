@@ -13,6 +13,8 @@ mod request;
 mod thinking;
 mod turns;
 
+pub(super) use thinking::continues_without_thoughts;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use shared::resource::ModelKind;

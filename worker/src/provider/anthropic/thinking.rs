@@ -74,7 +74,7 @@ fn sampling(conversation: &Conversation, model: &str, body: &mut Map<String, Val
 
 /// Whether the model is in the middle of calling tools, and its caller has not kept what it thought: then Anthropic refuses
 /// to let it think on.
-fn continues_without_thoughts(messages: &[Message]) -> bool {
+pub(in crate::provider) fn continues_without_thoughts(messages: &[Message]) -> bool {
     let is_result = |part: &Part| matches!(part, Part::ToolResult { .. });
     let mut turns = messages.iter().rev().filter(|message| message.role != Role::System);
     let assistant = turns

@@ -67,7 +67,7 @@ fn blocks(parts: Vec<Part>) -> Result<Vec<Value>, RequestError> {
 /// A part as a block; `None` for what is empty, and for thoughts that are not signed: only its own does Anthropic take back.
 fn block(part: Part) -> Result<Option<Value>, RequestError> {
     let (mut block, cache) = match part {
-        Part::Text { text, .. } if text.is_empty() => return Ok(None),
+        Part::Text { text, .. } if text.trim().is_empty() => return Ok(None),
         Part::Text { text, cache } => (json!({"type": "text", "text": text}), cache),
         Part::Media { kind, source, name, cache } => (media(kind, source, name)?, cache),
         Part::ToolCall { id, name, arguments, cache } => {

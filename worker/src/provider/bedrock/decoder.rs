@@ -37,6 +37,8 @@ pub struct ConverseDecoder {
     is_done: bool,
     /// Which block of the answer is a call of a tool that is told.
     call_at: Option<u64>,
+    /// Whether arguments of that call have come.
+    has_arguments: bool,
 }
 
 impl ConverseDecoder {
@@ -53,8 +55,13 @@ impl ConverseDecoder {
             "contentBlockStart" => {
                 if let Some(call) = event.pointer("/start/toolUse") {
                     self.call_at = at;
+                    self.has_arguments = false;
                     out.push(tool_call(call));
                 }
+            }
+            "contentBlockStop" if at.is_some() && at == self.call_at && !self.has_arguments => {
+                self.has_arguments = true;
+                out.push(Event::Arguments("{}".to_owned()));
             }
             "contentBlockDelta" => {
                 if let Some(delta) = event.get("delta") {
@@ -92,7 +99,9 @@ impl ConverseDecoder {
             if at != self.call_at {
                 return Err(decode("a piece of a tool call belongs to none that has begun"));
             }
-            out.push(Event::Arguments(as_json(input)));
+            let arguments = as_json(input);
+            self.has_arguments |= !arguments.is_empty();
+            out.push(Event::Arguments(arguments));
         }
         if let Some(reasoning) = delta.get("reasoningContent") {
             reasoning_events(reasoning, out);

@@ -3,12 +3,15 @@
 //! Left out, since Converse has no words for it: penalties, `seed`, the caller's word for its end user, thoughts without a
 //! signature, and marks for a cache where the model has none. A wish for JSON is told to the model as an instruction.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::chat::{
     CacheMark, Conversation, Format, MediaKind, MediaSource, Message, Part, Reasoning, Role, Tool,
     ToolChoice,
 };
+use crate::provider::anthropic::continues_without_thoughts;
 use crate::provider::value::object;
 use crate::request::RequestError;
 
@@ -228,9 +231,18 @@ fn thinking(conversation: &Conversation, family: Family) -> Option<u64> {
         Reasoning::Effort(effort) => effort.budget(),
         Reasoning::Budget(tokens) => tokens,
     };
-    let most = conversation.max_tokens.map_or(u64::MAX, |max| max.saturating_sub(1));
-    let budget = wanted.max(BUDGET_MIN).min(most);
-    (family.is_claude && budget >= BUDGET_MIN).then_some(budget)
+    // Anthropic refuses to think where a tool must be called, and to think on where its thoughts were lost.
+    let must_call = matches!(conversation.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
+    if must_call || continues_without_thoughts(&conversation.messages) {
+        return None;
+    }
+    let budget = match conversation.max_tokens {
+        Some(max) if max <= wanted => max / 2,
+        _ => wanted,
+    };
+    let budget = budget.max(BUDGET_MIN);
+    let fits = conversation.max_tokens.is_none_or(|max| budget < max);
+    (family.is_claude && fits).then_some(budget)
 }
 
 fn additional(
@@ -265,7 +277,10 @@ fn tools(conversation: &Conversation, family: Family) -> Option<Value> {
     };
     let is_without = conversation.tool_choice == Some(ToolChoice::None);
     // There is no word for "none", and what was called before must be there.
-    if conversation.tools.is_empty() || (is_without && !has_calls()) {
+    if conversation.tools.is_empty() {
+        return called_before(conversation);
+    }
+    if is_without && !has_calls() {
         return None;
     }
     let mut tools = Vec::new();
@@ -287,9 +302,28 @@ fn tools(conversation: &Conversation, family: Family) -> Option<Value> {
     Some(config.into())
 }
 
+/// The tools that were called before, where the caller names none any more: the results need them.
+fn called_before(conversation: &Conversation) -> Option<Value> {
+    let parts = conversation.messages.iter().flat_map(|message| &message.parts);
+    let names: BTreeSet<&str> = parts
+        .filter_map(|part| match part {
+            Part::ToolCall { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let tool = |name| {
+        let schema = json!({"json": {"type": "object", "properties": {}}});
+        json!({"toolSpec": {"name": name, "inputSchema": schema}})
+    };
+    (!names.is_empty()).then(|| json!({"tools": names.into_iter().map(tool).collect::<Vec<_>>()}))
+}
+
 fn specification(tool: &Tool) -> Value {
     let nothing = || json!({"type": "object", "properties": {}});
-    let schema = tool.parameters.clone().unwrap_or_else(nothing);
+    let mut schema = tool.parameters.clone().unwrap_or_else(nothing);
+    if let Some(schema) = schema.as_object_mut() {
+        schema.entry("type").or_insert_with(|| "object".into());
+    }
     let mut told = json!({"name": tool.name, "inputSchema": {"json": schema}});
     let description = tool.description.as_ref().filter(|text| !text.is_empty());
     if let (Some(told), Some(description)) = (told.as_object_mut(), description) {

@@ -33,7 +33,7 @@ pub fn body(
         messages.push(json!({"role": "system", "content": content}));
     }
     for message in &conversation.messages {
-        add_message(message, overrides, &mut messages)?;
+        add_message(message, model, overrides, &mut messages)?;
     }
     let mut body = Map::new();
     body.insert("model".to_owned(), model.into());
@@ -70,6 +70,7 @@ pub fn body(
 /// One turn: results of tools are messages of their own, and come first, right behind the calls.
 fn add_message(
     message: &Message,
+    model: &str,
     overrides: &ResponseOverrides,
     messages: &mut Vec<Value>,
 ) -> Result<(), RequestError> {
@@ -106,11 +107,28 @@ fn add_message(
             let mut told = json!({"role": "assistant", "content": content});
             if let (Some(told), false) = (told.as_object_mut(), calls.is_empty()) {
                 told.insert("tool_calls".to_owned(), calls.into());
+                // Who thinks in the open wants to be told of it while it calls tools (DeepSeek).
+                let thoughts = thoughts(&message.parts);
+                if !thoughts.is_empty()
+                    && !of_family(model, &REASONING)
+                    && !of_family(model, &WITHOUT_REASONING)
+                {
+                    told.insert("reasoning_content".to_owned(), thoughts.into());
+                }
             }
             messages.push(told);
         }
     }
     Ok(())
+}
+
+/// What the model thought and nobody has signed.
+fn thoughts(parts: &[Part]) -> String {
+    let unsigned = parts.iter().filter_map(|part| match part {
+        Part::Reasoning { text, signature: None } => Some(text.as_str()),
+        _ => None,
+    });
+    unsigned.collect()
 }
 
 /// The content of a message: a text where it is one, else a list.
@@ -234,9 +252,9 @@ fn format(format: &Format) -> Option<Value> {
 fn effort(reasoning: Option<Reasoning>, model: &str) -> Option<&'static str> {
     match reasoning? {
         Reasoning::Off => None,
+        _ if of_family(model, &WITHOUT_REASONING) => None,
         Reasoning::Effort(effort) => Some(effort.word()),
-        Reasoning::Budget(_) if of_family(model, &WITHOUT_REASONING) => None,
-        Reasoning::Budget(tokens) => Some(Effort::of_budget(tokens).word()),
+        Reasoning::Budget(tokens) => Some(Effort::of_budget(tokens).max(Effort::Low).word()),
     }
 }
 
@@ -352,7 +370,7 @@ mod tests {
         assert_eq!((&body["max_tokens"], body.get("reasoning_effort")), (&json!(5), None));
         let body = told(&conversation, "openai/gpt-5-mini");
         assert_eq!(body["max_completion_tokens"], 5);
-        assert_eq!(body["reasoning_effort"], "minimal");
+        assert_eq!(body["reasoning_effort"], "low");
     }
 
     #[test]

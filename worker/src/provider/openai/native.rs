@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use shared::resource::ResponseOverrides;
 
 use super::lift::lifted;
-use super::{Chunk, read_answer, read_chunk};
+use super::{Chunk, provider_error, read_answer, read_chunk};
 use crate::provider::{Progress, Reading, Seen, Whole};
 use crate::request::UpstreamError;
 use crate::sse::{Decoder, Event};
@@ -73,6 +73,12 @@ impl Reading for Native {
     fn whole(&mut self, body: Bytes, seen: &mut Seen) -> Result<Whole, UpstreamError> {
         *seen = read_answer(&body)
             .ok_or_else(|| UpstreamError::Decode("the answer is not a JSON object".to_owned()))?;
+        if seen.finish_reason.is_empty()
+            && seen.text_bytes == 0
+            && let Some(error) = provider_error(&body)
+        {
+            return Err(UpstreamError::InBand(error));
+        }
         let body = self.lifted(&body).map_or(body, Bytes::from);
         Ok(Whole { body, content_type: None })
     }

@@ -55,8 +55,11 @@ struct Meta<'a> {
 pub(super) struct Choice<'a> {
     #[serde(borrow)]
     pub finish_reason: Option<Cow<'a, str>>,
-    #[serde(borrow, alias = "delta")]
+    #[serde(borrow)]
     pub message: Option<Message<'a>>,
+    /// Of a chunk. Some providers tell the message so far beside it.
+    #[serde(borrow)]
+    pub delta: Option<Message<'a>>,
     /// Of `/v1/completions`.
     #[serde(borrow)]
     pub text: Option<&'a RawValue>,
@@ -197,7 +200,7 @@ impl Choice<'_> {
             text => text.len().saturating_sub(2),
         };
         seen.text_bytes += self.text.map_or(0, bytes);
-        if let Some(message) = &self.message {
+        if let Some(message) = self.delta.as_ref().or(self.message.as_ref()) {
             let parts = [message.content, message.reasoning_content, message.tool_calls];
             seen.text_bytes += parts.into_iter().flatten().map(bytes).sum::<usize>();
         }

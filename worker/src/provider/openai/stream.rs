@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::response::{Choice, lenient, object, provider_error, short_text, token_usage};
+use crate::json::is_empty_after;
 use crate::provider::{ProviderError, Seen};
 
 /// What an event is, for who relays it.
@@ -55,15 +56,13 @@ pub fn read_chunk(name: &[u8], data: &Bytes, seen: &mut Seen) -> Chunk {
     let usage = fields.usage.and_then(token_usage);
     seen.usage = usage.or(seen.usage);
     let choices: Option<Vec<Choice<'_>>> = fields.choices.and_then(lenient);
-    match choices {
-        // No choices at all, or `null`, says as little as an empty list.
-        None if usage.is_some() => Chunk::UsageOnly,
-        Some(choices) if choices.is_empty() && usage.is_some() => Chunk::UsageOnly,
-        choices => {
-            choices.iter().flatten().for_each(|choice| choice.add_to(seen));
-            Chunk::Part
-        }
+    // No choices at all, or `null`, says as little as an empty list; what is not understood may say something.
+    let is_without = fields.choices.is_none_or(|choices| is_empty_after(choices.get(), '[', ']'));
+    if is_without && usage.is_some() {
+        return Chunk::UsageOnly;
     }
+    choices.iter().flatten().for_each(|choice| choice.add_to(seen));
+    Chunk::Part
 }
 
 #[cfg(test)]
@@ -99,6 +98,17 @@ mod tests {
         assert_eq!(seen.usage.unwrap().prompt, 3);
         assert_eq!(read(r#"{"choices":[],"prompt_filter_results":[]}"#, &mut seen), Chunk::Part);
         assert_eq!(read("not json", &mut seen), Chunk::Part);
+    }
+
+    #[test]
+    fn a_chunk_that_tells_the_message_so_far_beside_its_delta_is_a_part() {
+        let mut seen = Seen::default();
+        let chunk = r#"{"choices":[{"delta":{"content":"hi"},"message":{"content":"hi"},"finish_reason":"stop"}],
+            "usage":{"prompt_tokens":3}}"#;
+        assert_eq!(read(chunk, &mut seen), Chunk::Part);
+        assert_eq!((seen.text_bytes, seen.finish_reason.as_str()), (2, "stop"));
+        let odd = r#"{"choices":[{"finish_reason":7}],"usage":{"prompt_tokens":3}}"#;
+        assert_eq!(read(odd, &mut seen), Chunk::Part);
     }
 
     #[test]

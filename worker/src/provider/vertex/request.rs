@@ -216,7 +216,9 @@ fn generation(conversation: &Conversation, model: &str) -> Map<String, Value> {
     set("presencePenalty", conversation.presence_penalty.map(Value::from));
     set("seed", conversation.seed.map(Value::from));
     set("stopSequences", (!conversation.stop.is_empty()).then(|| json!(conversation.stop)));
-    match &conversation.format {
+    // Before the third generation an answer of a certain form and tools exclude each other.
+    let may_have_form = conversation.tools.is_empty() || asks_for_signatures(model);
+    match conversation.format.as_ref().filter(|_| may_have_form) {
         Some(Format::Json) => set("responseMimeType", Some("application/json".into())),
         Some(Format::Schema { schema, .. }) => {
             set("responseMimeType", Some("application/json".into()));
@@ -227,6 +229,9 @@ fn generation(conversation: &Conversation, model: &str) -> Map<String, Value> {
     set("thinkingConfig", thinking(conversation.reasoning, model));
     config
 }
+
+/// What all models that are told a budget take.
+const BUDGET_MAX: u64 = 24_576;
 
 fn thinking(reasoning: Option<Reasoning>, model: &str) -> Option<Value> {
     // These do not think, and answer the wish for it with an error.
@@ -245,7 +250,7 @@ fn thinking(reasoning: Option<Reasoning>, model: &str) -> Option<Value> {
             Some(json!({"includeThoughts": true, "thinkingBudget": effort.budget()}))
         }
         Reasoning::Budget(tokens) => {
-            Some(json!({"includeThoughts": true, "thinkingBudget": tokens}))
+            Some(json!({"includeThoughts": true, "thinkingBudget": tokens.min(BUDGET_MAX)}))
         }
     }
 }
@@ -334,7 +339,6 @@ mod tests {
                 "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["tool-1"]}},
                 "generationConfig": {
                     "maxOutputTokens": 9,
-                    "responseMimeType": "application/json",
                     "thinkingConfig": {"includeThoughts": true, "thinkingBudget": 100},
                 },
             })

@@ -75,6 +75,8 @@ pub struct Account {
     pub guarding: Guarding,
     /// What it holds of the limits it is under.
     pub permit: Option<Permit>,
+    /// What it holds of the limits of the target that is tried, until another one is.
+    pub target_permit: Option<Permit>,
     /// The passthrough route by which it goes.
     pub route: Option<Rc<PassthroughRoute>>,
     /// The end user, as the network before the gateway names it.
@@ -83,6 +85,9 @@ pub struct Account {
     pub auth_type: &'static str,
     attempt: Option<Attempt>,
     total_tokens: u64,
+    /// Tokens of attempts that failed, at all targets and at this one.
+    spent: u64,
+    spent_at_target: u64,
     failed_attempts: u32,
     started: Instant,
     occurred_at: OffsetDateTime,
@@ -155,11 +160,14 @@ impl Account {
             saved: (0, 0),
             guarding: Guarding::default(),
             permit: None,
+            target_permit: None,
             route: None,
             client_identity: String::new(),
             auth_type: "",
             attempt: None,
             total_tokens: 0,
+            spent: 0,
+            spent_at_target: 0,
             failed_attempts: 0,
             started: Instant::now(),
             occurred_at: OffsetDateTime::now_utc(),
@@ -215,12 +223,16 @@ impl Account {
     /// The attempt has failed, and another one follows, at the same target or at another. It leaves a usage event of its own.
     pub fn attempt_failed(&mut self, error: &RequestError, at_same_target: bool) {
         let status = error.status().as_u16();
-        if let Some(event) = usage::event(self, status, Some(error), self.tokens(status)) {
+        let tokens = self.tokens(status);
+        if let Some(event) = usage::event(self, status, Some(error), tokens) {
             self.proxy.usage.record(event);
         }
+        self.spent += tokens.total();
+        self.spent_at_target += tokens.total();
         self.count_attempt(status);
         self.cool_down(error);
         if !at_same_target {
+            self.leave_target();
             self.count_fallback(status);
             self.fallbacks += 1;
         }
@@ -234,6 +246,14 @@ impl Account {
         );
         self.attempt = None;
         self.failed_attempts += 1;
+    }
+
+    /// Gives back what is held of the target's own limits, and counts what it was used for.
+    fn leave_target(&mut self) {
+        let used = std::mem::take(&mut self.spent_at_target);
+        if let Some(permit) = self.target_permit.take() {
+            permit.settle(used, unix_now());
+        }
     }
 
     /// The upstream has begun to answer, and not with an error.
@@ -283,10 +303,11 @@ impl Account {
         self.guarding.close();
         guarding::count(self);
         let tokens = self.tokens(status);
-        self.total_tokens = u64::from(tokens.usage.prompt) + u64::from(tokens.usage.completion);
+        self.total_tokens = self.spent + tokens.total();
+        self.spent_at_target += tokens.total();
+        self.leave_target();
         if let Some(permit) = self.permit.take() {
-            let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
-            permit.settle(self.total_tokens, now);
+            permit.settle(self.total_tokens, unix_now());
         }
         if let Some(event) = usage::event(self, status, error, tokens) {
             self.proxy.usage.record(event);
@@ -522,6 +543,17 @@ struct Labels<'a> {
 struct Tokens {
     usage: TokenUsage,
     is_estimated: bool,
+}
+
+impl Tokens {
+    fn total(&self) -> u64 {
+        u64::from(self.usage.prompt) + u64::from(self.usage.completion)
+    }
+}
+
+/// Seconds since 1970 UTC.
+fn unix_now() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0)
 }
 
 /// Tokens of a text of which only the size is known: four bytes each, on average.

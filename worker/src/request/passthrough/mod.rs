@@ -83,6 +83,10 @@ pub async fn serve(
                 let (endpoint, protocol) = (account.endpoint.template, account.protocol());
                 proxy.metrics.body_limit_rejected(endpoint, protocol, outcome);
             }
+            if matches!(error, RequestError::BodyTooLarge { .. } | RequestError::BodyTimeout) {
+                // Of a body that was not read there is no usage.
+                account.requested_model = None;
+            }
             refuse(account, &error)
         }
     };

@@ -106,6 +106,7 @@ pub fn usage(usage: TokenUsage) -> Value {
         "input_tokens": input,
         "input_tokens_details": {
             "cached_tokens": u64::from(usage.cached_prompt) + u64::from(usage.cache_read),
+            "cache_write_tokens": usage.cache_creation,
         },
         "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},

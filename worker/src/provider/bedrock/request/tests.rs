@@ -65,7 +65,7 @@ fn every_part_of_a_conversation_has_converse_s_words() {
             strict: None,
             cache: Some(CacheMark::Hour),
         }],
-        tool_choice: Some(ToolChoice::Any),
+        tool_choice: Some(ToolChoice::Auto),
         max_tokens: Some(5000),
         temperature: Some(0.5),
         reasoning: Some(Reasoning::Budget(2000)),
@@ -98,7 +98,7 @@ fn every_part_of_a_conversation_has_converse_s_words() {
                         "inputSchema": {"json": {"type": "object", "properties": {}}}}},
                     {"cachePoint": {"type": "default", "ttl": "1h"}},
                 ],
-                "toolChoice": {"any": {}},
+                "toolChoice": {"auto": {}},
             },
             "additionalModelRequestFields": {"thinking": {"type": "enabled", "budget_tokens": 2000}},
         })
@@ -121,9 +121,29 @@ fn thoughts_leave_room_for_an_answer() {
         thinking(&conversation, Family::of(CLAUDE))
     };
     assert_eq!(budget(None, Reasoning::Effort(Effort::High)), Some(16_384));
-    assert_eq!(budget(Some(2000), Reasoning::Effort(Effort::High)), Some(1999));
+    assert_eq!(budget(Some(4000), Reasoning::Effort(Effort::High)), Some(2000));
     assert_eq!(budget(Some(1000), Reasoning::Effort(Effort::High)), None);
     assert_eq!(budget(None, Reasoning::Off), None);
+}
+
+#[test]
+fn nobody_thinks_where_a_tool_must_be_called_and_tools_called_before_are_still_named() {
+    let conversation = Conversation {
+        reasoning: Some(Reasoning::Effort(Effort::Low)),
+        tool_choice: Some(ToolChoice::Any),
+        ..Conversation::default()
+    };
+    assert_eq!(thinking(&conversation, Family::of(CLAUDE)), None);
+    let call = Part::ToolCall {
+        id: "c1".to_owned(),
+        name: "find".to_owned(),
+        arguments: String::new(),
+        cache: None,
+    };
+    let messages = vec![message(Role::Assistant, vec![call])];
+    let conversation = Conversation { messages, ..Conversation::default() };
+    let tools = tools(&conversation, Family::of(CLAUDE)).unwrap();
+    assert_eq!(tools["tools"][0]["toolSpec"]["name"], "find");
 }
 
 #[test]
