@@ -5,13 +5,16 @@ mod ask;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use shared::version::VERSION;
 
 pub use self::ask::Question;
+use crate::bundle_report;
 use crate::control::Order;
+use crate::doctor;
 use crate::export;
 
 /// Variables that name the configuration file where no flag does, the first one first.
@@ -53,6 +56,10 @@ pub enum Command {
     Export(export::Options),
     /// Ask the gateway that runs.
     Ask(Question),
+    /// Look for what is wrong.
+    Doctor(doctor::Options),
+    /// Gather what a support case needs.
+    BundleReport(bundle_report::Options),
 }
 
 /// A managed AI gateway: serves model traffic here, configured by AISIX Cloud
@@ -89,6 +96,35 @@ enum Name {
         /// As JSON, whose fields stay
         #[arg(long)]
         json: bool,
+        /// Again every two seconds, or every so many, until interrupted
+        #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+            value_parser = clap::value_parser!(u64).range(1..=3600))]
+        watch: Option<u64>,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Find what is wrong, and what to do about it, also while the gateway is down: status 0 if nothing is, 3 for
+    /// warnings, 4 for errors
+    Doctor {
+        /// As JSON, whose fields stay
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Gather what a support case needs in one archive, without secrets
+    BundleReport {
+        /// File to write, for its owner only; else aisix-report-TIME.tar.gz in the current folder
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Change what the gateway that runs logs, until the next reload
+    Log {
+        /// Filter, such as debug or supervisor=debug,info
+        #[arg(value_name = "FILTER")]
+        filter: String,
         #[command(flatten)]
         socket: Socket,
     },
@@ -139,15 +175,41 @@ fn read(
     let (handover, failed) = (arguments.handover, arguments.handover_failed);
     let check = arguments.check_handover;
     // A gateway may run without a configuration that we can find: then the usual socket is tried.
-    let ask = |order, json, Socket { socket }, flag: Option<PathBuf>| {
-        let config = flag.or_else(|| named(&variable)).or_else(|| is_file(installed));
-        Ok(Command::Ask(Question { order, json, socket, config }))
+    let known =
+        |flag: Option<PathBuf>| flag.or_else(|| named(&variable)).or_else(|| is_file(installed));
+    let ask = |order, Socket { socket }, flag: Option<PathBuf>| Question {
+        order,
+        argument: None,
+        json: false,
+        watch: None,
+        socket,
+        config: known(flag),
     };
     match (arguments.subcommand, arguments.config) {
-        (Some(Name::Status { json, socket }), config) => ask(Order::Status, json, socket, config),
-        (Some(Name::Reload(socket)), config) => ask(Order::Reload, false, socket, config),
-        (Some(Name::Rotate(socket)), config) => ask(Order::Rotate, false, socket, config),
-        (Some(Name::Upgrade(socket)), config) => ask(Order::Upgrade, false, socket, config),
+        (Some(Name::Status { json, watch, socket }), config) => {
+            let watch = watch.map(Duration::from_secs);
+            Ok(Command::Ask(Question { json, watch, ..ask(Order::Status, socket, config) }))
+        }
+        (Some(Name::Log { filter, socket }), config) => {
+            let argument = Some(filter);
+            Ok(Command::Ask(Question { argument, ..ask(Order::Log, socket, config) }))
+        }
+        (Some(Name::Reload(socket)), config) => {
+            Ok(Command::Ask(ask(Order::Reload, socket, config)))
+        }
+        (Some(Name::Rotate(socket)), config) => {
+            Ok(Command::Ask(ask(Order::Rotate, socket, config)))
+        }
+        (Some(Name::Upgrade(socket)), config) => {
+            Ok(Command::Ask(ask(Order::Upgrade, socket, config)))
+        }
+        (Some(Name::Doctor { json, socket: Socket { socket } }), config) => {
+            Ok(Command::Doctor(doctor::Options { json, socket, config: known(config) }))
+        }
+        (Some(Name::BundleReport { output, socket: Socket { socket } }), config) => {
+            let config = known(config);
+            Ok(Command::BundleReport(bundle_report::Options { output, socket, config }))
+        }
         (Some(Name::Export { etcd, prefix, reveal_secrets, output }), _) => {
             Ok(Command::Export(export::Options { etcd, prefix, reveal_secrets, output }))
         }
@@ -262,7 +324,7 @@ mod tests {
     fn a_question_goes_to_the_socket_that_is_named_or_that_the_configuration_leads_to() {
         let question = |order, json, socket: Option<&str>, config: Option<&str>| {
             let (socket, config) = (socket.map(Into::into), config.map(Into::into));
-            Command::Ask(Question { order, json, socket, config })
+            Command::Ask(Question { order, argument: None, json, watch: None, socket, config })
         };
         let variables = [("AISIX_CONFIG", "config")];
         for (arguments, variables, expected) in [

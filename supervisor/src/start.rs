@@ -14,8 +14,10 @@ use tracing::{debug, info};
 use self::serve::serve;
 use crate::bundle::BundleError;
 use crate::bundle::source::BundleSource;
+use crate::bundle_report;
 use crate::cli::{self, Command};
 use crate::cloud::tls::IdentityError;
+use crate::doctor;
 use crate::export;
 use crate::findings::{Findings, Topic};
 use crate::handover::exec::Own;
@@ -83,6 +85,10 @@ pub fn main() -> ExitCode {
             })
         }
         Command::Ask(question) => return question.ask(),
+        Command::Doctor(options) => return doctor::run(&options),
+        Command::BundleReport(options) => {
+            bundle_report::run(&options).map_err(|error| error.to_string())
+        }
         Command::Export(options) => export::run(&options).map_err(|error| error.to_string()),
     };
     match done {

@@ -1,9 +1,10 @@
-//! `aisix status`, `reload`, `rotate` and `upgrade`: the gateway that runs is asked, and its answer told.
+//! `aisix status`, `log`, `reload`, `rotate` and `upgrade`: the gateway that runs is asked, and its answer told.
 
 use std::env;
 use std::io::{IsTerminal, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::control::client::{self, Target};
 use crate::control::print::{self, Colour};
@@ -18,8 +19,12 @@ const NOT_READY: u8 = 3;
 pub struct Question {
     /// What to ask.
     pub order: Order,
+    /// What goes with it: the directives of `log`.
+    pub argument: Option<String>,
     /// The answer is printed as JSON.
     pub json: bool,
+    /// Ask again after this time, until interrupted.
+    pub watch: Option<Duration>,
     /// The control socket, if it was named.
     pub socket: Option<PathBuf>,
     /// The configuration file of the gateway, if one is known; not known to exist.
@@ -30,7 +35,7 @@ impl Question {
     /// Asks and prints. Status 0: done, or ready; 1: nobody answers, or it was refused; 3: the gateway is not ready.
     pub fn ask(&self) -> ExitCode {
         let (target, note) = self.target();
-        match client::ask(&target, self.order) {
+        match client::ask(&target, self.order, self.argument.as_deref()) {
             Ok(answer) => self.tell(&answer),
             Err(error) => {
                 eprintln!("Error: {error}{}", note.unwrap_or_default());

@@ -54,12 +54,13 @@ pub struct AskError {
 }
 
 /// Asks the gateway, and waits for its answer.
-pub fn ask(target: &Target, order: Order) -> Result<Answer, AskError> {
+/// `argument` is what goes with it: the directives of `log`.
+pub fn ask(target: &Target, order: Order, argument: Option<&str>) -> Result<Answer, AskError> {
     let mut reasons = Vec::new();
     for path in &target.sockets {
         match UnixStream::connect(path) {
             Ok(stream) => {
-                return converse(stream, target, order).map_err(|error| {
+                return converse(stream, target, order, argument).map_err(|error| {
                     let reason = format!("{}: {}", path.display(), unanswered(&error));
                     AskError { order, reasons: vec![reason] }
                 });
@@ -76,17 +77,25 @@ pub fn ask(target: &Target, order: Order) -> Result<Answer, AskError> {
     Err(AskError { order, reasons })
 }
 
-fn converse(mut stream: UnixStream, target: &Target, order: Order) -> io::Result<Answer> {
+fn converse(
+    mut stream: UnixStream,
+    target: &Target,
+    order: Order,
+    argument: Option<&str>,
+) -> io::Result<Answer> {
     let limit = match order {
-        Order::Status => STATUS_LIMIT,
+        Order::Status | Order::Log => STATUS_LIMIT,
         // The gateway gives up before, and says so.
-        Order::Reload | Order::Rotate | Order::Upgrade => ORDER_LIMIT + STATUS_LIMIT,
+        Order::Doctor | Order::Reload | Order::Rotate | Order::Upgrade => {
+            ORDER_LIMIT + STATUS_LIMIT
+        }
     };
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(STATUS_LIMIT))?;
     let state_dir = target.state.as_deref().and_then(|state| std::path::absolute(state).ok());
     let request = Request {
         command: order,
+        argument: argument.map(str::to_owned),
         state_dir: state_dir.and_then(|state| state.into_os_string().into_string().ok()),
     };
     let mut line = serde_json::to_vec(&request)?;
@@ -159,11 +168,11 @@ mod tests {
     fn who_asks_where_nobody_listens_is_told_where_and_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("aisix.sock");
-        let told = ask(&Target::at(&path), Order::Reload).unwrap_err().to_string();
+        let told = ask(&Target::at(&path), Order::Reload, None).unwrap_err().to_string();
         assert!(told.contains("reload") && told.contains("--socket"), "{told}");
         assert!(told.contains(&path.display().to_string()), "{told}");
         drop(UnixListener::bind(&path).unwrap());
-        let told = ask(&Target::at(&path), Order::Status).unwrap_err().to_string();
+        let told = ask(&Target::at(&path), Order::Status, None).unwrap_err().to_string();
         assert!(told.contains("nobody listens"), "{told}");
     }
 
@@ -180,7 +189,7 @@ mod tests {
         let path = folder.path().join("aisix.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let thread = std::thread::spawn(move || drop(listener.accept()));
-        let told = ask(&Target::at(&path), Order::Status).unwrap_err().to_string();
+        let told = ask(&Target::at(&path), Order::Status, None).unwrap_err().to_string();
         assert!(told.contains("without an answer"), "{told}");
         thread.join().unwrap();
     }

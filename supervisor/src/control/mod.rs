@@ -1,14 +1,15 @@
-//! The control socket: how `aisix status`, `reload`, `rotate` and `upgrade` reach a running gateway.
+//! The control socket: how `aisix status`, `doctor`, `log`, `reload`, `rotate` and `upgrade` reach a running gateway.
 //!
 //! A Unix stream socket that only its owner and the group `aisix` may connect to (mode 0660, or 0600 where there is no such
 //! group), so that no stranger's byte reaches the supervisor through it. One connection is one question:
 //!
 //! ```text
 //! client ─► {"command": "status", "state_dir": "/var/lib/aisix"}⏎          at most 4 KiB, within 5 s
-//! client ◄─ {"ok": true, "status": {…}}⏎   or   {"ok": true, "message": "…"}⏎   or   {"ok": false, "error": "…"}⏎
+//! client ◄─ {"ok": true, "status": {…}}⏎   or   {"ok": true, "report": {…}}⏎   or   {"ok": true, "message": "…"}⏎
+//!           or   {"ok": false, "error": "…"}⏎
 //! ```
 //!
-//! `state_dir` is optional: a gateway of another state directory refuses, so that an order never reaches the wrong one. Bounds,
+//! `log` carries an `argument`: the filter directives. `state_dir` is optional: a gateway of another state directory refuses, so that an order never reaches the wrong one. Bounds,
 //! and what happens there: [`CONNECTIONS_MAX`] connections, further ones wait in the kernel's backlog; a request that is longer or
 //! slower is answered with an error and closed; orders wait for the supervisor's loop in a queue of as many; an answer that is
 //! not taken within the limit is dropped. Every order that changes something is logged with the process, user and group that
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use self::status::Status;
+use crate::doctor;
 
 /// Connections at a time.
 pub const CONNECTIONS_MAX: usize = 8;
@@ -38,6 +40,10 @@ pub const REQUEST_BYTES_MAX: usize = 4096;
 pub enum Order {
     /// Tell how it is.
     Status,
+    /// Look for what is wrong, with the gateway's own identity and connections.
+    Doctor,
+    /// Put other filter directives of the log in force, until the next reload.
+    Log,
     /// Do what SIGHUP does.
     Reload,
     /// Ask the Cloud for a new certificate now.
@@ -51,6 +57,8 @@ impl Order {
     pub fn name(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Doctor => "doctor",
+            Self::Log => "log",
             Self::Reload => "reload",
             Self::Rotate => "rotate",
             Self::Upgrade => "upgrade",
@@ -59,7 +67,7 @@ impl Order {
 
     /// Whether it changes anything.
     pub fn changes(self) -> bool {
-        self != Self::Status
+        !matches!(self, Self::Status | Self::Doctor)
     }
 }
 
@@ -68,6 +76,8 @@ impl Order {
 pub struct Asked {
     /// What is asked.
     pub order: Order,
+    /// What goes with it: the directives of `log`.
+    pub argument: Option<String>,
     /// Takes the answer; nobody may be there any more.
     pub reply: oneshot::Sender<Answer>,
 }
@@ -78,6 +88,9 @@ pub struct Asked {
 pub struct Request {
     /// What is asked.
     pub command: Order,
+    /// What goes with it: the directives of `log`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argument: Option<String>,
     /// The state directory of the gateway that is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<String>,
@@ -97,22 +110,34 @@ pub struct Answer {
     /// How the gateway is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Box<Status>>,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Box<doctor::Report>>,
 }
 
 impl Answer {
     /// It was done.
     pub fn done(message: impl Into<String>) -> Self {
-        Self { ok: true, message: Some(message.into()), error: None, status: None }
+        Self { ok: true, message: Some(message.into()), ..Self::empty() }
     }
 
     /// It was not done.
     pub fn refused(error: impl Into<String>) -> Self {
-        Self { ok: false, message: None, error: Some(error.into()), status: None }
+        Self { error: Some(error.into()), ..Self::empty() }
     }
 
     /// How the gateway is.
     pub fn status(status: Status) -> Self {
-        Self { ok: true, message: None, error: None, status: Some(Box::new(status)) }
+        Self { ok: true, status: Some(Box::new(status)), ..Self::empty() }
+    }
+
+    /// What is wrong with it.
+    pub fn report(report: doctor::Report) -> Self {
+        Self { ok: true, report: Some(Box::new(report)), ..Self::empty() }
+    }
+
+    fn empty() -> Self {
+        Self { ok: false, message: None, error: None, status: None, report: None }
     }
 }
 

@@ -45,7 +45,7 @@ pub fn start(
         Err(reason) => {
             findings.found(
                 Topic::ControlSocket,
-                format!("there is no control socket, so aisix status, reload, rotate and upgrade do not reach this gateway: {reason}; set supervisor.control_socket to a path that it can make"),
+                format!("there is no control socket, so aisix status, doctor, log, reload, rotate and upgrade do not reach this gateway: {reason}; set supervisor.control_socket to a path that it can make"),
             );
             (None, asked)
         }
@@ -157,7 +157,7 @@ async fn ask(
             "this gateway's state directory is {ours}, not {meant}: the gateway that is meant does not run, or listens elsewhere"
         ));
     }
-    let order = request.command;
+    let (order, argument) = (request.command, request.argument);
     if order.changes() {
         match stream.peer_cred() {
             Ok(peer) => info!(
@@ -174,7 +174,7 @@ async fn ask(
         }
     }
     let (reply, answer) = oneshot::channel();
-    if orders.send(Asked { order, reply }).await.is_err() {
+    if orders.send(Asked { order, argument, reply }).await.is_err() {
         return Answer::refused("the gateway ends");
     }
     match timeout(ORDER_LIMIT, answer).await {
@@ -207,7 +207,7 @@ mod tests {
         let (stream, mut client) = UnixStream::pair().unwrap();
         let (orders, mut asked) = mpsc::channel::<Asked>(1);
         tokio::task::spawn_local(async move {
-            while let Some(Asked { order, reply }) = asked.recv().await {
+            while let Some(Asked { order, reply, .. }) = asked.recv().await {
                 let _ = reply.send(Answer::done(order.name()));
             }
         });
@@ -231,7 +231,14 @@ mod tests {
     #[test]
     fn every_order_is_passed_on_under_its_word() {
         in_runtime(async || {
-            for order in [Order::Status, Order::Reload, Order::Rotate, Order::Upgrade] {
+            for order in [
+                Order::Status,
+                Order::Doctor,
+                Order::Log,
+                Order::Reload,
+                Order::Rotate,
+                Order::Upgrade,
+            ] {
                 let line = format!("{{\"command\":\"{}\"}}\n", order.name());
                 assert_eq!(answered(line.as_bytes()).await, Answer::done(order.name()));
             }

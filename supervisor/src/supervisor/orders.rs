@@ -11,7 +11,9 @@ use crate::control::status::{
     Certificate, Cloud, Configuration, Sandbox as Confined, Status, Usage,
 };
 use crate::control::{Answer, Asked, Order};
+use crate::doctor;
 use crate::fleet::{Sandbox, Summary};
+use crate::log;
 use crate::origin::Origin;
 use crate::pages::{Sources, finding_statuses, moment};
 use crate::projection::report::rfc3339;
@@ -48,15 +50,25 @@ impl About {
 impl Supervisor {
     /// Carries out what was asked. What takes time is answered later, by a task.
     pub(super) fn ordered(&mut self, asked: Asked) {
-        let Asked { order, reply } = asked;
+        let Asked { order, argument, reply } = asked;
         let answer = match order {
             Order::Status => return self.tell_status(reply),
+            Order::Doctor => return self.examine(reply),
+            Order::Log => log::change(&argument.unwrap_or_default())
+                .map(|directives| format!("the log's filter is {directives}"))
+                .map_err(|error| error.to_string())
+                .into(),
             Order::Rotate => return self.rotate(reply),
             Order::Reload => self.reload().into(),
             Order::Upgrade => return self.upgrade(Some(reply)),
         };
         // Who asked may have left.
         let _ = reply.send(answer);
+    }
+
+    /// Looks for what is wrong, in a task.
+    fn examine(&self, reply: oneshot::Sender<Answer>) {
+        let _ = reply.send(Answer::report(doctor::diagnose(Vec::new())));
     }
 
     /// Asks for a new certificate now; whoever renews it answers.
