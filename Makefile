@@ -59,3 +59,7 @@ tools:
 test-tools: tools
 	$(call need,command -v etcd >/dev/null,etcd,etcd-server)
 	$(call need,command -v redis-server >/dev/null,redis-server,redis-server)
+# The status page is tried in a browser; without one that test says so and goes on.
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } || \
+	  echo "chromium is missing: the status page is not tried in a browser" >&2

@@ -163,6 +163,8 @@ pub enum Page {
     Managed,
     /// State of every model, as JSON.
     Models,
+    /// What the status page shows, as JSON.
+    Overview,
 }
 
 /// What a worker may say.

@@ -146,6 +146,8 @@ pub struct UpstreamSettings {
 pub struct StatusSettings {
     /// Path of the metrics, with a leading slash.
     pub metrics_path: String,
+    /// Whether there is a status page, and the routes that only it needs.
+    pub has_page: bool,
 }
 
 /// Settings of the egress role.

@@ -23,6 +23,7 @@ pub mod file_watch;
 pub mod findings;
 pub mod fleet;
 pub mod handover;
+pub mod history;
 pub mod key_sets;
 pub mod listener;
 pub mod listener_tls;

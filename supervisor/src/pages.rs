@@ -19,9 +19,10 @@ use crate::cloud::rotation_report::{CertificateStatus, ReportCell, RotationStatu
 use crate::cloud::telemetry::Telemetry;
 use crate::cloud::tls::CredentialsInForce;
 use crate::cloud::usage_status::{UsageStatus, usage_facts};
-use crate::control::status::FindingStatus;
+use crate::control::status::{FindingStatus, Seen, Status};
 use crate::findings::{Finding, Findings, Topic};
 use crate::fleet::Summary;
+use crate::history::{self, Keeper};
 use crate::listener_tls::{self, ListenerTls};
 use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, OwnFamily, WorkerFacts};
 use crate::model_status;
@@ -35,6 +36,8 @@ use crate::state::snapshot::{Snapshot, SnapshotStatus};
 pub struct Sources {
     /// Metrics of all workers.
     pub collector: Rc<RefCell<Collector>>,
+    /// What came of requests in the last fifteen minutes.
+    pub history: Keeper,
     /// State of the configuration.
     pub projection: Handle,
     /// The snapshot, where there is one.
@@ -67,13 +70,23 @@ pub struct Workers {
     pub counters: Counters,
 }
 
+/// What the status page shows.
+#[derive(Serialize)]
+struct Overview {
+    /// When it was made.
+    at: String,
+    status: Status,
+    history: history::Report,
+}
+
 /// The answer to `page`: the message and the body that goes with it. `applied` is what every worker serves.
 pub async fn make(
     page: Page,
     sources: &Sources,
     applied: Option<Revision>,
-    workers: Workers,
+    seen: Seen,
 ) -> io::Result<(ToWorker, OwnedFd)> {
+    let workers = &seen.workers;
     let (status, content_type, body) = match page {
         Page::Ready if applied.is_some() => (200, "text/plain; charset=utf-8", "ok".to_owned()),
         Page::Ready => (503, "text/plain; charset=utf-8", "no configuration available".to_owned()),
@@ -96,8 +109,14 @@ pub async fn make(
                 (500, "application/json", r#"{"error_msg":"failed to list models"}"#.to_owned())
             }
         },
+        Page::Overview => {
+            let history = sources.history.report();
+            let at = moment(SystemTime::now());
+            let overview = Overview { at, status: Status::gather(seen, sources).await, history };
+            (200, "application/json", serde_json::to_string(&overview).map_err(io::Error::other)?)
+        }
         Page::Metrics => {
-            let families = families(sources, applied, &workers).await?;
+            let families = families(sources, applied, workers).await?;
             let text = sources.collector.borrow_mut().render(&families);
             (200, metrics::CONTENT_TYPE, text)
         }

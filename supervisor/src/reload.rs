@@ -31,6 +31,7 @@ const LIVE: &[&str] = &[
     "proxy.url_rewrites",
     "observability.log_level",
     "observability.access_log",
+    "observability.status_page",
     "observability.metrics.prometheus.path",
     "observability.metrics.client_type_rules",
     "upstream.",

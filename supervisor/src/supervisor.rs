@@ -183,6 +183,8 @@ pub async fn run(parts: Parts) -> Result<Ended, RunError> {
         upgrade: Upgrade::new(checks, now),
     };
     supervisor.take_over();
+    // What was counted before us is among the counters now.
+    supervisor.parts.sources.history.start();
     while supervisor.stage != Stage::Done {
         supervisor.tick();
         supervisor.notify();

@@ -62,7 +62,10 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
 
 /// Settings of the status role.
 pub fn status(settings: &Settings, listener: &MetricsListener, log_filter: &str) -> WorkerSettings {
-    let role = StatusSettings { metrics_path: listener.path.clone() };
+    let role = StatusSettings {
+        metrics_path: listener.path.clone(),
+        has_page: settings.observability.status_page,
+    };
     common(settings, RoleSettings::Status(role), log_filter)
 }
 

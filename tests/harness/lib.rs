@@ -11,6 +11,7 @@
 pub mod authority;
 pub mod binaries;
 mod black_hole;
+pub mod browser;
 mod builder;
 pub mod caller;
 pub mod client;

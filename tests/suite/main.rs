@@ -45,6 +45,7 @@ mod shutdown;
 mod startup;
 mod state_directory;
 mod status;
+mod status_page;
 mod supervisor_killed;
 mod traffic;
 mod traffic_refused;

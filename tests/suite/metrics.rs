@@ -96,7 +96,7 @@ async fn before_the_first_projection_nothing_is_ready_and_the_status_says_so() {
 #[tokio::test]
 async fn other_paths_of_the_status_listener_are_404() {
     let world = World::start().await;
-    for path in ["/", "/v1/models", "/metrics/more"] {
+    for path in ["/v1/models", "/metrics/more", "/status"] {
         let answer = client::fetch(world.gateway.status(), path).await.unwrap();
         assert_eq!(answer.status, 404, "{path}");
     }

@@ -31,7 +31,10 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
     let changes = [Change::Delete(Kind::Model, "m-1".to_owned())];
     let verdicts = [("k-1", &budget::Verdict::Forget)];
     let settings = WorkerSettings {
-        role: RoleSettings::Status(StatusSettings { metrics_path: "/metrics".to_owned() }),
+        role: RoleSettings::Status(StatusSettings {
+            metrics_path: "/metrics".to_owned(),
+            has_page: true,
+        }),
         log_filter: "info".to_owned(),
         e2e_buckets: vec![0.5, 1.0],
         ttft_buckets: Vec::new(),

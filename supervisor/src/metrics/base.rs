@@ -51,6 +51,11 @@ impl Base {
         }
     }
 
+    /// The totals of one family.
+    pub(super) fn of(&self, family: &Family) -> impl Iterator<Item = (&Vec<String>, &Values)> {
+        self.totals.get(usize::from(family.number)).into_iter().flatten()
+    }
+
     /// All totals.
     pub(super) fn totals(&self) -> Merged<'_> {
         let totals = FAMILIES.iter().zip(&self.totals);

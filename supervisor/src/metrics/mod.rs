@@ -6,6 +6,7 @@
 //!    of the dead are kept. What goes up and down dies with its worker.
 
 mod base;
+mod by_model;
 mod carried;
 mod exposition;
 mod own;
@@ -30,6 +31,7 @@ use carried::CounterRecord;
 use exposition::Exposition;
 use source::Source;
 
+pub use by_model::{Durations, ModelTotals};
 pub use carried::KeptSeries;
 pub use own::{ConfigFacts, NodeFacts, OwnFamily, OwnKind, OwnSample, UsageFacts, WorkerFacts};
 pub use traffic::Traffic;

@@ -8,7 +8,9 @@ use std::os::unix::fs::FileExt;
 
 use shared::message::Series;
 use shared::metric::log_linear::CHUNK_SLOTS;
-use shared::metric::{FAMILIES, Family, LABEL_BYTES_MAX, LABELS_BYTES_MAX, SERIES_MAX, SLOTS};
+use shared::metric::{
+    FAMILIES, Family, Kind, LABEL_BYTES_MAX, LABELS_BYTES_MAX, SERIES_MAX, SLOTS,
+};
 
 use super::Refusal;
 use super::values::{Reading, Values};
@@ -97,6 +99,16 @@ impl Source {
         Ok(())
     }
 
+    /// Reads the slots of one family only. On an error what was read last stays.
+    pub(super) fn refresh_family(&mut self, family: &Family) -> io::Result<()> {
+        let of_family = |series: &&mut Counted| series.family.number == family.number;
+        for series in self.series.iter_mut().filter(of_family) {
+            let reading = Self::read_series(&self.memory, series)?;
+            series.values.refresh(&reading, series.first_slot, &mut self.chunks_left);
+        }
+        Ok(())
+    }
+
     /// The slots themselves.
     pub(super) fn memory(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
@@ -125,6 +137,28 @@ impl Source {
         let used = usize::try_from(u64::from_ne_bytes(used)).unwrap_or(usize::MAX).min(SLOTS);
         let mut slots = vec![0; used.saturating_mul(8)];
         self.memory.read_exact_at(&mut slots, 0)?;
-        Ok(Reading::new(slots))
+        Ok(Reading::new(0, slots))
+    }
+
+    /// Reads the slots of one series only.
+    fn read_series(memory: &File, series: &Counted) -> io::Result<Reading> {
+        let piece = |first: usize, slots: usize| {
+            let mut bytes = vec![0; slots.saturating_mul(8)];
+            memory.read_exact_at(&mut bytes, (first as u64).saturating_mul(8))?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let (first, kind) = (series.first_slot, series.family.kind);
+        let mut reading = Reading::new(first, piece(first, kind.slots())?);
+        if kind == Kind::Summary {
+            for offset in 1..kind.slots() {
+                let chunk = usize::try_from(reading.slot(first.saturating_add(offset)));
+                // What does not lie in the slots is nothing.
+                let inside = 1..=SLOTS.saturating_sub(CHUNK_SLOTS);
+                if let Some(chunk) = chunk.ok().filter(|chunk| inside.contains(chunk)) {
+                    reading.push(chunk, piece(chunk, CHUNK_SLOTS)?);
+                }
+            }
+        }
+        Ok(reading)
     }
 }

@@ -6,19 +6,28 @@ use bincode::{Decode, Encode};
 use shared::metric::log_linear::{Bucket, CHUNK_SLOTS, CHUNKS};
 use shared::metric::{EDGES_MAX, Kind};
 
-/// What a worker's slots held at one moment. Nothing in them is believed: outside of them everything is 0.
+/// What a worker's slots held at one moment: pieces of them, each with the index of its first slot. Nothing in them is
+/// believed: outside of them everything is 0.
 #[derive(Debug)]
-pub(super) struct Reading(Vec<u8>);
+pub(super) struct Reading(Vec<(usize, Vec<u8>)>);
 
 impl Reading {
-    /// Slots as they lie in memory.
-    pub(super) fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+    /// Slots as they lie in memory, from `first` on.
+    pub(super) fn new(first: usize, bytes: Vec<u8>) -> Self {
+        Self(vec![(first, bytes)])
     }
 
-    fn slot(&self, index: usize) -> u64 {
-        let slots = index.checked_mul(8).and_then(|start| self.0.get(start..));
-        slots.and_then(<[u8]>::first_chunk).map_or(0, |slot| u64::from_ne_bytes(*slot))
+    /// Adds another piece.
+    pub(super) fn push(&mut self, first: usize, bytes: Vec<u8>) {
+        self.0.push((first, bytes));
+    }
+
+    pub(super) fn slot(&self, index: usize) -> u64 {
+        let slot = self.0.iter().find_map(|(first, bytes)| {
+            let start = index.checked_sub(*first)?.checked_mul(8)?;
+            bytes.get(start..)?.first_chunk()
+        });
+        slot.map_or(0, |slot| u64::from_ne_bytes(*slot))
     }
 }
 
@@ -136,13 +145,7 @@ impl Values {
                 Self::Summary { sum: sum_more, chunks: chunks_more },
             ) => {
                 *sum = sum.saturating_add(*sum_more);
-                for (chunk, more) in chunks.0.iter_mut().zip(&chunks_more.0) {
-                    match (chunk, more) {
-                        (Some(chunk), Some(more)) => add_each(&mut chunk[..], &more[..]),
-                        (chunk @ None, Some(more)) => *chunk = Some(more.clone()),
-                        (_, None) => {}
-                    }
-                }
+                chunks.add(chunks_more);
             }
             // Both come from the same family, which has one kind.
             (
@@ -164,6 +167,40 @@ fn add_each(counts: &mut [u64], more: &[u64]) {
 }
 
 impl Chunks {
+    /// Values, counted.
+    #[cfg(test)]
+    pub(super) fn of(values: &[u64]) -> Self {
+        let mut chunks = Self::default();
+        for value in values {
+            let Bucket { chunk, position } = Bucket::of(*value);
+            chunks.0[chunk].get_or_insert_with(|| Box::new([0; CHUNK_SLOTS]))[position] += 1;
+        }
+        chunks
+    }
+
+    /// What was counted since `before`, an earlier state of the same.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (chunk, before) in since.0.iter_mut().zip(&before.0) {
+            let (Some(counts), Some(before)) = (chunk, before) else { continue };
+            for (count, before) in counts.iter_mut().zip(before.iter()) {
+                *count = count.saturating_sub(*before);
+            }
+        }
+        since
+    }
+
+    /// Adds what was counted elsewhere.
+    pub(super) fn add(&mut self, more: &Self) {
+        for (chunk, more) in self.0.iter_mut().zip(&more.0) {
+            match (chunk, more) {
+                (Some(chunk), Some(more)) => add_each(&mut chunk[..], &more[..]),
+                (chunk @ None, Some(more)) => *chunk = Some(more.clone()),
+                (_, None) => {}
+            }
+        }
+    }
+
     /// How many values were counted.
     pub(super) fn count(&self) -> u64 {
         self.buckets().fold(0, |total, (_, count)| total.saturating_add(count))

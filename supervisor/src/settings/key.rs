@@ -155,7 +155,7 @@ pub static KEYS: &[Key] = &[
     key("observability.service_name", Text, Some("aisix"), InEffect),
     key("observability.log_level", Text, Some("info"), InEffect),
     key("observability.access_log", Bool, Some("true"), InEffect),
-    key("observability.status_page", Bool, Some("false"), Refused("this build has no status page; use the routes below /status")),
+    key("observability.status_page", Bool, Some("true"), InEffect),
     key("observability.metrics.prometheus.enabled", Bool, Some("true"), InEffect),
     key("observability.metrics.prometheus.path", Text, Some("/metrics"), InEffect),
     key("observability.metrics.prometheus.addr", Text, Some("0.0.0.0:9090"), InEffect),

@@ -21,6 +21,8 @@ pub struct Observability {
     pub log_level: String,
     /// Whether a line is logged for each request.
     pub access_log: bool,
+    /// Whether the listener of metrics has a status page.
+    pub status_page: bool,
     /// The listener of metrics and status; `None` = there is none.
     pub metrics: Option<MetricsListener>,
     /// Upper edges, in seconds, of the histogram of whole requests: finite, positive, ascending.
@@ -60,6 +62,7 @@ impl Observability {
             service_name: text("observability.service_name"),
             log_level,
             access_log: raw.flag("observability.access_log"),
+            status_page: raw.flag("observability.status_page"),
             metrics: listener.filter(|_| raw.flag("observability.metrics.prometheus.enabled")),
             e2e_buckets: edges(raw, "observability.metrics.buckets.request_e2e_latency")?,
             ttft_buckets: edges(raw, "observability.metrics.buckets.request_ttft")?,

@@ -29,6 +29,7 @@ use crate::fleet::{Fleet, Post};
 use crate::handover;
 use crate::handover::listeners::Listeners;
 use crate::handover::orphans::Orphan;
+use crate::history::Keeper;
 use crate::listener::ListenError;
 use crate::listener_tls::ListenerTls;
 use crate::metrics::Collector;
@@ -197,6 +198,7 @@ pub(super) async fn serve(
         &observability.ttft_buckets,
         &observability.guardrail_buckets,
     );
+    let collector = Rc::new(RefCell::new(collector));
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
     let about = About::of(settings, &origin, instance);
     let state_dir = about.state_dir.as_deref();
@@ -242,7 +244,8 @@ pub(super) async fn serve(
         spool_reports,
         spend,
         sources: Sources {
-            collector: Rc::new(RefCell::new(collector)),
+            history: Keeper::new(Rc::clone(&collector)),
+            collector,
             projection,
             snapshot: snapshot.clone(),
             telemetry,

@@ -56,12 +56,12 @@ impl Supervisor {
     pub(super) fn make_page(&self, id: WorkerId, page: Page, request: u64) {
         let (sources, pages) = (self.parts.sources.clone(), self.pages.clone());
         let applied = self.parts.applied.get();
-        let workers = self.workers();
+        let seen = self.seen();
         let (turns, in_making) = (Rc::clone(&self.page_turns), Rc::clone(&self.pages_in_making));
         in_making.set(in_making.get() + 1);
         tokio::task::spawn_local(async move {
             let _turn = turns.acquire().await;
-            match pages::make(page, &sources, applied, workers).await {
+            match pages::make(page, &sources, applied, seen).await {
                 // The loop has ended if nobody takes it.
                 Ok((answer, body)) => drop(pages.send((id, request, answer, body)).await),
                 Err(error) => warn!(?page, %error, "cannot make a status page"),

@@ -1,18 +1,20 @@
 //! The status role: serves metrics and status pages, knows nothing itself. Each page is fetched from the supervisor.
 
+mod page;
 mod server;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::Read;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use shared::channel::Received;
 use shared::memory::MemoryReader;
 use shared::message::{Confinement, Page, ToSupervisor, ToWorker};
 use shared::worker_settings::RoleSettings;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::inherit::Inheritance;
@@ -22,12 +24,15 @@ use crate::role::{RoleError, listen};
 /// A page of which nothing has come after this time is not waited for any longer.
 const PAGE_LIMIT: Duration = Duration::from_secs(5);
 
+/// What the status page shows is fetched once in that time, however many look at it.
+const OVERVIEW_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// A page as the supervisor sent it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FetchedPage {
     status: u16,
     content_type: String,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 /// Fetches pages over the control socket.
@@ -35,6 +40,8 @@ struct Pages {
     link: Rc<Link>,
     next_request: Cell<u64>,
     waiting: RefCell<HashMap<u64, oneshot::Sender<FetchedPage>>>,
+    /// The overview that was fetched last, and when; held while the next one is.
+    overview: Mutex<Option<(Instant, Option<FetchedPage>)>>,
 }
 
 impl Pages {
@@ -51,6 +58,19 @@ impl Pages {
         };
         self.waiting.borrow_mut().remove(&request);
         answer
+    }
+
+    /// The overview, which may be a little old.
+    async fn overview(&self) -> Option<FetchedPage> {
+        let mut last = self.overview.lock().await;
+        if let Some((at, page)) = &*last
+            && at.elapsed() < OVERVIEW_AGE_MAX
+        {
+            return page.clone();
+        }
+        let page = self.fetch(Page::Overview).await;
+        *last = Some((Instant::now(), page.clone()));
+        page
     }
 
     fn arrived(&self, request: u64, page: FetchedPage) {
@@ -74,6 +94,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
         link: Rc::clone(&link),
         next_request: Cell::new(1),
         waiting: RefCell::default(),
+        overview: Mutex::default(),
     });
     let stop = Rc::new(Notify::new());
     let (finished, mut drained) = oneshot::channel();
@@ -99,7 +120,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
             (ToWorker::Page(status, content_type), Some(memory)) => {
                 let mut body = Vec::new();
                 if MemoryReader::new(memory).read_to_end(&mut body).is_ok() {
-                    pages.arrived(request_id, FetchedPage { status, content_type, body });
+                    pages.arrived(request_id, FetchedPage { status, content_type, body: body.into() });
                 }
             }
             (ToWorker::Ping(number), _) => {

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::Pages;
+use super::page::{self, StatusPage};
 
 /// Connections served at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 256;
@@ -111,24 +112,59 @@ async fn answer(
         path if path == settings.metrics_path => Page::Metrics,
         "/status/config" => Page::Config,
         "/status/ready" => Page::Ready,
-        "/status/managed" => Page::Managed,
         "/status/models" => Page::Models,
+        "/status/managed" if settings.has_page => Page::Managed,
+        "/status/overview" if settings.has_page => Page::Overview,
+        "/" if settings.has_page && is_asked_for(request) => return status_page(),
+        "/" if settings.has_page => return not_asked_for(),
         _ => return error(StatusCode::NOT_FOUND, "no such page"),
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "use GET");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+    if !is_asked_for(request) {
+        return not_asked_for();
     }
-    let Some(fetched) = pages.fetch(page).await else {
+    let fetched = match page {
+        Page::Overview => pages.overview().await,
+        page => pages.fetch(page).await,
+    };
+    let Some(fetched) = fetched else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor did not answer in time");
     };
-    let mut response = Response::new(Full::new(Bytes::from(fetched.body)));
+    let mut response = Response::new(Full::new(fetched.body));
+    if page == Page::Overview {
+        response.headers_mut().extend(page::guarded());
+    }
     *response.status_mut() =
         StatusCode::from_u16(fetched.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(content_type) = HeaderValue::from_str(&fetched.content_type) {
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     }
+    not_guessed(response)
+}
+
+fn is_asked_for(request: &Request<Incoming>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+fn not_asked_for() -> Response<Full<Bytes>> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "use GET");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn status_page() -> Response<Full<Bytes>> {
+    thread_local!(static PAGE: StatusPage = StatusPage::new());
+    let mut response = Response::new(Full::default());
+    PAGE.with(|page| {
+        *response.body_mut() = Full::new(page.body.clone());
+        *response.headers_mut() = page.headers.clone();
+    });
+    not_guessed(response)
+}
+
+/// Nothing is taken for something else than it is said to be.
+fn not_guessed(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 
@@ -138,5 +174,5 @@ fn error(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
+    not_guessed(response)
 }
