@@ -59,3 +59,4 @@ tools:
 test-tools: tools
 	$(call need,command -v etcd >/dev/null,etcd,etcd-server)
 	$(call need,command -v redis-server >/dev/null,redis-server,redis-server)
+	@command -v promtool >/dev/null || test -x target/tools/promtool || tests/system/promtool.sh target/tools
