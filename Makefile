@@ -63,3 +63,4 @@ test-tools: tools
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } || \
 	  echo "chromium is missing: the status page is not tried in a browser" >&2
+	@command -v promtool >/dev/null || test -x target/tools/promtool || tests/system/promtool.sh target/tools

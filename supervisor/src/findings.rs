@@ -45,6 +45,26 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// Every topic, for whoever tells also of those that are well.
+    pub const ALL: [Self; 16] = [
+        Self::Certificate,
+        Self::ListenerCertificate,
+        Self::Rotation,
+        Self::StateDirectory,
+        Self::Snapshot,
+        Self::Spool,
+        Self::Usage,
+        Self::Budgets,
+        Self::Egress,
+        Self::Sandbox,
+        Self::ControlSocket,
+        Self::NotEnforced,
+        Self::Quarantine,
+        Self::Redis,
+        Self::Replacement,
+        Self::Upgrade,
+    ];
+
     /// Its name in metrics and on the status page.
     pub fn name(self) -> &'static str {
         match self {
@@ -115,6 +135,15 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_topic_is_among_all_and_the_last_one_is_last() {
+        for (place, topic) in Topic::ALL.into_iter().enumerate() {
+            assert_eq!(topic as usize, place);
+        }
+        // Whoever appends a topic names it here and in `ALL`.
+        assert_eq!(Topic::ALL.last(), Some(&Topic::Upgrade));
+    }
 
     #[test]
     fn a_topic_has_one_finding_until_it_is_settled() {

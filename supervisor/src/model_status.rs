@@ -8,7 +8,7 @@ use shared::counters::Counters;
 use shared::deployment::{Deployment, Failure, State};
 use shared::resource::{Model, ModelKind};
 
-use crate::metrics::{OwnFamily, OwnKind, OwnSample};
+use crate::metrics::{OwnFamily, table};
 
 /// `aisix_deployment_state` of a model that is not to be asked; 1 is reserved.
 const DOWN: f64 = 2.0;
@@ -103,23 +103,12 @@ pub fn family(models: &[Model], counters: Counters, now: SystemTime) -> Option<O
             return None;
         }
         let is_healthy = deployment.state(model, now_ms) == State::Healthy;
-        Some(OwnSample {
-            labels: vec![
-                ("provider", direct.provider.clone()),
-                ("model", model.display_name.clone()),
-                ("upstream_model", direct.model_name.clone()),
-                ("provider_key_id", direct.provider_key_id.clone()),
-            ],
-            value: if is_healthy { 0.0 } else { DOWN },
-        })
+        let labels =
+            [&direct.provider, &model.display_name, &direct.model_name, &direct.provider_key_id];
+        Some((labels.map(Clone::clone).to_vec(), if is_healthy { 0.0 } else { DOWN }))
     });
-    let samples: Vec<_> = samples.collect();
-    (!samples.is_empty()).then_some(OwnFamily {
-        name: "aisix_deployment_state",
-        help: "Whether an upstream model is asked: 0 if it is healthy, 2 if it is left alone or down.",
-        kind: OwnKind::Gauge,
-        samples,
-    })
+    let family = table::DEPLOYMENT_STATE.each(samples);
+    (!family.samples.is_empty()).then_some(family)
 }
 
 fn since_epoch_ms(now: SystemTime) -> u64 {

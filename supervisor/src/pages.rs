@@ -18,16 +18,17 @@ use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotation_report::{CertificateStatus, ReportCell, RotationStatus};
 use crate::cloud::telemetry::Telemetry;
 use crate::cloud::tls::CredentialsInForce;
-use crate::cloud::usage_status::{UsageStatus, usage_facts};
+use crate::cloud::usage_status::UsageStatus;
 use crate::control::status::{FindingStatus, Seen, Status};
 use crate::findings::{Finding, Findings, Topic};
 use crate::fleet::Summary;
 use crate::history::{self, Keeper};
 use crate::listener_tls::{self, ListenerTls};
-use crate::metrics::{self, Collector, ConfigFacts, NodeFacts, OwnFamily, WorkerFacts};
+use crate::metrics::{self, Collector, OwnFamily, WorkerFacts};
 use crate::model_status;
+use crate::node_facts;
 use crate::projection::Handle;
-use crate::projection::report::{Gauges, Report, rfc3339};
+use crate::projection::report::{Report, rfc3339};
 use crate::sandbox_report::WorkerStatus;
 use crate::state::snapshot::{Snapshot, SnapshotStatus};
 
@@ -132,19 +133,7 @@ pub async fn families(
     workers: &Workers,
 ) -> io::Result<Vec<OwnFamily>> {
     let report = report(sources, applied).await?;
-    let node = NodeFacts {
-        config: config_facts(report.gauges),
-        workers: workers.facts.clone(),
-        sandbox: workers.each.iter().filter_map(Summary::sandbox).collect(),
-        usage: usage_facts(&sources.telemetry.report()),
-        snapshot: sources.snapshot.as_ref().map(Snapshot::status),
-        heartbeat_failures: sources.heartbeat.get().failures,
-        findings: sources.findings.list().iter().map(|(topic, _)| topic.name()).collect(),
-        bundle_rotations: sources.rotation.rotations(),
-        bundle_rejections: sources.rotation.rejections(),
-        certificate_expires_at_unix: sources.certificate_expires_at_unix(),
-        uptime_seconds: sources.started.elapsed().as_secs(),
-    };
+    let node = node_facts::of(sources, report.gauges, workers);
     let mut families = node.families();
     families.extend(sources.budgets.iter().flat_map(Budgets::families));
     let models = sources.projection.models().await.map_err(io::Error::other)?;
@@ -226,26 +215,4 @@ pub(crate) fn moment(time: SystemTime) -> String {
 
 async fn report(sources: &Sources, applied: Option<Revision>) -> io::Result<Report> {
     sources.projection.report(applied.unwrap_or_default()).await.map_err(io::Error::other)
-}
-
-fn config_facts(gauges: Gauges) -> ConfigFacts {
-    let counts = |map: std::collections::BTreeMap<String, u64>| map.into_iter().collect();
-    ConfigFacts {
-        last_reload_successful: gauges.last_reload_successful,
-        last_reload_success_at_unix: gauges.last_reload_success,
-        reloads: gauges.reloads,
-        reload_failures: gauges
-            .reload_failures
-            .into_iter()
-            .map(|(reason, count)| (reason.to_owned(), count))
-            .collect(),
-        rejected: counts(gauges.rejected),
-        partially_compatible: counts(gauges.partially_compatible),
-        stale_served: counts(gauges.stale),
-        observed_revision: Some(gauges.observed_revision),
-        applied_revision: Some(gauges.applied_revision),
-        hash: gauges.config_hash,
-        former_hashes: Vec::new(),
-        source_connected: gauges.source_connected,
-    }
 }

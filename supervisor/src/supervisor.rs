@@ -387,6 +387,10 @@ impl Supervisor {
     fn note_applied(&self) {
         let applied = self.parts.fleet.applied();
         if applied.is_some() && applied != self.parts.applied.get() {
+            if let Some(revision) = applied {
+                let propagation = self.parts.sources.projection.propagation();
+                propagation.served(revision.0, Instant::now());
+            }
             let first = self.parts.applied.replace(applied).is_none();
             if first {
                 info!(revision = %applied.unwrap_or_default(), "configuration in force");

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shared::descriptor;
@@ -16,6 +17,23 @@ const LINE_BYTES_MAX: usize = 4096;
 const READ_BYTES: usize = 64 * 1024;
 /// Passed on per second and worker, in bytes: an access log at its busiest. More is dropped, and the drop is told.
 const BYTES_PER_SECOND_MAX: usize = 16 * 1024 * 1024;
+
+/// Lines that were dropped since the start, by role.
+static DROPPED: [AtomicU64; Role::ALL.len()] = [const { AtomicU64::new(0) }; Role::ALL.len()];
+
+/// How many lines of workers were dropped since the start, by role: each by its end.
+pub fn dropped() -> Vec<(&'static str, u64)> {
+    let counts = DROPPED.iter().map(|count| count.load(Ordering::Relaxed));
+    Role::ALL.into_iter().map(Role::name).zip(counts).collect()
+}
+
+fn note_dropped(role: Role, bytes: &[u8]) {
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let of_role = Role::ALL.iter().position(|it| *it == role).and_then(|it| DROPPED.get(it));
+    if let Some(count) = of_role {
+        count.fetch_add(lines as u64, Ordering::Relaxed);
+    }
+}
 
 /// Passes lines on until the worker's end of the pipe is closed.
 pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
@@ -38,7 +56,10 @@ pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
                             format!("{name} {dropped} bytes of log dropped: too many at once\n");
                         note + &lines.push(&name, read)
                     }
-                    Taken::Nothing => String::new(),
+                    Taken::Nothing => {
+                        note_dropped(role, read);
+                        String::new()
+                    }
                 };
                 // One write for all: lines of the supervisor itself do not come in between.
                 let _ = io::stderr().write_all(text.as_bytes());

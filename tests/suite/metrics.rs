@@ -1,5 +1,9 @@
 //! The metrics and status listener.
 
+mod exact;
+mod published;
+mod varied;
+
 use std::collections::BTreeSet;
 
 use harness::{Builder, Cloud, Projection, World, client, upstream};

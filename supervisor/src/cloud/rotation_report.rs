@@ -10,6 +10,7 @@ use super::renewal::Mode;
 use super::tls::InForce;
 use crate::bundle::candidate::Rejection;
 use crate::bundle::rotation::By;
+use crate::metrics::RotationFacts;
 use crate::projection::report::rfc3339;
 
 /// What became of new bundles so far. Times are in seconds since 1970.
@@ -119,15 +120,20 @@ impl ReportCell {
         }
     }
 
-    /// Rotations by source, for the metrics.
-    pub fn rotations(&self) -> Vec<(String, u64)> {
+    /// For the metrics.
+    pub fn facts(&self) -> RotationFacts {
         let report = self.0.borrow();
-        vec![("files".to_owned(), report.from_files), ("cloud".to_owned(), report.from_cloud)]
-    }
-
-    /// Rejections by reason, for the metrics.
-    pub fn rejections(&self) -> Vec<(String, u64)> {
-        let report = self.0.borrow();
-        report.rejected.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+        let rejections = report.rejected.iter();
+        RotationFacts {
+            rotations: vec![
+                ("files".to_owned(), report.from_files),
+                ("cloud".to_owned(), report.from_cloud),
+            ],
+            rejections: rejections.map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            last_rotation: report.last_rotation,
+            last_rejection: report.last_rejection.as_ref().map(|(at, _)| *at),
+            planned: report.renewal.and_then(|(_, at)| at),
+            is_candidate_waiting: report.renewal.map(|_| report.is_candidate_waiting),
+        }
     }
 }

@@ -55,6 +55,8 @@ pub struct Report {
     pub last_success: Option<SystemTime>,
     /// Why the latest batch was not accepted; `None` while they are.
     pub error: Option<String>,
+    /// Batches that were not.
+    pub failures: u64,
 }
 
 #[derive(Default)]
@@ -63,6 +65,7 @@ struct Outcome {
     rejected: u64,
     last_success: Option<SystemTime>,
     error: Option<String>,
+    failures: u64,
 }
 
 /// Tells what became of usage events, and ends their delivery in order. Clones are the same.
@@ -163,6 +166,7 @@ impl Telemetry {
             rejected: outcome.rejected,
             last_success: outcome.last_success,
             error: outcome.error.clone(),
+            failures: outcome.failures,
         }
     }
 }
@@ -348,6 +352,7 @@ impl Lanes {
                     warn!("usage is not delivered: {error}; trying again");
                 }
                 outcome.error = Some(error);
+                outcome.failures += 1;
             }
             (Answer::Refused | Answer::TooLarge | Answer::Later(_), _) => {}
         }

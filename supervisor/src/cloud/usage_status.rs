@@ -61,6 +61,7 @@ pub fn usage_facts(report: &Report) -> UsageFacts {
     let age = report.spool.oldest.and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
     UsageFacts {
         waiting: report.spool.waiting,
+        unwritten: report.spool.unwritten,
         folded: report.spool.folded,
         bytes: report.spool.bytes,
         oldest_age_seconds: age.unwrap_or_default().as_secs(),

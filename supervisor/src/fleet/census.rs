@@ -3,7 +3,7 @@
 use shared::id::{Revision, Role, WorkerId};
 
 use super::life::Life;
-use super::member::{Member, Place, Summary};
+use super::member::{Death, Member, Place, Summary};
 use super::{Fleet, Slot};
 
 impl Fleet {
@@ -61,7 +61,13 @@ impl Fleet {
 
     /// How often a worker of a role was started in place of one that ended by itself.
     pub fn restarts(&self, role: Role) -> u64 {
-        self.restarts.get(&role).copied().unwrap_or_default()
+        self.restarts_by_reason(role).map(|(_, count)| count).sum()
+    }
+
+    /// The same by why they had ended.
+    pub fn restarts_by_reason(&self, role: Role) -> impl Iterator<Item = (&'static str, u64)> {
+        let count = move |death| self.restarts.get(&(role, death)).copied().unwrap_or_default();
+        Death::ALL.into_iter().map(move |death| (death.name(), count(death)))
     }
 
     /// How many workers of a role accept connections, without those that have been replaced.

@@ -67,7 +67,7 @@ pub enum Place {
 }
 
 /// How a worker ended, as far as that says something about what it was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Death {
     /// By a fault of its own: a signal that the kernel or the process itself sends, or an exit status that is not 0.
     Crashed,
@@ -79,6 +79,22 @@ pub enum Death {
     Killed,
     /// It was told to leave, or broke the protocol.
     Left,
+}
+
+impl Death {
+    /// Every way to end.
+    pub const ALL: [Self; 5] = [Self::Crashed, Self::Hung, Self::Refused, Self::Killed, Self::Left];
+
+    /// In a word, for the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crashed => "crashed",
+            Self::Hung => "hung",
+            Self::Refused => "refused",
+            Self::Killed => "killed",
+            Self::Left => "left",
+        }
+    }
 }
 
 /// One running worker.

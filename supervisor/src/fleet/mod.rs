@@ -129,7 +129,7 @@ pub struct Fleet {
     next_ping: Instant,
     /// Number of the latest round of pings.
     round: u64,
-    restarts: BTreeMap<Role, u64>,
+    restarts: BTreeMap<(Role, Death), u64>,
     /// Roles of which a worker has served: what is needed for it was there.
     served: BTreeSet<Role>,
     /// What workers say is read: see [`Fleet::hear`].

@@ -144,7 +144,7 @@ impl Fleet {
         if self.leaving.contains(&gone.role) {
             return;
         }
-        *self.restarts.entry(gone.role).or_default() += 1;
+        *self.restarts.entry((gone.role, death)).or_default() += 1;
         let has_successor =
             self.members.iter().any(|it| it.slot == gone.slot && it.place == Place::Successor);
         let is_alone = self.serving(gone.role) == 0;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::ListenerTls;
 use super::pair::{Pair, unix};
 use crate::bundle::check::date;
-use crate::metrics::{OwnFamily, OwnKind, OwnSample};
+use crate::metrics::{OwnFamily, table};
 use crate::projection::report::rfc3339;
 
 /// Nobody needs to hear earlier, however long a certificate lives: 14 days, in seconds.
@@ -56,24 +56,8 @@ impl ListenerTls {
     pub fn families(&self) -> Vec<OwnFamily> {
         let state = self.state.borrow();
         let expires = state.in_force.pair.not_after_unix as f64;
-        let reloads = state.reloads.iter().map(|(result, count)| OwnSample {
-            labels: vec![("result", (*result).to_owned())],
-            value: *count as f64,
-        });
-        vec![
-            OwnFamily {
-                name: "aisix_listener_certificate_expiry_timestamp_seconds",
-                help: "When the certificate that callers are shown expires.",
-                kind: OwnKind::Gauge,
-                samples: vec![OwnSample { labels: Vec::new(), value: expires }],
-            },
-            OwnFamily {
-                name: "aisix_listener_certificate_reloads_total",
-                help: "Changed files of the listener's certificate and key: taken, or why not.",
-                kind: OwnKind::Counter,
-                samples: reloads.collect(),
-            },
-        ]
+        let reloads = state.reloads.iter().map(|(result, count)| (*result, *count as f64));
+        vec![table::LISTENER_EXPIRY.number(expires), table::LISTENER_RELOADS.by(reloads)]
     }
 }
 

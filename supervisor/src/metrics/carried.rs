@@ -7,7 +7,7 @@ use shared::id::WorkerId;
 use shared::message::Series;
 use shared::metric::Family;
 
-use super::own::{OwnFamily, OwnKind};
+use super::own::OwnFamily;
 use super::values::Values;
 use super::{Collector, refresh};
 
@@ -40,12 +40,12 @@ impl Collector {
             values,
         });
         let series = series.collect();
-        let counters = own.iter().filter(|family| family.kind == OwnKind::Counter);
+        let counters = own.iter().filter(|family| family.kind.is_kept());
         let counters = counters.flat_map(|family| {
             let samples = sum(family, &self.before).into_iter();
             samples.map(|(labels, value)| {
                 let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-                (family.name.to_owned(), labels.into_iter().map(owned).collect(), value)
+                (family.sample_name(), labels.into_iter().map(owned).collect(), value)
             })
         });
         (series, counters.collect())
@@ -75,8 +75,8 @@ pub(super) fn sum<'a>(
         (labels.collect::<Vec<_>>(), sample.value)
     });
     let mut sums: Vec<(Vec<(&str, &str)>, f64)> = own.collect();
-    let is_counter = family.kind == OwnKind::Counter;
-    for (_, labels, value) in before.iter().filter(|(name, ..)| is_counter && name == family.name) {
+    let (is_kept, name) = (family.kind.is_kept(), family.sample_name());
+    for (_, labels, value) in before.iter().filter(|(of, ..)| is_kept && *of == name) {
         let labels: Vec<_> =
             labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         match sums.iter_mut().find(|(other, _)| *other == labels) {
@@ -90,7 +90,7 @@ pub(super) fn sum<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::OwnSample;
+    use crate::metrics::{Counts, OwnKind, OwnSample, table};
 
     fn family(kind: OwnKind, value: f64) -> OwnFamily {
         let samples = vec![OwnSample { labels: vec![("role", "proxy".to_owned())], value }];
@@ -109,5 +109,30 @@ mod tests {
         assert!(collector.render(&[family(OwnKind::Gauge, 1.0)]).contains("n{role=\"proxy\"} 1\n"));
         let none = [OwnFamily { samples: Vec::new(), ..family(OwnKind::Counter, 0.0) }];
         assert!(collector.render(&none).contains("n{role=\"proxy\"} 3\n"), "no label is lost");
+    }
+
+    #[test]
+    fn a_histogram_goes_on_where_it_was_in_every_bucket() {
+        let counted = |sum| Counts { buckets: vec![(0.5, 2), (1.0, 1)], above: 4, sum };
+        let mut collector = Collector::new(&[], &[], &[]);
+        let (_, counters) = collector.carry(&table::PROPAGATION.histogram(&counted(9.5)));
+        collector.carried(&[], counters);
+        let text = collector.render(&table::PROPAGATION.histogram(&counted(1.0)));
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            "_bucket{le=\"0.5\"} 4",
+            "_bucket{le=\"1\"} 6",
+            "_bucket{le=\"+Inf\"} 14",
+            "_sum 10.5",
+            "_count 14",
+        ];
+        assert_eq!(lines, expected.map(|it| format!("aisix_config_propagation_seconds{it}")));
+    }
+
+    #[test]
+    fn what_a_process_has_used_is_not_carried_over_since_the_kernel_goes_on_counting_it() {
+        let mut collector = Collector::new(&[], &[], &[]);
+        let (_, counters) = collector.carry(&[family(OwnKind::OfProcess, 3.0)]);
+        assert_eq!(counters, []);
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use shared::metric::{EDGES_MAX, EdgeSets, Edges, Family, Kind};
 
 use super::carried::{self, CounterRecord};
-use super::own::{OwnFamily, OwnKind};
+use super::own::OwnFamily;
 use super::values::{Chunks, Values};
 
 /// Quantiles of a summary, as they are written and as a number.
@@ -64,13 +64,9 @@ impl Exposition {
         if samples.is_empty() {
             return;
         }
-        let kind = match family.kind {
-            OwnKind::Counter => "counter",
-            OwnKind::Gauge => "gauge",
-        };
-        let block = self.block(family.name, family.help, kind);
+        let block = self.block(family.name, family.help, family.kind.word());
         for (labels, value) in samples {
-            Lines { name: family.name, labels, block }.line("", None, value);
+            Lines { name: family.name, labels, block }.line(family.kind.suffix(), None, value);
         }
     }
 
@@ -116,7 +112,12 @@ impl Lines<'_> {
         self.line("_count", None, chunks.count());
     }
 
-    fn line(&mut self, suffix: &str, last: Option<(&'static str, &str)>, value: impl Display) {
+    fn line(
+        &mut self,
+        suffix: &'static str,
+        last: Option<(&'static str, &str)>,
+        value: impl Display,
+    ) {
         self.block.push_str(self.name);
         self.block.push_str(suffix);
         let mut before = '{';

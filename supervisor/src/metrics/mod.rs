@@ -10,6 +10,8 @@ mod by_model;
 mod carried;
 mod exposition;
 mod own;
+#[cfg(test)]
+mod reference;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use std::time::SystemTime;
 use shared::id::WorkerId;
 use shared::memory;
 use shared::message::Series;
+use shared::metric::family::REQUESTS;
 use shared::metric::{EdgeSets, MEMORY_BYTES};
 
 use base::Base;
@@ -33,7 +36,10 @@ use source::Source;
 
 pub use by_model::{Durations, ModelTotals};
 pub use carried::KeptSeries;
-pub use own::{ConfigFacts, NodeFacts, OwnFamily, OwnKind, OwnSample, UsageFacts, WorkerFacts};
+pub use own::{
+    ChannelFacts, ConfigFacts, Counts, NodeFacts, Own, OwnFamily, OwnKind, OwnSample, Part,
+    ProcessFacts, RotationFacts, UsageFacts, WorkerFacts, table,
+};
 pub use traffic::Traffic;
 
 /// Content type of what [`Collector::render`] returns.
@@ -160,7 +166,21 @@ impl Collector {
             exposition.series(family, labels, &values, &self.edges);
         }
         own.iter().for_each(|family| exposition.own(family, &self.before));
+        exposition.own(&self.requests(), &[]);
         exposition.finish()
+    }
+}
+
+impl Collector {
+    /// What each worker that has answered any has answered, as it was last read.
+    fn requests(&self) -> OwnFamily {
+        let answered = self.live.iter().filter_map(|(worker, source)| {
+            let of_requests =
+                source.series().iter().filter(|it| it.family.number == REQUESTS.number);
+            let counts = of_requests.filter_map(|it| it.values.total());
+            Some((worker.to_string(), counts.reduce(u64::saturating_add)? as f64))
+        });
+        table::WORKER_REQUESTS.by(answered)
     }
 }
 

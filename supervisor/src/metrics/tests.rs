@@ -96,12 +96,19 @@ fn the_text_is_the_documented_one() {
     }
     pen.summary(&mut collector, &["openai", "gpt-4o", "200"], &[50, 60]);
     let own = NodeFacts {
-        workers: vec![WorkerFacts { role: shared::id::Role::Proxy, up: 2, restarts: 1 }],
-        certificate_expires_at_unix: Some(1_790_000_000),
+        workers: vec![WorkerFacts {
+            role: shared::id::Role::Proxy,
+            up: 2,
+            restarts: vec![("crashed", 1), ("hung", 0)],
+        }],
+        certificate: Some((1_780_000_000, 1_790_000_000)),
         config: ConfigFacts { hash: Some("ab".to_owned()), ..ConfigFacts::default() },
         ..NodeFacts::default()
     };
-    assert_eq!(collector.render(&own.families()), include_str!("golden.txt"));
+    let protocol = shared::version::PROTOCOLS.newest.to_string();
+    let golden = include_str!("golden.txt").replace("@PROTOCOL@", &protocol);
+    let golden = golden.replace("@VERSION@", shared::version::VERSION);
+    assert_eq!(collector.render(&own.families()), golden);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod own;
 pub mod reap;
 pub mod signals;
 mod sys;
+pub mod usage;
 
 pub use sys::{
     inherited, inherited_from_manager, keep_over_exec, kill, pass_on, process_descriptor,

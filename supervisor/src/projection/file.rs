@@ -2,13 +2,14 @@
 //! used changes nothing.
 
 use std::path::PathBuf;
+use std::time::Instant;
 use std::{io, thread};
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::state::{Entry, Observed, State};
-use super::{Handle, Question, UPDATES_MAX, Update, now};
+use super::{Handle, Propagation, Question, UPDATES_MAX, Update, now};
 use crate::changes::Quarantine;
 use crate::resources::{self, PREFIX, Resources};
 
@@ -33,11 +34,13 @@ pub fn start(
     let (updates, received) = mpsc::channel(UPDATES_MAX);
     let (reload, reloads) = mpsc::channel(1);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let propagation = Propagation::default();
+    let seen = propagation.clone();
     thread::Builder::new()
         .name("projection".to_owned())
-        .spawn(move || runtime.block_on(run(path, first, reloads, asked, updates)))?;
+        .spawn(move || runtime.block_on(run(path, first, reloads, asked, (updates, seen))))?;
     let quarantine = Quarantine::new(PREFIX);
-    Ok((Handle { questions, quarantine }, received, Reload(reload)))
+    Ok((Handle { questions, quarantine, propagation }, received, Reload(reload)))
 }
 
 async fn run(
@@ -45,7 +48,7 @@ async fn run(
     first: Resources,
     mut reloads: mpsc::Receiver<()>,
     mut asked: mpsc::Receiver<Question>,
-    updates: mpsc::Sender<Update>,
+    (updates, propagation): (mpsc::Sender<Update>, Propagation),
 ) {
     let mut state = State::of_file(PREFIX);
     let mut revision = 1;
@@ -53,9 +56,11 @@ async fn run(
     loop {
         if let Some(observed) = observed.take()
             && let Some(update) = state.observe(observed, now())
-            && updates.send(update).await.is_err()
         {
-            return;
+            propagation.seen(update.revision.0, 1, Instant::now());
+            if updates.send(update).await.is_err() {
+                return;
+            }
         }
         tokio::select! {
             question = asked.recv() => match question {

@@ -1,5 +1,6 @@
 //! Keys of the projection: `<prefix>/<kind>/<id>`, where the id may hold slashes.
 
+use shared::metric::UNKNOWN;
 use shared::resource::Kind;
 
 /// What a document describes.
@@ -41,6 +42,11 @@ static KINDS: [DocumentKind; 15] = [
 /// The segment of the key of what workers know as `kind`.
 pub fn name_of(kind: Kind) -> &'static str {
     KINDS.iter().find(|known| known.served == Some(kind)).map_or("", |known| known.name)
+}
+
+/// A kind as it may be a label: of any other segment only that it is not known.
+pub fn known_name(kind: &str) -> &'static str {
+    KINDS.iter().find(|known| known.name == kind).map_or(UNKNOWN, |known| known.name)
 }
 
 /// Why a key names no document.

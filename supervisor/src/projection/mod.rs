@@ -52,13 +52,14 @@ pub use report::Report;
 
 use crate::changes::Quarantine;
 use crate::findings::{Findings, Topic};
+use crate::propagation::Propagation;
 use crate::state::snapshot::Snapshot;
 use crate::state::snapshot::file::Moment;
 use crate::state::snapshot::restore::From;
 
 use pending::Pending;
 use state::State;
-use watch::Follower;
+use watch::{Follower, Sighting};
 
 /// Updates that may wait for the supervisor; then the store is read no further.
 const UPDATES_MAX: usize = 16;
@@ -105,6 +106,7 @@ impl Question {
 pub struct Handle {
     questions: mpsc::Sender<Question>,
     quarantine: Quarantine,
+    propagation: Propagation,
 }
 
 impl Handle {
@@ -128,6 +130,11 @@ impl Handle {
     /// What was handed out and is set aside because workers died of it.
     pub fn quarantine(&self) -> &Quarantine {
         &self.quarantine
+    }
+
+    /// How long revisions take to be served.
+    pub fn propagation(&self) -> &Propagation {
+        &self.propagation
     }
 }
 
@@ -162,10 +169,12 @@ pub fn start(
     let (updates, received) = mpsc::channel(UPDATES_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let quarantine = Quarantine::new(&source.prefix);
-    thread::Builder::new()
-        .name("projection".to_owned())
-        .spawn(move || runtime.block_on(run(source, dial, told, snapshot, asked, updates)))?;
-    Ok((Handle { questions, quarantine }, received))
+    let propagation = Propagation::default();
+    let revisions = propagation.clone();
+    thread::Builder::new().name("projection".to_owned()).spawn(move || {
+        runtime.block_on(run(source, dial, told, snapshot, asked, updates, revisions))
+    })?;
+    Ok((Handle { questions, quarantine, propagation }, received))
 }
 
 async fn run(
@@ -175,6 +184,7 @@ async fn run(
     snapshot: Option<Snapshot>,
     mut asked: mpsc::Receiver<Question>,
     updates: mpsc::Sender<Update>,
+    propagation: Propagation,
 ) {
     let mut state = State::new(&source.prefix);
     let mut pending = Pending::default();
@@ -206,9 +216,10 @@ async fn run(
                 Some(question) => question.answer(&mut state),
                 None => break,
             },
-            Some(observed) = seen.recv(), if pending.has_room() => {
+            Some(Sighting { observed, at, revisions }) = seen.recv(), if pending.has_room() => {
                 let rejections = state.rejection_changes();
                 if let Some(update) = state.observe(observed, now()) {
+                    propagation.seen(update.revision.0, revisions, at);
                     pending.add(update);
                 }
                 if state.rejection_changes() != rejections {

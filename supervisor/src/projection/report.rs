@@ -115,8 +115,12 @@ pub struct Gauges {
     pub applied_revision: i64,
     /// `hash_info`.
     pub config_hash: Option<String>,
+    /// Hashes before that one, the latest last.
+    pub former_hashes: Vec<String>,
     /// `source_connected`.
     pub source_connected: bool,
+    /// When the source was last there.
+    pub last_contact: Option<UnixSeconds>,
 }
 
 /// The body of `/status/config`.
@@ -288,9 +292,10 @@ impl Gauges {
             ..Self::default()
         };
         for row in &status.rejected {
-            *gauges.rejected.entry(row.resource_kind.clone()).or_default() += 1;
+            let kind = key::known_name(&row.resource_kind);
+            *gauges.rejected.entry(kind.to_owned()).or_default() += 1;
             if row.serving_stale_since.is_some() {
-                *gauges.stale.entry(row.resource_kind.clone()).or_default() += 1;
+                *gauges.stale.entry(kind.to_owned()).or_default() += 1;
             }
         }
         for row in &status.partially_compatible {

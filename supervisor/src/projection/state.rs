@@ -1,5 +1,6 @@
 //! What is known of the store, and what was made of it. Pure: time is passed in.
 
+mod history;
 mod keep;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use shared::id::Revision;
 use shared::resource::Model;
 use tracing::warn;
+
+use history::History;
 
 use super::Update;
 use super::document::Refusal;
@@ -117,6 +120,7 @@ pub struct State {
     last_failure: Option<(UnixSeconds, &'static str, String)>,
     reloads: u64,
     reload_failures: BTreeMap<&'static str, u64>,
+    history: History,
 }
 
 impl State {
@@ -142,6 +146,7 @@ impl State {
             last_failure: None,
             reloads: 0,
             reload_failures: BTreeMap::new(),
+            history: History::default(),
         }
     }
 
@@ -152,6 +157,7 @@ impl State {
 
     /// Takes in what was seen. An update is what the workers have to be told.
     pub fn observe(&mut self, observed: Observed, now: UnixSeconds) -> Option<Update> {
+        self.history.contact(&observed, self.connected, now);
         match observed {
             Observed::Connected => {
                 self.connected = true;
@@ -275,6 +281,7 @@ impl State {
             partially_compatible: rows.iter().map(PartialStatus::from).collect(),
         };
         let mut gauges = Gauges::of(&status);
+        self.history.tell(&mut gauges, self.connected, now);
         gauges.last_reload_success = self.last_reload_success;
         gauges.reloads = self.reloads;
         gauges.reload_failures = self.reload_failures.clone();
@@ -376,6 +383,7 @@ impl State {
             Some(before) => before.apply_seq + 1,
             None => 1,
         };
+        self.history.applied(self.applied.as_ref(), &applied);
         self.applied_changes = changes;
         self.applied = Some(applied);
     }

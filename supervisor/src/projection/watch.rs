@@ -3,7 +3,7 @@
 //! Everything is loaded again only when the store has compacted that revision away, or is an older store than it was.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::proto::PbEvent;
 use etcd_client::{Client, WatchOptions, WatchResponse, WatchStream};
@@ -72,11 +72,21 @@ enum Left {
     NewIdentity,
 }
 
+/// What was seen, and when.
+pub struct Sighting {
+    /// What it was.
+    pub observed: Observed,
+    /// When the store's message about it was complete.
+    pub at: Instant,
+    /// How many revisions it tells of.
+    pub revisions: u64,
+}
+
 /// Follows one source.
 pub struct Follower {
     source: Source,
     dial: Arc<dyn Dial>,
-    observed: mpsc::Sender<Observed>,
+    observed: mpsc::Sender<Sighting>,
     /// The latest revision up to which everything was seen.
     seen: Option<i64>,
     /// Which store that is a revision of, as far as it says.
@@ -91,7 +101,7 @@ pub struct Follower {
 
 impl Follower {
     /// Tells `observed` what it sees.
-    pub fn new(source: Source, dial: Arc<dyn Dial>, observed: mpsc::Sender<Observed>) -> Self {
+    pub fn new(source: Source, dial: Arc<dyn Dial>, observed: mpsc::Sender<Sighting>) -> Self {
         let (backoff, patience) = (Backoff::default(), source.request_limit);
         Self {
             source,
@@ -168,7 +178,12 @@ impl Follower {
     }
 
     async fn tell(&self, observed: Observed) -> Result<(), FollowError> {
-        self.observed.send(observed).await.map_err(|_| FollowError::Unwanted)
+        self.tell_of(observed, 1).await
+    }
+
+    async fn tell_of(&self, observed: Observed, revisions: u64) -> Result<(), FollowError> {
+        let sighting = Sighting { observed, at: Instant::now(), revisions };
+        self.observed.send(sighting).await.map_err(|_| FollowError::Unwanted)
     }
 
     /// Makes a connection and follows the store on it.
@@ -237,6 +252,7 @@ impl Follower {
                 continue;
             }
             let now_at = response.header.map_or(0, |header| header.revision);
+            let revisions = revisions(&events);
             let observed = if progress && events.is_empty() {
                 seen = seen.max(now_at);
                 Observed::Progress { revision: seen }
@@ -249,9 +265,17 @@ impl Follower {
                 Observed::Changed { revision: seen, events }
             };
             self.seen = Some(seen);
-            self.tell(observed).await?;
+            self.tell_of(observed, revisions).await?;
         }
     }
+}
+
+/// How many revisions these changes are, which are in the order of their revisions.
+fn revisions(events: &[PbEvent]) -> u64 {
+    let mut revisions: Vec<_> =
+        events.iter().filter_map(|event| Some(event.kv.as_ref()?.mod_revision)).collect();
+    revisions.dedup();
+    revisions.len() as u64
 }
 
 /// A watch from `revision` on that the store has accepted, the store's own revision, and its id.

@@ -44,7 +44,7 @@ impl Supervisor {
                 .map(|role| WorkerFacts {
                     role,
                     up: fleet.serving(role) as u64,
-                    restarts: fleet.restarts(role),
+                    restarts: fleet.restarts_by_reason(role).collect(),
                 })
                 .collect(),
             each: fleet.summaries(),

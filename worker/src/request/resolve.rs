@@ -32,6 +32,16 @@ pub struct Target {
     pub model: Rc<Model>,
 }
 
+impl Target {
+    /// The upstream's name of the model as it is configured, for metrics: what a wildcard stands for is the caller's.
+    pub fn upstream_label(&self) -> &str {
+        match &self.model.kind {
+            ModelKind::Direct(direct) => &direct.model_name,
+            _ => "",
+        }
+    }
+}
+
 /// The model of that name. It is looked up before any permission, so that the status tells whether the name exists.
 pub fn model(tables: &Tables, name: &str) -> Result<FoundModel, RequestError> {
     tables.model(name).ok_or_else(|| RequestError::UnknownModel(shown(name)))

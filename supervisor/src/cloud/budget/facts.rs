@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::decision::FailMode;
-use super::key::{Cloud, Key, Moment};
+use super::key::{Answer, Cloud, Key, Moment, Rules};
 use super::{Budgets, Verdict};
-use crate::metrics::{OwnFamily, OwnKind, OwnSample};
+use crate::metrics::{ChannelFacts, Own, OwnFamily, table as of};
 use crate::projection::report::rfc3339;
 
 /// Caller keys whose budgets are shown in metrics: those used last.
@@ -106,47 +106,70 @@ impl Budgets {
             });
             shown.truncate(KEYS_SHOWN_MAX);
         }
-        let each = |name, help, value: fn(&super::decision::Decision) -> Option<f64>| {
-            let sample = |(id, key): &(&str, &Key)| {
-                let value = value(&key.answer.as_ref()?.decision)?;
-                Some(OwnSample { labels: labels(id, key), value })
-            };
-            let samples = shown.iter().filter_map(sample).collect();
-            OwnFamily { name, help, kind: OwnKind::Gauge, samples }
-        };
-        let one = |name, help, kind, value: Option<f64>| {
-            let samples = value.map(|value| OwnSample { labels: Vec::new(), value });
-            OwnFamily { name, help, kind, samples: samples.into_iter().collect() }
+        let each = |own: &Own, value: fn(&super::decision::Decision) -> Option<f64>| {
+            own.each(shown.iter().filter_map(|(id, key)| {
+                Some((labels(id, key), value(&key.answer.as_ref()?.decision)?))
+            }))
         };
         let calls = table.calls();
         vec![
-            each("aisix_budget_limit_usd", "Budget of a caller key.", |it| it.budget.limit),
-            each("aisix_budget_spent_usd", "What was spent of it.", |it| it.budget.spent),
-            each("aisix_budget_remaining_usd", "What is left of it.", |it| it.budget.remaining),
-            each("aisix_budget_reset_seconds", "Time until it begins anew.", |it| it.reset_seconds),
-            each("aisix_budget_details_present", "Whether the Cloud tells amounts.", |it| {
-                Some(f64::from(it.has_details))
-            }),
-            one(
-                "aisix_budget_checks_total",
-                "Budget decisions asked of the control plane.",
-                OwnKind::Counter,
-                Some(calls.made as f64),
-            ),
-            one(
-                "aisix_budget_check_failures_total",
-                "Of those, how many brought no decision.",
-                OwnKind::Counter,
-                Some(calls.failed as f64),
-            ),
-            one(
-                "aisix_budget_oldest_decision_seconds",
-                "Age of the oldest decision of a caller key in use.",
-                OwnKind::Gauge,
-                oldest(table.keys().map(|(_, key)| key), now),
-            ),
+            each(&of::BUDGET_LIMIT, |it| it.budget.limit),
+            each(&of::BUDGET_SPENT, |it| it.budget.spent),
+            each(&of::BUDGET_REMAINING, |it| it.budget.remaining),
+            each(&of::BUDGET_RESET, |it| it.reset_seconds),
+            each(&of::BUDGET_DETAILS, |it| Some(f64::from(it.has_details))),
+            of::BUDGET_CHECKS.number(calls.made as f64),
+            of::BUDGET_FAILURES.number(calls.failed as f64),
+            of::BUDGET_OLDEST.known(oldest(table.keys().map(|(_, key)| key), now)),
+            of::BUDGET_KEYS.by(states(table.keys().map(|(_, key)| key), &self.0.rules, now)),
         ]
     }
+
+    /// How the Cloud is reached for decisions; `None` while it was not asked.
+    pub fn channel(&self) -> Option<ChannelFacts> {
+        let ahead = self.0.clock.ahead();
+        let table = self.table();
+        let calls = table.calls();
+        (calls.made > 0).then(|| ChannelFacts {
+            name: "budgets",
+            is_up: (calls.failed > 0 || calls.decided_at.is_some()).then(|| !table.is_away()),
+            last_success_at_unix: calls.decided_at.map(|at| (at + ahead) / 1_000),
+            failures: calls.failed,
+        })
+    }
+}
+
+/// How many keys are in which state. One may be in several.
+fn states<'a>(
+    keys: impl Iterator<Item = &'a Key>,
+    rules: &Rules,
+    now: Moment,
+) -> [(&'static str, f64); 6] {
+    let mut counts = [0.0; 6];
+    for key in keys {
+        let in_use = key.is_in_use(now);
+        let is_stale = |answer: &Answer| now - answer.at >= rules.stale_max;
+        let states = [
+            true,
+            key.answer.is_some(),
+            in_use,
+            in_use && key.answer.is_none(),
+            in_use && key.answer.as_ref().is_some_and(is_stale),
+            matches!(key.told, Some(Verdict::Deny(_))),
+        ];
+        for (count, is) in counts.iter_mut().zip(states) {
+            *count += f64::from(is);
+        }
+    }
+    let [known, decided, in_use, undecided, stale, denied] = counts;
+    [
+        ("known", known),
+        ("decided", decided),
+        ("in_use", in_use),
+        ("undecided", undecided),
+        ("stale", stale),
+        ("denied", denied),
+    ]
 }
 
 fn cloud_name(cloud: Cloud) -> &'static str {
@@ -162,11 +185,7 @@ fn oldest<'a>(keys: impl Iterator<Item = &'a Key>, now: Moment) -> Option<f64> {
     decided.map(|answer| (now - answer.at) as f64 / 1_000.0).reduce(f64::max)
 }
 
-fn labels(id: &str, key: &Key) -> Vec<(&'static str, String)> {
-    let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
-    vec![
-        ("api_key_id", id.to_owned()),
-        ("team_id", known(&key.team_id)),
-        ("user_id", known(&key.user_id)),
-    ]
+fn labels(id: &str, key: &Key) -> Vec<String> {
+    let known = |value: &Option<String>| value.clone().unwrap_or_default();
+    vec![id.to_owned(), known(&key.team_id), known(&key.user_id)]
 }

@@ -362,7 +362,7 @@ impl Account {
             self.proxy.metrics.cooled_down(
                 labels.provider,
                 self.dispatched_name(),
-                labels.upstream_model,
+                labels.upstream_label,
                 labels.key_id,
             );
             tracing::warn!(
@@ -415,8 +415,8 @@ impl Account {
                 CALLER_GONE => attempt.is_accepted,
                 status => (200..400).contains(&status),
             };
-            let Labels { provider, upstream_model, key_id, .. } = labels;
-            metrics.attempt(provider, self.dispatched_name(), upstream_model, key_id, success);
+            let Labels { provider, upstream_label, key_id, .. } = labels;
+            metrics.attempt(provider, self.dispatched_name(), upstream_label, key_id, success);
         }
         if self.requested_model.is_some() {
             let Labels { model, key_id, key_name, .. } = labels;
@@ -445,7 +445,7 @@ impl Account {
             inbound_protocol: dialect,
             provider: labels.provider,
             model: labels.model,
-            upstream_model: labels.upstream_model,
+            upstream_model: labels.upstream_label,
             provider_key_id: labels.key_id,
             provider_key_name: labels.key_name,
             api_key_id: caller.map_or("", |key| key.id.as_str()),
@@ -513,6 +513,7 @@ impl Account {
             provider: target.map_or("", |target| target.provider.as_str()),
             model: self.model.as_ref().map_or(unresolved, |model| model.display_name.as_str()),
             upstream_model: target.map_or("", |target| target.upstream_model.as_str()),
+            upstream_label: target.map_or("", Target::upstream_label),
             key_id: target.map_or("", |target| target.provider_key.id.as_str()),
             key_name: target.map_or("", |target| target.provider_key.display_name.as_str()),
         }
@@ -535,6 +536,8 @@ struct Labels<'a> {
     provider: &'a str,
     model: &'a str,
     upstream_model: &'a str,
+    /// The same as it is configured: of a wildcard nothing that a caller has made up.
+    upstream_label: &'a str,
     key_id: &'a str,
     key_name: &'a str,
 }
