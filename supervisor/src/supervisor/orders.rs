@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use shared::version::VERSION;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use tracing::info;
 
 use super::Supervisor;
 use crate::control::status::{
@@ -13,7 +14,7 @@ use crate::control::status::{
 use crate::control::{Answer, Asked, Order};
 use crate::doctor;
 use crate::fleet::{Sandbox, Summary};
-use crate::log;
+use crate::log::{self, Change};
 use crate::origin::Origin;
 use crate::pages::{Sources, finding_statuses, moment};
 use crate::projection::report::rfc3339;
@@ -54,16 +55,32 @@ impl Supervisor {
         let answer = match order {
             Order::Status => return self.tell_status(reply),
             Order::Doctor => return self.examine(reply),
-            Order::Log => log::change(&argument.unwrap_or_default())
-                .map(|directives| format!("the log's filter is {directives}"))
-                .map_err(|error| error.to_string())
-                .into(),
+            Order::Log => self.log(argument).into(),
             Order::Rotate => return self.rotate(reply),
             Order::Reload => self.reload().into(),
             Order::Upgrade => return self.upgrade(Some(reply)),
         };
         // Who asked may have left.
         let _ = reply.send(answer);
+    }
+
+    /// Tells what is logged, or changes it, here and in every worker at once.
+    fn log(&mut self, wanted: Option<String>) -> Result<String, String> {
+        let before = log::in_force();
+        let Some(wanted) = wanted else {
+            return Ok(format!("the log's filter is {before}"));
+        };
+        let configured = &self.parts.reloader.settings.observability.log_level;
+        let change = Change::ordered(&wanted, configured).map_err(|error| error.to_string())?;
+        let directives = change.directives.clone();
+        let remark = change.remark.map(|remark| format!("; {remark}")).unwrap_or_default();
+        // By the former filter as well as by the new one, if either lets it through.
+        info!(before, now = directives, "the log's filter changes until the next reload or upgrade");
+        change.apply();
+        self.parts.fleet.set_log_filter(&directives);
+        Ok(format!(
+            "the log's filter is {directives}, until the next reload or upgrade; it was {before}{remark}"
+        ))
     }
 
     /// Looks for what is wrong, in a task.

@@ -3,6 +3,7 @@
 //! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
 //! with status 499 and what was delivered until that moment.
 
+mod attempts;
 mod cache;
 mod guarding;
 mod log;
@@ -29,6 +30,8 @@ use crate::metrics::RequestFacts;
 use crate::provider::{Seen, TokenUsage};
 use crate::routing;
 use crate::server::Proxy;
+
+use self::attempts::Attempts;
 
 pub use cache::CacheStatus;
 
@@ -85,6 +88,7 @@ pub struct Account {
     /// How the caller is known, where that is no credential.
     pub auth_type: &'static str,
     attempt: Option<Attempt>,
+    attempts: Attempts,
     total_tokens: u64,
     /// Tokens of attempts that failed, at all targets and at this one.
     spent: u64,
@@ -166,6 +170,7 @@ impl Account {
             client_identity: String::new(),
             auth_type: "",
             attempt: None,
+            attempts: Attempts::default(),
             total_tokens: 0,
             spent: 0,
             spent_at_target: 0,
@@ -237,14 +242,9 @@ impl Account {
             self.count_fallback(status);
             self.fallbacks += 1;
         }
-        tracing::warn!(
-            request_id = self.id(),
-            attempt = self.failed_attempts,
-            model = self.dispatched_name(),
-            at_same_target,
-            error = cut(&error.detail(), MESSAGE_CHARS_MAX),
-            "an attempt at an upstream failed and another follows"
-        );
+        self.log_failed(error, at_same_target);
+        self.log_call();
+        self.list_attempt(status, Some(error));
         self.attempt = None;
         self.failed_attempts += 1;
     }
@@ -319,7 +319,18 @@ impl Account {
         }
         self.count_fallback(status);
         self.note_latency(status);
+        if self.attempt.is_some() {
+            self.list_attempt(status, error);
+        }
         self.log(status, error, tokens.usage);
+    }
+
+    fn list_attempt(&mut self, status: u16, error: Option<&RequestError>) {
+        let took = self.attempt.as_ref().map_or(Duration::ZERO, |it| it.started.elapsed());
+        let model = self.dispatched.as_ref().or(self.model.as_ref());
+        let model = model.map_or("", |model| model.display_name.as_str());
+        let provider = self.target.as_ref().map_or("", |target| target.provider.as_str());
+        self.attempts.add(model, provider, status, error, took);
     }
 
     /// The provider's count; where it gave none, an estimate of what it has probably counted.
