@@ -224,6 +224,7 @@ impl<Out: Message, In: Message> Channel<Out, In> {
 
     fn frame_of(&self, message: &Out, request_id: u64) -> Result<Vec<u8>, ChannelError> {
         let header = Header::new(self.version(), message.kind(), request_id);
+        let header = Header { may_skip: message.may_skip(), ..header };
         Ok(frame::encode(header, &message.encode()?)?)
     }
 }

@@ -26,6 +26,8 @@ pub mod frame;
 pub mod hostile;
 pub mod id;
 pub mod key_set;
+pub mod log_event;
+pub mod log_line;
 pub mod memory;
 pub mod message;
 pub mod metric;

@@ -37,6 +37,7 @@
 //! | | 15 `Certificate` | | the listener's certificate and ticket keys, as sealed memory | |
 //! | | 16 `Counters` | lane | what all proxy workers count together | memory that both sides map |
 //! | | 18 `KeySet` | keys of an identity provider | | |
+//! | | 19 `LogFilter` | filter directives of the log | | |
 //! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
@@ -70,7 +71,7 @@
 //! | `KeysInUse` | a body; unknown keys are nothing | the worker is ended |
 //! | `KeySet` | a body; one is kept for each provider that there is | others are nothing |
 //! | `Hello`: reasons why confinement is incomplete | 16 of 300 characters | the rest is cut |
-//! | log of a worker | lines of 4 KiB, 16 MiB a second | lines are cut, bytes dropped and counted |
+//! | log of a worker | lines of 4 KiB (`log_line.rs`), 16 MiB a second | lines are cut, bytes dropped and counted |
 //! | records of a ring, read at a time | the ring's size | the rest is read later |
 
 use std::io;
@@ -93,6 +94,10 @@ pub trait Message: Sized {
     fn kind(&self) -> u16;
     /// The body of the frame.
     fn encode(&self) -> Result<Vec<u8>, CodecError>;
+    /// Whether a reader that does not know the kind may go on without.
+    fn may_skip(&self) -> bool {
+        false
+    }
     /// The message of that kind.
     fn decode(kind: u16, body: &[u8]) -> Result<Self, MessageError>;
 }
@@ -256,6 +261,8 @@ pub enum ToWorker {
     },
     /// To a proxy worker: an identity provider signs with these keys.
     KeySet(KeySet),
+    /// What is logged from now on. A worker of an older build skips it.
+    LogFilter(String),
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -346,7 +353,12 @@ impl Message for ToWorker {
             Self::Certificate => 15,
             Self::Counters { .. } => 16,
             Self::KeySet(_) => 18,
+            Self::LogFilter(_) => 19,
         }
+    }
+
+    fn may_skip(&self) -> bool {
+        matches!(self, Self::LogFilter(_))
     }
 
     fn encode(&self) -> Result<Vec<u8>, CodecError> {
@@ -362,6 +374,7 @@ impl Message for ToWorker {
             Self::SigningKey(key) => codec::encode(key),
             Self::Counters { lane } => codec::encode(lane),
             Self::KeySet(set) => codec::encode(set),
+            Self::LogFilter(directives) => codec::encode(directives),
             Self::Welcome
             | Self::Retire
             | Self::Drain
@@ -393,6 +406,7 @@ impl Message for ToWorker {
             15 => body(kind, bytes).map(|()| Self::Certificate)?,
             16 => body(kind, bytes).map(|lane| Self::Counters { lane })?,
             18 => Self::KeySet(body(kind, bytes)?),
+            19 => Self::LogFilter(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

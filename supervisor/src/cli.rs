@@ -120,11 +120,11 @@ enum Name {
         #[command(flatten)]
         socket: Socket,
     },
-    /// Change what the gateway that runs logs, until the next reload
+    /// Change what the gateway that runs logs, until the next reload or upgrade; without a filter, tell what it logs
     Log {
         /// Filter, such as debug or supervisor=debug,info
         #[arg(value_name = "FILTER")]
-        filter: String,
+        filter: Option<String>,
         #[command(flatten)]
         socket: Socket,
     },
@@ -191,8 +191,7 @@ fn read(
             Ok(Command::Ask(Question { json, watch, ..ask(Order::Status, socket, config) }))
         }
         (Some(Name::Log { filter, socket }), config) => {
-            let argument = Some(filter);
-            Ok(Command::Ask(Question { argument, ..ask(Order::Log, socket, config) }))
+            Ok(Command::Ask(Question { argument: filter, ..ask(Order::Log, socket, config) }))
         }
         (Some(Name::Reload(socket)), config) => {
             Ok(Command::Ask(ask(Order::Reload, socket, config)))

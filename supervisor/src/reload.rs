@@ -14,7 +14,7 @@ use shared::worker_settings::WorkerSettings;
 use tracing::{info, warn};
 
 use crate::findings::Topic;
-use crate::log;
+use crate::log::Change;
 use crate::settings::raw::Raw;
 use crate::settings::{Loaded, MetricsListener, Observability, Proxy, Settings, Workers};
 use crate::shutdown::{Limits, Stage};
@@ -61,6 +61,7 @@ struct Reading {
     changed: Vec<&'static str>,
     needs_start: Vec<&'static str>,
     roles: Vec<(Role, usize, WorkerSettings)>,
+    log_filter: String,
 }
 
 impl Reloader {
@@ -68,8 +69,10 @@ impl Reloader {
     fn read(&mut self) -> Result<Reading, String> {
         let loaded = Settings::load(&self.config, std::env::vars_os());
         let Loaded { settings, raw, text, .. } = loaded.map_err(|error| error.to_string())?;
-        let log_filter =
-            log::change(&settings.observability.log_level).map_err(|error| error.to_string())?;
+        let change = Change::configured(&settings.observability.log_level)
+            .map_err(|error| error.to_string())?;
+        let log_filter = change.directives.clone();
+        change.apply();
         let is_live = |name: &&'static str| LIVE.iter().any(|live| is_of(name, live));
         let changed = raw.differing(&self.last).filter(is_live).collect();
         let needs_start = raw.differing(&self.started_with).filter(|name| !is_live(name)).collect();
@@ -77,7 +80,7 @@ impl Reloader {
         self.last = raw;
         self.text = text;
         let roles = worker_settings::of_roles(&self.settings, &self.env_id, &log_filter);
-        Ok(Reading { changed, needs_start, roles })
+        Ok(Reading { changed, needs_start, roles, log_filter })
     }
 }
 
@@ -101,6 +104,7 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
         redis: now.redis.clone(),
         observability: Observability {
             service_name: now.observability.service_name.clone(),
+            log_form: now.observability.log_form,
             metrics,
             e2e_buckets: now.observability.e2e_buckets.clone(),
             ttft_buckets: now.observability.ttft_buckets.clone(),
@@ -120,7 +124,7 @@ impl Supervisor {
             return Err("not reloaded: the gateway is ending".to_owned());
         }
         let now = self.now();
-        let Reading { changed, needs_start, roles } = match self.parts.reloader.read() {
+        let Reading { changed, needs_start, roles, log_filter } = match self.parts.reloader.read() {
             Ok(reading) => reading,
             Err(reason) => {
                 let text = format!("not reloaded, and nothing has changed: {reason}");
@@ -140,6 +144,8 @@ impl Supervisor {
         for (role, workers, settings) in roles {
             fleet.configure(role, workers, settings, now);
         }
+        // Those that finish as well, at once.
+        fleet.set_log_filter(&log_filter);
         if let Some(resources) = &self.parts.reload {
             resources.ask();
         }

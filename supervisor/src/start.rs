@@ -133,7 +133,8 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
         None => Settings::load(config, std::env::vars_os())?,
     };
     let (settings, raw, text) = (loaded.settings, loaded.raw, loaded.text);
-    let log_filter = log::start(&settings.observability.log_level)?;
+    let log_filter =
+        log::start(&settings.observability.log_level, settings.observability.log_form)?;
     info!(version = shared::version::VERSION, config = %config.display(),
         variables = loaded.variables.join(" "),
         service = settings.observability.service_name, "starting");
@@ -167,6 +168,7 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
         Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
     let ended = LocalSet::new()
         .block_on(&runtime, serve(&settings, origin, &log_filter, findings, written, before));
+    log::finish();
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
     match ended? {

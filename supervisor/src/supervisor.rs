@@ -40,6 +40,7 @@ use crate::fleet::{Event, Fleet, Happening, Unconfined};
 use crate::handover::exec::Prepared;
 use crate::handover::record::RecordError;
 use crate::listener_tls;
+use crate::log;
 use crate::metrics::Collector;
 use crate::pages::Sources;
 use crate::process::signals;
@@ -292,6 +293,7 @@ impl Supervisor {
 
     fn tick(&mut self) {
         let now = self.now();
+        log::tick(Instant::now());
         if self.owed
             && let Ok(Some(whole)) = self.changes.configuration().whole()
         {

@@ -1,18 +1,23 @@
-//! Log lines of workers: read from their pipes, made harmless, passed on with the worker's name in front.
+//! Log lines of workers: read from their pipes, and passed on under the worker's name.
 //!
-//! A line is never interpreted: a worker that was taken over can write anything, but only under its own name.
+//! A worker that was taken over can write anything, but only under its own name. What is of the form of
+//! [`shared::log_line`] is told with its fields, all else as raw text: a panic, a forbidden call, or nonsense.
+//! Failures that a worker repeats are summarised, each worker's for itself, so that none can hide what another one says.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use shared::descriptor;
 use shared::id::{Role, WorkerId};
+use shared::log_line::{self, LINE_BYTES_MAX, Level, Line};
+use tokio::time::sleep_until;
 
-/// A longer line is cut, in bytes.
-const LINE_BYTES_MAX: usize = 4096;
+use crate::log::{self, Repeats, Said, Speaker};
+
 /// Read at a time, in bytes: what a pipe holds by default.
 const READ_BYTES: usize = 64 * 1024;
 /// Passed on per second and worker, in bytes: an access log at its busiest. More is dropped, and the drop is told.
@@ -36,33 +41,45 @@ fn note_dropped(role: Role, bytes: &[u8]) {
 }
 
 /// Passes lines on until the worker's end of the pipe is closed.
-pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
+pub async fn forward(id: WorkerId, role: Role, pid: Pid, pipe: OwnedFd) {
     let Ok(pipe) = descriptor::watched(pipe) else { return };
     let Ok(file) = pipe.get_ref().try_clone().map(File::from) else { return };
-    let name = format!("{role}[{id}]");
-    let mut lines = Lines::default();
+    let speaker = Speaker { worker: Some((role, id)), pid: pid.as_raw() };
+    let (mut lines, mut repeats) = (Lines::default(), Repeats::default());
     let mut budget = Budget::new(Instant::now());
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let Ok(mut ready) = pipe.readable().await else { return };
+        let mut ready = tokio::select! {
+            ready = pipe.readable() => match ready {
+                Ok(ready) => ready,
+                Err(_) => break,
+            },
+            () = until(repeats.next()) => {
+                log::tell(&speaker, &summaries(repeats.due(Instant::now())));
+                continue;
+            }
+        };
         match (&file).read(&mut buffer) {
             Ok(0) => break,
             Ok(bytes) => {
-                let read = buffer.get(..bytes).unwrap_or_default();
-                let text = match budget.take(bytes, Instant::now()) {
-                    Taken::All => lines.push(&name, read),
+                let (read, now) = (buffer.get(..bytes).unwrap_or_default(), Instant::now());
+                let mut said = Vec::new();
+                match budget.take(bytes, now) {
+                    Taken::All => lines.push(read, &mut said),
                     Taken::After { dropped } => {
-                        let note =
-                            format!("{name} {dropped} bytes of log dropped: too many at once\n");
-                        note + &lines.push(&name, read)
+                        said.push(Said::Line(dropped_note(dropped)));
+                        lines.push(read, &mut said);
                     }
                     Taken::Nothing => {
                         note_dropped(role, read);
-                        String::new()
+                        lines.lose(read);
                     }
-                };
-                // One write for all: lines of the supervisor itself do not come in between.
-                let _ = io::stderr().write_all(text.as_bytes());
+                }
+                said.retain(|said| match said {
+                    Said::Line(line) => repeats.hear(line, now),
+                    Said::Raw(_) => true,
+                });
+                log::tell(&speaker, &said);
                 // A worker that never stops writing is not the only one there is.
                 tokio::task::yield_now().await;
             }
@@ -71,7 +88,26 @@ pub async fn forward(id: WorkerId, role: Role, pipe: OwnedFd) {
             Err(_) => break,
         }
     }
-    let _ = io::stderr().write_all(lines.finish(&name).as_bytes());
+    let mut said = Vec::from_iter(lines.finish());
+    said.extend(summaries(repeats.finish()));
+    log::tell(&speaker, &said);
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn summaries(lines: Vec<Line>) -> Vec<Said> {
+    lines.into_iter().map(Said::Line).collect()
+}
+
+fn dropped_note(dropped: usize) -> Line {
+    let text = format!("{dropped} bytes of log dropped: too many at once");
+    let bytes = u64::try_from(dropped).unwrap_or(u64::MAX);
+    Line::new(Level::Warn, module_path!(), text).with("bytes", bytes)
 }
 
 /// How much of one worker's log is passed on. Pure.
@@ -124,21 +160,27 @@ impl Budget {
 #[derive(Default)]
 struct Lines {
     partial: Vec<u8>,
+    /// The current line has lost its beginning: it is none.
+    is_torn: bool,
 }
 
 impl Lines {
-    /// The whole lines that `bytes` complete, ready to be written.
-    fn push(&mut self, name: &str, bytes: &[u8]) -> String {
-        let mut text = String::new();
+    /// Appends the whole lines that `bytes` complete.
+    fn push(&mut self, bytes: &[u8], said: &mut Vec<Said>) {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end);
             self.extend(line);
-            text.push_str(&self.finish(name));
+            said.extend(self.finish());
             rest = after.get(1..).unwrap_or_default();
         }
         self.extend(rest);
-        text
+    }
+
+    /// What was dropped, and with it the line that it began or went on with.
+    fn lose(&mut self, bytes: &[u8]) {
+        self.partial.clear();
+        self.is_torn = bytes.last() != Some(&b'\n');
     }
 
     fn extend(&mut self, bytes: &[u8]) {
@@ -147,22 +189,15 @@ impl Lines {
     }
 
     /// What there is of the current line, as a line; nothing if there is nothing.
-    fn finish(&mut self, name: &str) -> String {
-        if self.partial.is_empty() {
-            return String::new();
+    fn finish(&mut self) -> Option<Said> {
+        let line = std::mem::take(&mut self.partial);
+        if std::mem::take(&mut self.is_torn) || line.is_empty() {
+            return None;
         }
-        let text = String::from_utf8_lossy(&self.partial);
-        let mut line = format!("{name} ");
-        for character in text.chars() {
-            if character.is_control() && character != '\t' {
-                line.extend(character.escape_default());
-            } else {
-                line.push(character);
-            }
-        }
-        line.push('\n');
-        self.partial.clear();
-        line
+        Some(match log_line::decode(&line) {
+            Some(line) => Said::Line(line),
+            None => Said::Raw(String::from_utf8_lossy(&line).into_owned()),
+        })
     }
 }
 
@@ -172,12 +207,26 @@ mod tests {
 
     use super::*;
 
+    fn said(lines: &mut Lines, bytes: &[u8]) -> Vec<Said> {
+        let mut said = Vec::new();
+        lines.push(bytes, &mut said);
+        said
+    }
+
+    fn raw(text: &str) -> Said {
+        Said::Raw(text.to_owned())
+    }
+
     #[test]
-    fn a_line_cannot_pretend_to_be_another_process() {
+    fn lines_and_raw_words_come_in_order() {
+        let line = Line::new(Level::Info, "worker", "ready").with("status", 200);
+        let written =
+            [b"panicked\n", &*log_line::encode(&line), b"\x1eI\x1fbroken\n\nlast"].concat();
         let mut lines = Lines::default();
-        let text = lines.push("proxy[1]", b"hello\x1b[2J\rsupervisor says\nnext");
-        assert_eq!(text, "proxy[1] hello\\u{1b}[2J\\rsupervisor says\n");
-        assert_eq!(lines.finish("proxy[1]"), "proxy[1] next\n");
+        let expected = [raw("panicked"), Said::Line(line), raw("\x1eI\x1fbroken")];
+        assert_eq!(said(&mut lines, &written), expected);
+        assert_eq!(lines.finish(), Some(raw("last")));
+        assert_eq!(lines.finish(), None);
     }
 
     #[test]
@@ -193,26 +242,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_a_line_is_not_taken_for_one() {
+        let mut lines = Lines::default();
+        assert_eq!(said(&mut lines, b"whole\nbeg"), [raw("whole")]);
+        lines.lose(b"un\nand anoth");
+        assert_eq!(said(&mut lines, b"er\nwhole\n"), [raw("whole")]);
+        lines.lose(b"x\n");
+        assert_eq!(said(&mut lines, b"whole\n"), [raw("whole")]);
+    }
+
+    #[test]
     fn a_line_without_an_end_is_cut_and_takes_no_more_memory() {
         let mut lines = Lines::default();
         for _ in 0..100 {
-            assert_eq!(lines.push("w", &[b'x'; 1000]), "");
+            assert_eq!(said(&mut lines, &[b'x'; 1000]), []);
         }
-        assert_eq!(lines.push("w", b"\n").len(), LINE_BYTES_MAX + "w \n".len());
+        assert!(lines.partial.capacity() <= 2 * LINE_BYTES_MAX);
+        assert_eq!(said(&mut lines, b"\n"), [raw(&"x".repeat(LINE_BYTES_MAX))]);
     }
 
     proptest! {
         #[test]
         fn lines_do_not_depend_on_how_reads_were_split(bytes: Vec<u8>, size in 1..50usize) {
             let mut whole = Lines::default();
-            let expected = whole.push("w", &bytes) + &whole.finish("w");
+            let mut expected = said(&mut whole, &bytes);
+            expected.extend(whole.finish());
             let mut split = Lines::default();
-            let mut text = String::new();
+            let mut found = Vec::new();
             for piece in bytes.chunks(size) {
-                text.push_str(&split.push("w", piece));
+                split.push(piece, &mut found);
             }
-            text.push_str(&split.finish("w"));
-            prop_assert_eq!(text, expected);
+            found.extend(split.finish());
+            prop_assert_eq!(found, expected);
         }
     }
 }

@@ -104,7 +104,8 @@ impl Builder {
         let (proxy, status) = (port::reserve(), port::reserve());
         let configuration = json!({
             "proxy": {"addr": proxy, "workers": WORKERS},
-            "observability": {"metrics": {"prometheus": {"addr": status}}},
+            // The tests read text, wherever they run.
+            "observability": {"log_format": "text", "metrics": {"prometheus": {"addr": status}}},
             "shutdown": {"min_drain_secs": 0},
         });
         let folder = tempfile::tempdir().expect("a folder for the gateway");
@@ -206,6 +207,7 @@ impl Builder {
             ("AISIX_PROXY__ADDR", self.proxy.to_string()),
             ("AISIX_PROXY__WORKERS", WORKERS.to_string()),
             ("AISIX_OBSERVABILITY__METRICS__PROMETHEUS__ADDR", self.status.to_string()),
+            ("AISIX_OBSERVABILITY__LOG_FORMAT", "text".to_owned()),
             ("AISIX_MANAGED__MTLS_DIR", path_of("mtls")),
             ("AISIX_MANAGED__DP_ID_FILE", path_of("dp_id")),
             ("AISIX_MANAGED__SNAPSHOT_CACHE_PATH", path_of("config_cache.json")),

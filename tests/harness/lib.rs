@@ -21,6 +21,7 @@ pub mod etcd;
 pub mod exposition;
 pub mod gateway;
 pub mod identity;
+pub mod journal;
 pub mod load;
 pub mod manager;
 pub mod mounted;

@@ -77,7 +77,7 @@ async fn a_failed_attempt_is_repeated_as_often_as_configured_and_each_leaves_a_u
 }
 
 /// A forward proxy on loopback; what it was asked is in the list.
-async fn forward_proxy() -> (u16, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn forward_proxy() -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = Arc::new(Mutex::new(Vec::new()));

@@ -13,6 +13,7 @@ use shared::version::{PROTOCOLS, VERSION};
 use shared::worker_settings::WorkerSettings;
 use tokio::sync::Notify;
 
+use crate::log;
 use crate::tls::CertificateError;
 
 /// Messages that wait while the supervisor does not read. Beyond, questions and keys in use are refused to the caller of
@@ -90,9 +91,15 @@ impl Link {
         Ok((link, settings))
     }
 
-    /// The next message of the supervisor.
+    /// The next message of the supervisor. What is logged is changed here, for every role alike.
     pub async fn receive(&self) -> Result<Received<ToWorker>, LinkError> {
-        Ok(self.channel.receive().await?)
+        loop {
+            let received = self.channel.receive().await?;
+            match &received.message {
+                ToWorker::LogFilter(directives) => log::change(directives),
+                _ => return Ok(received),
+            }
+        }
     }
 
     /// Tells the supervisor, in the order of the calls and never waiting: what the socket has no room for is queued.

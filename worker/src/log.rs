@@ -1,70 +1,95 @@
-//! Log lines to the supervisor: one `write` a line into a pipe that never blocks. A full pipe drops and counts.
+//! Log lines to the supervisor, as [`shared::log_line`] writes them: one `write` a line into a pipe that never blocks.
+//!
+//! A full pipe drops lines and counts them; the number is told with the next line that there is room for. The filter can be
+//! changed while we run.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use shared::log_line::{self, Level, Line};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
-/// What a pipe takes in one piece (`PIPE_BUF`), in bytes. A longer line is cut.
-const LINE_BYTES_MAX: usize = 4096;
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Starts logging into `pipe` with the given filter directives.
 pub fn start(pipe: OwnedFd, filter: &str) {
-    let pipe = Pipe { file: Arc::new(pipe.into()), dropped: Arc::default() };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(pipe);
+    let (filter, handle) = reload::Layer::new(filter);
+    let pipe = Pipe { file: pipe.into(), dropped: AtomicU64::new(0) };
     // Fails only if there is one already, which then goes on.
-    let _ = subscriber.try_init();
-}
-
-#[derive(Clone)]
-struct Pipe {
-    file: Arc<File>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl<'a> MakeWriter<'a> for Pipe {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
+    if tracing_subscriber::registry().with(filter).with(pipe).try_init().is_ok() {
+        let _ = FILTER.set(handle);
     }
 }
 
-impl Write for Pipe {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut short = Vec::new();
-        let piece = if line.len() > LINE_BYTES_MAX {
-            short.extend_from_slice(line.get(..LINE_BYTES_MAX - 1).unwrap_or(line));
-            short.push(b'\n');
-            &short
-        } else {
-            line
-        };
-        match (&*self.file).write(piece) {
-            Ok(_) => {
-                let dropped = self.dropped.swap(0, Ordering::Relaxed);
-                if dropped > 0 {
-                    // If there is no room for this line either, the number is kept for the next.
-                    let note = format!("{dropped} log lines dropped: the log pipe was full\n");
-                    if (&*self.file).write(note.as_bytes()).is_err() {
-                        self.dropped.fetch_add(dropped, Ordering::Relaxed);
-                    }
-                }
-            }
-            Err(_) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+/// Puts other directives in force. Those that cannot be understood change nothing; the supervisor has seen that they can.
+pub fn change(filter: &str) {
+    if let (Some(handle), Ok(filter)) = (FILTER.get(), EnvFilter::try_new(filter)) {
+        let _ = handle.reload(filter);
+    }
+}
+
+struct Pipe {
+    file: File,
+    dropped: AtomicU64,
+}
+
+impl<S: Subscriber> Layer<S> for Pipe {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.write(&shared::log_event::line(event));
+    }
+}
+
+impl Pipe {
+    fn write(&self, line: &Line) {
+        if (&self.file).write(&log_line::encode(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let note = Line::new(
+                Level::Warn,
+                module_path!(),
+                format!("{dropped} log lines dropped: the log pipe was full"),
+            );
+            // If there is no room for this line either, the number is kept for the next.
+            if (&self.file).write(&log_line::encode(&note.with("lines", dropped))).is_err() {
+                self.dropped.fetch_add(dropped, Ordering::Relaxed);
             }
         }
-        Ok(line.len())
     }
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use nix::fcntl::OFlag;
+    use nix::unistd::pipe2;
+
+    use super::*;
+
+    #[test]
+    fn what_a_full_pipe_does_not_take_is_counted_and_told() {
+        let (reading, writing) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        let pipe = Pipe { file: writing.into(), dropped: AtomicU64::new(0) };
+        let line = Line::new(Level::Info, "t", "x".repeat(1_000));
+        while pipe.dropped.load(Ordering::Relaxed) < 3 {
+            pipe.write(&line);
+        }
+        let mut reading = File::from(reading);
+        let mut all = vec![0; 1024 * 1024];
+        let _ = reading.read(&mut all).unwrap();
+        pipe.write(&line);
+        let bytes = reading.read(&mut all).unwrap();
+        let told = String::from_utf8_lossy(&all[..bytes]);
+        assert!(told.contains("3 log lines dropped") && told.contains("lines#3"), "{told}");
     }
 }

@@ -182,6 +182,7 @@ pub async fn run(
                 | ToWorker::SigningKey(_)
                 | ToWorker::Certificate
                 | ToWorker::Counters { .. }
+                | ToWorker::LogFilter(_)
                 | ToWorker::Outlive,
                 _,
             ) => {

@@ -62,6 +62,7 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Counters { lane: 3 },
         ToWorker::Outlive,
         ToWorker::KeySet(key_set()),
+        ToWorker::LogFilter("debug".to_owned()),
     ]
 }
 
@@ -116,6 +117,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "16 03",
             "17 ",
             "18 016f03692075fb2c01027b7d",
+            "19 056465627567",
         ]
     );
 }
@@ -143,7 +145,7 @@ fn an_unknown_kind_is_refused() {
     for kind in [0, 11, 13, u16::MAX] {
         assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
-    for kind in [0, 19, u16::MAX] {
+    for kind in [0, 20, u16::MAX] {
         assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
 }

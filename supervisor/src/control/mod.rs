@@ -9,7 +9,7 @@
 //!           or   {"ok": false, "error": "…"}⏎
 //! ```
 //!
-//! `log` carries an `argument`: the filter directives. `state_dir` is optional: a gateway of another state directory refuses, so that an order never reaches the wrong one. Bounds,
+//! `log` carries an `argument`, the filter directives, unless it only asks for those in force. `state_dir` is optional: a gateway of another state directory refuses, so that an order never reaches the wrong one. Bounds,
 //! and what happens there: [`CONNECTIONS_MAX`] connections, further ones wait in the kernel's backlog; a request that is longer or
 //! slower is answered with an error and closed; orders wait for the supervisor's loop in a queue of as many; an answer that is
 //! not taken within the limit is dropped. Every order that changes something is logged with the process, user and group that
@@ -42,7 +42,7 @@ pub enum Order {
     Status,
     /// Look for what is wrong, with the gateway's own identity and connections.
     Doctor,
-    /// Put other filter directives of the log in force, until the next reload.
+    /// Put other filter directives of the log in force, until the next reload; without any, tell those that are.
     Log,
     /// Do what SIGHUP does.
     Reload,

@@ -158,7 +158,7 @@ async fn ask(
         ));
     }
     let (order, argument) = (request.command, request.argument);
-    if order.changes() {
+    if order.changes() && !(order == super::Order::Log && argument.is_none()) {
         match stream.peer_cred() {
             Ok(peer) => info!(
                 order = order.name(),

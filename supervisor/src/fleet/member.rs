@@ -207,7 +207,7 @@ impl Member {
             launched.control.try_clone().and_then(|it| Ok((it, launched.log.try_clone()?)));
         let (mut listening, mut speaking) = (None, None);
         let process = Rc::new(launched.process);
-        tokio::task::spawn_local(worker_log::forward(id, role, launched.log));
+        tokio::task::spawn_local(worker_log::forward(id, role, launched.pid, launched.log));
         tokio::task::spawn_local(watch(id, Rc::clone(&process), events.clone()));
         let (mut channel, mut closed) = (None, false);
         match Channel::new(launched.control).map(Rc::new) {

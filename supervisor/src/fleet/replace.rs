@@ -26,6 +26,13 @@ pub struct Roll {
     former: Vec<WorkerSettings>,
 }
 
+impl Roll {
+    /// What workers were told before.
+    pub(super) fn former_mut(&mut self) -> impl Iterator<Item = &mut WorkerSettings> {
+        self.former.iter_mut()
+    }
+}
+
 impl Fleet {
     /// Begins to replace every worker, one after the other: the new one serves before the old one is told to finish. Asked
     /// for while it is being done, it is done for those that are not new enough.

@@ -56,6 +56,18 @@ impl Fleet {
         }
     }
 
+    /// What is logged from now on, by workers that run and by those that are started.
+    pub fn set_log_filter(&mut self, directives: &str) {
+        let former = self.roll.iter_mut().flat_map(|roll| roll.former_mut());
+        let posts = self.posts.iter_mut().map(|post| &mut post.settings);
+        for settings in posts.chain(former) {
+            directives.clone_into(&mut settings.log_filter);
+        }
+        for member in self.members_mut().filter(|member| member.is_welcome()) {
+            member.tell(ToWorker::LogFilter(directives.to_owned()));
+        }
+    }
+
     /// Sends the answer to a page that the status worker asked for.
     pub fn answer(&mut self, id: WorkerId, request: u64, page: ToWorker, body: OwnedFd) {
         if let Some(member) = self.members_mut().find(|member| member.id == id) {

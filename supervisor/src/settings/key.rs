@@ -111,6 +111,7 @@ const NO_ADMIN: &str =
     "there is no admin interface: managed mode has none, and without it a listener is refused";
 const NO_SERIES: &str = "this build has no such series";
 
+const LOG_FORMATS: Kind = Choice(&["auto", "text", "json", "journald"]);
 const BACKENDS: Kind = Choice(&["memory", "redis"]);
 const REDIS_MODES: Kind = Choice(&["single", "cluster", "sentinel"]);
 const E2E_EDGES: &str = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2,5,10,30,60,120,300,420,600";
@@ -154,6 +155,7 @@ pub static KEYS: &[Key] = &[
 
     key("observability.service_name", Text, Some("aisix"), InEffect),
     key("observability.log_level", Text, Some("info"), InEffect),
+    key("observability.log_format", LOG_FORMATS, Some("auto"), InEffect),
     key("observability.access_log", Bool, Some("true"), InEffect),
     key("observability.status_page", Bool, Some("true"), InEffect),
     key("observability.metrics.prometheus.enabled", Bool, Some("true"), InEffect),

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::client_type;
 use super::error::Problem;
 use super::raw::Raw;
+use crate::log::Form;
 
 /// Most upper edges that a histogram may have. As published.
 const EDGES_MAX: usize = 64;
@@ -19,6 +20,8 @@ pub struct Observability {
     pub service_name: String,
     /// Filter directives of the log; valid.
     pub log_level: String,
+    /// The form of the log; `None` = what fits to where the gateway runs.
+    pub log_form: Option<Form>,
     /// Whether a line is logged for each request.
     pub access_log: bool,
     /// Whether the listener of metrics has a status page.
@@ -61,6 +64,12 @@ impl Observability {
         Ok(Self {
             service_name: text("observability.service_name"),
             log_level,
+            log_form: match raw.text("observability.log_format") {
+                Some("text") => Some(Form::Text),
+                Some("json") => Some(Form::Json),
+                Some("journald") => Some(Form::Journal),
+                _ => None,
+            },
             access_log: raw.flag("observability.access_log"),
             status_page: raw.flag("observability.status_page"),
             metrics: listener.filter(|_| raw.flag("observability.metrics.prometheus.enabled")),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use tracing::info;
 use uuid::Uuid;
 
 use super::Supervisor;
@@ -11,7 +12,7 @@ use crate::control::status::{Seen, Status};
 use crate::control::{Answer, Asked, Order};
 use crate::doctor;
 use crate::fleet::Sandbox;
-use crate::log;
+use crate::log::{self, Change};
 use crate::origin::Origin;
 use crate::settings::{Settings, Source};
 use crate::shutdown::Stage;
@@ -58,16 +59,32 @@ impl Supervisor {
         let answer = match order {
             Order::Status => return self.tell_status(reply),
             Order::Doctor => return self.examine(reply),
-            Order::Log => log::change(&argument.unwrap_or_default())
-                .map(|directives| format!("the log's filter is {directives}"))
-                .map_err(|error| error.to_string())
-                .into(),
+            Order::Log => self.log(argument).into(),
             Order::Rotate => return self.rotate(reply),
             Order::Reload => self.reload().into(),
             Order::Upgrade => return self.upgrade(Some(reply)),
         };
         // Who asked may have left.
         let _ = reply.send(answer);
+    }
+
+    /// Tells what is logged, or changes it, here and in every worker at once.
+    fn log(&mut self, wanted: Option<String>) -> Result<String, String> {
+        let before = log::in_force();
+        let Some(wanted) = wanted else {
+            return Ok(format!("the log's filter is {before}"));
+        };
+        let configured = &self.parts.reloader.settings.observability.log_level;
+        let change = Change::ordered(&wanted, configured).map_err(|error| error.to_string())?;
+        let directives = change.directives.clone();
+        let remark = change.remark.map(|remark| format!("; {remark}")).unwrap_or_default();
+        // By the former filter as well as by the new one, if either lets it through.
+        info!(before, now = directives, "the log's filter changes until the next reload or upgrade");
+        change.apply();
+        self.parts.fleet.set_log_filter(&directives);
+        Ok(format!(
+            "the log's filter is {directives}, until the next reload or upgrade; it was {before}{remark}"
+        ))
     }
 
     /// Looks for what is wrong, in a task.

@@ -20,7 +20,7 @@ use shared::resource::{Model, ModelKind, Routing, Strategy};
 use shared::worker_settings::UpstreamSettings;
 
 use super::account::{Account, AttemptKind};
-use super::{RequestError, UpstreamError, admit, resolve};
+use super::{RequestError, UpstreamError, admit, echo, resolve};
 use crate::call::Call;
 use crate::provider::{self, Context, Exchange, ProviderError, Reading, Seen, Whole};
 use crate::routing::{self, Asking, Sources};
@@ -282,7 +282,7 @@ impl Attempts {
         let answering = async {
             let answer = send(&proxy, &target, request).await?;
             if !answer.head.status.is_success() {
-                return Err(refusal(answer, &*reading).await);
+                return Err(refusal(answer, &*reading, &target).await);
             }
             account.attempt_accepted();
             match answer.head.headers.get(CONTENT_TYPE) {
@@ -315,7 +315,7 @@ pub async fn ask_once(
     let Exchange { request, mut reading } = provider::exchange(call, target, context).await?;
     let answer = send(context.proxy, target, request).await?;
     if !answer.head.status.is_success() {
-        return Err(refusal(answer, &*reading).await.into());
+        return Err(refusal(answer, &*reading, target).await.into());
     }
     whole(answer, |body| reading.whole(body, &mut Seen::default())).await?;
     Ok(())
@@ -381,7 +381,11 @@ async fn collect(body: &mut AnswerBody, bytes_max: usize) -> Result<Bytes, Upstr
 }
 
 /// The error that the upstream has answered with.
-async fn refusal(mut answer: Answer, reading: &dyn Reading) -> UpstreamError {
+async fn refusal(
+    mut answer: Answer,
+    reading: &dyn Reading,
+    target: &resolve::Target,
+) -> UpstreamError {
     let status = answer.head.status;
     let retry_after = answer.head.headers.get(RETRY_AFTER);
     let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -397,6 +401,7 @@ async fn refusal(mut answer: Answer, reading: &dyn Reading) -> UpstreamError {
         message: text_of(&body, status),
         ..ProviderError::default()
     });
+    let error = echo::masked(error, &target.provider_key.secret);
     UpstreamError::Refused { status, error, retry_after }
 }
 

@@ -9,6 +9,7 @@ mod ask;
 mod attempt;
 mod authenticate;
 mod body;
+mod echo;
 mod error;
 mod guard;
 mod models;

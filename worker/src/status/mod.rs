@@ -144,6 +144,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Certificate
                 | ToWorker::Counters { .. }
                 | ToWorker::KeySet(_)
+                | ToWorker::LogFilter(_)
                 | ToWorker::Outlive,
                 _,
             ) => {

@@ -3,8 +3,10 @@
 //! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
 //! with status 499 and what was delivered until that moment.
 
+mod attempts;
 mod cache;
 mod guarding;
+mod log;
 mod usage;
 
 use std::net::IpAddr;
@@ -28,6 +30,8 @@ use crate::metrics::RequestFacts;
 use crate::provider::{Seen, TokenUsage};
 use crate::routing;
 use crate::server::Proxy;
+
+use self::attempts::Attempts;
 
 pub use cache::CacheStatus;
 
@@ -84,6 +88,7 @@ pub struct Account {
     /// How the caller is known, where that is no credential.
     pub auth_type: &'static str,
     attempt: Option<Attempt>,
+    attempts: Attempts,
     total_tokens: u64,
     /// Tokens of attempts that failed, at all targets and at this one.
     spent: u64,
@@ -165,6 +170,7 @@ impl Account {
             client_identity: String::new(),
             auth_type: "",
             attempt: None,
+            attempts: Attempts::default(),
             total_tokens: 0,
             spent: 0,
             spent_at_target: 0,
@@ -236,14 +242,9 @@ impl Account {
             self.count_fallback(status);
             self.fallbacks += 1;
         }
-        tracing::warn!(
-            request_id = self.id(),
-            attempt = self.failed_attempts,
-            model = self.dispatched_name(),
-            at_same_target,
-            error = cut(&error.detail(), MESSAGE_CHARS_MAX),
-            "an attempt at an upstream failed and another follows"
-        );
+        self.log_failed(error, at_same_target);
+        self.log_call();
+        self.list_attempt(status, Some(error));
         self.attempt = None;
         self.failed_attempts += 1;
     }
@@ -318,7 +319,18 @@ impl Account {
         }
         self.count_fallback(status);
         self.note_latency(status);
+        if self.attempt.is_some() {
+            self.list_attempt(status, error);
+        }
         self.log(status, error, tokens.usage);
+    }
+
+    fn list_attempt(&mut self, status: u16, error: Option<&RequestError>) {
+        let took = self.attempt.as_ref().map_or(Duration::ZERO, |it| it.started.elapsed());
+        let model = self.dispatched.as_ref().or(self.model.as_ref());
+        let model = model.map_or("", |model| model.display_name.as_str());
+        let provider = self.target.as_ref().map_or("", |target| target.provider.as_str());
+        self.attempts.add(model, provider, status, error, took);
     }
 
     /// The provider's count; where it gave none, an estimate of what it has probably counted.
@@ -464,46 +476,6 @@ impl Account {
             // A number that no counter holds counts as the largest.
             spend_micro_usd: spend.round() as u64,
         });
-    }
-
-    fn log(&self, status: u16, error: Option<&RequestError>, tokens: TokenUsage) {
-        let seen = self.attempt.as_ref().map(|attempt| &attempt.seen);
-        let provider_request_id = seen.map_or("", |seen| seen.id.as_str());
-        let labels = self.labels();
-        if let Some(attempt) = self.attempt.as_ref().filter(|_| !provider_request_id.is_empty()) {
-            tracing::info!(
-                provider = labels.provider,
-                model = labels.model,
-                upstream_model = labels.upstream_model,
-                provider_request_id,
-                request_id = self.id(),
-                latency_ms = millis(attempt.started.elapsed()),
-                "provider call completed"
-            );
-        }
-        if !self.proxy.settings.access_log {
-            return;
-        }
-        tracing::info!(
-            method = self.method,
-            path = self.path,
-            status,
-            latency_ms = millis(self.started.elapsed()),
-            provider = labels.provider,
-            model = labels.model,
-            api_key_id = self.caller.as_ref().map_or("", |key| key.id.as_str()),
-            prompt_tokens = tokens.prompt,
-            completion_tokens = tokens.completion,
-            total_tokens = u64::from(tokens.prompt) + u64::from(tokens.completion),
-            request_id = self.id(),
-            provider_request_id,
-            served_by_model = if self.attempt.is_some() { self.dispatched_name() } else { "" },
-            routing_attempt_count = self.failed_attempts + u32::from(self.attempt.is_some()),
-            routing_fallback_count = self.fallbacks,
-            error_kind = error.map_or("", RequestError::kind),
-            error = error.map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX)).unwrap_or_default(),
-            "proxy request completed"
-        );
     }
 
     fn labels(&self) -> Labels<'_> {

@@ -1,0 +1,106 @@
+//! What is logged: directives such as `info` or `supervisor=debug,info`.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// Levels that a directive may name.
+const LEVELS: &str = "error, warn, info, debug, trace or off";
+
+/// Directives that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{source_name} is not a log filter such as info or supervisor=debug,info: {reason}")]
+pub struct FilterError {
+    source_name: &'static str,
+    reason: String,
+}
+
+/// What is configured. `RUST_LOG`, if set, counts more.
+pub(super) fn configured(configured: &str) -> Result<(EnvFilter, String), FilterError> {
+    match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => parsed("RUST_LOG", directives),
+        _ => parsed("observability.log_level", configured.to_owned()),
+    }
+}
+
+/// What an operator asks for while the gateway runs. Stricter than a file: what is no level and names none is a slip of the
+/// pen. Where no level is given for everything, that of the configuration stays.
+pub(super) fn ordered(ordered: &str, configured: &str) -> Result<(EnvFilter, String), FilterError> {
+    let name = "the filter";
+    let failed = |reason| FilterError { source_name: name, reason };
+    let wanted: Vec<_> = ordered.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+    if wanted.is_empty() {
+        return Err(failed(format!("it is empty; name a level: {LEVELS}")));
+    }
+    if let Some(word) = wanted.iter().find(|word| !is_level(word) && !word.contains('=')) {
+        return Err(failed(format!(
+            "{word:?} is no level ({LEVELS}), nor TARGET=LEVEL such as worker={word}"
+        )));
+    }
+    let general = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => directives,
+        _ => configured.to_owned(),
+    };
+    let general = general.split(',').map(str::trim).rfind(|word| is_level(word));
+    let kept = general.filter(|_| !wanted.iter().any(|word| is_level(word)));
+    parsed(name, kept.into_iter().chain(wanted).collect::<Vec<_>>().join(","))
+}
+
+/// Whether the lines of requests are hidden by a filter.
+pub(super) fn hides_requests(filter: &EnvFilter) -> bool {
+    filter.max_level_hint().is_some_and(|most| most < LevelFilter::INFO)
+}
+
+fn is_level(word: &str) -> bool {
+    word.parse::<LevelFilter>().is_ok()
+}
+
+fn parsed(
+    source_name: &'static str,
+    directives: String,
+) -> Result<(EnvFilter, String), FilterError> {
+    let filter = EnvFilter::builder()
+        .parse(&directives)
+        .map_err(|error| FilterError { source_name, reason: error.to_string() })?;
+    Ok((filter, directives))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_order_leaves_open_stays_as_configured() {
+        for (wanted, expected) in [
+            ("debug", "debug"),
+            ("worker=debug", "info,worker=debug"),
+            (" worker=debug , warn", "worker=debug,warn"),
+            ("off", "off"),
+        ] {
+            assert_eq!(ordered(wanted, "supervisor=warn,info").unwrap().1, expected);
+        }
+        // Nothing is configured for everything.
+        assert_eq!(ordered("worker=debug", "supervisor=warn").unwrap().1, "worker=debug");
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_refused_with_the_reason() {
+        for (wrong, reason) in [
+            ("", "it is empty"),
+            (" ,", "it is empty"),
+            ("debgu", "\"debgu\" is no level"),
+            ("info,worker", "\"worker\" is no level"),
+            ("worker=debgu", "parsing level filter"),
+        ] {
+            let error = ordered(wrong, "info").unwrap_err().to_string();
+            assert!(error.contains(reason), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn it_is_known_when_requests_are_hidden() {
+        for (wanted, hidden) in [("warn", true), ("off", true), ("info", false), ("a=debug", false)]
+        {
+            assert_eq!(hides_requests(&ordered(wanted, "info").unwrap().0), hidden, "{wanted}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The attempts of a request, as its line in the log lists them: `gpt-4o@openai:500:12ms,claude@anthropic:200:340ms`.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::{cut, millis};
+use crate::request::{RequestError, UpstreamError};
+
+/// Attempts that are listed; of further ones the number is.
+const LISTED_MAX: u32 = 16;
+/// Longest name of a model or provider, in characters.
+const NAME_CHARS_MAX: usize = 64;
+
+/// The attempts so far, in order.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    list: String,
+    count: u32,
+}
+
+impl Attempts {
+    /// One has ended.
+    pub fn add(
+        &mut self,
+        model: &str,
+        provider: &str,
+        status: u16,
+        error: Option<&RequestError>,
+        took: Duration,
+    ) {
+        self.count = self.count.saturating_add(1);
+        if self.count > LISTED_MAX {
+            return;
+        }
+        if self.count > 1 {
+            self.list.push(',');
+        }
+        let (model, provider) = (cut(model, NAME_CHARS_MAX), cut(provider, NAME_CHARS_MAX));
+        let outcome = outcome(status, error);
+        let _ = write!(self.list, "{model}@{provider}:{outcome}:{}ms", millis(took));
+    }
+
+    /// All of them.
+    pub fn text(&self) -> String {
+        match self.count.saturating_sub(LISTED_MAX) {
+            0 => self.list.clone(),
+            more => format!("{},+{more}", self.list),
+        }
+    }
+}
+
+/// The status that the upstream has answered with; or, if it has not, what has failed.
+fn outcome(status: u16, error: Option<&RequestError>) -> String {
+    match error {
+        None => status.to_string(),
+        Some(RequestError::Upstream(
+            UpstreamError::Refused { status, .. } | UpstreamError::Failed { status, .. },
+        )) => status.as_u16().to_string(),
+        Some(error) => error.class().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn the_list_has_each_attempt_with_what_came_of_it_in_order() {
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.text(), "");
+        let failed = |status| {
+            RequestError::from(UpstreamError::Failed {
+                status: StatusCode::from_u16(status).unwrap(),
+                retry_after: None,
+            })
+        };
+        let slow = RequestError::from(UpstreamError::Timeout(Duration::from_secs(1)));
+        let took = Duration::from_micros(12_700);
+        // What the caller would be told is another matter.
+        attempts.add("gpt-4o", "openai", 502, Some(&failed(500)), took);
+        attempts.add("gpt-4o", "openai", 504, Some(&slow), took);
+        attempts.add("claude", "anthropic", 200, None, took * 2);
+        assert_eq!(
+            attempts.text(),
+            "gpt-4o@openai:500:12ms,gpt-4o@openai:timeout:12ms,claude@anthropic:200:25ms"
+        );
+    }
+
+    #[test]
+    fn a_list_without_end_is_cut_and_counted() {
+        let mut attempts = Attempts::default();
+        for _ in 0..100 {
+            attempts.add(&"m".repeat(500), "p\n", 200, None, Duration::ZERO);
+        }
+        let text = attempts.text();
+        assert!(text.ends_with(",+84") && text.len() < 2_048, "{text}");
+        assert_eq!(text.matches("@p:200:0ms").count(), 16);
+    }
+}
