@@ -53,7 +53,7 @@ impl Keeper {
         let mut kept = self.0.borrow_mut();
         let kept = &mut *kept;
         let mut collector = kept.collector.borrow_mut();
-        let requests = Some(collector.requests(SystemTime::now()));
+        let requests = Some(collector.traffic(SystemTime::now()).answered);
         let is_same = kept.requests == requests;
         kept.requests = requests;
         // A request is counted first and its tokens and its duration after that: one more look finds those too.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::SystemTime;
 
 use shared::id::WorkerId;
 use shared::metric::Family;
@@ -18,7 +17,6 @@ const MODEL: usize = 1;
 const STATUS: usize = 2;
 /// The label of [`REQUESTS`] that says what came of a request.
 const OUTCOME: usize = 3;
-const SUCCESS: &str = "success";
 
 /// What came of the requests to one model. Every number only grows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,23 +99,6 @@ impl Durations {
 }
 
 impl Collector {
-    /// How many requests were answered so far, looked up now: a few bytes for each series.
-    pub fn requests(&mut self, now: SystemTime) -> u64 {
-        let (mut answered, mut succeeded) = (0u64, 0u64);
-        self.read(&REQUESTS);
-        for (labels, values) in self.series_of(&REQUESTS) {
-            let Values::Counter(count) = values else { continue };
-            answered = answered.saturating_add(*count);
-            if labels.get(OUTCOME).is_some_and(|outcome| outcome == SUCCESS) {
-                succeeded = succeeded.saturating_add(*count);
-            }
-        }
-        if succeeded > self.succeeded {
-            (self.succeeded, self.last_success) = (succeeded, Some(now));
-        }
-        answered
-    }
-
     /// What came of the requests to each model, looked up now.
     pub fn by_model(&mut self) -> BTreeMap<String, ModelTotals> {
         let mut models: BTreeMap<String, ModelTotals> = BTreeMap::new();
@@ -134,7 +115,8 @@ impl Collector {
         models
     }
 
-    fn read(&mut self, family: &Family) {
+    /// Reads one family of every live worker.
+    pub(super) fn read(&mut self, family: &Family) {
         for (worker, source) in &mut self.live {
             told(*worker, source.refresh_family(family));
         }

@@ -26,7 +26,6 @@ use std::time::SystemTime;
 use shared::id::WorkerId;
 use shared::memory;
 use shared::message::Series;
-use shared::metric::family::REQUESTS;
 use shared::metric::{EdgeSets, MEMORY_BYTES};
 
 use base::Base;
@@ -150,6 +149,7 @@ impl Collector {
 
     /// The metrics as text: what every worker counts, and the supervisor's `own`.
     pub fn render(&mut self, own: &[OwnFamily]) -> String {
+        let by_worker = self.requests_by_worker(SystemTime::now());
         for (worker, source) in &mut self.live {
             refresh(*worker, source);
         }
@@ -166,21 +166,8 @@ impl Collector {
             exposition.series(family, labels, &values, &self.edges);
         }
         own.iter().for_each(|family| exposition.own(family, &self.before));
-        exposition.own(&self.requests(), &[]);
+        exposition.own(&by_worker, &[]);
         exposition.finish()
-    }
-}
-
-impl Collector {
-    /// What each worker that has answered any has answered, as it was last read.
-    fn requests(&self) -> OwnFamily {
-        let answered = self.live.iter().filter_map(|(worker, source)| {
-            let of_requests =
-                source.series().iter().filter(|it| it.family.number == REQUESTS.number);
-            let counts = of_requests.filter_map(|it| it.values.total());
-            Some((worker.to_string(), counts.reduce(u64::saturating_add)? as f64))
-        });
-        table::WORKER_REQUESTS.by(answered)
     }
 }
 

@@ -6,9 +6,8 @@ use std::time::SystemTime;
 use shared::id::WorkerId;
 use shared::metric::family::REQUESTS;
 
-use super::source::Source;
 use super::values::Values;
-use super::{Collector, refresh};
+use super::{Collector, OwnFamily, table};
 
 /// The label of [`REQUESTS`] that says what came of a request.
 const OUTCOME: usize = 3;
@@ -34,24 +33,31 @@ impl Traffic {
 }
 
 impl Collector {
-    /// What was answered so far, looked up now.
+    /// What was answered so far, looked up now: a few bytes for each series.
     pub fn traffic(&mut self, now: SystemTime) -> Traffic {
+        self.read(&REQUESTS);
         let mut traffic = Traffic::default();
-        for (worker, source) in &mut self.live {
-            refresh(*worker, source);
-            let answered = answered(source, &mut traffic);
+        for (worker, source) in &self.live {
+            let of_requests =
+                source.series().iter().filter(|series| series.family.number == REQUESTS.number);
+            let answered = of_requests.fold(0u64, |sum, series| {
+                sum.saturating_add(traffic.add(&series.labels, &series.values))
+            });
             traffic.workers.insert(*worker, answered);
         }
-        for ((family, labels), (_, values)) in self.dead.totals() {
-            if family == REQUESTS.number {
-                traffic.add(labels, &values);
-            }
+        for (labels, values) in self.dead.of(&REQUESTS) {
+            traffic.add(labels, values);
         }
         if traffic.succeeded > self.succeeded {
-            self.succeeded = traffic.succeeded;
-            self.last_success = Some(now);
+            (self.succeeded, self.last_success) = (traffic.succeeded, Some(now));
         }
         Traffic { last_success: self.last_success, ..traffic }
+    }
+
+    /// What each worker that has answered any has answered.
+    pub(super) fn requests_by_worker(&mut self, now: SystemTime) -> OwnFamily {
+        let workers = self.traffic(now).workers.into_iter().filter(|(_, answered)| *answered > 0);
+        table::WORKER_REQUESTS.by(workers.map(|(id, answered)| (id.to_string(), answered as f64)))
     }
 }
 
@@ -65,9 +71,4 @@ impl Traffic {
         }
         *count
     }
-}
-
-fn answered(source: &Source, traffic: &mut Traffic) -> u64 {
-    let series = source.series().iter().filter(|series| series.family.number == REQUESTS.number);
-    series.fold(0u64, |sum, series| sum.saturating_add(traffic.add(&series.labels, &series.values)))
 }

@@ -102,17 +102,6 @@ impl Values {
         }
     }
 
-    /// What a counter has counted.
-    pub(super) fn total(&self) -> Option<u64> {
-        match self {
-            Self::Counter(total) => Some(*total),
-            Self::Gauge(_)
-            | Self::Histogram { .. }
-            | Self::Summary { .. }
-            | Self::Latest { .. } => None,
-        }
-    }
-
     /// Whether it is of that kind.
     pub(super) fn is_of(&self, kind: Kind) -> bool {
         matches!(
