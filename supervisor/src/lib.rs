@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod egress_watch;
 pub mod export;
 pub mod file_watch;
+pub mod exporters;
 pub mod findings;
 pub mod fleet;
 pub mod handover;
