@@ -78,8 +78,7 @@ impl Exporters {
     /// Takes in a change of the projection. Whether it changes anything here.
     pub fn apply(&self, whole: bool, changes: &[Change]) -> bool {
         let mut table = self.0.borrow_mut();
-        let mut before =
-            if whole { std::mem::take(&mut table.projected) } else { BTreeMap::new() };
+        let mut before = if whole { std::mem::take(&mut table.projected) } else { BTreeMap::new() };
         let mut changed = false;
         for change in changes {
             match change {

@@ -45,6 +45,7 @@ mod shutdown;
 mod startup;
 mod state_directory;
 mod supervisor_killed;
+mod traces;
 mod traffic;
 mod traffic_refused;
 mod upgrade;

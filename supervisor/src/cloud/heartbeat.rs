@@ -285,6 +285,14 @@ mod tests {
                 field: "cooldown".to_owned(),
                 count: 2,
             }],
+            exporter_health: vec![ExporterHealth {
+                name: "otel".to_owned(),
+                delivered_batches: 3,
+                failed_batches: 1,
+                last_error: Some("refused".to_owned()),
+                last_failure_unix: Some(5),
+                last_success_unix: None,
+            }],
         };
         let sender = sender();
         let beat = serde_json::to_value(sender.beat("dp-1", facts, sender.started)).unwrap();
@@ -295,6 +303,11 @@ mod tests {
                 "error": "…", "timestamp_unix_secs": 5}])
         );
         assert_eq!(beat["partially_compatible_resources"][0]["count"], 2);
+        assert_eq!(
+            beat["exporter_health"],
+            serde_json::json!([{"name": "otel", "delivered_batches": 3, "failed_batches": 1,
+                "last_error": "refused", "last_failure_unix": 5, "last_success_unix": null}])
+        );
     }
 
     #[tokio::test]

@@ -37,8 +37,7 @@ impl Otlp {
                 format!("traces need a collector: set {ENDPOINT}, such as http://127.0.0.1:4318");
             return Err(raw.problem(ENABLED, reason));
         };
-        let mut endpoint: WebUrl =
-            written.parse().map_err(|error| raw.problem(ENDPOINT, error))?;
+        let mut endpoint: WebUrl = written.parse().map_err(|error| raw.problem(ENDPOINT, error))?;
         if endpoint.target == "/" {
             PATH.clone_into(&mut endpoint.target);
         }
@@ -91,7 +90,10 @@ mod tests {
             ("https://otel.example/own/path?k=1", "https://otel.example/own/path?k=1"),
         ] {
             let otlp = otlp(&format!("enabled: true\nendpoint: {endpoint}")).unwrap().unwrap();
-            assert_eq!(otlp.endpoint.to_string(), posted.replace(".example/", ".example:443/").replace(":443/", "/").to_owned());
+            assert_eq!(
+                otlp.endpoint.to_string(),
+                posted.replace(".example/", ".example:443/").replace(":443/", "/").to_owned()
+            );
             assert_eq!((otlp.sample_ratio, otlp.headers.len()), (1.0, 0));
         }
         assert_eq!(otlp("enabled: false\nendpoint: nonsense").unwrap(), None);
@@ -111,7 +113,8 @@ mod tests {
     fn headers_are_pairs_and_what_is_wrong_with_them_is_told_without_them() {
         let ok = "enabled: true\nendpoint: http://o\nheaders: 'X-Key=a=b, other=c d,'";
         let headers = otlp(ok).unwrap().unwrap().headers;
-        let plain: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.expose().as_str())).collect();
+        let plain: Vec<_> =
+            headers.iter().map(|(n, v)| (n.as_str(), v.expose().as_str())).collect();
         assert_eq!(plain, [("x-key", "a=b"), ("other", "c d")]);
         let error = otlp("enabled: true\nendpoint: http://o\nheaders: s3cret").unwrap_err();
         assert!(error.contains("name=value") && !error.contains("s3cret"), "{error}");

@@ -185,7 +185,8 @@ mod tests {
     use super::*;
 
     fn exporter(headers: &[(&str, &str)]) -> Exporter {
-        let secret = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned().into());
+        let secret =
+            |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned().into());
         Exporter {
             id: "o".to_owned(),
             name: "otel".to_owned(),
@@ -212,13 +213,17 @@ mod tests {
             assert!(matches!(judge(status, Some("1")), Err(Failure::Never(_))), "{status}");
         }
         let Err(Failure::Later(reason, after)) = judge(503, Some("7")) else { panic!() };
-        assert_eq!((reason.as_str(), after), ("o:1 answers with status 503", Some(Duration::from_secs(7))));
+        assert_eq!(
+            (reason.as_str(), after),
+            ("o:1 answers with status 503", Some(Duration::from_secs(7)))
+        );
         assert!(matches!(judge(429, Some("99999999")), Err(Failure::Later(_, Some(PAUSE_MAX)))));
     }
 
     #[test]
     fn a_part_that_was_not_taken_is_counted() {
-        let partial = ExportTracePartialSuccess { rejected_spans: 3, error_message: "x".repeat(999) };
+        let partial =
+            ExportTracePartialSuccess { rejected_spans: 3, error_message: "x".repeat(999) };
         let answer = ExportTraceServiceResponse { partial_success: Some(partial) };
         let taken = taken(&answer.encode_to_vec());
         assert_eq!((taken.rejected, taken.reason.len()), (3, 200));

@@ -12,9 +12,7 @@ use prost::Message;
 use shared::channel::{Channel, ChannelError};
 use shared::dial::Dial;
 use shared::egress::client::{self, EgressDial};
-use shared::export::{
-    Exporting, FromExport, Numbered, ToExport, Trace, is_sampled,
-};
+use shared::export::{Exporting, FromExport, Numbered, ToExport, Trace, is_sampled};
 use shared::id::Role as WorkerRole;
 use shared::message::{Client, Confinement, ToSupervisor, ToWorker};
 use shared::worker_settings::{ExportSettings, RoleSettings};
@@ -89,9 +87,8 @@ impl Export {
                 lanes.push(before.swap_remove(at));
                 continue;
             }
-            let of_id = |(lane, _): &(Rc<Lane>, _)| {
-                lane.numbered.exporter.id == numbered.exporter.id
-            };
+            let of_id =
+                |(lane, _): &(Rc<Lane>, _)| lane.numbered.exporter.id == numbered.exporter.id;
             let queue = match before.iter().position(of_id) {
                 Some(at) => {
                     let (former, task) = before.swap_remove(at);

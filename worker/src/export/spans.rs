@@ -183,11 +183,8 @@ fn client(trace: &Trace, attempt: &Attempt, parent: &[u8], span_id: Vec<u8>) -> 
 }
 
 fn first_token(moment: u64) -> Vec<Event> {
-    let event = || Event {
-        time_unix_nano: moment,
-        name: "first_token".to_owned(),
-        ..Event::default()
-    };
+    let event =
+        || Event { time_unix_nano: moment, name: "first_token".to_owned(), ..Event::default() };
     (moment > 0).then(event).into_iter().collect()
 }
 
@@ -361,7 +358,12 @@ mod tests {
 
     #[test]
     fn names_of_spans_are_bounded_whatever_a_caller_sends() {
-        let trace = Trace { method: "BREW".to_owned(), route: "other".to_owned(), status: 404, ..Trace::default() };
+        let trace = Trace {
+            method: "BREW".to_owned(),
+            route: "other".to_owned(),
+            status: 404,
+            ..Trace::default()
+        };
         let spans = of(&trace, seed());
         assert_eq!((spans.len(), spans[0].name.as_str()), (1, "HTTP"));
         assert_eq!(attribute(&spans[0], "http.request.method").as_deref(), Some("_OTHER"));
@@ -371,13 +373,25 @@ mod tests {
 
     #[test]
     fn a_batch_says_who_sends_it() {
-        let service = Service { name: "aisix".to_owned(), instance_id: "i".to_owned(), env_id: "e".to_owned() };
-        let spans: Vec<Rc<[Span]>> = vec![of(&failed_over(), seed()).into(), of(&failed_over(), seed()).into()];
+        let service = Service {
+            name: "aisix".to_owned(),
+            instance_id: "i".to_owned(),
+            env_id: "e".to_owned(),
+        };
+        let spans: Vec<Rc<[Span]>> =
+            vec![of(&failed_over(), seed()).into(), of(&failed_over(), seed()).into()];
         let request = request(&service, &spans);
         let of_resource = &request.resource_spans[0];
-        let keys: Vec<_> =
-            of_resource.resource.iter().flat_map(|it| &it.attributes).map(|it| it.key.as_str()).collect();
-        assert_eq!(keys, ["service.name", "service.version", "service.instance.id", "aisix.environment_id"]);
+        let keys: Vec<_> = of_resource
+            .resource
+            .iter()
+            .flat_map(|it| &it.attributes)
+            .map(|it| it.key.as_str())
+            .collect();
+        assert_eq!(
+            keys,
+            ["service.name", "service.version", "service.instance.id", "aisix.environment_id"]
+        );
         assert_eq!(of_resource.scope_spans[0].spans.len(), 6);
     }
 }
