@@ -168,8 +168,9 @@ impl Exporters {
         }
         (!failing.is_empty()).then(|| {
             format!(
-                "traces do not reach every exporter, while requests are served as ever ({}); the newest spans are kept and \
-                 tried again; look at the collector, and at the exporter's endpoint and headers",
+                "traces do not reach every exporter, while requests are served as ever ({}); spans wait for a collector \
+                 that cannot be reached, up to 4 MiB, and are lost if it refuses them; look at the collector, and at the \
+                 exporter's endpoint and headers",
                 failing.join("; ")
             )
         })

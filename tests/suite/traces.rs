@@ -33,7 +33,7 @@ async fn world(more: impl FnOnce(Projection) -> Projection) -> World {
     good["model_name"] = json!("small-1");
     good["cost"] = json!({"input_per_1k": 1.0, "output_per_1k": 2.0});
     let targets = json!([{"model": "status-500"}, {"model": "good"}]);
-    let group = json!({"display_name": "g", "routing": {"targets": targets, "retries": 1}});
+    let group = json!({"display_name": "g", "routing": {"targets": targets}});
     let policy = json!({"name": "faq", "applies_to": "model:good"});
     let resources = Projection::of(&upstream)
         .with("models", "m-good", good)

@@ -82,7 +82,7 @@ impl Export {
         let mut lanes = self.lanes.borrow_mut();
         let mut before = std::mem::take(&mut *lanes);
         for numbered in self.configured.iter().cloned().chain(exporting.exporters) {
-            let same = |(lane, _): &(Rc<Lane>, _)| lane.numbered.number == numbered.number;
+            let same = |(lane, _): &(Rc<Lane>, _)| lane.numbered == numbered;
             if let Some(at) = before.iter().position(same) {
                 lanes.push(before.swap_remove(at));
                 continue;

@@ -70,7 +70,11 @@ pub(super) fn tell(account: &mut Account, status: u16, error: Option<&RequestErr
         started: moment(account, account.started),
         ended: moment(account, Instant::now()),
         method: account.method.clone(),
-        route: account.endpoint.template.to_owned(),
+        // A passthrough route has no path of the gateway's own.
+        route: match account.route {
+            Some(_) => String::new(),
+            None => account.endpoint.template.to_owned(),
+        },
         status,
         error_type: error.map(RequestError::class).or(gone).unwrap_or_default().to_owned(),
         request_id: text(account.id()),
