@@ -124,8 +124,11 @@ pub fn is_sampled(rate: f64, trace_id: &[u8; 16], parent: Option<Parent>) -> boo
     if let Some(parent) = parent {
         return parent.is_sampled;
     }
+    if rate >= 1.0 {
+        return true;
+    }
     // As `TraceIdRatioBased` of the SDKs: the last eight bytes, of which W3C asks that they be random.
     let [_, _, _, _, _, _, _, _, low @ ..] = *trace_id;
     let place = u64::from_be_bytes(low) >> 1;
-    (place as f64) < rate.min(1.0) * (1_u64 << 63) as f64
+    (place as f64) < rate * (1_u64 << 63) as f64
 }
