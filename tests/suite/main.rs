@@ -50,6 +50,7 @@ mod state_directory;
 mod status;
 mod status_page;
 mod supervisor_killed;
+mod traces;
 mod traffic;
 mod traffic_refused;
 mod upgrade;

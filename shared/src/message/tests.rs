@@ -33,6 +33,15 @@ fn from_worker() -> Vec<ToSupervisor> {
         ToSupervisor::KeysInUse(vec![("k".to_owned(), 3)]),
         ToSupervisor::KeyTaken(4),
         ToSupervisor::KeySet(key_set()),
+        ToSupervisor::ExporterHealth(vec![Health {
+            number: 3,
+            delivered: 4,
+            failed: 300,
+            failed_in_a_row: 2,
+            last_error: Some("no".to_owned()),
+            last_failure_unix: Some(5),
+            last_success_unix: None,
+        }]),
     ]
 }
 
@@ -63,6 +72,8 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Outlive,
         ToWorker::KeySet(key_set()),
         ToWorker::LogFilter("debug".to_owned()),
+        ToWorker::Client(Client::Exporter(WorkerId(7))),
+        ToWorker::Exporters,
     ]
 }
 
@@ -94,6 +105,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "9 01016b03".to_owned(),
             "12 04".to_owned(),
             "10 016f03692075fb2c01027b7d".to_owned(),
+            "11 010304fb2c010201026e6f010a00".to_owned(),
         ]
     );
     assert_eq!(
@@ -118,6 +130,8 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "17 ",
             "18 016f03692075fb2c01027b7d",
             "19 056465627567",
+            "11 0207",
+            "20 ",
         ]
     );
 }
@@ -142,10 +156,10 @@ fn a_message_that_was_cut_or_extended_is_refused() {
 
 #[test]
 fn an_unknown_kind_is_refused() {
-    for kind in [0, 11, 13, u16::MAX] {
+    for kind in [0, 13, u16::MAX] {
         assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
-    for kind in [0, 20, u16::MAX] {
+    for kind in [0, 21, u16::MAX] {
         assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
 }
@@ -161,13 +175,13 @@ fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
 fn an_unknown_tag_within_a_body_is_refused() {
     let unknown_page = [5];
     assert!(ToSupervisor::decode(8, &unknown_page).is_err());
-    let unknown_role = [5];
+    let unknown_role = [6];
     assert!(ToWorker::decode(10, &unknown_role).is_err());
-    let unknown_client = [2];
+    let unknown_client = [3];
     assert!(ToWorker::decode(11, &unknown_client).is_err());
     let neither_yes_nor_no = [2];
     assert!(ToWorker::decode(9, &neither_yes_nor_no).is_err());
-    let hello_of_an_unknown_role = [7, 5, 1, 1, 0, 1, 7, 0];
+    let hello_of_an_unknown_role = [7, 6, 1, 1, 0, 1, 7, 0];
     assert!(ToSupervisor::decode(1, &hello_of_an_unknown_role).is_err());
 }
 

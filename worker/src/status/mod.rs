@@ -145,6 +145,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Counters { .. }
                 | ToWorker::KeySet(_)
                 | ToWorker::LogFilter(_)
+                | ToWorker::Exporters
                 | ToWorker::Outlive,
                 _,
             ) => {

@@ -1,4 +1,4 @@
-//! What a request leaves behind: its usage event, its metrics, its line in the log. Exactly once, whatever becomes of it.
+//! What a request leaves behind: its usage event, its metrics, its line in the log, its trace. Exactly once, whatever becomes of it.
 //!
 //! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
 //! with status 499 and what was delivered until that moment.
@@ -7,6 +7,7 @@ mod attempts;
 mod cache;
 mod guarding;
 mod log;
+mod spans;
 mod usage;
 
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ use crate::routing;
 use crate::server::Proxy;
 
 use self::attempts::Attempts;
+use self::spans::Traced;
 
 pub use cache::CacheStatus;
 
@@ -100,6 +102,8 @@ pub struct Account {
     path: String,
     user_agent: String,
     trace_id: String,
+    /// What is noted for the export role; `None` if nobody wants to be told of this request.
+    traced: Option<Box<Traced>>,
     is_settled: bool,
 }
 
@@ -147,6 +151,9 @@ impl Account {
         head: &Parts,
     ) -> Self {
         let user_agent = head.headers.get(http::header::USER_AGENT);
+        let incoming = trace::incoming(&head.headers);
+        let parent = incoming.as_ref().map(|trace| (trace.trace_id, trace.parent));
+        let traced = proxy.traces.begin(proxy.tables.borrow().traces_wanted(), parent);
         Self {
             request_id,
             client_ip,
@@ -182,7 +189,8 @@ impl Account {
             user_agent: user_agent
                 .map(|value| cut(&String::from_utf8_lossy(value.as_bytes()), CALLER_TEXT_CHARS_MAX))
                 .unwrap_or_default(),
-            trace_id: trace::id(&head.headers).unwrap_or_default(),
+            trace_id: incoming.map(|trace| trace.id).unwrap_or_default(),
+            traced: traced.map(Traced::new),
             is_settled: false,
             proxy,
         }
@@ -233,6 +241,7 @@ impl Account {
         if let Some(event) = usage::event(self, status, Some(error), tokens) {
             self.proxy.usage.record(event);
         }
+        spans::note_attempt(self, status, Some(error), tokens);
         self.spent += tokens.total();
         self.spent_at_target += tokens.total();
         self.count_attempt(status);
@@ -323,6 +332,8 @@ impl Account {
             self.list_attempt(status, error);
         }
         self.log(status, error, tokens.usage);
+        spans::note_attempt(self, status, error, tokens);
+        spans::tell(self, status, error);
     }
 
     fn list_attempt(&mut self, status: u16, error: Option<&RequestError>) {
