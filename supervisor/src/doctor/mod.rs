@@ -5,6 +5,8 @@
 //! While a gateway runs, it examines itself, with its own identity and connections (`Order::Doctor`); otherwise `aisix doctor`
 //! does the same, with an egress worker of its own. Both add what only the command can see.
 
+pub mod local;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -42,6 +44,8 @@ pub struct Fault {
     pub severity: Severity,
     /// What is wrong, in a sentence without a full stop.
     pub title: &'static str,
+    /// Why it happens, and what it does: a paragraph of the page of remedies.
+    pub why: &'static str,
     /// What to do about it.
     pub remedy: &'static str,
     /// Codes of faults that this one brings about, or `group-` and everything that begins with it, if it ends with a dash:
@@ -81,6 +85,11 @@ pub struct Found {
     pub evidence: String,
     /// What to do about it.
     pub remedy: String,
+}
+
+/// Every fault that there is, in layers: what comes first may bring about what comes later.
+pub fn catalogue() -> Vec<&'static Fault> {
+    local::catalogue()
 }
 
 /// Puts causes in front, and sets aside what they explain. Pure.
