@@ -12,12 +12,14 @@ use crate::control::status::{
 };
 use crate::control::{Answer, Asked, Order};
 use crate::doctor;
+use crate::doctor::network::{self, Access};
 use crate::fleet::{Sandbox, Summary};
 use crate::log;
 use crate::origin::Origin;
 use crate::pages::{Sources, finding_statuses, moment};
 use crate::projection::report::rfc3339;
 use crate::sandbox_report::{Level, WorkerStatus};
+use crate::cloud::tls::Identity;
 use crate::settings::{Settings, Source};
 use crate::shutdown::Stage;
 
@@ -32,6 +34,8 @@ pub struct About {
     pub state_dir: Option<PathBuf>,
     /// How strictly workers are to be confined.
     pub sandbox: Sandbox,
+    /// Where resources come from, in full.
+    pub source: Source,
 }
 
 impl About {
@@ -43,7 +47,8 @@ impl About {
             Source::File(_) => ("file", None),
         };
         let environment = origin.env_id().to_owned();
-        Self { mode, environment, state_dir, sandbox: settings.workers.sandbox }
+        let source = settings.source.clone();
+        Self { mode, environment, state_dir, sandbox: settings.workers.sandbox, source }
     }
 }
 
@@ -66,9 +71,28 @@ impl Supervisor {
         let _ = reply.send(answer);
     }
 
-    /// Looks for what is wrong, in a task.
+    /// Looks for what is wrong on the way to the Cloud or the store, in a task: with the identity in force, and through the
+    /// egress worker that everything else goes through.
     fn examine(&self, reply: oneshot::Sender<Answer>) {
-        let _ = reply.send(Answer::report(doctor::diagnose(Vec::new())));
+        let sources = &self.parts.sources;
+        let bundle = sources.identity.as_ref().and_then(|it| it.borrow().bundle.clone());
+        let identity = bundle.map(|bundle| Identity {
+            chain_pem: bundle.chain_pem,
+            key_pem: bundle.key_pem,
+            roots_pem: bundle.roots_pem,
+            extra_roots_pem: bundle.extra_roots_pem,
+        });
+        let (about, egress) = (&self.parts.about, self.parts.egress.clone());
+        let access = Access::of(&about.source, identity, &about.environment, egress);
+        let heartbeat = sources.identity.is_some().then(|| sources.heartbeat.get());
+        tokio::task::spawn_local(async move {
+            let findings = match access {
+                Some(access) => network::check(&Access { heartbeat, ..access }).await,
+                None => Vec::new(),
+            };
+            // Who asked may have left.
+            let _ = reply.send(Answer::report(doctor::diagnose(findings)));
+        });
     }
 
     /// Asks for a new certificate now; whoever renews it answers.
