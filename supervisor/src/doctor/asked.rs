@@ -87,7 +87,12 @@ fn fault(error: &AskError) -> &'static Fault {
     let is_any = |kinds: &[ErrorKind]| error.kinds.iter().any(|kind| kinds.contains(kind));
     if is_any(&[ErrorKind::PermissionDenied]) {
         &DENIED
-    } else if is_any(&[ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset]) {
+    } else if is_any(&[
+        ErrorKind::WouldBlock,
+        ErrorKind::TimedOut,
+        ErrorKind::UnexpectedEof,
+        ErrorKind::ConnectionReset,
+    ]) {
         &SILENT
     } else {
         &DOWN

@@ -88,7 +88,11 @@ impl OwnEgress {
 }
 
 /// Checks the hello, and tells the worker everything that it works with.
-async fn greet(channel: &ToEgress, pid: nix::unistd::Pid, settings: &Settings) -> Result<(), String> {
+async fn greet(
+    channel: &ToEgress,
+    pid: nix::unistd::Pid,
+    settings: &Settings,
+) -> Result<(), String> {
     let ToSupervisor::Hello(hello) = hear(channel).await? else {
         return Err("it does not say hello first".to_owned());
     };
@@ -97,7 +101,10 @@ async fn greet(channel: &ToEgress, pid: nix::unistd::Pid, settings: &Settings) -
     let mut missing = observed.missing(geteuid().as_raw());
     missing.extend(hello.confinement.missing);
     if settings.workers.sandbox == Sandbox::Required && !missing.is_empty() {
-        return Err(format!("it is not confined as supervisor.sandbox requires: {}", missing.join("; ")));
+        return Err(format!(
+            "it is not confined as supervisor.sandbox requires: {}",
+            missing.join("; ")
+        ));
     }
     let sealed = |error: std::io::Error| format!("memory for it: {error}");
     let told = message::welcome(&worker_settings::egress(settings, LOG_FILTER)).map_err(sealed)?;
@@ -119,5 +126,7 @@ async fn tell(channel: &ToEgress, message: ToWorker, with: Option<OwnedFd>) -> R
 
 async fn hear(channel: &ToEgress) -> Result<ToSupervisor, String> {
     let received = channel.receive().await;
-    received.map(|it| it.message).map_err(|error| format!("it has ended, or breaks the protocol: {error}"))
+    received
+        .map(|it| it.message)
+        .map_err(|error| format!("it has ended, or breaks the protocol: {error}"))
 }

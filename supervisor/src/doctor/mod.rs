@@ -107,8 +107,12 @@ pub struct Found {
 
 /// Every fault that there is, in layers: what comes first may bring about what comes later.
 pub fn catalogue() -> Vec<&'static Fault> {
+    // What the gateway reports of itself follows from what is found here, and not the other way round.
+    let (told, seen): (Vec<_>, Vec<_>) =
+        local::catalogue().into_iter().partition(|fault| fault.code.starts_with("gateway-"));
     let clock = std::iter::once(&network::CLOCK);
-    clock.chain(local::catalogue()).chain(network::catalogue()).chain(asked::ALL.iter().copied()).collect()
+    let others = network::catalogue().chain(asked::ALL.iter().copied());
+    clock.chain(seen).chain(others).chain(told).collect()
 }
 
 /// Examines, and tells what was found. Exit status 0: nothing, or notes only; 3: warnings; 4: errors; 1: could not examine.
@@ -123,7 +127,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let report = LocalSet::new().block_on(&runtime, examine::examine(options));
+    let report = LocalSet::new().block_on(&runtime, examine(options));
     // A file system that hangs is not waited for.
     runtime.shutdown_background();
     let text = if options.json {

@@ -48,7 +48,9 @@ pub(super) fn judge(place: &Place, asked: Vec<Result<Answer, NoAnswer>>) -> Vec<
 /// Whether all endpoints but the renewal of certificates are answered as they should be.
 fn is_only_renewal(asked: &[Result<Answer, NoAnswer>]) -> bool {
     let others = asked.iter().zip(&endpoints::ALL).filter(|(_, it)| it.path != "/dp/rotate-cert");
-    others.into_iter().all(|(answer, _)| answer.as_ref().is_ok_and(|answer| whole(answer).is_none()))
+    others
+        .into_iter()
+        .all(|(answer, _)| answer.as_ref().is_ok_and(|answer| whole(answer).is_none()))
 }
 
 /// What one answer says about everything that is there.
@@ -57,7 +59,9 @@ fn whole(answer: &Answer) -> Option<(&'static Fault, &Answer)> {
         _ if answer.is_page => &WEB_PAGE,
         300..400 => &REDIRECTS,
         400..500 if is_about(answer, &["ENVIRONMENT", "ENV_", "WRONG_ENV"]) => &WRONG_ENVIRONMENT,
-        400..500 if is_about(answer, &["DP_NOT_FOUND", "DP_MISMATCH", "DP_REVOKED", "DP_DISABLED"]) => {
+        400..500
+            if is_about(answer, &["DP_NOT_FOUND", "DP_MISMATCH", "DP_REVOKED", "DP_DISABLED"]) =>
+        {
             &UNKNOWN_DATA_PLANE
         }
         _ => return None,
@@ -73,7 +77,11 @@ fn is_about(answer: &Answer, codes: &[&str]) -> bool {
     codes.iter().any(|it| code.contains(it))
 }
 
-fn one(place: &Place, endpoint: &'static Endpoint, answer: Result<Answer, NoAnswer>) -> Option<Finding> {
+fn one(
+    place: &Place,
+    endpoint: &'static Endpoint,
+    answer: Result<Answer, NoAnswer>,
+) -> Option<Finding> {
     let answer = match answer {
         Ok(answer) => answer,
         Err(NoAnswer::Found(finding)) => return Some(finding),
@@ -122,7 +130,9 @@ mod tests {
     #[test]
     fn what_refuses_only_the_harmless_request_is_well() {
         assert!(found([405, 200, 400, 405], "").is_empty());
-        assert!(found([405, 400, 403, 501], r#"{"error":{"code":"API_KEY_NOT_FOUND"}}"#).is_empty());
+        assert!(
+            found([405, 400, 403, 501], r#"{"error":{"code":"API_KEY_NOT_FOUND"}}"#).is_empty()
+        );
     }
 
     #[test]
@@ -143,7 +153,10 @@ mod tests {
     #[test]
     fn the_code_of_an_error_tells_whose_fault_it_is() {
         let body = |code: &str| format!(r#"{{"error": {{"code": "{code}", "message": "x"}}}}"#);
-        assert_eq!(found([404, 200, 400, 405], &body("DP_NOT_FOUND")), ["cloud-data-plane-unknown"]);
+        assert_eq!(
+            found([404, 200, 400, 405], &body("DP_NOT_FOUND")),
+            ["cloud-data-plane-unknown"]
+        );
         let wrong = body("ENVIRONMENT_NOT_FOUND");
         assert_eq!(found([403, 403, 403, 403], &wrong), ["cloud-wrong-environment"]);
     }

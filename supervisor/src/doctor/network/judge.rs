@@ -8,8 +8,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::faults_tls::{
     ALPN, BAD_SERVER, CLIENT_EXPIRED, CLIENT_MISSING, CLIENT_REFUSED, CLIENT_REVOKED,
-    CLIENT_UNKNOWN_CA, CLOSED, NO_COMMON, NOT_TLS, OLD_VERSION, SERVER_EARLY, SERVER_EXPIRED, SILENT,
-    STALLS, UNKNOWN_ISSUER, WRONG_NAME,
+    CLIENT_UNKNOWN_CA, CLOSED, NO_COMMON, NOT_TLS, OLD_VERSION, SERVER_EARLY, SERVER_EXPIRED,
+    SILENT, STALLS, UNKNOWN_ISSUER, WRONG_NAME,
 };
 use super::tls::Failure;
 use crate::bundle::check::date;
@@ -67,9 +67,13 @@ fn of(error: &TlsError) -> &'static Fault {
 fn of_certificate(error: &CertificateError) -> &'static Fault {
     match error {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => &UNKNOWN_ISSUER,
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => &WRONG_NAME,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            &WRONG_NAME
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => &SERVER_EXPIRED,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => &SERVER_EARLY,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            &SERVER_EARLY
+        }
         _ => &BAD_SERVER,
     }
 }

@@ -54,7 +54,9 @@ pub(super) async fn is_web_site(access: &Access, place: &Place, identity: &Ident
 /// Whether these bytes are a page for people.
 pub(super) fn is_page(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer).to_ascii_lowercase();
-    text.contains("content-type: text/html") || text.contains("<!doctype html") || text.contains("<html")
+    text.contains("content-type: text/html")
+        || text.contains("<!doctype html")
+        || text.contains("<html")
 }
 
 async fn ask(

@@ -21,8 +21,8 @@ use tokio_rustls::client::TlsStream;
 use super::faults::{CLOCK, DRIFT};
 use super::faults_cloud::{NO_ANSWER, NOT_HTTP};
 use super::faults_tls::{
-    CLOSED, CONSOLE, INTERCEPTED, NOT_TLS, PLAIN_HTTP, SERVER_EARLY, SERVER_EXPIRED, SILENT, STALLS,
-    UNKNOWN_ISSUER, WRONG_NAME,
+    CLOSED, CONSOLE, INTERCEPTED, NOT_TLS, PLAIN_HTTP, SERVER_EARLY, SERVER_EXPIRED, SILENT,
+    STALLS, UNKNOWN_ISSUER, WRONG_NAME,
 };
 use super::look::{self, Clear};
 use super::reach::reach;
@@ -266,14 +266,20 @@ async fn ask(
             None => not_http(error.to_string()),
         }),
         Err(_) if watch.facts().retransmits > 0 => {
-            let evidence = format!("{place}: what the gateway sends after the handshake does not arrive");
+            let evidence =
+                format!("{place}: what the gateway sends after the handshake does not arrive");
             Err(NoAnswer::Found(Finding { fault: &STALLS, evidence }))
         }
         Err(_) => Err(NoAnswer::Silent),
     }
 }
 
-fn request(host: String, method: &str, path: &str, body: &'static str) -> Result<Request<Full<Bytes>>, String> {
+fn request(
+    host: String,
+    method: &str,
+    path: &str,
+    body: &'static str,
+) -> Result<Request<Full<Bytes>>, String> {
     Request::builder()
         .method(method)
         .uri(path)
@@ -284,7 +290,10 @@ fn request(host: String, method: &str, path: &str, body: &'static str) -> Result
         .map_err(|error| error.to_string())
 }
 
-async fn exchange(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
+async fn exchange(
+    stream: TlsStream<TcpStream>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, hyper::Error> {
     let (mut connection, driver) = http1::handshake(TokioIo::new(stream)).await?;
     let asking = async {
         let answer = connection.send_request(request).await?;

@@ -80,7 +80,8 @@ struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host =
+            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         write!(formatter, "{} {host}:{}", self.what, self.port)
     }
 }
@@ -88,7 +89,12 @@ impl std::fmt::Display for Place {
 impl Access {
     /// What a gateway from this source connects to. `identity` is its bundle, where it is managed; `env_id` the environment
     /// that this names.
-    pub fn of(source: &Source, identity: Option<Identity>, env_id: &str, egress: EgressDial) -> Option<Self> {
+    pub fn of(
+        source: &Source,
+        identity: Option<Identity>,
+        env_id: &str,
+        egress: EgressDial,
+    ) -> Option<Self> {
         let deadline = Instant::now() + LIMIT;
         let access = Self {
             manager: None,

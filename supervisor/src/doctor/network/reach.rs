@@ -44,7 +44,9 @@ async fn connect(access: &Access, place: &Place) -> Result<TcpStream, Finding> {
     let led = told(place, &addresses);
     match timeout(access.step(), access.egress.dial(&to)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(found(not_connected(&error, &addresses), format!("{led}: {}", words(&error)))),
+        Ok(Err(error)) => {
+            Err(found(not_connected(&error, &addresses), format!("{led}: {}", words(&error))))
+        }
         Err(_) => {
             let only_v6 = is_only_v6(&addresses);
             let hint = if only_v6 { "; it has only IPv6 addresses" } else { "" };
@@ -93,7 +95,9 @@ fn not_connected(error: &DialError, addresses: &[IpAddr]) -> &'static Fault {
         ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable if is_only_v6(addresses) => {
             &DNS_ONLY_IPV6
         }
-        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::NetworkDown => &NO_ROUTE,
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::NetworkDown => {
+            &NO_ROUTE
+        }
         ErrorKind::TimedOut => &BLACK_HOLE,
         _ => &NOT_CONNECTED,
     }
@@ -125,12 +129,14 @@ async fn through(access: &Access, proxy: &ProxyUrl, place: &Place) -> Result<Tcp
         let evidence = format!("{}: {}", finding.fault.title, finding.evidence);
         found(fault, evidence)
     })?;
-    let asked = timeout(access.step(), dial_proxy::ask(proxy, &mut stream, &destination(place))).await;
+    let asked =
+        timeout(access.step(), dial_proxy::ask(proxy, &mut stream, &destination(place))).await;
     let refused = match asked {
         Ok(Ok(())) => return Ok(stream),
         Ok(Err(refused)) => refused,
         Err(_) => {
-            let evidence = format!("{to_proxy}: no answer to CONNECT {}:{}", place.host, place.port);
+            let evidence =
+                format!("{to_proxy}: no answer to CONNECT {}:{}", place.host, place.port);
             return Err(found(&PROXY_SILENT, evidence));
         }
     };

@@ -125,12 +125,18 @@ fn again(said: Vec<u8>, stream: TlsStream<TcpStream>) -> Box<dyn Stream> {
 }
 
 /// Reads one key. `None` if all is well.
-async fn read(access: &Access, _place: &Place, channel: Channel) -> Option<(&'static Fault, String)> {
+async fn read(
+    access: &Access,
+    _place: &Place,
+    channel: Channel,
+) -> Option<(&'static Fault, String)> {
     let user = access.user.as_ref();
-    let options = user.map(|(name, password)| ConnectOptions::new().with_user(name, password.expose()));
+    let options =
+        user.map(|(name, password)| ConnectOptions::new().with_user(name, password.expose()));
     let reading = async {
         let client = Client::from_channel(channel, options).await?;
-        let range = GetOptions::new().with_range(range_end(&access.prefix)).with_limit(1).with_keys_only();
+        let range =
+            GetOptions::new().with_range(range_end(&access.prefix)).with_limit(1).with_keys_only();
         client.kv_client().get(access.prefix.as_bytes(), Some(range)).await
     };
     match timeout(access.step(), reading).await {
@@ -147,9 +153,14 @@ fn fault(error: &Error) -> &'static Fault {
         return fault;
     }
     let Error::GRpcStatus(status) = error else { return &ETCD_FAILING };
-    let is_about_user = ["user name is empty", "authentication failed", "invalid auth token", "user name not found"]
-        .iter()
-        .any(|it| status.message().contains(it));
+    let is_about_user = [
+        "user name is empty",
+        "authentication failed",
+        "invalid auth token",
+        "user name not found",
+    ]
+    .iter()
+    .any(|it| status.message().contains(it));
     let is_transport = std::error::Error::source(status).is_some();
     match status.code() {
         _ if is_about_user => &ETCD_UNAUTHENTICATED,

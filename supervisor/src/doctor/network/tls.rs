@@ -87,7 +87,10 @@ pub(super) async fn handshake(
     Attempt { result, shown }
 }
 
-fn agreed(stream: TlsStream<TcpStream>, protocol: Protocol) -> Result<TlsStream<TcpStream>, Failure> {
+fn agreed(
+    stream: TlsStream<TcpStream>,
+    protocol: Protocol,
+) -> Result<TlsStream<TcpStream>, Failure> {
     match stream.get_ref().1.alpn_protocol() {
         Some(chosen) if chosen == protocol.alpn() => Ok(stream),
         None if protocol == Protocol::Http1 => Ok(stream),
@@ -110,7 +113,11 @@ pub(super) async fn verdict(stream: &mut TlsStream<TcpStream>) -> io::Result<Vec
     }
 }
 
-fn config(identity: &Identity, verifier: &Arc<Watching>, protocol: Protocol) -> Result<ClientConfig, String> {
+fn config(
+    identity: &Identity,
+    verifier: &Arc<Watching>,
+    protocol: Protocol,
+) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
@@ -140,9 +147,12 @@ impl Watching {
     fn new(identity: &Identity, trust: Trust) -> Result<Self, String> {
         let provider = aws_lc_rs::default_provider();
         let roots = Material::of(identity).map_err(|error| error.to_string())?.roots;
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider.clone()))
-            .build()
-            .map_err(|error| error.to_string())?;
+        let inner = WebPkiServerVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::new(provider.clone()),
+        )
+        .build()
+        .map_err(|error| error.to_string())?;
         Ok(Self { trust, provider, inner, shown: Mutex::default() })
     }
 }
@@ -208,7 +218,8 @@ impl Watch {
 
     /// What has come since.
     pub fn facts(&self) -> TcpFacts {
-        let now = self.0.as_ref().and_then(|socket| tcp_facts(socket.as_fd()).ok()).unwrap_or_default();
+        let now =
+            self.0.as_ref().and_then(|socket| tcp_facts(socket.as_fd()).ok()).unwrap_or_default();
         TcpFacts {
             bytes_in: now.bytes_in.saturating_sub(self.1.bytes_in),
             segments_in: now.segments_in.saturating_sub(self.1.segments_in),
