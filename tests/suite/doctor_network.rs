@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use harness::own_network::{self, OUTSIDE};
 use harness::{Builder, Cloud, OwnNetwork, Projection, binaries, upstream};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use self::rows::{Case, ROWS};
@@ -228,4 +229,29 @@ async fn a_running_gateway_examines_itself_and_names_the_same_faults() {
     cloud.resume().await;
     let beats = cloud.heartbeats().await;
     assert!(beats.iter().all(|beat| beat["dp_id"] != json!("")), "{beats:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_is_named_and_the_cloud_is_looked_at_without_it() {
+    let cloud = Cloud::start(&Projection::of(&upstream().await)).await;
+    let mut gateway = Builder::managed(&cloud).start().await;
+    let config = gateway.folder().join("config.managed.yaml");
+    let output = doctor(&["--json", "--config", config.to_str().unwrap()]).await;
+    assert!(output.status.code().is_some_and(|code| code != 1), "{output:?}");
+    gateway.signal(Signal::SIGSTOP);
+    let (report, status) = report(&config, None).await;
+    gateway.signal(Signal::SIGCONT);
+    let found = codes(&report, "findings");
+    assert!(found.iter().any(|code| code == "daemon-silent"), "{report:#}");
+    assert!(!found.iter().any(|code| code.starts_with("cloud-")), "the Cloud is well: {report:#}");
+    assert_eq!(status, Some(4));
+}
+
+#[tokio::test]
+async fn neither_a_report_nor_what_is_sent_holds_a_secret() {
+    let case = rows::inject("the proxy asks who we are").await;
+    let output = doctor(&["--config", case.config.to_str().unwrap()]).await;
+    let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(said.contains("proxy-authentication"), "{said}");
+    assert!(!said.contains("swordfish") && !said.contains("PRIVATE KEY"), "{said}");
 }
