@@ -1,7 +1,6 @@
 //! What a failed handshake means.
 
 use std::error::Error;
-use std::io::ErrorKind;
 
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError, PeerIncompatible};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -35,7 +34,6 @@ pub(super) fn failure(failure: &Failure) -> (&'static Fault, String) {
         Failure::Own(words) => (&NO_COMMON, words.clone()),
         Failure::Io(error) => match crate::cloud::tls::find(error) {
             Some(tls) => (of(tls), tls.to_string()),
-            None if is_end(error.kind()) => (&CLOSED, error.to_string()),
             None => (&CLOSED, error.to_string()),
         },
     }
@@ -44,11 +42,6 @@ pub(super) fn failure(failure: &Failure) -> (&'static Fault, String) {
 /// Something came, and not all of it; or something of ours does not get through.
 pub(super) fn is_stalled(facts: TcpFacts) -> bool {
     facts.bytes_in > 0 || facts.segments_in > 0
-}
-
-/// Whether the other side has ended the connection.
-pub(super) fn is_end(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
 fn of(error: &TlsError) -> &'static Fault {
@@ -90,15 +83,15 @@ fn of_alert(alert: Alert) -> &'static Fault {
 /// What an alert says about our certificate.
 fn client(alert: Alert) -> Option<&'static Fault> {
     match alert {
-        Alert::UnknownCA => Some(&CLIENT_UNKNOWN_CA),
+        // Of a CA that has the name of one it trusts, and another key.
+        Alert::UnknownCA | Alert::DecryptError => Some(&CLIENT_UNKNOWN_CA),
         Alert::CertificateExpired => Some(&CLIENT_EXPIRED),
         Alert::CertificateRevoked => Some(&CLIENT_REVOKED),
         Alert::CertificateRequired | Alert::NoCertificate => Some(&CLIENT_MISSING),
         Alert::BadCertificate
         | Alert::CertificateUnknown
         | Alert::UnsupportedCertificate
-        | Alert::AccessDenied
-        | Alert::DecryptError => Some(&CLIENT_REFUSED),
+        | Alert::AccessDenied => Some(&CLIENT_REFUSED),
         _ => None,
     }
 }
@@ -185,6 +178,7 @@ mod tests {
             (Alert::CertificateExpired, "tls-client-expired"),
             (Alert::CertificateRevoked, "tls-client-revoked"),
             (Alert::CertificateRequired, "tls-client-required"),
+            (Alert::DecryptError, "tls-client-unknown-ca"),
             (Alert::BadCertificate, "tls-client-refused"),
             (Alert::ProtocolVersion, "tls-version"),
             (Alert::HandshakeFailure, "tls-nothing-in-common"),

@@ -20,6 +20,8 @@ pub(super) enum Clear {
     Http(String),
     /// Something else; its beginning.
     Other(String),
+    /// A record of TLS: a small packet gets through, and somebody is there who speaks it.
+    Tls,
     /// Nothing.
     Nothing,
 }
@@ -32,8 +34,8 @@ pub(super) async fn in_clear(access: &Access, place: &Place) -> Clear {
     let first = harmless(String::from_utf8_lossy(first).trim());
     match first {
         first if answer.starts_with(b"HTTP/") => Clear::Http(first),
-        // A record of TLS is no word of another protocol.
-        _ if answer.is_empty() || matches!(answer.first(), Some(20..=23)) => Clear::Nothing,
+        _ if matches!(answer.get(..2), Some([20..=23, 3])) => Clear::Tls,
+        _ if answer.is_empty() => Clear::Nothing,
         first => Clear::Other(first.chars().take(80).collect()),
     }
 }
@@ -78,7 +80,10 @@ async fn ask(
                 Ok(0) | Err(_) => return,
                 Ok(read) => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
             }
-            if is_page(&answer) || (answer.contains(&b'\n') && !answer.starts_with(b"HTTP/")) {
+            if is_page(&answer)
+                || matches!(answer.first(), Some(20..=23))
+                || (answer.contains(&b'\n') && !answer.starts_with(b"HTTP/"))
+            {
                 return;
             }
         }

@@ -182,7 +182,14 @@ pub(super) async fn explain(
                 evidence = format!("{place}: without TLS it says {line:?}");
                 &NOT_TLS
             }
-            Clear::Nothing => fault,
+            // What is wrong is answered at once, in a small packet; what is right never, in a large one.
+            Clear::Tls if fault == &SILENT => {
+                evidence = format!(
+                    "{place}: it answers what is no TLS with a short alert, and the greeting of TLS, whose answer is large, not at all"
+                );
+                &STALLS
+            }
+            Clear::Tls | Clear::Nothing => fault,
         }
     } else if is_any(&[&UNKNOWN_ISSUER, &WRONG_NAME]) {
         match &access.proxy {
