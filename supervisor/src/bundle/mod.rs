@@ -17,7 +17,7 @@
 
 pub mod candidate;
 pub mod check;
-mod data_key;
+pub mod data_key;
 pub mod identity;
 mod open;
 pub mod rotation;
