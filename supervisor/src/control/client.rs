@@ -56,11 +56,28 @@ pub struct AskError {
 /// Asks the gateway, and waits for its answer.
 /// `argument` is what goes with it: the directives of `log`.
 pub fn ask(target: &Target, order: Order, argument: Option<&str>) -> Result<Answer, AskError> {
+    let limit = match order {
+        Order::Status | Order::Log => STATUS_LIMIT,
+        // The gateway gives up before, and says so.
+        Order::Doctor | Order::Reload | Order::Rotate | Order::Upgrade => {
+            ORDER_LIMIT + STATUS_LIMIT
+        }
+    };
+    ask_within(target, order, argument, limit)
+}
+
+/// As [`ask`], and waits for so long at most.
+pub fn ask_within(
+    target: &Target,
+    order: Order,
+    argument: Option<&str>,
+    limit: Duration,
+) -> Result<Answer, AskError> {
     let mut reasons = Vec::new();
     for path in &target.sockets {
         match UnixStream::connect(path) {
             Ok(stream) => {
-                return converse(stream, target, order, argument).map_err(|error| {
+                return converse(stream, target, (order, argument), limit).map_err(|error| {
                     let reason = format!("{}: {}", path.display(), unanswered(&error));
                     AskError { order, reasons: vec![reason] }
                 });
@@ -80,16 +97,9 @@ pub fn ask(target: &Target, order: Order, argument: Option<&str>) -> Result<Answ
 fn converse(
     mut stream: UnixStream,
     target: &Target,
-    order: Order,
-    argument: Option<&str>,
+    (order, argument): (Order, Option<&str>),
+    limit: Duration,
 ) -> io::Result<Answer> {
-    let limit = match order {
-        Order::Status | Order::Log => STATUS_LIMIT,
-        // The gateway gives up before, and says so.
-        Order::Doctor | Order::Reload | Order::Rotate | Order::Upgrade => {
-            ORDER_LIMIT + STATUS_LIMIT
-        }
-    };
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(STATUS_LIMIT))?;
     let state_dir = target.state.as_deref().and_then(|state| std::path::absolute(state).ok());

@@ -5,6 +5,8 @@
 //! While a gateway runs, it examines itself, with its own identity and connections (`Order::Doctor`); otherwise `aisix doctor`
 //! does the same, with an egress worker of its own. Both add what only the command can see.
 
+pub mod local;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
