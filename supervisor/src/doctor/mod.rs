@@ -44,6 +44,8 @@ pub struct Fault {
     pub severity: Severity,
     /// What is wrong, in a sentence without a full stop.
     pub title: &'static str,
+    /// Why it happens, and what it does: a paragraph of the page of remedies.
+    pub why: &'static str,
     /// What to do about it.
     pub remedy: &'static str,
     /// Codes of faults that this one brings about, or `group-` and everything that begins with it, if it ends with a dash:
@@ -83,6 +85,11 @@ pub struct Found {
     pub evidence: String,
     /// What to do about it.
     pub remedy: String,
+}
+
+/// Every fault that there is, in layers: what comes first may bring about what comes later.
+pub fn catalogue() -> Vec<&'static Fault> {
+    local::catalogue()
 }
 
 /// Puts causes in front, and sets aside what they explain. Pure.

@@ -17,11 +17,7 @@ const FILE: &str = "aisix/aisix.env";
 const INSTALLED: &str = "aisix/config.managed.yaml";
 
 /// The variables of the gateway that runs, or would.
-pub fn of_gateway(
-    gateway: Option<&Status>,
-    config: Option<&Path>,
-    places: &Places,
-) -> Environment {
+pub fn of_gateway(gateway: Option<&Status>, config: Option<&Path>, places: &Places) -> Environment {
     let ours = || env::vars_os().collect::<Vec<_>>();
     let Some(gateway) = gateway.filter(|gateway| gateway.pid != std::process::id()) else {
         let mut variables = BTreeMap::new();

@@ -14,30 +14,35 @@ use crate::bundle::unix;
 static PROC: Fault = error(
     "host-proc-missing",
     "/proc is not mounted",
+    "Workers are executed by a descriptor below /proc, and their confinement is read there.",
     "mount it: workers are started through it, and looked at in it",
     &["daemon-down", "host-"],
 );
 static CLOCK: Fault = error(
     "host-clock-wrong",
     "the clock of this machine is wrong: this program is not that old",
+    "Certificates of both sides are judged by it, and usage would be reported for another day.",
     "set the clock (timedatectl, chronyc); certificates are judged by it",
     &["bundle-not-yet-valid", "bundle-ca-unusable", "cloud-"],
 );
 static NO_RESOLVER: Fault = warning(
     "host-resolv-conf-missing",
     "there is no /etc/resolv.conf, so names are looked up in /etc/hosts alone",
+    "Names of the Cloud and of providers are looked up as this file says.",
     "let the machine or container have one, with a nameserver that answers",
     &["cloud-name-", "cloud-dns-"],
 );
 static NO_NAMESERVER: Fault = warning(
     "host-no-nameserver",
     "/etc/resolv.conf names no nameserver",
+    "Without one, a nameserver on this machine is asked, which is seldom there.",
     "add a line such as nameserver 10.0.0.2",
     &["cloud-name-", "cloud-dns-"],
 );
 static HOSTS: Fault = warning(
     "host-hosts-unreadable",
     "/etc/hosts cannot be read",
+    "Names are looked up in it first.",
     "make it readable (chmod 644): names in it are not known otherwise",
     &["cloud-name-", "cloud-dns-"],
 );
@@ -95,9 +100,8 @@ fn names_a_server(text: &str) -> bool {
     text.lines().any(|line| {
         let mut words = line.split_whitespace();
         // With a zone, in an address that counts on one link only.
-        let is_address = |word: &str| {
-            word.split('%').next().is_some_and(|it| it.parse::<IpAddr>().is_ok())
-        };
+        let is_address =
+            |word: &str| word.split('%').next().is_some_and(|it| it.parse::<IpAddr>().is_ok());
         words.next() == Some("nameserver") && words.next().is_some_and(is_address)
     })
 }
@@ -118,7 +122,7 @@ mod tests {
     #[test]
     fn a_clock_before_the_program_is_wrong_and_a_small_correction_is_not() {
         let written = SystemTime::now();
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         assert!(is_before(written - hours(2), written));
         assert!(!is_before(written - hours(1), written) && !is_before(written + hours(2), written));
     }

@@ -18,6 +18,7 @@ const LESS: &[&str] = &["gateway-not-confined"];
 static REQUIRED: Fault = error(
     "host-confinement-required",
     "supervisor.sandbox is required, and this host cannot confine workers so",
+    "With required the gateway refuses to run with less than the whole confinement.",
     "let the host have what the evidence names, or set supervisor.sandbox to best-effort",
     &[
         "daemon-down",
@@ -30,30 +31,35 @@ static REQUIRED: Fault = error(
 static SECCOMP: Fault = warning(
     "host-seccomp-missing",
     "this kernel has no system call filters",
+    "A worker gives up most system calls before it reads a byte from outside.",
     "run a kernel with CONFIG_SECCOMP_FILTER; without it workers are hardly confined",
     LESS,
 );
 static SECCOMP_BLOCKED: Fault = warning(
     "host-seccomp-blocked",
     "system call filters are kept from this process, as by a container's own filter",
+    "A worker gives up most system calls before it reads a byte from outside.",
     "let the container's seccomp profile allow seccomp() and prctl(); Docker's and Kubernetes' RuntimeDefault do",
     LESS,
 );
 static LANDLOCK: Fault = warning(
     "host-landlock-missing",
     "this kernel has no Landlock, or it is not enabled",
+    "With Landlock a worker gives up every file and every port.",
     "run Linux 6.12 or later with landlock among the lsm= of its command line; without it workers have the system call filter alone",
     LESS,
 );
 static LANDLOCK_BLOCKED: Fault = warning(
     "host-landlock-blocked",
     "Landlock is kept from this process, as by a container's own filter",
+    "With Landlock a worker gives up every file and every port.",
     "let the container's seccomp profile allow landlock_create_ruleset, landlock_add_rule and landlock_restrict_self",
     LESS,
 );
 static LANDLOCK_OLD: Fault = warning(
     "host-landlock-old",
     "the Landlock of this kernel is old: it confines files, not all connections and signals",
+    "Rules for TCP ports came with version 4, those for signals and abstract sockets with 6.",
     "run Linux 6.12 or later",
     LESS,
 );
@@ -129,8 +135,7 @@ enum FilterError {
 fn filter() -> Result<(), FilterError> {
     let attempt = || -> Result<(), FilterError> {
         let (allow, deny) = (SeccompAction::Allow, SeccompAction::Errno(1));
-        let filter =
-            SeccompFilter::new(BTreeMap::new(), allow, deny, TargetArch::try_from(ARCH)?)?;
+        let filter = SeccompFilter::new(BTreeMap::new(), allow, deny, TargetArch::try_from(ARCH)?)?;
         Ok(seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?)
     };
     let thread = thread::Builder::new().name("doctor-filter".to_owned()).spawn(attempt);

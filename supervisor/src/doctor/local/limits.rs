@@ -11,18 +11,21 @@ use crate::settings::Settings;
 static FILES: Fault = warning(
     "host-open-files-low",
     "the gateway may have few files open, and with them few connections",
+    "Each request takes two connections; a worker stops to accept before its descriptors run out.",
     "raise the hard limit: LimitNOFILE=65536 in the unit, --ulimit nofile=65536:65536 of the container, or ulimit -Hn",
     &[],
 );
 static MEMORY: Fault = warning(
     "host-memory-low",
     "the limit of memory is low for so many workers",
+    "The kernel ends workers that want more; what they were answering fails.",
     "raise the limit of the container or unit, or lower proxy.workers",
     &["gateway-workers-restarting"],
 );
 static PROCESSES: Fault = warning(
     "host-processes-low",
     "the gateway may have few processes and threads",
+    "A new worker cannot be started, and an upgrade not take place.",
     "raise the limit: TasksMax= of the unit, --pids-limit of the container",
     &["gateway-workers-restarting"],
 );
@@ -54,11 +57,13 @@ pub fn check(settings: Option<&Settings>, look: &mut Look<'_>) {
     let groups = look.of_gateway("cgroup").unwrap_or_default();
     let root = look.places.cgroup.clone();
     let memory_min = MEMORY_BASE + MEMORY_PER_WORKER.saturating_mul(workers);
-    if let Some((path, bytes)) = lowest(&root, &groups, "memory", &["memory.max", "memory.limit_in_bytes"])
+    if let Some((path, bytes)) =
+        lowest(&root, &groups, "memory", &["memory.max", "memory.limit_in_bytes"])
         && bytes < memory_min
     {
         let (has, wants) = (bytes / MIB, memory_min / MIB);
-        let evidence = format!("{} is {has} MiB, {workers} worker(s) want {wants} MiB", path.display());
+        let evidence =
+            format!("{} is {has} MiB, {workers} worker(s) want {wants} MiB", path.display());
         look.found(&MEMORY, evidence);
     }
     let tasks_min = TASKS_BASE.saturating_add(workers.saturating_mul(4));

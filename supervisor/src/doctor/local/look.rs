@@ -16,6 +16,7 @@ use crate::control::status::Status;
 pub static HIDDEN: Fault = note(
     "host-view-limited",
     "not everything can be looked at by this user",
+    "The gateway may be well in these: nothing is concluded from what cannot be seen.",
     "run aisix doctor as root, or as the user that runs the gateway, to have these looked at too",
 );
 

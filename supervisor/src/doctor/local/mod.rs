@@ -91,25 +91,32 @@ fn examine(mut look: Look<'_>) -> Local {
 const fn error(
     code: &'static str,
     title: &'static str,
+    why: &'static str,
     remedy: &'static str,
     explains: &'static [&'static str],
 ) -> Fault {
-    Fault { code, severity: Severity::Error, title, remedy, explains }
+    Fault { code, severity: Severity::Error, title, why, remedy, explains }
 }
 
 /// Works, but not as it should.
 const fn warning(
     code: &'static str,
     title: &'static str,
+    why: &'static str,
     remedy: &'static str,
     explains: &'static [&'static str],
 ) -> Fault {
-    Fault { code, severity: Severity::Warning, title, remedy, explains }
+    Fault { code, severity: Severity::Warning, title, why, remedy, explains }
 }
 
 /// Worth knowing.
-const fn note(code: &'static str, title: &'static str, remedy: &'static str) -> Fault {
-    Fault { code, severity: Severity::Note, title, remedy, explains: &[] }
+const fn note(
+    code: &'static str,
+    title: &'static str,
+    why: &'static str,
+    remedy: &'static str,
+) -> Fault {
+    Fault { code, severity: Severity::Note, title, why, remedy, explains: &[] }
 }
 
 #[cfg(test)]

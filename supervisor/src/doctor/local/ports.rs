@@ -13,18 +13,21 @@ use crate::settings::Settings;
 static IN_USE: Fault = error(
     "host-port-in-use",
     "another process listens where the gateway is to listen",
+    "Two processes cannot listen on one address.",
     "stop that process, or choose another port with proxy.addr or observability.metrics.prometheus.addr",
     &["daemon-down"],
 );
 static NOT_HERE: Fault = error(
     "host-address-not-here",
     "this machine has no such address to listen on",
+    "The address may be another machine's, or its interface is not up yet.",
     "listen on 0.0.0.0 or [::], or on an address that ip address shows",
     &["daemon-down"],
 );
 static PRIVILEGED: Fault = error(
     "host-port-privileged",
     "the gateway's user may not listen on a port that low",
+    "Ports below 1024 are for root and for who has the capability.",
     "choose a port from 1024 on, or give the program CAP_NET_BIND_SERVICE (AmbientCapabilities= of the unit)",
     &["daemon-down"],
 );
@@ -102,7 +105,8 @@ struct Listener {
 
 /// Who listens so that nobody else can listen on `address`.
 fn listening(proc: &Path, address: SocketAddr) -> Option<Listener> {
-    let read = |name: &str| fs::read_to_string(proc.join("self/net").join(name)).unwrap_or_default();
+    let read =
+        |name: &str| fs::read_to_string(proc.join("self/net").join(name)).unwrap_or_default();
     let tables = [read("tcp"), read("tcp6")];
     let mut all = tables.iter().flat_map(|table| table.lines()).filter_map(entry);
     all.find(|found| collides(found.address, address))
@@ -168,17 +172,22 @@ mod tests {
     fn the_kernel_s_tables_are_read() {
         let v4 = "   0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4242 1 0";
         let found = entry(v4).unwrap();
-        assert_eq!((found.address.to_string().as_str(), found.uid, found.inode), ("127.0.0.1:3000", 1000, 4242));
+        assert_eq!(
+            (found.address.to_string().as_str(), found.uid, found.inode),
+            ("127.0.0.1:3000", 1000, 4242)
+        );
         assert_eq!(entry(&v4.replace(" 0A ", " 01 ")), None, "it is connected");
         assert_eq!(ip_of("00000000000000000000000001000000"), Some(Ipv6Addr::LOCALHOST.into()));
-        for broken in ["", "sl local_address rem_address st", "0: 0100:0BB8 x 0A", "0: é:0BB8 x 0A"] {
+        for broken in ["", "sl local_address rem_address st", "0: 0100:0BB8 x 0A", "0: é:0BB8 x 0A"]
+        {
             assert_eq!(entry(broken), None, "{broken}");
         }
     }
 
     #[test]
     fn an_address_is_taken_by_itself_and_by_all_of_its_family() {
-        let collide = |one: &str, other: &str| collides(one.parse().unwrap(), other.parse().unwrap());
+        let collide =
+            |one: &str, other: &str| collides(one.parse().unwrap(), other.parse().unwrap());
         assert!(collide("127.0.0.1:1", "127.0.0.1:1") && collide("0.0.0.0:1", "10.0.0.1:1"));
         assert!(collide("10.0.0.1:1", "0.0.0.0:1") && collide("[::]:1", "[::1]:1"));
         assert!(!collide("127.0.0.1:1", "127.0.0.1:2") && !collide("127.0.0.2:1", "127.0.0.1:1"));

@@ -21,35 +21,41 @@ const DOWN: &[&str] = &["daemon-down", "gateway-workers-restarting", "gateway-de
 static MISSING: Fault = error(
     "host-worker-missing",
     "the worker's program is missing",
+    "The gateway is two programs; the supervisor starts the other.",
     "install aisix-worker beside aisix, from the same package, or set supervisor.worker_path",
     DOWN,
 );
 static NOT_EXECUTABLE: Fault = error(
     "host-worker-not-executable",
     "the worker's program cannot be executed",
+    "The gateway is two programs; the supervisor starts the other.",
     "chmod 755 it; its file system must not be mounted noexec, and it must be of this machine's kind",
     DOWN,
 );
 static OTHER_VERSION: Fault = error(
     "host-worker-other-version",
     "the worker's program is of another version than aisix",
+    "Supervisor and workers are built and tested together.",
     "install both from one package",
     DOWN,
 );
 static NOT_ROOT: Fault = note(
     "host-not-root",
     "the gateway does not run as root, so its workers share its user",
+    "Only root can give each role a user of its own. Everything else of their confinement is in force.",
     "run it by the service unit, or as root, to give each role a user of its own",
 );
 static SHARED: Fault = warning(
     "host-workers-share-user",
     "root may not change user here, so workers run as root",
+    "Whoever takes over a worker would be root.",
     "give the container or unit CAP_SETUID, CAP_SETGID and CAP_SETPCAP",
     &["gateway-not-confined"],
 );
 static USERS: Fault = note(
     "host-worker-users-absent",
     "the users of the workers are not on this machine, so numbers that nobody has are used",
+    "A number that no user and no process has separates them as well; names are easier to read.",
     "the package makes them; otherwise nothing needs to be done",
 );
 
@@ -102,8 +108,7 @@ fn users(look: &mut Look<'_>) {
         return look.found(&SHARED, "CAP_SETUID or CAP_SETGID is missing");
     }
     let absent = Role::ALL.map(Role::user).into_iter();
-    let absent: Vec<_> =
-        absent.filter(|name| matches!(User::from_name(name), Ok(None))).collect();
+    let absent: Vec<_> = absent.filter(|name| matches!(User::from_name(name), Ok(None))).collect();
     if !absent.is_empty() {
         look.found(&USERS, absent.join(", "));
     }

@@ -16,24 +16,28 @@ use crate::settings::{Settings, Source};
 static SILENT: Fault = error(
     "gateway-silent",
     "a gateway listens on the control socket and does not answer",
+    "Its event loop answers within milliseconds when it runs.",
     "it hangs, or is stopped (SIGSTOP, a debugger, a paused container): look at its process and at the end of its log, then restart it",
     &["daemon-down", "state-in-use", "host-port-in-use"],
 );
 static OTHER: Fault = warning(
     "gateway-other-state",
     "the gateway that answers on the control socket is another one than the configuration means",
+    "Orders would reach the wrong gateway, and are refused.",
     "name the configuration or the socket of the gateway that is meant, with --config or --socket",
     &[],
 );
 static NOT_A_SOCKET: Fault = warning(
     "gateway-socket-foreign",
     "what stands where the control socket would stand is no socket",
+    "The gateway leaves alone what it has not made.",
     "remove it, or set supervisor.control_socket to another path",
     &["gateway-socket-missing"],
 );
 static STALE: Fault = note(
     "gateway-socket-stale",
     "nobody listens on the control socket: the gateway that made it is gone",
+    "The gateway was killed, or the machine was.",
     "nothing: the next start replaces it",
 );
 
@@ -84,7 +88,8 @@ fn one(path: &Path, state: Option<&Path>, look: &mut Look<'_>) {
             if theirs.and_then(real) != state.and_then(real) {
                 let theirs = status.state_dir.as_deref().unwrap_or("(none)");
                 let ours = state.map_or_else(|| "(none)".into(), |path| path.display().to_string());
-                let evidence = format!("{at}: its state directory is {theirs}, the configuration's {ours}");
+                let evidence =
+                    format!("{at}: its state directory is {theirs}, the configuration's {ours}");
                 look.found(&OTHER, evidence);
             }
         }

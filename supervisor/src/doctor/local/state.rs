@@ -37,90 +37,105 @@ const UNWRITTEN: &[&str] = &[
 static MISSING: Fault = error(
     "state-missing",
     "the state directory is missing and cannot be made",
+    "It holds the identity, the snapshot and usage that was not delivered. Without it the gateway serves, and forgets at its end.",
     "make it (install -d -m 700 -o USER DIRECTORY), or let managed.mtls_dir, dp_id_file and snapshot_cache_path lead to one that the gateway may write",
     UNWRITTEN,
 );
 static NOT_A_DIRECTORY: Fault = error(
     "state-not-a-directory",
     "the state directory is no directory",
+    "It is the folder that holds managed.mtls_dir.",
     "let managed.mtls_dir lead into a directory of the gateway's own",
     UNWRITTEN,
 );
 static WRONG_OWNER: Fault = error(
     "state-wrong-owner",
     "the state directory, or something in it, belongs to another user than the one that runs the gateway",
+    "What was once run as another user, or restored from a backup, belongs to that user.",
     "chown -R it to the user that runs the gateway",
     UNWRITTEN,
 );
 static FOREIGN_OWNER: Fault = warning(
     "state-other-owner",
     "the state directory, or something in it, belongs to a user other than root, and root runs the gateway",
+    "Root may do without, where it has CAP_DAC_OVERRIDE; under the service unit it has not.",
     "chown -R root: it; under the service unit root may not write what is another user's",
     UNWRITTEN,
 );
 static NOT_WRITABLE: Fault = error(
     "state-not-writable",
     "the state directory cannot be written",
+    "Snapshot, usage and renewed certificates cannot be kept.",
     "chmod u+rwx it, as the user that runs the gateway",
     UNWRITTEN,
 );
 static OPEN: Fault = warning(
     "state-open-to-everyone",
     "every user may write to the state directory",
+    "Any user could replace the identity and the snapshot.",
     "chmod 700 it, or give the gateway a directory of its own",
     &["gateway-state-directory"],
 );
 static READ_ONLY: Fault = error(
     "state-read-only",
     "the file system of the state directory is read-only",
+    "Snapshot, usage and renewed certificates cannot be kept.",
     "mount it for writing (a volume, in a container), or let managed.mtls_dir lead elsewhere; if it was for writing before, look at the kernel's log for errors of the disk",
     UNWRITTEN,
 );
 static FULL: Fault = error(
     "state-full",
     "the file system of the state directory is full",
+    "Snapshot, usage and renewed certificates cannot be kept. Traffic goes on, and usage waits in memory.",
     "make room; what waits in memory is written by itself then",
     UNWRITTEN,
 );
 static LOW: Fault = warning(
     "state-space-low",
     "little room is left on the file system of the state directory",
+    "Usage is kept while the Cloud is away, up to managed.spool_max_bytes.",
     "make room, or lower managed.spool_max_bytes",
     &[],
 );
 static IN_USE: Fault = error(
     "state-in-use",
     "another process holds the state directory",
+    "One gateway at a time has a state directory: two would report each other's usage.",
     "stop that gateway, or give this one a state directory of its own",
     &["daemon-down", "host-port-in-use"],
 );
 static FOREIGN: Fault = warning(
     "state-foreign-environment",
     "the snapshot in the state directory is of another environment",
+    "Resources of another environment are never served.",
     "nothing, if the gateway has moved: it is set aside and written anew; else give the bundle of the right environment",
     &["gateway-snapshot"],
 );
 static OTHER_PREFIX: Fault = warning(
     "state-foreign-prefix",
     "the snapshot in the state directory is of another etcd.prefix",
+    "Its resources stand elsewhere in the store, and are not served.",
     "correct etcd.prefix; the one that AISIX Cloud uses is the default",
     &["gateway-snapshot"],
 );
 static DAMAGED: Fault = warning(
     "state-snapshot-damaged",
     "the snapshot in the state directory is damaged",
+    "A snapshot is used as a whole or not at all.",
     "nothing, while the Cloud can be reached: it is set aside, the one before it is used, and a new one is written; look at the disk",
     &["gateway-snapshot"],
 );
 static UNREADABLE: Fault = warning(
     "state-snapshot-unreadable",
     "the snapshot in the state directory cannot be read",
+    "A restart while the Cloud is away would serve nothing.",
     "make it readable for the user that runs the gateway; look at the disk",
     &["gateway-snapshot"],
 );
 static SEALED: Fault = warning(
     "state-seal-lost",
     "what is in the state directory was sealed under a key that is not there",
+    "Snapshot and spool are sealed under a key that the client key, or a credential, opens.",
     "put back the client key or the credential aisix-seal-key that it was sealed under, if they are known; else the gateway begins anew, without unsent usage",
     &["state-snapshot-damaged", "gateway-snapshot", "gateway-spool"],
 );
@@ -263,9 +278,7 @@ fn held(state: &Path, look: &mut Look<'_>) {
             return look.hidden(format!("the gateway that runs as process {pid}"));
         }
         Holder::Process(pid) => format!("process {}", look::shown(&proc, pid)),
-        Holder::Elsewhere => {
-            "a process that has no number here (of another container?)".to_owned()
-        }
+        Holder::Elsewhere => "a process that has no number here (of another container?)".to_owned(),
     };
     look.found(&IN_USE, format!("{who} holds the lock of {}", state.display()));
 }
@@ -290,7 +303,8 @@ fn snapshot(managed: &Managed, look: &mut Look<'_>) {
     }
     let wanted = scope(&managed.prefix, &bundle.env_id);
     if prefix != wanted {
-        return look.found(&OTHER_PREFIX, format!("{at} is of {prefix:?}, etcd.prefix makes {wanted:?}"));
+        return look
+            .found(&OTHER_PREFIX, format!("{at} is of {prefix:?}, etcd.prefix makes {wanted:?}"));
     }
     match bundle.kept_data_key(managed) {
         Err(why) => look.found(&SEALED, format!("{}/seal {why}", managed.mtls_dir.display())),
