@@ -63,6 +63,14 @@ impl Raw {
             .collect()
     }
 
+    /// Every value that there is, with where it was written, in the order of the table.
+    pub fn values(&self) -> impl Iterator<Item = (&'static Key, &Value, &Origin)> {
+        KEYS.iter().filter_map(|key| {
+            let entry = self.0.get(key.name)?;
+            Some((key, &entry.value, &entry.origin))
+        })
+    }
+
     /// Variables that values come from, by name.
     pub fn variables(&self) -> Vec<String> {
         let origins = self.0.values().map(|entry| &entry.origin);

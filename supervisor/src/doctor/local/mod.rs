@@ -10,13 +10,13 @@
 
 mod bundle;
 mod configuration;
-mod environment;
+pub mod environment;
 mod gateway;
 mod host;
 mod kernel;
 mod limits;
 mod locks;
-mod look;
+pub mod look;
 mod ports;
 mod programs;
 mod socket;
