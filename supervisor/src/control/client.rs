@@ -68,7 +68,7 @@ pub fn ask(target: &Target, order: Order, argument: Option<&str>) -> Result<Answ
     ask_within(target, order, argument, limit)
 }
 
-/// The same, waiting so long for the answer.
+/// As [`ask`], and waits for so long at most.
 pub fn ask_within(
     target: &Target,
     order: Order,
@@ -79,7 +79,7 @@ pub fn ask_within(
     for path in &target.sockets {
         match UnixStream::connect(path) {
             Ok(stream) => {
-                return converse(stream, target, order, argument, limit).map_err(|error| {
+                return converse(stream, target, (order, argument), limit).map_err(|error| {
                     let reason = format!("{}: {}", path.display(), unanswered(&error));
                     AskError { order, reasons: vec![reason], kinds: vec![error.kind()] }
                 });
@@ -102,8 +102,7 @@ pub fn ask_within(
 fn converse(
     mut stream: UnixStream,
     target: &Target,
-    order: Order,
-    argument: Option<&str>,
+    (order, argument): (Order, Option<&str>),
     limit: Duration,
 ) -> io::Result<Answer> {
     stream.set_read_timeout(Some(limit))?;

@@ -75,6 +75,16 @@ pub fn inherited_from_manager(count: RawFd) -> Vec<io::Result<OwnedFd>> {
         .collect()
 }
 
+/// The version of Landlock in this kernel; an error says that there is none, or that it is kept from us.
+pub fn landlock_version() -> io::Result<i64> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no ruleset, and answers a number.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0, VERSION)
+    };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
 fn own(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_SETFD changes a flag of a descriptor of ours; on a closed number it fails.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
