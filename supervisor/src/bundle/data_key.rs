@@ -19,14 +19,8 @@ pub fn find(
     now: SystemTime,
 ) -> Result<(DataKey, Option<String>), SealError> {
     let [current, before] = store.seals();
-    // After a roll-back, or beside a key file that is torn, it may be another one's.
-    let client_keys = [client_key.clone()].into_iter().chain(store.client_keys());
-    let client_keys = client_keys.filter_map(|key| WrappingKey::of_client_key(&key).ok());
-    let keys: Vec<_> = WrappingKey::of_credential()?.into_iter().chain(client_keys).collect();
-    let open = |seal: &io::Result<Option<String>>| {
-        let seal = seal.as_ref().ok()?.as_deref()?;
-        keys.iter().find_map(|under| DataKey::unwrap(seal, under).ok())
-    };
+    let keys = keys(store, client_key)?;
+    let open = |seal: &_| opened(seal, &keys);
     if let Some(key) = open(&current) {
         return Ok((key, None));
     }
@@ -39,6 +33,47 @@ pub fn find(
             Ok((DataKey::generate()?, Some(lost(store.mtls_dir, &current, moved))))
         }
     }
+}
+
+/// A data key is kept that nothing at hand opens.
+#[derive(Debug, thiserror::Error)]
+pub enum Closed {
+    /// The wrap cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    /// No key fits.
+    #[error("opens under no key that is there")]
+    NoKey,
+    /// The library refused.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// As [`find`], but moves nothing aside and makes nothing new.
+pub fn look(store: &Store<'_>, client_key: &Secret<String>) -> Result<Option<DataKey>, Closed> {
+    let [current, before] = store.seals();
+    let keys = keys(store, client_key)?;
+    if let Some(key) = opened(&current, &keys).or_else(|| opened(&before, &keys)) {
+        return Ok(Some(key));
+    }
+    match current {
+        Ok(None) => Ok(None),
+        Ok(Some(_)) => Err(Closed::NoKey),
+        Err(error) => Err(Closed::Read(error)),
+    }
+}
+
+/// Everything that the data key may be wrapped under.
+fn keys(store: &Store<'_>, client_key: &Secret<String>) -> Result<Vec<WrappingKey>, SealError> {
+    // After a roll-back, or beside a key file that is torn, it may be another one's.
+    let client_keys = [client_key.clone()].into_iter().chain(store.client_keys());
+    let client_keys = client_keys.filter_map(|key| WrappingKey::of_client_key(&key).ok());
+    Ok(WrappingKey::of_credential()?.into_iter().chain(client_keys).collect())
+}
+
+fn opened(seal: &io::Result<Option<String>>, keys: &[WrappingKey]) -> Option<DataKey> {
+    let seal = seal.as_ref().ok()?.as_deref()?;
+    keys.iter().find_map(|under| DataKey::unwrap(seal, under).ok())
 }
 
 fn lost(

@@ -17,9 +17,9 @@
 
 pub mod candidate;
 pub mod check;
-mod data_key;
+pub mod data_key;
 pub mod identity;
-mod open;
+pub(crate) mod open;
 pub mod rotation;
 pub mod source;
 pub mod store;
@@ -37,6 +37,7 @@ use rustls::pki_types::pem::PemObject;
 use shared::secret::Secret;
 
 use self::check::{Fault, Leaf, Parts};
+pub use self::open::read_files;
 use self::data_key::wrapping_keys;
 use self::store::{Kept, Store, StoreError};
 use crate::cloud::tls::IdentityError;
@@ -248,7 +249,8 @@ pub fn unix(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn store(managed: &Managed) -> Store<'_> {
+/// Where the bundle of a gateway with these settings is kept.
+pub fn store(managed: &Managed) -> Store<'_> {
     Store { mtls_dir: &managed.mtls_dir, dp_id_file: &managed.dp_id_file }
 }
 

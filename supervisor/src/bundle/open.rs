@@ -28,6 +28,14 @@ use crate::state::seal::DataKey;
 const INLINE: &str = "the AISIX_MANAGED__CP_*_PEM variables";
 const FILES: &str = "the AISIX_MANAGED__CP_*_FILE variables";
 
+impl Bundle {
+    /// The data key of the state directory, if one is kept and opens under a key that is at hand; `Ok(None)` = none is
+    /// kept. Writes nothing and makes none.
+    pub fn kept_data_key(&self, managed: &Managed) -> Result<Option<DataKey>, data_key::Closed> {
+        data_key::look(&store(managed), &self.key_pem)
+    }
+}
+
 /// What the supplied parts are good for.
 enum Supplied {
     Usable(Bundle),
@@ -131,7 +139,8 @@ impl Bundle {
         }
     }
 
-    fn persisted(managed: &Managed, now: SystemTime) -> Result<Option<Self>, BundleError> {
+    /// The kept bundle as it is, whatever is supplied; `None` = none is kept. Writes nothing.
+    pub fn persisted(managed: &Managed, now: SystemTime) -> Result<Option<Self>, BundleError> {
         let folder = managed.mtls_dir.clone();
         let Some(Kept { parts, env_id, dp_id, .. }) = store(managed).read()? else {
             return Ok(None);

@@ -69,6 +69,18 @@ pub struct StoreError {
     source: io::Error,
 }
 
+impl StoreError {
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the system said.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| StoreError { action, path: path.to_owned(), source }
 }
@@ -202,6 +214,11 @@ impl Store<'_> {
         sync(next)?;
         remove(next)?;
         sync(self.mtls_dir)
+    }
+
+    /// The file of the kept private key, wherever it is right now.
+    pub fn key_file(&self) -> PathBuf {
+        self.locate(KEY)
     }
 
     /// Takes the key away from users who are neither its owner nor in its group. Says what it found, if anything.

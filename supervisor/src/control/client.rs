@@ -51,21 +51,43 @@ impl Target {
 pub struct AskError {
     order: Order,
     reasons: Vec<String>,
+    /// What kind of failure each is.
+    pub kinds: Vec<io::ErrorKind>,
 }
 
 /// Asks the gateway, and waits for its answer.
 /// `argument` is what goes with it: the directives of `log`.
 pub fn ask(target: &Target, order: Order, argument: Option<&str>) -> Result<Answer, AskError> {
-    let mut reasons = Vec::new();
+    let limit = match order {
+        Order::Status | Order::Log => STATUS_LIMIT,
+        // The gateway gives up before, and says so.
+        Order::Doctor | Order::Reload | Order::Rotate | Order::Upgrade => {
+            ORDER_LIMIT + STATUS_LIMIT
+        }
+    };
+    ask_within(target, order, argument, limit)
+}
+
+/// As [`ask`], and waits for so long at most.
+pub fn ask_within(
+    target: &Target,
+    order: Order,
+    argument: Option<&str>,
+    limit: Duration,
+) -> Result<Answer, AskError> {
+    let (mut reasons, mut kinds) = (Vec::new(), Vec::new());
     for path in &target.sockets {
         match UnixStream::connect(path) {
             Ok(stream) => {
-                return converse(stream, target, order, argument).map_err(|error| {
+                return converse(stream, target, (order, argument), limit).map_err(|error| {
                     let reason = format!("{}: {}", path.display(), unanswered(&error));
-                    AskError { order, reasons: vec![reason] }
+                    AskError { order, reasons: vec![reason], kinds: vec![error.kind()] }
                 });
             }
-            Err(error) => reasons.push(unreachable(path, &error)),
+            Err(error) => {
+                reasons.push(unreachable(path, &error));
+                kinds.push(error.kind());
+            }
         }
     }
     // What stands first is the less usual place: told only if there is more to say than that nothing is there.
@@ -74,22 +96,15 @@ pub fn ask(target: &Target, order: Order, argument: Option<&str>) -> Result<Answ
             reasons.into_iter().partition(|reason| reason.contains("there is no such socket"));
         reasons = if rest.is_empty() { missing.into_iter().rev().take(1).collect() } else { rest };
     }
-    Err(AskError { order, reasons })
+    Err(AskError { order, reasons, kinds })
 }
 
 fn converse(
     mut stream: UnixStream,
     target: &Target,
-    order: Order,
-    argument: Option<&str>,
+    (order, argument): (Order, Option<&str>),
+    limit: Duration,
 ) -> io::Result<Answer> {
-    let limit = match order {
-        Order::Status | Order::Log => STATUS_LIMIT,
-        // The gateway gives up before, and says so.
-        Order::Doctor | Order::Reload | Order::Rotate | Order::Upgrade => {
-            ORDER_LIMIT + STATUS_LIMIT
-        }
-    };
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(STATUS_LIMIT))?;
     let state_dir = target.state.as_deref().and_then(|state| std::path::absolute(state).ok());

@@ -121,8 +121,8 @@ pub fn check(worker: Option<&Path>) -> Result<(), CheckError> {
     Ok(())
 }
 
-/// What the worker's program says of itself.
-fn version_of(program: &Program) -> io::Result<String> {
+/// What the worker's program says of itself; empty if it does not end.
+pub fn version_of(program: &Program) -> io::Result<String> {
     let mut child = Command::new(format!("/proc/self/fd/{}", program.descriptor().as_raw_fd()))
         .arg0("aisix-worker")
         .arg("--version")

@@ -98,6 +98,16 @@ pub enum Fault {
     Seal(io::Error),
 }
 
+impl PairError {
+    /// The file and the reason, if it could not be read.
+    pub fn unreadable(&self) -> Option<(&Path, io::ErrorKind)> {
+        match &self.fault {
+            Fault::Read(error) => Some((&self.path, error.kind())),
+            _ => None,
+        }
+    }
+}
+
 impl Fault {
     /// What kind of fault it is, for a metric.
     pub fn label(&self) -> &'static str {

@@ -12,6 +12,6 @@ mod sys;
 pub mod usage;
 
 pub use sys::{
-    inherited, inherited_from_manager, keep_over_exec, kill, pass_on, process_descriptor,
-    reserve_descriptors,
+    TcpFacts, inherited, inherited_from_manager, keep_over_exec, kill, landlock_version, pass_on,
+    process_descriptor, reserve_descriptors, tcp_facts,
 };

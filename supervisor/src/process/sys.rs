@@ -75,6 +75,16 @@ pub fn inherited_from_manager(count: RawFd) -> Vec<io::Result<OwnedFd>> {
         .collect()
 }
 
+/// The version of Landlock in this kernel; an error says that there is none, or that it is kept from us.
+pub fn landlock_version() -> io::Result<i64> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no ruleset, and answers a number.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0, VERSION)
+    };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
 fn own(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_SETFD changes a flag of a descriptor of ours; on a closed number it fails.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
@@ -215,4 +225,49 @@ pub fn retired_call() -> i32 {
         return io::Error::last_os_error().raw_os_error().unwrap_or_default();
     }
     0
+}
+
+/// What the kernel knows of a TCP connection, as far as it is needed here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFacts {
+    /// Bytes that came in order, and could be read.
+    pub bytes_in: u64,
+    /// Segments with data that came, in whatever order.
+    pub segments_in: u32,
+    /// How often the oldest segment of ours was sent again.
+    pub retransmits: u8,
+}
+
+/// The facts of a connection. The layout is the kernel's, which only ever appends (`struct tcp_info` in `linux/tcp.h`).
+pub fn tcp_facts(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
+    const RETRANSMITS: usize = 2;
+    const BYTES_IN: usize = 128;
+    const SEGMENTS_IN: usize = 152;
+    let mut info = [0_u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `info`, and how many into `length`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // What an older kernel does not know stays 0.
+    let field = |at: usize, size: usize| {
+        let bytes = info.get(at..at.saturating_add(size)).unwrap_or_default();
+        let mut whole = [0_u8; 8];
+        whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        u64::from_le_bytes(whole)
+    };
+    Ok(TcpFacts {
+        bytes_in: field(BYTES_IN, 8),
+        segments_in: u32::try_from(field(SEGMENTS_IN, 4)).unwrap_or(u32::MAX),
+        retransmits: u8::try_from(field(RETRANSMITS, 1)).unwrap_or(u8::MAX),
+    })
 }

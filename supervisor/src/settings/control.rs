@@ -25,16 +25,25 @@ pub(super) fn socket(raw: &Raw) -> Result<Option<PathBuf>, Problem> {
     }
 }
 
+/// What is written in this file and these variables, right or wrong: what cannot be read as its key wants is left out.
+pub fn as_written(
+    path: &Path,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Raw, SettingsError> {
+    let environment: Environment = environment.into_iter().collect();
+    let mut raw = Raw::defaults();
+    file::read(path, &file::text(path)?, &mut raw)?;
+    environment::read(&environment, &mut raw);
+    Ok(raw)
+}
+
 /// Where to look for the gateway that runs with this file and these variables. Settings that matter to the gateway only are
 /// not checked: it may have secrets in its environment that we do not have.
 pub fn target(
     path: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Target, SettingsError> {
-    let environment: Environment = environment.into_iter().collect();
-    let mut raw = Raw::defaults();
-    file::read(path, &file::text(path)?, &mut raw)?;
-    environment::read(&environment, &mut raw);
+    let raw = as_written(path, environment)?;
     let socket = socket(&raw).map_err(|problem| SettingsError::Invalid(vec![problem]))?;
     let managed = raw.flag("managed.enabled");
     let identity = raw.path("managed.mtls_dir").filter(|_| managed);

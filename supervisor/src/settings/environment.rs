@@ -69,7 +69,7 @@ pub fn read(environment: &Environment, raw: &mut Raw) -> Findings {
                 };
                 match value {
                     Ok(value) => raw.set(key, value, origin),
-                    Err(reason) => findings.problems.push(Problem::Value {
+                    Err(reason) => findings.problems.push(Problem::Kind {
                         key: key.name.to_owned(),
                         origin,
                         reason,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::key::Key;
+use crate::bundle::source::SourceError;
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,53 @@ pub enum Problem {
         /// What is wrong with it, and what would be right.
         reason: String,
     },
+    /// The key has a value of another kind than its own: a text for a number.
+    #[error("{key} ({origin}): {reason}")]
+    Kind {
+        /// The key.
+        key: String,
+        /// Where the value was written.
+        origin: Origin,
+        /// What was expected.
+        reason: String,
+    },
+    /// The value asks for something that this build does not do.
+    #[error("{key} ({origin}): {reason}")]
+    Refused {
+        /// The key.
+        key: &'static str,
+        /// Where the value was written.
+        origin: Origin,
+        /// Why, and what would be right.
+        reason: &'static str,
+    },
+    /// The address of the Cloud cannot be used.
+    #[error("{key} ({origin}): {fault}")]
+    Url {
+        /// The key.
+        key: &'static str,
+        /// Where the value was written.
+        origin: Origin,
+        /// What is wrong with it.
+        fault: UrlFault,
+    },
+    /// The key names a file that cannot be read.
+    #[error("{key} ({origin}): cannot read {}: {reason}", path.display())]
+    File {
+        /// The key.
+        key: &'static str,
+        /// Where the value was written.
+        origin: Origin,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// The same as the system has it.
+        kind: io::ErrorKind,
+    },
+    /// The parts of the certificate bundle make no choice.
+    #[error(transparent)]
+    Bundle(#[from] SourceError),
     /// A key without which nothing works has no value.
     #[error("{key} is missing: {reason}; set it in the file or by {}", Key::variable(key))]
     Missing {
@@ -67,6 +115,20 @@ pub enum Problem {
     /// Keys that contradict each other.
     #[error("{0}")]
     Together(String),
+}
+
+/// What is wrong with an address of the Cloud.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlFault {
+    /// Without TLS there is no certificate to show.
+    #[error("http is refused: the gateway shows its certificate to the Cloud, and only https can do that")]
+    PlainHttp,
+    /// Another scheme than https.
+    #[error("must begin with https://")]
+    Scheme,
+    /// No URL.
+    #[error("{0}")]
+    Form(String),
 }
 
 /// On one line, and not all of it where a text has slipped into the place of a key.

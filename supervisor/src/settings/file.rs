@@ -79,7 +79,7 @@ impl Reading<'_> {
         match value {
             Ok(value) => self.raw.set(key, value, origin),
             Err(reason) => {
-                self.problems.push(Problem::Value { key: key.name.to_owned(), origin, reason });
+                self.problems.push(Problem::Kind { key: key.name.to_owned(), origin, reason });
             }
         }
     }

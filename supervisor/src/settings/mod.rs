@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::environment::Environment;
-pub use self::error::{Problem, SettingsError};
+pub use self::error::{Problem, SettingsError, UrlFault};
 pub use self::observability::{MetricsListener, Observability};
 pub use self::proxy_url::ProxyUrl;
 use self::raw::Raw;

@@ -63,6 +63,14 @@ impl Raw {
             .collect()
     }
 
+    /// Every value that there is, with where it was written, in the order of the table.
+    pub fn values(&self) -> impl Iterator<Item = (&'static Key, &Value, &Origin)> {
+        KEYS.iter().filter_map(|key| {
+            let entry = self.0.get(key.name)?;
+            Some((key, &entry.value, &entry.origin))
+        })
+    }
+
     /// Variables that values come from, by name.
     pub fn variables(&self) -> Vec<String> {
         let origins = self.0.values().map(|entry| &entry.origin);
@@ -95,8 +103,16 @@ impl Raw {
 
     /// A problem with the value of `key`.
     pub fn problem(&self, key: &'static str, reason: impl ToString) -> Problem {
-        let origin = self.0.get(key).map_or(Origin::Default, |entry| entry.origin.clone());
-        Problem::Value { key: key.to_owned(), origin, reason: reason.to_string() }
+        Problem::Value {
+            key: key.to_owned(),
+            origin: self.origin(key),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// Where the value of `key` was written.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.0.get(key).map_or(Origin::Default, |entry| entry.origin.clone())
     }
 
     fn value(&self, key: &'static str) -> Option<&Value> {
@@ -128,8 +144,13 @@ impl Raw {
     /// The content of the file that the key names; `None` = absent.
     pub fn file(&self, key: &'static str) -> Result<Option<String>, Problem> {
         let read = |path: &str| {
-            text::read(Path::new(path))
-                .map_err(|error| self.problem(key, format!("cannot read {path}: {error}")))
+            text::read(Path::new(path)).map_err(|error| Problem::File {
+                key,
+                origin: self.origin(key),
+                path: path.into(),
+                reason: error.to_string(),
+                kind: error.kind(),
+            })
         };
         self.text(key).map(read).transpose()
     }

@@ -9,7 +9,9 @@ use super::raw::Raw;
 /// Everything of that kind.
 pub fn find(raw: &Raw) -> Vec<Problem> {
     let refused = KEYS.iter().filter_map(|key| match key.effect {
-        Effect::Refused(reason) if raw.differs(key) => Some(raw.problem(key.name, reason)),
+        Effect::Refused(reason) if raw.differs(key) => {
+            Some(Problem::Refused { key: key.name, origin: raw.origin(key.name), reason })
+        }
         _ => None,
     });
     refused.chain(admin(raw)).chain(unusable(raw).err()).collect()
@@ -29,7 +31,8 @@ fn admin(raw: &Raw) -> Option<Problem> {
     let asked = raw.is_written("admin.enabled").then_some("admin.enabled");
     let addressed = raw.text("admin.addr").is_some_and(has_port).then_some("admin.addr");
     let tls = raw.text("admin.tls.cert_file").map(|_| "admin.tls.cert_file");
-    asked.or(addressed).or(tls).map(|key| raw.problem(key, REASON))
+    let key = asked.or(addressed).or(tls)?;
+    Some(Problem::Refused { key, origin: raw.origin(key), reason: REASON })
 }
 
 fn unusable(raw: &Raw) -> Result<(), Problem> {

@@ -7,7 +7,7 @@ use shared::resource::{Endpoint, EndpointError};
 use shared::secret::Secret;
 
 use super::environment::Environment;
-use super::error::Problem;
+use super::error::{Problem, UrlFault};
 use super::proxy_url::ProxyUrl;
 use super::raw::Raw;
 use crate::bundle::source::{BundleSource, Written};
@@ -140,10 +140,12 @@ impl Managed {
             key: URL,
             reason: "managed.enabled needs the URL of the Cloud manager",
         })?;
-        let base = secure(url).map_err(|reason| raw.problem(URL, reason))?;
+        let refused =
+            |key| move |fault| Problem::Url { key, origin: raw.origin(key), fault };
+        let base = secure(url).map_err(refused(URL))?;
         let etcd = match raw.text(ETCD) {
             Some(endpoint) => {
-                secure(endpoint).and_then(at_root).map_err(|reason| raw.problem(ETCD, reason))?
+                secure(endpoint).and_then(at_root).map_err(refused(ETCD))?
             }
             // The same port serves both; a path belongs to the REST interface only.
             None => Endpoint { path: String::new(), ..base.clone() },
@@ -176,24 +178,25 @@ impl Managed {
 }
 
 /// `url` with `https`, which is what a bare `host:port` means.
-fn secure(url: &str) -> Result<Endpoint, String> {
+fn secure(url: &str) -> Result<Endpoint, UrlFault> {
     let rest = match url.split_once("://") {
         None => url,
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => rest,
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {
-            return Err("http is refused: the gateway shows its certificate to the Cloud, and only https can do that"
-                .to_owned());
+            return Err(UrlFault::PlainHttp);
         }
-        Some(_) => return Err("must begin with https://".to_owned()),
+        Some(_) => return Err(UrlFault::Scheme),
     };
     endpoint(&format!("https://{rest}"))
 }
 
 /// The URL taken apart. The error does not show it where it holds credentials.
-fn endpoint(url: &str) -> Result<Endpoint, String> {
-    url.parse().map_err(|error| match error {
-        EndpointError::Extra => format!("the URL {error}"),
-        error => format!("{url:?} {error}"),
+fn endpoint(url: &str) -> Result<Endpoint, UrlFault> {
+    url.parse().map_err(|error| {
+        UrlFault::Form(match error {
+            EndpointError::Extra => format!("the URL {error}"),
+            error => format!("{url:?} {error}"),
+        })
     })
 }
 
@@ -203,11 +206,11 @@ fn proxy(raw: &Raw) -> Result<Option<ProxyUrl>, Problem> {
     raw.secret(KEY).map(parse).transpose()
 }
 
-fn at_root(endpoint: Endpoint) -> Result<Endpoint, String> {
+fn at_root(endpoint: Endpoint) -> Result<Endpoint, UrlFault> {
     if endpoint.path.is_empty() {
         Ok(endpoint)
     } else {
-        Err(format!("{endpoint} must not have a path"))
+        Err(UrlFault::Form(format!("{endpoint} must not have a path")))
     }
 }
 
@@ -234,7 +237,7 @@ fn bundle(raw: &Raw) -> Result<BundleSource, Problem> {
         key_file: raw.path("managed.cp_key_file"),
         ca_file: raw.path("managed.cp_ca_file"),
     };
-    BundleSource::choose(written).map_err(|error| Problem::Together(error.to_string()))
+    Ok(BundleSource::choose(written)?)
 }
 
 impl Etcd {

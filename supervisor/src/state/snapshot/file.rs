@@ -153,6 +153,18 @@ pub struct Contents {
     pub runs: Vec<(String, Vec<Entry>)>,
 }
 
+/// The environment and the prefix of keys that the file at `path` says it is of, and its size. Opens nothing that is sealed.
+pub fn whose(path: &Path) -> Result<(String, String, u64), ReadError> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ReadError::Absent,
+        _ => ReadError::Io(error),
+    })?;
+    let size = file.metadata().map_err(ReadError::Io)?.len();
+    let (_, env_id, prefix) = Head::read(&mut file)?;
+    Ok((env_id, prefix, size))
+}
+
 /// Reads the file at `path`, which must be of this environment and of keys that begin with `prefix`.
 pub fn read(path: &Path, key: &DataKey, env_id: &str, prefix: &str) -> Result<Contents, ReadError> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
