@@ -14,6 +14,9 @@ const USAGE_AGE_MAX: u64 = 60;
 /// Less than this until the certificate ends, in seconds, is told.
 const EXPIRY_NEAR: i64 = 3 * 86_400;
 
+/// A revision that was seen earlier than that, in seconds, is not on its way any more.
+const ON_ITS_WAY_MAX: i64 = 30;
+
 /// One of the five checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -129,7 +132,7 @@ fn heartbeat(status: &Status, every: i64, now: i64) -> Outcome {
     }
 }
 
-fn resources(status: &Status, _: i64) -> Outcome {
+fn resources(status: &Status, now: i64) -> Outcome {
     let configuration = &status.configuration;
     let count: u64 = configuration.resources.values().sum();
     let Some(applied) = configuration.applied_revision else {
@@ -141,19 +144,26 @@ fn resources(status: &Status, _: i64) -> Outcome {
         let told = format!("revision {applied} of {seen} is served, the source is away: {reason}");
         return (CheckState::Failed, told);
     }
-    match configuration.observed_revision {
-        Some(observed) if observed != applied => {
+    if configuration.rejected_count > 0 {
+        let stale = configuration.rejected.iter().filter_map(|it| it.stale_secs).max();
+        let stale = stale.map(|secs| format!(", older ones are served for up to {secs} s"));
+        let rejected = configuration.rejected_count;
+        let told = format!("revision {applied}: {rejected} resources were rejected");
+        return (CheckState::Warning, told + &stale.unwrap_or_default());
+    }
+    let observed = configuration.observed_revision.unwrap_or(applied);
+    let seen = configuration.observed_at.as_deref().and_then(|at| age(at, now)).unwrap_or_default();
+    match (observed == applied, count) {
+        // A revision that changes nothing of what is served never is.
+        (false, _) if seen < ON_ITS_WAY_MAX => {
             (CheckState::Waiting, format!("revision {applied} is served, {observed} is on its way"))
         }
-        _ if configuration.rejected_count > 0 => {
-            let stale = configuration.rejected.iter().filter_map(|it| it.stale_secs).max();
-            let stale = stale.map(|secs| format!(", older ones are served for up to {secs} s"));
-            let rejected = configuration.rejected_count;
-            let told = format!("revision {applied}: {rejected} resources were rejected");
-            (CheckState::Warning, told + &stale.unwrap_or_default())
+        (_, 0) => (CheckState::Warning, format!("revision {applied} holds no resource")),
+        (true, _) => (CheckState::Ok, format!("revision {applied}, {count} resources")),
+        (false, _) => {
+            let told = "has changed nothing that is served";
+            (CheckState::Ok, format!("revision {applied}, {count} resources; {observed} {told}"))
         }
-        _ if count == 0 => (CheckState::Warning, format!("revision {applied} holds no resource")),
-        _ => (CheckState::Ok, format!("revision {applied}, {count} resources")),
     }
 }
 
@@ -203,4 +213,106 @@ fn no_cloud() -> Outcome {
 fn age(at: &str, now: i64) -> Option<i64> {
     let at = OffsetDateTime::parse(at, &Rfc3339).ok()?.unix_timestamp();
     Some(now.saturating_sub(at).max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Certificate, Cloud, Configuration, Traffic, Usage};
+    use super::*;
+
+    const NOW: i64 = 1_790_000_000;
+
+    /// What these changes to a gateway that is well in every respect make of a check.
+    fn after(change: impl FnOnce(&mut Status), check: usize) -> (CheckState, String) {
+        let at = |ago: i64| Some(crate::projection::report::rfc3339(NOW - ago));
+        let mut status = Status {
+            state: "ready".to_owned(),
+            certificate: Some(Certificate {
+                expires_in_secs: 30 * 86_400,
+                ..Certificate::default()
+            }),
+            cloud: Some(Cloud { last_heartbeat_at: at(2), ..Cloud::default() }),
+            configuration: Configuration {
+                observed_revision: Some(4),
+                applied_revision: Some(4),
+                source_connected: Some(true),
+                observed_at: at(1),
+                resources: [("models".to_owned(), 3)].into(),
+                ..Configuration::default()
+            },
+            traffic: Traffic {
+                answered: 5,
+                succeeded: 4,
+                last_success_at: at(3),
+                ..Traffic::default()
+            },
+            usage: Usage { accepted: 4, ..Usage::default() },
+            ..Status::default()
+        };
+        change(&mut status);
+        let check = all(&status, 15, NOW).swap_remove(check);
+        (check.state, check.evidence)
+    }
+
+    #[test]
+    fn a_gateway_that_is_well_passes_all_five() {
+        for check in 0..5 {
+            let (state, evidence) = after(|_| {}, check);
+            assert_eq!(state, CheckState::Ok, "{evidence}");
+        }
+    }
+
+    #[test]
+    fn each_check_fails_for_its_own_reasons_and_says_which() {
+        type Case = (usize, fn(&mut Status), CheckState, &'static str);
+        let cases: [Case; 12] = [
+            (0, |it| it.state = "starting".to_owned(), CheckState::Waiting, "do not serve"),
+            (0, |it| it.state = "degraded".to_owned(), CheckState::Failed, "do not serve"),
+            (0, |it| certificate(it, 0), CheckState::Failed, "has expired"),
+            (0, |it| certificate(it, 60), CheckState::Warning, "expires at"),
+            (1, |it| cloud(it).error = Some("refused".into()), CheckState::Failed, "refused"),
+            (1, |it| cloud(it).last_heartbeat_at = None, CheckState::Waiting, "none"),
+            (2, |it| it.configuration.applied_revision = None, CheckState::Waiting, "no conf"),
+            (2, |it| it.configuration.observed_revision = Some(5), CheckState::Waiting, "5 is on"),
+            (2, |it| it.configuration.source_connected = Some(false), CheckState::Failed, "away"),
+            (2, |it| it.configuration.rejected_count = 2, CheckState::Warning, "2 resources"),
+            (3, |it| it.traffic.last_success_at = None, CheckState::Failed, "have failed"),
+            (4, |it| it.usage.oldest_age_secs = Some(61), CheckState::Failed, "oldest"),
+        ];
+        for (check, change, expected, words) in cases {
+            let (state, evidence) = after(change, check);
+            assert_eq!(state, expected, "{evidence}");
+            assert!(evidence.contains(words), "{words} in {evidence}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_missed_after_three_intervals_and_not_before() {
+        let beat = |ago: i64| {
+            let at = crate::projection::report::rfc3339(NOW - ago);
+            after(|it| cloud(it).last_heartbeat_at = Some(at), 1).0
+        };
+        assert_eq!((beat(45), beat(46)), (CheckState::Ok, CheckState::Failed));
+    }
+
+    #[test]
+    fn a_revision_that_changes_nothing_that_is_served_is_not_awaited_for_ever() {
+        let old = crate::projection::report::rfc3339(NOW - ON_ITS_WAY_MAX);
+        let (state, evidence) = after(
+            |it| {
+                it.configuration.observed_revision = Some(5);
+                it.configuration.observed_at = Some(old);
+            },
+            2,
+        );
+        assert_eq!(state, CheckState::Ok, "{evidence}");
+    }
+
+    fn certificate(status: &mut Status, left: i64) {
+        status.certificate.as_mut().unwrap().expires_in_secs = left;
+    }
+
+    fn cloud(status: &mut Status) -> &mut Cloud {
+        status.cloud.as_mut().unwrap()
+    }
 }
