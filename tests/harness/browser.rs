@@ -100,15 +100,9 @@ impl Browser {
 
     /// Waits until an expression is true on the page.
     pub async fn until(&mut self, expression: &str) {
-        let browser = std::cell::RefCell::new(self);
-        wait::until(expression, async || {
-            // One look at a time.
-            #[allow(clippy::await_holding_refcell_ref)]
-            let mut browser = browser.borrow_mut();
-            match browser.value(expression).await {
-                Value::Bool(true) => Ok(()),
-                _ => Err(browser.value("document.body.innerText").await),
-            }
+        wait::until(expression, async || match self.value(expression).await {
+            Value::Bool(true) => Ok(()),
+            _ => Err(self.value("document.body.innerText").await),
         })
         .await;
     }

@@ -121,7 +121,7 @@ async fn the_page_is_one_document_that_a_browser_keeps_to_itself() {
     assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
     let text = answer.text().await.unwrap();
     let text = text.replace("http://www.w3.org/2000/svg", "a name, not an address");
-    for outside in ["http://", "https://", "url(", "import", " src=", "\"//", "'//"] {
+    for outside in ["http://", "https://", "url(", "@import", "import(", " src=", "\"//", "'//"] {
         assert!(!text.contains(outside), "{outside} is in the page");
     }
     // Nothing of this node is in the page itself, only in what it asks for.

@@ -43,12 +43,11 @@ impl StatusPage {
 
 /// What keeps a browser from making anything else of the page's parts than they are.
 pub fn guarded() -> HeaderMap {
-    let fixed: [(HeaderName, &str); 5] = [
+    let fixed: [(HeaderName, &str); 4] = [
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     fixed.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
 }

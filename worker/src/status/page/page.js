@@ -239,7 +239,7 @@ function showProcesses(status) {
   });
 }
 function showFindings(status) {
-  const conf = status.configuration, found = list(status.findings).map(it => ({topic: it.title || it.topic.replaceAll("_", " "), since: it.since, text: it.remedy ? `${it.text} ${it.remedy}` : it.text, tone: it.severity === "error" ? "failed" : "warning"}));
+  const conf = status.configuration, found = list(status.findings).map(it => ({topic: it.topic.replaceAll("_", " "), since: it.since, text: it.text, tone: "warning"}));
   for (const it of list(conf.rejected)) {
     const stale = it.stale_secs == null ? "It is not served." : `An older version is served, for ${duration(it.stale_secs)} now.`;
     found.push({topic: `rejected: ${it.resource}`, text: `${it.reason}. ${stale} Correct it where it is kept.`, tone: "warning"});
