@@ -228,8 +228,9 @@ async fn a_varied_load_tells_the_published_metrics_and_nothing_that_is_not_docum
 
 /// `promtool check metrics` has nothing to say.
 fn lint(text: &str) {
-    let child = promtool().args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let child = child.stderr(Stdio::piped()).spawn();
+    let mut command = promtool();
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|error| panic!("promtool: {error}; make test-tools"));
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -38,7 +38,7 @@ async fn resources(upstream: &Upstream, provider: &IdentityProvider) -> Projecti
     let group = json!({"display_name": "group", "routing":
         {"targets": [{"model": "status-500"}, {"model": "small-1"}], "retries": 0}});
     let bad_group = json!({"display_name": "bad-group", "routing":
-        {"targets": [{"model": "status-500"}, {"model": "status-404"}], "retries": 0}});
+        {"targets": [{"model": "status-503"}, {"model": "status-404"}], "retries": 0}});
     let guardrail = json!({"name": "words", "kind": "keyword", "hook_point": "both",
         "patterns": [{"kind": "literal", "value": "forbidden"}]});
     let attachment = json!({"guardrail_id": "g-1", "priority": 1, "scope_type": "env"});
