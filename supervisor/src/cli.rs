@@ -1,6 +1,6 @@
 //! The command line of `aisix`.
 
-mod ask;
+pub mod ask;
 
 use std::env;
 use std::ffi::OsString;

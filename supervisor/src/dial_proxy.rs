@@ -34,39 +34,69 @@ impl ProxyDial {
         let key = Key::cloud_proxy();
         let proxy = Destination { key, host: self.proxy.host.clone(), port: self.proxy.port };
         let mut stream = self.to_proxy.dial(&proxy).await?;
-        self.ask(&mut stream, destination).await.map_err(|error| DialError::Connect {
-            destination: destination.clone(),
-            source: io::Error::new(error.kind(), format!("proxy {proxy}: {error}")),
+        ask(&self.proxy, &mut stream, destination).await.map_err(|error| {
+            let kind = match &error {
+                NoConsent::Io(error) => error.kind(),
+                _ => io::ErrorKind::Other,
+            };
+            let source = io::Error::new(kind, format!("proxy {proxy}: {error}"));
+            DialError::Connect { destination: destination.clone(), source }
         })?;
         Ok(stream)
     }
+}
 
-    async fn ask(&self, stream: &mut TcpStream, destination: &Destination) -> io::Result<()> {
-        let mut request = format!("CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n");
-        if let Some(authorization) = &self.proxy.authorization {
-            request.push_str(&format!("Proxy-Authorization: {}\r\n", authorization.expose()));
+/// Why a proxy does not lead to the Cloud.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConsent {
+    /// It wants to know who asks.
+    #[error("it asks for other credentials (407); see managed.proxy_url")]
+    Credentials,
+    /// It says no.
+    #[error("it refuses the connection ({0})")]
+    Status(u16),
+    /// It says something else.
+    #[error("its answer is not HTTP")]
+    NotHttp,
+    /// It says too much.
+    #[error("its answer has no end")]
+    Endless,
+    /// It says nothing.
+    #[error("it closed the connection")]
+    Closed,
+    /// The connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Asks a proxy for the way to a destination. After its consent the stream leads there.
+pub async fn ask(
+    proxy: &ProxyUrl,
+    stream: &mut TcpStream,
+    destination: &Destination,
+) -> Result<(), NoConsent> {
+    let mut request = format!("CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n");
+    if let Some(authorization) = &proxy.authorization {
+        request.push_str(&format!("Proxy-Authorization: {}\r\n", authorization.expose()));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    // Byte by byte: nothing behind the head is ours to take. There is a connection only now and then.
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= HEAD_BYTES_MAX {
+            return Err(NoConsent::Endless);
         }
-        request.push_str("\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        // Byte by byte: nothing behind the head is ours to take. There is a connection only now and then.
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            if head.len() >= HEAD_BYTES_MAX {
-                return Err(io::Error::other("its answer has no end"));
-            }
-            head.push(stream.read_u8().await.map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => io::Error::other("it closed the connection"),
-                _ => error,
-            })?);
-        }
-        match status(&head) {
-            Some(200..300) => Ok(()),
-            Some(407) => {
-                Err(io::Error::other("it asks for other credentials (407); see managed.proxy_url"))
-            }
-            Some(status) => Err(io::Error::other(format!("it refuses the connection ({status})"))),
-            None => Err(io::Error::other("its answer is not HTTP")),
-        }
+        head.push(stream.read_u8().await.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => NoConsent::Closed,
+            _ => NoConsent::Io(error),
+        })?);
+    }
+    match status(&head) {
+        Some(200..300) => Ok(()),
+        Some(407) => Err(NoConsent::Credentials),
+        Some(status) => Err(NoConsent::Status(status)),
+        None => Err(NoConsent::NotHttp),
     }
 }
 

@@ -70,7 +70,8 @@ fn states() -> [State; 2] {
     })
 }
 
-fn read() -> Resolver {
+/// The files as they are now.
+pub fn read() -> Resolver {
     Resolver { hosts: text(HOSTS), resolv_conf: text(RESOLV_CONF) }
 }
 

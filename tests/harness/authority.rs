@@ -96,6 +96,17 @@ impl Authority {
         ServerFiles { certificate, key }
     }
 
+    /// A certificate for servers on loopback, with `change` made to it, in a folder of its own.
+    pub fn server_with(&self, change: impl FnOnce(&mut CertificateParams)) -> ServerFiles {
+        let mut params = named("a server");
+        let address = "127.0.0.1".parse().expect("an address");
+        params.subject_alt_names.push(SanType::IpAddress(address));
+        change(&mut params);
+        let name = format!("server-{}", uuid::Uuid::new_v4());
+        let [certificate, key] = self.issue(&name, &mut params, ExtendedKeyUsagePurpose::ServerAuth);
+        ServerFiles { certificate, key }
+    }
+
     /// A bundle for a gateway, with the ids where the Cloud puts them.
     pub fn bundle(&self, environment: &str, data_plane: &str) -> Bundle {
         let mut params = named("a gateway");

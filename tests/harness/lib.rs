@@ -32,6 +32,7 @@ pub mod release;
 pub mod service_manager;
 pub mod sse;
 pub mod tls;
+pub mod trouble;
 pub mod wait;
 pub mod worker;
 mod world;

@@ -73,6 +73,20 @@ impl OwnNetwork {
     }
 }
 
+/// Answers every question at that address, port 53, with this code (RFC 1035, section 4.1.1), or never.
+pub async fn serve_code(address: Ipv4Addr, code: Option<u8>) {
+    let socket = UdpSocket::bind((address, 53)).await.expect("port 53 of our own network");
+    tokio::spawn(async move {
+        let mut question = [0; 512];
+        while let Ok((bytes, peer)) = socket.recv_from(&mut question).await {
+            let Some(code) = code else { continue };
+            let mut answer = answer(&question[..bytes], &BTreeMap::new());
+            answer[3] = 0x80 | code;
+            let _ = socket.send_to(&answer, peer).await;
+        }
+    });
+}
+
 /// In place: the file stays the one that is mounted.
 fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("a file of the test's own");

@@ -13,6 +13,7 @@ mod cache;
 mod cloud_outage;
 mod confinement;
 mod control_socket;
+mod doctor_network;
 mod edge;
 mod egress;
 mod egress_names;

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net;
+use std::net::{self, IpAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::channel::{Channel, ChannelError, Received};
 use crate::dial::{Destination, Dial, DialError, Dialling};
 
-use super::{CONNECTS_MAX, FromEgress, Key, Refusal, ToEgress};
+use super::{CONNECTS_MAX, FromEgress, Refusal, ToEgress, Unresolved};
 
 /// Questions that nobody has taken up yet; beyond, whoever asks waits.
 const QUEUE_MAX: usize = 1024;
@@ -32,6 +32,8 @@ const QUEUE_MAX: usize = 1024;
 const OTHER_TABLE_LIMIT: Duration = Duration::from_secs(1);
 /// Between two questions about it.
 const OTHER_TABLE_PAUSE: Duration = Duration::from_millis(20);
+/// How much of the words of egress an error shows.
+const WORDS_CHARS_MAX: usize = 500;
 /// How soon what the channel had no room for is sent again.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
@@ -40,7 +42,7 @@ type Answer = (FromEgress, Option<OwnedFd>);
 
 struct Question {
     number: u64,
-    key: Key,
+    message: ToEgress,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -77,7 +79,7 @@ pub struct Driver {
 
 #[derive(Debug)]
 struct Open {
-    key: Key,
+    message: ToEgress,
     answer: oneshot::Sender<Answer>,
     since: Instant,
     sent: bool,
@@ -135,11 +137,38 @@ impl EgressDial {
         self.slot.filled.notify_one();
     }
 
+    /// The addresses of a destination's name, without connecting to any; `Ok` is never empty.
+    pub async fn resolve(&self, destination: &Destination) -> Result<Vec<IpAddr>, ResolveError> {
+        match self.ask(ToEgress::Resolve(destination.key.clone())).await {
+            None => {
+                Err(ResolveError::Dial(DialError::NoEgress { destination: destination.clone() }))
+            }
+            Some((FromEgress::Resolved { addresses, .. }, _)) => {
+                let addresses: Vec<_> =
+                    addresses.iter().filter_map(|address| address.parse().ok()).collect();
+                if addresses.is_empty() {
+                    let words = "the name has no address".to_owned();
+                    return Err(ResolveError::Name(Unresolved::NoAddress, words));
+                }
+                Ok(addresses)
+            }
+            Some((FromEgress::Unresolved { kind, words, .. }, _)) => {
+                Err(ResolveError::Name(kind, harmless(&words)))
+            }
+            Some((FromEgress::Refused { refusal, .. }, _)) => {
+                Err(ResolveError::Dial(error(refusal, destination)))
+            }
+            Some((FromEgress::Connected { .. }, _)) => {
+                Err(ResolveError::Dial(DialError::Unknown { destination: destination.clone() }))
+            }
+        }
+    }
+
     /// `None` if there is nobody to answer.
-    async fn ask(&self, key: &Key) -> Option<Answer> {
+    async fn ask(&self, message: ToEgress) -> Option<Answer> {
         let (answer, answered) = oneshot::channel();
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        self.questions.send(Question { number, key: key.clone(), answer }).await.ok()?;
+        self.questions.send(Question { number, message, answer }).await.ok()?;
         let mut waiting = Waiting { dial: self, number, answered: false };
         let answer = answered.await;
         waiting.answered = true;
@@ -151,7 +180,7 @@ impl EgressDial {
         let is_it = |host: &str, port| host == destination.host && port == destination.port;
         let begun = Instant::now();
         loop {
-            match self.ask(&destination.key).await {
+            match self.ask(ToEgress::Connect(destination.key.clone())).await {
                 None => return Err(DialError::NoEgress { destination: destination.clone() }),
                 Some((FromEgress::Connected { host, port }, socket)) if is_it(&host, port) => {
                     let stream = socket.ok_or_else(|| io::ErrorKind::InvalidData.into());
@@ -188,6 +217,20 @@ impl Dial for EgressDial {
     }
 }
 
+/// Why a name could not be resolved.
+#[derive(Debug)]
+pub enum ResolveError {
+    /// What the resolver says.
+    Name(Unresolved, String),
+    /// It was not asked.
+    Dial(DialError),
+}
+
+/// Words of the egress worker, fit for a line of a log.
+fn harmless(words: &str) -> String {
+    words.chars().filter(|it| !it.is_control()).take(WORDS_CHARS_MAX).collect()
+}
+
 /// The socket as a stream of this runtime, if it is what it should be.
 fn connected(socket: OwnedFd) -> io::Result<TcpStream> {
     let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -213,8 +256,10 @@ fn error(refusal: Refusal, destination: &Destination) -> DialError {
         Refusal::Connect(0, words) => {
             DialError::Connect { destination, source: io::Error::other(words) }
         }
-        Refusal::Connect(number, _) => {
-            DialError::Connect { destination, source: io::Error::from_raw_os_error(number) }
+        // The words name the addresses that were tried.
+        Refusal::Connect(number, words) => {
+            let kind = io::Error::from_raw_os_error(number).kind();
+            DialError::Connect { destination, source: io::Error::new(kind, harmless(&words)) }
         }
         Refusal::Timeout(ms) => {
             DialError::Timeout { destination, limit: Duration::from_millis(ms) }
@@ -264,12 +309,12 @@ impl Driver {
     }
 
     fn ask(&mut self, question: Question) {
-        let Question { number, key, answer } = question;
+        let Question { number, message, answer } = question;
         if answer.is_closed() {
             return;
         }
-        let sent = self.send(&ToEgress::Connect(key.clone()), number);
-        self.open.insert(number, Open { key, answer, since: Instant::now(), sent });
+        let sent = self.send(&message, number);
+        self.open.insert(number, Open { message, answer, since: Instant::now(), sent });
     }
 
     fn forget(&mut self, number: u64) {
@@ -287,8 +332,7 @@ impl Driver {
     fn send_waiting(&mut self) {
         let Some(channel) = &self.channel else { return };
         for (number, open) in self.open.iter_mut().filter(|(_, open)| !open.sent) {
-            let message = ToEgress::Connect(open.key.clone());
-            open.sent = channel.try_send(&message, *number, None).is_ok();
+            open.sent = channel.try_send(&open.message, *number, None).is_ok();
             if !open.sent {
                 return;
             }

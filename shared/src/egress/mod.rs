@@ -9,8 +9,11 @@
 //! |---|---|---|---|
 //! | client → egress | 1 `Connect` | key of the entry | |
 //! | | 2 `Forget` | | |
+//! | | 3 `Resolve` | key of the entry: only its name is looked up | |
 //! | egress → client | 1 `Connected` | host, port | the socket |
 //! | | 2 `Refused` | why, and host and port if there is an entry | |
+//! | | 3 `Resolved` | host, port, addresses in the order to try them | |
+//! | | 4 `Unresolved` | host, port, what kind of failure, and the resolver's words | |
 //!
 //! Kinds are numbered for ever. At most [`CONNECTS_MAX`] questions of a client are open: the client keeps more to itself
 //! until an answer comes, and egress refuses them as [`Refusal::Busy`].
@@ -152,6 +155,8 @@ pub enum ToEgress {
     Connect(Key),
     /// The answer to the question of the same number is not wanted any more.
     Forget,
+    /// Asks where the name of an entry leads, and for nothing more.
+    Resolve(Key),
 }
 
 /// What egress answers.
@@ -171,6 +176,39 @@ pub enum FromEgress {
         /// Where it should have led; `None` without an entry.
         place: Option<(String, u16)>,
     },
+    /// Where the name leads.
+    Resolved {
+        /// Host name or address, as the table has it.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// Its addresses, as text.
+        addresses: Vec<String>,
+    },
+    /// The name leads nowhere.
+    Unresolved {
+        /// Host name, as the table has it.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// What kind of failure it is.
+        kind: Unresolved,
+        /// What the resolver says.
+        words: String,
+    },
+}
+
+/// Why a name has no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Unresolved {
+    /// There is no such name.
+    Unknown,
+    /// There is such a name, without an address.
+    NoAddress,
+    /// No resolver answers.
+    NoAnswer,
+    /// A resolver answers that it cannot tell.
+    Failing,
 }
 
 /// Why there is no connection.
@@ -200,12 +238,13 @@ impl Message for ToEgress {
         match self {
             Self::Connect(_) => 1,
             Self::Forget => 2,
+            Self::Resolve(_) => 3,
         }
     }
 
     fn encode(&self) -> Result<Vec<u8>, CodecError> {
         match self {
-            Self::Connect(key) => codec::encode(key),
+            Self::Connect(key) | Self::Resolve(key) => codec::encode(key),
             Self::Forget => codec::encode(&()),
         }
     }
@@ -214,6 +253,7 @@ impl Message for ToEgress {
         Ok(match kind {
             1 => Self::Connect(body(kind, bytes)?),
             2 => body(kind, bytes).map(|()| Self::Forget)?,
+            3 => Self::Resolve(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }
@@ -224,6 +264,8 @@ impl Message for FromEgress {
         match self {
             Self::Connected { .. } => 1,
             Self::Refused { .. } => 2,
+            Self::Resolved { .. } => 3,
+            Self::Unresolved { .. } => 4,
         }
     }
 
@@ -231,6 +273,10 @@ impl Message for FromEgress {
         match self {
             Self::Connected { host, port } => codec::encode(&(host, port)),
             Self::Refused { refusal, place } => codec::encode(&(refusal, place)),
+            Self::Resolved { host, port, addresses } => codec::encode(&(host, port, addresses)),
+            Self::Unresolved { host, port, kind, words } => {
+                codec::encode(&(host, port, kind, words))
+            }
         }
     }
 
@@ -238,6 +284,10 @@ impl Message for FromEgress {
         Ok(match kind {
             1 => body(kind, bytes).map(|(host, port)| Self::Connected { host, port })?,
             2 => body(kind, bytes).map(|(refusal, place)| Self::Refused { refusal, place })?,
+            3 => body(kind, bytes)
+                .map(|(host, port, addresses)| Self::Resolved { host, port, addresses })?,
+            4 => body(kind, bytes)
+                .map(|(host, port, kind, words)| Self::Unresolved { host, port, kind, words })?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

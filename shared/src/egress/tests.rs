@@ -9,6 +9,7 @@ fn to_egress() -> Vec<ToEgress> {
         ToEgress::Connect(Key::store("e:1")),
         ToEgress::Connect(Key::cloud_proxy()),
         ToEgress::Forget,
+        ToEgress::Resolve(Key::manager()),
     ]
 }
 
@@ -23,6 +24,13 @@ fn from_egress() -> Vec<FromEgress> {
         refused(Refusal::Timeout(300), place.clone()),
         refused(Refusal::NotPermitted("x".to_owned()), place),
         refused(Refusal::Busy, None),
+        FromEgress::Resolved { host: "h".to_owned(), port: 443, addresses: vec!["::1".to_owned()] },
+        FromEgress::Unresolved {
+            host: "h".to_owned(),
+            port: 443,
+            kind: Unresolved::NoAnswer,
+            words: "x".to_owned(),
+        },
     ]
 }
 
@@ -40,7 +48,7 @@ fn golden<M: Message>(messages: Vec<M>) -> Vec<String> {
 /// An old worker and a new helper meet during an upgrade: these bytes never change.
 #[test]
 fn the_bytes_of_every_message_are_the_released_ones() {
-    assert_eq!(golden(to_egress()), ["1 0004706b2d31", "1 0100", "1 0203653a31", "1 0300", "2 "]);
+    assert_eq!(golden(to_egress()), ["1 0004706b2d31", "1 0100", "1 0203653a31", "1 0300", "2 ", "3 0100"]);
     assert_eq!(
         golden(from_egress()),
         [
@@ -51,6 +59,8 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "2 03fb2c01010168fbbb01",
             "2 040178010168fbbb01",
             "2 0500",
+            "3 0168fbbb0101033a3a31",
+            "4 0168fbbb01020178",
         ]
     );
 }
@@ -75,7 +85,7 @@ fn a_message_that_was_cut_or_extended_is_refused() {
 
 #[test]
 fn an_unknown_kind_is_refused() {
-    for kind in [0, 3, u16::MAX] {
+    for kind in [0, 5, u16::MAX] {
         assert!(matches!(ToEgress::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
         assert!(matches!(FromEgress::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{IsTerminal, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -51,28 +51,12 @@ impl Question {
     }
 
     fn once(&self) -> ExitCode {
-        let (target, note) = self.target();
+        let (target, note) = target(self.socket.as_deref(), self.config.as_deref());
         match client::ask(&target, self.order, self.argument.as_deref()) {
             Ok(answer) => self.tell(&answer),
             Err(error) => {
                 eprintln!("Error: {error}{}", note.unwrap_or_default());
                 ExitCode::FAILURE
-            }
-        }
-    }
-
-    /// Where to ask; and a remark, if the configuration did not help to find it.
-    fn target(&self) -> (Target, Option<String>) {
-        if let Some(socket) = &self.socket {
-            return (Target::at(socket), None);
-        }
-        let Some(config) = &self.config else { return (Target::unknown(), None) };
-        match control::target(config, env::vars_os()) {
-            Ok(target) => (target, None),
-            Err(error) => {
-                let note =
-                    format!(" (the usual place, since the configuration cannot be read: {error})");
-                (Target::unknown(), Some(note))
             }
         }
     }
@@ -106,8 +90,24 @@ impl Question {
     }
 }
 
+/// Where to ask, with the socket or else the configuration that is named; and a remark, if that did not help to find it.
+pub fn target(socket: Option<&Path>, config: Option<&Path>) -> (Target, Option<String>) {
+    if let Some(socket) = socket {
+        return (Target::at(socket), None);
+    }
+    let Some(config) = config else { return (Target::unknown(), None) };
+    match control::target(config, env::vars_os()) {
+        Ok(target) => (target, None),
+        Err(error) => {
+            let note =
+                format!(" (the usual place, since the configuration cannot be read: {error})");
+            (Target::unknown(), Some(note))
+        }
+    }
+}
+
 /// Colour for a terminal, unless `NO_COLOR` is set to anything.
-fn colour() -> Colour {
+pub fn colour() -> Colour {
     let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     if stdout().is_terminal() && !unwanted { Colour::On } else { Colour::Off }
 }

@@ -104,6 +104,8 @@ pub struct Outcome {
     pub last_success: Option<SystemTime>,
     /// Why the latest beat failed; `None` while they succeed, and before the first.
     pub error: Option<String>,
+    /// The HTTP status that it was answered with, if that is why.
+    pub status: Option<u16>,
     /// Beats that failed so far.
     pub failures: u64,
 }
@@ -128,6 +130,7 @@ impl OutcomeCell {
                 }
                 outcome.last_success = Some(now);
                 outcome.error = None;
+                outcome.status = None;
             }
             Err(error) => {
                 let text = error.to_string();
@@ -135,6 +138,7 @@ impl OutcomeCell {
                     warn!("heartbeat: {text}; trying again at every interval");
                 }
                 outcome.error = Some(text);
+                outcome.status = error.status();
                 outcome.failures = outcome.failures.saturating_add(1);
             }
         }

@@ -91,6 +91,16 @@ pub struct ManagerError {
     pub reason: Reason,
 }
 
+impl ManagerError {
+    /// The HTTP status, if it is for that that the request failed.
+    pub fn status(&self) -> Option<u16> {
+        match self.reason {
+            Reason::Status { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+}
+
 /// What went wrong with a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {

@@ -111,7 +111,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn alpn(self) -> &'static [u8] {
+    /// Its name in TLS.
+    pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"http/1.1",
             Self::H2 => b"h2",
@@ -122,19 +123,7 @@ impl Protocol {
 impl Credentials {
     /// Checks the bundle's parts and makes them ready for use.
     pub fn new(identity: &Identity) -> Result<Self, IdentityError> {
-        let chain = certificates("certificate", &identity.chain_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose().as_bytes())
-            .map_err(|error| part("private key", pem::fault(&error)))?;
-        let mut roots = RootCertStore::empty();
-        let extra = identity.extra_roots_pem.as_deref();
-        for (name, pem) in [("CA certificates", Some(identity.roots_pem.as_str()))]
-            .into_iter()
-            .chain([("extra CA certificates", extra)])
-        {
-            for certificate in pem.map_or(Ok(Vec::new()), |pem| certificates(name, pem))? {
-                roots.add(certificate).map_err(|error| part(name, error))?;
-            }
-        }
+        let Material { chain, key, roots } = Material::of(identity)?;
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(IdentityError::Together)?
@@ -174,6 +163,36 @@ impl Credentials {
     }
 }
 
+/// The parts of an identity, read.
+pub struct Material {
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Private key of the leaf.
+    pub key: PrivateKeyDer<'static>,
+    /// Whom to trust.
+    pub roots: RootCertStore,
+}
+
+impl Material {
+    /// Reads an identity.
+    pub fn of(identity: &Identity) -> Result<Self, IdentityError> {
+        let chain = certificates("certificate", &identity.chain_pem)?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose().as_bytes())
+            .map_err(|error| part("private key", pem::fault(&error)))?;
+        let mut roots = RootCertStore::empty();
+        let extra = identity.extra_roots_pem.as_deref();
+        for (name, pem) in [("CA certificates", Some(identity.roots_pem.as_str()))]
+            .into_iter()
+            .chain([("extra CA certificates", extra)])
+        {
+            for certificate in pem.map_or(Ok(Vec::new()), |pem| certificates(name, pem))? {
+                roots.add(certificate).map_err(|error| part(name, error))?;
+            }
+        }
+        Ok(Self { chain, key, roots })
+    }
+}
+
 fn part(part: &'static str, error: impl ToString) -> IdentityError {
     IdentityError::Part { part, reason: error.to_string() }
 }
@@ -192,10 +211,15 @@ fn certificates(
 
 /// What TLS had to say in a chain of errors, in words that help; `None` if TLS had no part in it.
 pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
+    find(error).map(in_words)
+}
+
+/// The error of TLS in a chain of errors.
+pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(in_words(tls));
+            return Some(tls);
         }
         // The source of an `io::Error` is the source of what it wraps, not what it wraps.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -51,6 +51,8 @@ impl Target {
 pub struct AskError {
     order: Order,
     reasons: Vec<String>,
+    /// What kind of failure each is.
+    pub kinds: Vec<io::ErrorKind>,
 }
 
 /// Asks the gateway, and waits for its answer.
@@ -73,16 +75,19 @@ pub fn ask_within(
     argument: Option<&str>,
     limit: Duration,
 ) -> Result<Answer, AskError> {
-    let mut reasons = Vec::new();
+    let (mut reasons, mut kinds) = (Vec::new(), Vec::new());
     for path in &target.sockets {
         match UnixStream::connect(path) {
             Ok(stream) => {
                 return converse(stream, target, (order, argument), limit).map_err(|error| {
                     let reason = format!("{}: {}", path.display(), unanswered(&error));
-                    AskError { order, reasons: vec![reason] }
+                    AskError { order, reasons: vec![reason], kinds: vec![error.kind()] }
                 });
             }
-            Err(error) => reasons.push(unreachable(path, &error)),
+            Err(error) => {
+                reasons.push(unreachable(path, &error));
+                kinds.push(error.kind());
+            }
         }
     }
     // What stands first is the less usual place: told only if there is more to say than that nothing is there.
@@ -91,7 +96,7 @@ pub fn ask_within(
             reasons.into_iter().partition(|reason| reason.contains("there is no such socket"));
         reasons = if rest.is_empty() { missing.into_iter().rev().take(1).collect() } else { rest };
     }
-    Err(AskError { order, reasons })
+    Err(AskError { order, reasons, kinds })
 }
 
 fn converse(

@@ -5,12 +5,30 @@
 //! While a gateway runs, it examines itself, with its own identity and connections (`Order::Doctor`); otherwise `aisix doctor`
 //! does the same, with an egress worker of its own. Both add what only the command can see.
 
+mod asked;
+mod causes;
+mod egress;
+mod examine;
 pub mod local;
+pub mod network;
+mod print;
 
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
+use tokio::task::LocalSet;
+
+pub use self::causes::diagnose;
+pub use self::examine::examine;
+use crate::cli::ask;
+use crate::process;
+
+/// Exit status, if the worst is a warning.
+const WARNINGS: u8 = 3;
+/// Exit status, if something does not work.
+const ERRORS: u8 = 4;
 
 /// What to examine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,22 +107,39 @@ pub struct Found {
 
 /// Every fault that there is, in layers: what comes first may bring about what comes later.
 pub fn catalogue() -> Vec<&'static Fault> {
-    local::catalogue()
+    // What the gateway reports of itself follows from what is found here, and not the other way round.
+    let (told, seen): (Vec<_>, Vec<_>) =
+        local::catalogue().into_iter().partition(|fault| fault.code.starts_with("gateway-"));
+    let clock = std::iter::once(&network::CLOCK);
+    let others = network::catalogue().chain(asked::ALL.iter().copied());
+    clock.chain(seen).chain(others).chain(told).collect()
 }
 
-/// Puts causes in front, and sets aside what they explain. Pure.
-pub fn diagnose(findings: Vec<Finding>) -> Report {
-    let findings = findings.into_iter().map(|finding| Found {
-        code: finding.fault.code.to_owned(),
-        severity: finding.fault.severity,
-        title: finding.fault.title.to_owned(),
-        evidence: finding.evidence,
-        remedy: finding.fault.remedy.to_owned(),
-    });
-    Report { findings: findings.collect(), set_aside: Vec::new() }
-}
-
-/// Examines, and tells what was found.
-pub fn run(_options: &Options) -> ExitCode {
-    ExitCode::FAILURE
+/// Examines, and tells what was found. Exit status 0: nothing, or notes only; 3: warnings; 4: errors; 1: could not examine.
+pub fn run(options: &Options) -> ExitCode {
+    // Before anything else opens a descriptor: an egress worker of ours knows its own by number.
+    let reserved = process::reserve_descriptors();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (runtime, _reserved) = match (runtime, reserved) {
+        (Ok(runtime), Ok(reserved)) => (runtime, reserved),
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("Error: cannot examine: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let report = LocalSet::new().block_on(&runtime, examine(options));
+    // A file system that hangs is not waited for.
+    runtime.shutdown_background();
+    let text = if options.json {
+        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+    } else {
+        print::text(&report, ask::colour())
+    };
+    // Not `println!`: a reader that has seen enough is no reason to panic.
+    let _ = stdout().write_all(text.as_bytes());
+    match report.findings.iter().map(|found| found.severity).max() {
+        None | Some(Severity::Note) => ExitCode::SUCCESS,
+        Some(Severity::Warning) => ExitCode::from(WARNINGS),
+        Some(Severity::Error) => ExitCode::from(ERRORS),
+    }
 }

@@ -11,6 +11,6 @@ pub mod signals;
 mod sys;
 
 pub use sys::{
-    inherited, inherited_from_manager, keep_over_exec, kill, landlock_version, pass_on, process_descriptor,
-    reserve_descriptors,
+    TcpFacts, inherited, inherited_from_manager, keep_over_exec, kill, landlock_version, pass_on,
+    process_descriptor, reserve_descriptors, tcp_facts,
 };

@@ -226,3 +226,48 @@ pub fn retired_call() -> i32 {
     }
     0
 }
+
+/// What the kernel knows of a TCP connection, as far as it is needed here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFacts {
+    /// Bytes that came in order, and could be read.
+    pub bytes_in: u64,
+    /// Segments with data that came, in whatever order.
+    pub segments_in: u32,
+    /// How often the oldest segment of ours was sent again.
+    pub retransmits: u8,
+}
+
+/// The facts of a connection. The layout is the kernel's, which only ever appends (`struct tcp_info` in `linux/tcp.h`).
+pub fn tcp_facts(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
+    const RETRANSMITS: usize = 2;
+    const BYTES_IN: usize = 128;
+    const SEGMENTS_IN: usize = 152;
+    let mut info = [0_u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `info`, and how many into `length`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // What an older kernel does not know stays 0.
+    let field = |at: usize, size: usize| {
+        let bytes = info.get(at..at.saturating_add(size)).unwrap_or_default();
+        let mut whole = [0_u8; 8];
+        whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        u64::from_le_bytes(whole)
+    };
+    Ok(TcpFacts {
+        bytes_in: field(BYTES_IN, 8),
+        segments_in: u32::try_from(field(SEGMENTS_IN, 4)).unwrap_or(u32::MAX),
+        retransmits: u8::try_from(field(RETRANSMITS, 1)).unwrap_or(u8::MAX),
+    })
+}

@@ -155,7 +155,8 @@ fn endpoint(source: &Source, url: &str) -> Result<Endpoint, ConnectError> {
     if endpoint.path.is_empty() { Ok(endpoint) } else { Err(ConnectError::Path(endpoint)) }
 }
 
-fn channel(
+/// A channel over a connection that there is.
+pub(crate) fn channel(
     endpoint: &Endpoint,
     server_name: &str,
     stream: Box<dyn Stream>,
@@ -199,7 +200,7 @@ pub fn in_words(error: &etcd_client::Error) -> String {
 }
 
 /// A connection, plain or in TLS.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Gives the one connection away, once.

@@ -26,7 +26,7 @@ mod file;
 mod hash;
 pub mod key;
 pub mod last_good;
-mod load;
+pub(crate) mod load;
 mod names;
 mod partial;
 mod pending;

@@ -7,9 +7,11 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Supervisor;
+use crate::cloud::tls::Identity;
 use crate::control::status::{Seen, Status};
 use crate::control::{Answer, Asked, Order};
 use crate::doctor;
+use crate::doctor::network::{self, Access};
 use crate::fleet::Sandbox;
 use crate::log;
 use crate::origin::Origin;
@@ -31,6 +33,8 @@ pub struct About {
     pub instance: Uuid,
     /// Time between two heartbeats, in seconds; 0 without a Cloud.
     pub heartbeat_secs: u64,
+    /// Where resources come from, in full.
+    pub source: Source,
 }
 
 impl About {
@@ -47,7 +51,8 @@ impl About {
             Source::Etcd(_) | Source::File(_) => 0,
         };
         let sandbox = settings.workers.sandbox;
-        Self { mode, environment, state_dir, sandbox, instance, heartbeat_secs }
+        let source = settings.source.clone();
+        Self { mode, environment, state_dir, sandbox, instance, heartbeat_secs, source }
     }
 }
 
@@ -70,9 +75,28 @@ impl Supervisor {
         let _ = reply.send(answer);
     }
 
-    /// Looks for what is wrong, in a task.
+    /// Looks for what is wrong on the way to the Cloud or the store, in a task: with the identity in force, and through the
+    /// egress worker that everything else goes through.
     fn examine(&self, reply: oneshot::Sender<Answer>) {
-        let _ = reply.send(Answer::report(doctor::diagnose(Vec::new())));
+        let sources = &self.parts.sources;
+        let bundle = sources.identity.as_ref().and_then(|it| it.borrow().bundle.clone());
+        let identity = bundle.map(|bundle| Identity {
+            chain_pem: bundle.chain_pem,
+            key_pem: bundle.key_pem,
+            roots_pem: bundle.roots_pem,
+            extra_roots_pem: bundle.extra_roots_pem,
+        });
+        let (about, egress) = (&self.parts.about, self.parts.egress.clone());
+        let access = Access::of(&about.source, identity, &about.environment, egress);
+        let heartbeat = sources.identity.is_some().then(|| sources.heartbeat.get());
+        tokio::task::spawn_local(async move {
+            let findings = match access {
+                Some(access) => network::check(&Access { heartbeat, ..access }).await,
+                None => Vec::new(),
+            };
+            // Who asked may have left.
+            let _ = reply.send(Answer::report(doctor::diagnose(findings)));
+        });
     }
 
     /// Asks for a new certificate now; whoever renews it answers.

@@ -38,10 +38,12 @@ pub(super) async fn serve(egress: Rc<Egress>, who: Client, channel: OwnedFd) {
             }
         };
         match (message, descriptor) {
-            (ToEgress::Connect(_), None) if open.contains_key(&number) => {
+            (ToEgress::Connect(_) | ToEgress::Resolve(_), None) if open.contains_key(&number) => {
                 return tracing::warn!(?who, "a client asks twice by one number; it is given up");
             }
-            (ToEgress::Connect(_), None) if open.len() >= CONNECTS_MAX || egress.is_full(who) => {
+            (ToEgress::Connect(_) | ToEgress::Resolve(_), None)
+                if open.len() >= CONNECTS_MAX || egress.is_full(who) =>
+            {
                 let busy = FromEgress::Refused { refusal: Refusal::Busy, place: None };
                 if channel.try_send(&busy, number, None).is_err() {
                     return tracing::warn!(?who, "a client asks and does not read; it is given up");
@@ -49,6 +51,10 @@ pub(super) async fn serve(egress: Rc<Egress>, who: Client, channel: OwnedFd) {
             }
             (ToEgress::Connect(key), None) => {
                 let answering = answer(Rc::clone(&egress), who, key, Rc::clone(&channel), number);
+                open.insert(number, connects.spawn_local(answering));
+            }
+            (ToEgress::Resolve(key), None) => {
+                let answering = look_up(Rc::clone(&egress), who, key, Rc::clone(&channel), number);
                 open.insert(number, connects.spawn_local(answering));
             }
             (ToEgress::Forget, None) => {
@@ -109,6 +115,21 @@ async fn answer(
         (Err(refusal), place) => FromEgress::Refused { refusal, place },
     };
     if let Err(error) = channel.send(&refusal, number, None).await {
+        tracing::debug!(?who, %error, "an answer is lost");
+    }
+    number
+}
+
+async fn look_up(
+    egress: Rc<Egress>,
+    who: Client,
+    key: Key,
+    channel: Rc<ToClient>,
+    number: u64,
+) -> u64 {
+    let counted = Counted::new(egress);
+    let answer = counted.0.look_up(who, &key).await;
+    if let Err(error) = channel.send(&answer, number, None).await {
         tracing::debug!(?who, %error, "an answer is lost");
     }
     number

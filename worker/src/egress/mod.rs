@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 #[cfg(doc)]
 use shared::egress::CONNECTS_MAX;
-use shared::egress::{self, Key, Origin, Purpose, Refusal};
+use shared::egress::{self, FromEgress, Key, Origin, Purpose, Refusal};
 use shared::message::{Client, Confinement, ToWorker};
 use shared::worker_settings::RoleSettings;
 use tokio::net::TcpStream;
@@ -132,16 +132,36 @@ impl Egress {
 
     async fn reach(&self, entry: &egress::Entry) -> Result<TcpStream, Refusal> {
         let resolve = Rc::clone(&self.resolve.borrow());
-        let addresses = resolve.addresses(&entry.host).await.map_err(Refusal::Resolve)?;
+        let addresses = resolve.addresses(&entry.host).await;
+        let addresses = addresses.map_err(|failed| Refusal::Resolve(failed.words))?;
         match entry.origin {
             Origin::Configuration => {}
             Origin::Projection => {
                 permitted::check(&entry.host, &addresses).map_err(Refusal::NotPermitted)?;
             }
         }
-        connect::connect_any(addresses, entry.port).await.map_err(|error| {
-            Refusal::Connect(error.raw_os_error().unwrap_or_default(), error.to_string())
-        })
+        let connected = connect::connect_any(addresses, entry.port).await;
+        connected.map_err(|failed| Refusal::Connect(failed.number, failed.words))
+    }
+
+    /// Where the name of an entry leads; nobody is connected to.
+    async fn look_up(&self, who: Client, key: &Key) -> FromEgress {
+        let refused = |refusal| FromEgress::Refused { refusal, place: None };
+        if !may_ask(who, key.purpose) {
+            return refused(Refusal::NotPermitted(format!("{who:?} may not ask for {key}")));
+        }
+        let Some(entry) = self.table.find(key).await else { return refused(Refusal::Unknown) };
+        let resolve = Rc::clone(&self.resolve.borrow());
+        let (host, port) = (entry.host.clone(), entry.port);
+        match resolve.addresses(&entry.host).await {
+            Ok(addresses) => {
+                let addresses = addresses.iter().map(ToString::to_string).collect();
+                FromEgress::Resolved { host, port, addresses }
+            }
+            Err(resolve::Failed { kind, words }) => {
+                FromEgress::Unresolved { host, port, kind, words }
+            }
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use shared::egress;
+use hickory_resolver::net::{DnsError, NetError};
+use shared::egress::{self, Unresolved};
 
 use super::hosts::Hosts;
 use super::resolv_conf;
@@ -17,6 +17,15 @@ use super::resolv_conf;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up name resolution: {0}")]
 pub struct ResolverError(#[from] NetError);
+
+/// Why a name has no address.
+#[derive(Debug)]
+pub struct Failed {
+    /// What kind of failure it is.
+    pub kind: Unresolved,
+    /// In words.
+    pub words: String,
+}
 
 /// Resolves names.
 pub struct Resolve {
@@ -38,7 +47,7 @@ impl Resolve {
     }
 
     /// The addresses of a host, in the order to try them, never empty; or what the resolver says instead.
-    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failed> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
@@ -48,13 +57,29 @@ impl Resolve {
         if let Some(addresses) = self.hosts.find(host) {
             return Ok(by_turns(addresses.iter().copied()));
         }
-        let answer = self.resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
+        let answer = self.resolver.lookup_ip(host).await.map_err(|error| failed(&error))?;
         let addresses = by_turns(answer.iter());
         if addresses.is_empty() {
-            return Err("the name has no address".to_owned());
+            return Err(no_address());
         }
         Ok(addresses)
     }
+}
+
+fn no_address() -> Failed {
+    Failed { kind: Unresolved::NoAddress, words: "the name has no address".to_owned() }
+}
+
+fn failed(error: &NetError) -> Failed {
+    let (kind, words) = match error {
+        error if error.is_nx_domain() => (Unresolved::Unknown, "there is no such name".to_owned()),
+        NetError::Dns(DnsError::NoRecordsFound(_)) => return no_address(),
+        NetError::Timeout | NetError::NoConnections | NetError::Io(_) | NetError::Busy => {
+            (Unresolved::NoAnswer, format!("no resolver answers: {error}"))
+        }
+        error => (Unresolved::Failing, format!("the resolver fails: {error}")),
+    };
+    Failed { kind, words }
 }
 
 /// RFC 6761: `localhost` and what is below it is loopback, whatever a name server says.
@@ -85,7 +110,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let files = egress::Resolver { hosts: hosts.to_owned(), resolv_conf: String::new() };
-            let found = Resolve::new(&files).unwrap().addresses(host).await?;
+            let found = Resolve::new(&files).unwrap().addresses(host).await;
+            let found = found.map_err(|failed| failed.words)?;
             Ok(found.iter().map(ToString::to_string).collect())
         })
     }

@@ -215,3 +215,20 @@ fn workers_together_have_a_limit_that_the_supervisor_is_not_subject_to() {
         }
     });
 }
+
+#[test]
+fn a_name_is_looked_up_without_a_connection_and_only_for_who_may_connect() {
+    run(async {
+        let egress = Egress::new(5_000).unwrap();
+        let changes = [("m", Key::manager()), ("nowhere.invalid", Key::cloud_proxy())]
+            .map(|(host, key)| Change::Put(key, entry(host, 1, Origin::Configuration)));
+        egress.destinations(true, changes.into());
+        egress.resolve_with(&egress::Resolver { hosts: "::1 m".to_owned(), ..Default::default() });
+        let supervisor = client_of(&egress, Client::Supervisor);
+        let found = supervisor.resolve(&to(Key::manager(), "m", 1)).await.unwrap();
+        assert_eq!(found, ["::1".parse::<std::net::IpAddr>().unwrap()]);
+        assert!(supervisor.resolve(&to(Key::store("x"), "x", 1)).await.is_err());
+        let worker = client_of(&egress, WORKER);
+        assert!(worker.resolve(&to(Key::manager(), "m", 1)).await.is_err());
+    });
+}

@@ -3,6 +3,7 @@ use std::os::fd::AsFd;
 use tokio::net::{TcpListener, UdpSocket, UnixStream};
 use tokio::task::LocalSet;
 
+use super::super::Key;
 use super::*;
 use crate::channel;
 
