@@ -65,7 +65,12 @@ impl OwnEgress {
             adoption: None,
         };
         let launched = program.launch(&launch).map_err(|error| error.to_string())?;
-        tokio::task::spawn_local(worker_log::forward(WorkerId(0), Role::Egress, launched.log));
+        tokio::task::spawn_local(worker_log::forward(
+            WorkerId(0),
+            Role::Egress,
+            launched.pid,
+            launched.log,
+        ));
         let (dial, driver) = client::new(Duration::from_millis(500));
         let own = Self { dial, process: launched.process };
         let talk = async {
@@ -111,7 +116,7 @@ async fn greet(
     tell(channel, ToWorker::Welcome, Some(told)).await?;
     let files = resolver_files::read().seal().map_err(sealed)?;
     tell(channel, ToWorker::Resolver, Some(files)).await?;
-    let destinations = Destinations::new(&settings.source, &settings.redis);
+    let destinations = Destinations::new(&settings.source, &settings.redis, settings.observability.otlp.as_ref());
     let destinations = table(&destinations.whole()).map_err(sealed)?;
     tell(channel, ToWorker::Destinations { whole: true }, Some(destinations)).await?;
     tell(channel, ToWorker::Activate, None).await?;

@@ -3,7 +3,7 @@
 //! The table drives reading of files and variables, the detection of unknown keys, and the refusal of values that this
 //! build cannot act on. Names and defaults are those of the published data plane, then our own.
 
-use Effect::{ByDesign, InEffect, Refused};
+use Effect::{ByDesign, InEffect};
 use Kind::{Bool, Choice, Integer, Number, Numbers, Objects, Secret, Text, Texts, TextsInFile};
 
 /// What a value must be.
@@ -38,9 +38,6 @@ pub enum Effect {
     InEffect,
     /// Accepted for compatibility; there is nothing here that it could change, for this reason.
     ByDesign(&'static str),
-    /// Any value but the default asks for something that this build does not do: the start is refused, with this reason
-    /// and remedy.
-    Refused(&'static str),
 }
 
 /// One configuration key.

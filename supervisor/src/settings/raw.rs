@@ -58,7 +58,7 @@ impl Raw {
         written
             .filter_map(|key| match key.effect {
                 Effect::ByDesign(reason) => Some((key.name, reason)),
-                Effect::InEffect | Effect::Refused(_) => None,
+                Effect::InEffect => None,
             })
             .collect()
     }
@@ -80,13 +80,6 @@ impl Raw {
                 Origin::Default | Origin::File { .. } => None,
             })
             .collect()
-    }
-
-    /// Whether the key has another value than its default.
-    pub fn differs(&self, key: &'static Key) -> bool {
-        let default = Entry::default_of(key);
-        let value = self.0.get(key.name).map(|entry| &entry.value);
-        value != default.as_ref().map(|entry| &entry.value)
     }
 
     /// Keys whose value here is another than there, in the order of the table.

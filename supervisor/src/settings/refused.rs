@@ -2,19 +2,12 @@
 //! on what does not happen. What has nothing to act on is checked all the same, as published.
 
 use super::error::Problem;
-use super::key::{Effect, KEYS};
 use super::observability::edges;
 use super::raw::Raw;
 
 /// Everything of that kind.
 pub fn find(raw: &Raw) -> Vec<Problem> {
-    let refused = KEYS.iter().filter_map(|key| match key.effect {
-        Effect::Refused(reason) if raw.differs(key) => {
-            Some(Problem::Refused { key: key.name, origin: raw.origin(key.name), reason })
-        }
-        _ => None,
-    });
-    refused.chain(admin(raw)).chain(unusable(raw).err()).collect()
+    admin(raw).into_iter().chain(unusable(raw).err()).collect()
 }
 
 /// In managed mode there is no admin listener, whatever is written, as published. Elsewhere whoever asks for one must know

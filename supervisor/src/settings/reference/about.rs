@@ -51,6 +51,10 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "observability.log_level",
         "Filter of the log: a level, or levels by target. `aisix log` changes it until the next reload.",
     ),
+    (
+        "observability.log_format",
+        "How the log is written: for the journal, as text, as JSON; auto decides by where it goes.",
+    ),
     ("observability.access_log", "One line in the log for each request."),
     (
         "observability.status_page",

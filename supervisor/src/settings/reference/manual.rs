@@ -32,7 +32,7 @@ goes before
 checks the result without starting;
 .B aisix reload
 takes most changes over without a failed request, and the log names keys that need a restart.
-A key that is refused keeps its default: any other value ends the start with the place and the remedy.
+What cannot be used ends the start with the key, its place and the remedy.
 .SH KEYS
 "#;
 
@@ -57,7 +57,6 @@ fn page() -> String {
         let effect = match effect {
             Effect::InEffect => String::new(),
             Effect::ByDesign(reason) => format!(" Accepted without effect: {reason}."),
-            Effect::Refused(reason) => format!(" Refused: {reason}."),
         };
         let told = format!("({}{default}){effect}", value_of(*kind));
         writeln!(page, "{}", roff(&told)).unwrap();

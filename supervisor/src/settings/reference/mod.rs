@@ -45,8 +45,8 @@ ask for it. `….redis.url` is `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]
 `cluster`, `nodes` are all nodes by the address that the cluster announces. A sentinel cannot be asked, since the gateway
 reaches no address that is not written here.
 
-Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
-remedy: nothing is silently ignored. `aisix validate` tells the same without starting.
+What cannot be used ends the start with the key, its place and the remedy: nothing is silently ignored. `aisix validate`
+tells the same without starting.
 
 | key | what it is for | value | default | in effect |
 |---|---|---|---|---|
@@ -77,7 +77,6 @@ fn page() -> String {
         let effect = match effect {
             Effect::InEffect => "yes".to_owned(),
             Effect::ByDesign(reason) => format!("accepted without effect: {reason}"),
-            Effect::Refused(reason) => format!("refused: {reason}"),
         };
         let default = default.unwrap_or_default();
         let about = about(name).unwrap_or_default();

@@ -1,6 +1,5 @@
 //! What must not go unnoticed: keys that nothing acts on, variables that others set, files that are no files.
 
-use super::super::key::{Effect, Kind};
 use super::*;
 
 #[test]
@@ -18,29 +17,7 @@ fn what_has_nothing_to_act_on_is_listed_by_key_with_the_reason() {
 }
 
 #[test]
-fn every_value_that_this_build_cannot_act_on_is_refused_with_key_place_and_remedy() {
-    let sample = |key: &Key| match key.kind {
-        Kind::Bool if key.default == Some("true") => "false",
-        Kind::Bool => "true",
-        Kind::Integer => "7",
-        Kind::Choice(words) => words.iter().find(|word| key.default != Some(word)).unwrap(),
-        _ => "swordfish",
-    };
-    let refused = KEYS.iter().filter(|key| matches!(key.effect, Effect::Refused(_)));
-    for key in refused.filter(|key| key.kind != Kind::TextsInFile) {
-        let variable = Key::variable(key.name);
-        for text in [STANDALONE, MANAGED] {
-            let told = load(text, &[(&variable, sample(key)), URL]).unwrap_err();
-            let place = format!("{} ({variable}): ", key.name);
-            assert!(told.contains(&place) && !told.contains("swordfish"), "{told}");
-            assert!(
-                ["remove", "set it", "use the"].iter().any(|word| told.contains(word)),
-                "{told}"
-            );
-            let Some(default) = key.default else { continue };
-            assert!(load(text, &[(&variable, default), URL]).is_ok(), "{variable}={default}");
-        }
-    }
+fn an_address_that_cannot_be_used_is_named_by_its_place_without_its_secret() {
     let nodes = "cache: {redis: {mode: cluster, nodes: ['redis://:swordfish@h:x']}}";
     let told = load(&format!("{STANDALONE}{nodes}\n"), &[]).unwrap_err();
     assert!(told.contains("cache.redis.nodes (") && told.contains("line 3"), "{told}");
