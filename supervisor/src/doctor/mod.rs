@@ -12,6 +12,8 @@ mod examine;
 pub mod local;
 pub mod network;
 mod print;
+#[cfg(test)]
+mod troubleshooting;
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;

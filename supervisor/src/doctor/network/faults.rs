@@ -27,7 +27,7 @@ faults! {
     CLOCK = "clock-skewed", Error, "The clock of this machine is wrong";
         why "Certificates are valid from a date to a date. With a clock that is minutes or years off, good certificates count as expired or not yet valid, tokens are refused, and usage is booked at the wrong time.";
         do "set the clock, and keep it set: `timedatectl set-ntp true`, or repair the time service (chrony, systemd-timesyncd) or the clock of the host below; then run aisix doctor again";
-        explains ["tls-server-expired", "tls-server-not-yet-valid", "tls-client-expired", "tls-client-refused", "bundle-expired", "bundle-not-yet-valid", "certificate-expired", "certificate-not-yet-valid"];
+        explains ["tls-server-expired", "tls-server-not-yet-valid", "tls-client-expired", "tls-client-refused", "bundle-expired", "bundle-not-yet-valid"];
     DRIFT = "clock-drifts", Warning, "The clock of this machine is not quite right";
         why "It is some seconds to minutes off the Cloud's. Nothing fails for that yet; new certificates may not be valid here for a moment, and usage is booked at another time than it happened.";
         do "keep the clock set: `timedatectl set-ntp true`, or repair the time service of this machine or of the host below";
@@ -35,7 +35,7 @@ faults! {
     EGRESS = "egress-missing", Error, "There is no egress worker, so nobody can make connections";
         why "Every connection to the Cloud and to providers is made by the confined egress worker. Without it, connections that are open go on, and no new one is made. It is started anew when it ends; one that cannot start usually lacks its program, or is of another build than aisix.";
         do "install aisix and aisix-worker from one package (or set supervisor.worker_path), look for `egress` in the gateway's log for the reason, and start the gateway again";
-        explains ["gateway-egress"];
+        explains ["gateway-egress-missing"];
     DNS_NO_ANSWER = "dns-no-answer", Error, "No name server answers";
         why "The name servers of /etc/resolv.conf are asked, over UDP and TCP, port 53. None answers: they are down, not reachable from this network, or a firewall drops the questions. In a container the file is often that of the host.";
         do "check the name servers in /etc/resolv.conf with `dig @SERVER NAME`; correct the file (the gateway reads it again by itself), open port 53, or put the name into /etc/hosts";
