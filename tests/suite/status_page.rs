@@ -260,7 +260,7 @@ async fn keep_pictures(browser: &mut Browser, gateway: &Gateway) {
         let told = overview(gateway).await;
         let steps = told["history"]["all"]["requests"].as_array().unwrap().clone();
         let steps = steps.iter().filter(|step| **step != json!(0)).count();
-        if steps >= 20 { Ok(()) } else { Err(steps) }
+        if steps >= 14 { Ok(()) } else { Err(steps) }
     })
     .await
     .unwrap();

@@ -120,7 +120,10 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
             (ToWorker::Page(status, content_type), Some(memory)) => {
                 let mut body = Vec::new();
                 if MemoryReader::new(memory).read_to_end(&mut body).is_ok() {
-                    pages.arrived(request_id, FetchedPage { status, content_type, body: body.into() });
+                    pages.arrived(
+                        request_id,
+                        FetchedPage { status, content_type, body: body.into() },
+                    );
                 }
             }
             (ToWorker::Ping(number), _) => {

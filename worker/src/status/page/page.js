@@ -138,13 +138,15 @@ function figure(id, head, paths, top, words) {
   if (!axis) it.append(axis = element("div", {class: "axis", "aria-hidden": "true"}, element("span", {}, "15 min ago"), element("span"), element("span", {}, "now")));
   text(axis.children[1], top);
 }
-const share = sum => sum.requests ? ` (${(100 * sum.errors / sum.requests).toFixed(sum.errors * 100 < sum.requests ? 2 : 1)} %)` : "";
+const share = sum => sum.requests ? ` (${(100 * sum.errors / sum.requests).toPrecision(sum.errors * 10 < sum.requests ? 2 : 3)} %)` : "";
 const key = name => element("i", {class: `key ${name}`});
 
 function showTraffic(history) {
   const all = history.all, step = history.step_secs, sum = all.sum;
   const rate = it => `peak ${it / step < 10 ? (it / step).toFixed(1) : number(Math.round(it / step))}/s`;
   const spoken = (what, total, peak) => `${what} in the last 15 minutes: ${total}; ${peak}. The table below has the numbers.`;
+  const known = (now() - Date.parse(history.since)) / 1000;
+  text($("span"), known > 14.5 * 60 ? "last 15 minutes" : `since the start, ${duration(known)} ago`);
   figure("chart-requests", [number(sum.requests)], requestPaths(all), rate(most(all.requests)), spoken("Requests", number(sum.requests), rate(most(all.requests))));
   figure("chart-errors", [`${number(sum.errors)}${share(sum)}`, key("failures"), `${number(sum.failures)} 5xx`, key("errors"), `${number(sum.errors - sum.failures)} 4xx`],
     errorPaths(all, most(all.errors) || 1), rate(most(all.errors)), spoken("Errors", number(sum.errors), `${number(sum.failures)} of them 5xx`));
