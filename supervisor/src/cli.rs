@@ -376,4 +376,40 @@ mod tests {
         let told = parse(&[], &[], NOWHERE).unwrap_err().to_string();
         assert!(told.contains("--config FILE") && told.contains(NOWHERE), "{told}");
     }
+
+    /// Written anew with `UPDATE_REFERENCE=1`.
+    #[test]
+    fn the_completions_are_up_to_date() {
+        use clap_complete::{Shell, generate};
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/completions");
+        for (shell, name) in
+            [(Shell::Bash, "aisix.bash"), (Shell::Zsh, "_aisix"), (Shell::Fish, "aisix.fish")]
+        {
+            let mut text = Vec::new();
+            generate(shell, &mut Arguments::command(), "aisix", &mut text);
+            let path = Path::new(folder).join(name);
+            if env::var_os("UPDATE_REFERENCE").is_some() {
+                std::fs::create_dir_all(folder).unwrap();
+                std::fs::write(&path, &text).unwrap();
+            }
+            let written = std::fs::read(&path).unwrap_or_default();
+            assert!(written == text, "{name} does not fit the command line any more");
+        }
+    }
+
+    #[test]
+    fn the_manual_page_names_every_command_and_every_option() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/man/aisix.8");
+        let page = std::fs::read_to_string(path).unwrap().replace('\\', "");
+        let command = Arguments::command();
+        let commands = std::iter::once(&command).chain(command.get_subcommands());
+        for part in commands.filter(|it| !it.is_hide_set()) {
+            assert!(page.contains(part.get_name()), "{}", part.get_name());
+            for option in part.get_arguments().filter(|it| !it.is_hide_set()) {
+                if let Some(long) = option.get_long() {
+                    assert!(page.contains(&format!("--{long}")), "--{long}");
+                }
+            }
+        }
+    }
 }

@@ -154,6 +154,7 @@ impl Sources {
     }
 
     fn managed(&self, workers: &[Summary]) -> ManagedStatus {
+        let traffic = self.collector.borrow_mut().traffic(SystemTime::now());
         let (heartbeat, usage) = (self.heartbeat.get(), self.telemetry.report());
         ManagedStatus {
             certificate_expires_at: self.certificate_expires_at_unix().map(rfc3339),
@@ -171,7 +172,7 @@ impl Sources {
             budgets: self.budgets.as_ref().map(Budgets::status),
             snapshot: self.snapshot.as_ref().map(Snapshot::status),
             quarantine: self.projection.quarantine().status(),
-            workers: workers.iter().map(WorkerStatus::of).collect(),
+            workers: workers.iter().map(|it| WorkerStatus::of(it, &traffic)).collect(),
             listener_tls: self.listener_tls.as_ref().map(ListenerTls::status),
             findings: finding_statuses(&self.findings),
         }

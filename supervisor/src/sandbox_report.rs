@@ -16,6 +16,7 @@ use shared::id::Role;
 use crate::findings::{Findings, Topic};
 use crate::fleet::Sandbox;
 use crate::fleet::Summary;
+use crate::metrics::Traffic;
 
 /// How well a worker is confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +85,18 @@ pub struct WorkerStatus {
     pub pid: i32,
     /// The user it runs as.
     pub uid: Option<u32>,
+    /// The name of that user, where it is the role's own.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// How long the process has run, in seconds.
+    #[serde(default)]
+    pub uptime_secs: u64,
+    /// How often a worker of its role was started in place of one that ended by itself.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Requests that it has answered; null for roles that answer none.
+    #[serde(default)]
+    pub requests: Option<u64>,
     /// Where in its life it is.
     pub state: String,
     /// Since when, RFC 3339.
@@ -102,12 +115,17 @@ pub struct WorkerStatus {
 
 impl WorkerStatus {
     /// What there is to show of a worker.
-    pub fn of(summary: &Summary) -> Self {
+    pub fn of(summary: &Summary, traffic: &Traffic) -> Self {
+        let answers = summary.role == Role::Proxy;
         Self {
             id: summary.id.0,
             role: summary.role.name().to_owned(),
             pid: summary.pid,
             uid: summary.uid,
+            user: summary.user.map(str::to_owned),
+            uptime_secs: summary.uptime.as_secs(),
+            restarts: summary.restarts,
+            requests: answers.then(|| traffic.of(summary.id)),
             state: summary.state.to_owned(),
             since: crate::pages::moment(summary.since),
             revision: summary.revision.map(|revision| revision.0),

@@ -5,37 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use harness::cloud::ENVIRONMENT;
-use harness::{Builder, Cloud, Gateway, Projection, World, binaries, upstream, wait};
-use serde_json::{Value, json};
-
-/// What a command line does, with no configuration from the environment.
-async fn aisix(arguments: &[&str]) -> Output {
-    let mut command = tokio::process::Command::new(binaries::find("aisix").unwrap());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("AISIX_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments).output().await.expect("aisix runs")
-}
-
-/// The same with the configuration of a gateway.
-async fn ask(gateway: &Gateway, arguments: &[&str]) -> Output {
-    let config = gateway.folder().join("config.managed.yaml");
-    aisix(&[arguments, &["--config", config.to_str().unwrap()]].concat()).await
-}
-
-fn text(output: &Output) -> String {
-    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
-}
-
-async fn status(gateway: &Gateway) -> Value {
-    let output = ask(gateway, &["status", "--json"]).await;
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)))
-}
+use harness::command::{aisix, text};
+use harness::{Builder, Cloud, Gateway, Projection, World, upstream, wait};
+use serde_json::json;
 
 /// Where a gateway says that its socket is.
 fn socket(gateway: &Gateway) -> PathBuf {
@@ -62,7 +36,7 @@ fn own_socket(builder: Builder) -> Builder {
 async fn status_tells_people_and_programs_how_the_gateway_is() {
     let world = World::start().await;
     let gateway = &world.gateway;
-    let status = status(gateway).await;
+    let status = gateway.told_status().await;
     assert_eq!(status["ready"], true, "{status}");
     assert_eq!(status["mode"], "managed");
     assert_eq!(status["environment"], ENVIRONMENT);
@@ -79,10 +53,10 @@ async fn status_tells_people_and_programs_how_the_gateway_is() {
     let managed = gateway.status_managed().await;
     assert_eq!(managed["workers"].as_array().map(Vec::len), Some(workers.len()));
 
-    let output = ask(gateway, &["status"]).await;
+    let output = gateway.aisix(&["status"]).await;
     let told = text(&output);
     assert_eq!(output.status.code(), Some(0), "{told}");
-    for expected in ["ready", "certificate", "WORKER", "SANDBOX", "proxy", "serving"] {
+    for expected in ["ready", "certificate", "PROCESSES", "SANDBOX", "proxy", "serving"] {
         assert!(told.contains(expected), "{expected} in {told}");
     }
     assert!(!told.contains('\x1b'), "no colour into a pipe");
@@ -100,11 +74,11 @@ async fn the_exit_status_tells_ready_from_not_ready_from_nobody_there() {
     let upstream = upstream().await;
     let cloud = Cloud::stopped(&Projection::of(&upstream));
     let mut gateway = own_socket(Builder::managed(&cloud)).start_alive().await;
-    let output = ask(&gateway, &["status"]).await;
+    let output = gateway.aisix(&["status"]).await;
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     gateway.terminate();
     gateway.end().await;
-    let output = ask(&gateway, &["status"]).await;
+    let output = gateway.aisix(&["status"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(!gateway.folder().join("aisix.sock").exists(), "it is removed in the end");
 }
@@ -113,7 +87,7 @@ async fn the_exit_status_tells_ready_from_not_ready_from_nobody_there() {
 async fn an_order_is_carried_out_and_the_log_tells_who_gave_it() {
     let world = World::start_with(own_socket).await;
     let workers = world.gateway.workers();
-    let output = ask(&world.gateway, &["reload"]).await;
+    let output = world.gateway.aisix(&["reload"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     wait::until("every worker is replaced", async || {
         let left = workers.iter().filter(|worker| worker.runs()).count();
@@ -122,7 +96,7 @@ async fn an_order_is_carried_out_and_the_log_tells_who_gave_it() {
     })
     .await;
     let before = world.gateway.status_managed().await["certificate"]["fingerprint_sha256"].clone();
-    let output = ask(&world.gateway, &["rotate"]).await;
+    let output = world.gateway.aisix(&["rotate"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(text(&output).contains("renewed"), "{}", text(&output));
     let after = world.gateway.status_managed().await["certificate"]["fingerprint_sha256"].clone();
@@ -134,11 +108,11 @@ async fn an_order_is_carried_out_and_the_log_tells_who_gave_it() {
     assert!(lines.iter().all(|line| line.contains(&me)), "{lines:?}");
 
     world.cloud.fail("/dp/rotate-cert", 404, Some(1)).await;
-    let output = ask(&world.gateway, &["rotate"]).await;
+    let output = world.gateway.aisix(&["rotate"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("as files"), "{}", text(&output));
     world.cloud.fail("/dp/rotate-cert", 500, None).await;
-    let output = ask(&world.gateway, &["rotate"]).await;
+    let output = world.gateway.aisix(&["rotate"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("is not renewed"), "{}", text(&output));
 }
@@ -147,7 +121,7 @@ async fn an_order_is_carried_out_and_the_log_tells_who_gave_it() {
 async fn a_rotation_that_nobody_may_make_is_refused_with_the_reason() {
     let off = |builder: Builder| own_socket(builder).set("/managed/cert_renewal", json!("off"));
     let world = World::start_with(off).await;
-    let output = ask(&world.gateway, &["rotate"]).await;
+    let output = world.gateway.aisix(&["rotate"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("managed.cert_renewal is off"), "{}", text(&output));
 
@@ -155,10 +129,10 @@ async fn a_rotation_that_nobody_may_make_is_refused_with_the_reason() {
     let resources = folder.path().join("resources.yaml");
     fs::write(&resources, "_format_version: \"1\"\n").unwrap();
     let gateway = own_socket(Builder::from_file(&resources)).start_alive().await;
-    let output = ask(&gateway, &["rotate"]).await;
+    let output = gateway.aisix(&["rotate"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("file"), "{}", text(&output));
-    assert_eq!(status(&gateway).await["mode"], "file");
+    assert_eq!(gateway.told_status().await["mode"], "file");
 }
 
 #[tokio::test]
@@ -169,7 +143,7 @@ async fn two_gateways_of_one_host_keep_a_socket_each() {
         [Builder::managed(&cloud).start().await, Builder::managed(&cloud).start().await];
     assert_ne!(socket(&one), socket(&other));
     for gateway in [&one, &other] {
-        assert_eq!(status(gateway).await["pid"], gateway.pid().as_raw());
+        assert_eq!(gateway.told_status().await["pid"], gateway.pid().as_raw());
         let mode = fs::metadata(socket(gateway)).unwrap().permissions().mode() & 0o777;
         assert!(matches!(mode, 0o600 | 0o660), "{mode:o}");
     }
@@ -190,7 +164,7 @@ async fn a_socket_left_by_a_killed_gateway_is_replaced_and_a_strangers_is_not() 
     first.kill_at_once().await;
     assert!(path.exists());
     let mut next = at(Builder::after(&first, &cloud)).start().await;
-    assert_eq!(status(&next).await["ready"], true);
+    assert_eq!(next.told_status().await["ready"], true);
     next.terminate();
     next.end().await;
 
@@ -218,11 +192,11 @@ async fn hostile_bytes_and_silent_connections_keep_nobody_from_asking() {
     }
     // As many as it takes, and one that does not let go of its half.
     let silent: Vec<_> = (0..8).map(|_| UnixStream::connect(&path).unwrap()).collect();
-    assert_eq!(status(&world.gateway).await["ready"], true);
+    assert_eq!(world.gateway.told_status().await["ready"], true);
     drop(silent);
     let mut answered = Vec::new();
     for _ in 0..20 {
-        answered.push(ask(&world.gateway, &["status", "--json"]));
+        answered.push(world.gateway.aisix(&["status", "--json"]));
     }
     for output in futures_util::future::join_all(answered).await {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -233,7 +207,7 @@ async fn hostile_bytes_and_silent_connections_keep_nobody_from_asking() {
 async fn a_gateway_that_is_stopped_is_told_as_one_that_hangs() {
     let mut world = World::start_with(own_socket).await;
     world.gateway.signal(nix::sys::signal::Signal::SIGSTOP);
-    let output = ask(&world.gateway, &["status"]).await;
+    let output = world.gateway.aisix(&["status"]).await;
     world.gateway.signal(nix::sys::signal::Signal::SIGCONT);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("does not answer"), "{}", text(&output));
@@ -246,10 +220,10 @@ async fn a_sandbox_that_is_off_is_shown_wherever_one_looks() {
     let gateway = &world.gateway;
     assert!(gateway.finding("sandbox").await.contains("NOT CONFINED"));
     assert!(gateway.log().contains("WORKERS ARE NOT CONFINED"));
-    let status = status(gateway).await;
+    let status = gateway.told_status().await;
     assert_eq!(status["sandbox"], json!({"policy": "off", "level": 0}));
     assert!(status["workers"].as_array().unwrap().iter().all(|it| it["sandbox_level"] == 0));
-    assert!(text(&ask(gateway, &["status"]).await).contains("off: WORKERS ARE NOT CONFINED"));
+    assert!(text(&gateway.aisix(&["status"]).await).contains("off: WORKERS ARE NOT CONFINED"));
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("aisix_sandbox_level", &[]), 0.0);
 

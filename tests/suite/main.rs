@@ -44,6 +44,7 @@ mod settings;
 mod shutdown;
 mod startup;
 mod state_directory;
+mod status;
 mod supervisor_killed;
 mod traffic;
 mod traffic_refused;

@@ -4,6 +4,7 @@ use std::env;
 use std::io::{IsTerminal, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use crate::control::client::{self, Target};
@@ -34,6 +35,22 @@ pub struct Question {
 impl Question {
     /// Asks and prints. Status 0: done, or ready; 1: nobody answers, or it was refused; 3: the gateway is not ready.
     pub fn ask(&self) -> ExitCode {
+        let Some(pause) = self.watch else { return self.once() };
+        // Until interrupted, or nobody reads any more.
+        loop {
+            if stdout().is_terminal() {
+                // The cursor goes home, and what is below goes away.
+                let _ = stdout().write_all(b"\x1b[H\x1b[2J");
+            }
+            self.once();
+            if stdout().write_all(b"\n").and_then(|()| stdout().flush()).is_err() {
+                return ExitCode::SUCCESS;
+            }
+            thread::sleep(pause);
+        }
+    }
+
+    fn once(&self) -> ExitCode {
         let (target, note) = self.target();
         match client::ask(&target, self.order, self.argument.as_deref()) {
             Ok(answer) => self.tell(&answer),
@@ -64,7 +81,10 @@ impl Question {
         let (text, code) = match answer {
             Answer { ok: true, status: Some(status), .. } => {
                 let code = if status.ready { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) };
-                let text = if self.json {
+                let text = if self.json && self.watch.is_some() {
+                    // A line each, for whoever reads them one by one.
+                    serde_json::to_string(status).unwrap_or_default()
+                } else if self.json {
                     serde_json::to_string_pretty(status).unwrap_or_default() + "\n"
                 } else {
                     print::text(status, colour())

@@ -43,15 +43,24 @@ pub struct CertificateStatus {
 /// Rotation and renewal, as the status page shows them.
 #[derive(Debug, Serialize)]
 pub struct RotationStatus {
-    renewal: Option<&'static str>,
-    next_renewal_at: Option<String>,
-    rotations_from_files: u64,
-    rotations_from_cloud: u64,
-    last_rotation_at: Option<String>,
-    candidate_waiting: bool,
-    rejected: u64,
-    last_rejection_at: Option<String>,
-    last_rejection: Option<String>,
+    /// `auto`, `manual` or `off`.
+    pub renewal: Option<&'static str>,
+    /// When the Cloud is asked for a new one.
+    pub next_renewal_at: Option<String>,
+    /// New bundles in force since the start that were supplied as files.
+    pub rotations_from_files: u64,
+    /// Those that the Cloud has issued.
+    pub rotations_from_cloud: u64,
+    /// When the latest came into force.
+    pub last_rotation_at: Option<String>,
+    /// One waits for its proof.
+    pub candidate_waiting: bool,
+    /// Those that were refused.
+    pub rejected: u64,
+    /// When the latest was.
+    pub last_rejection_at: Option<String>,
+    /// Why.
+    pub last_rejection: Option<String>,
 }
 
 impl CertificateStatus {
@@ -109,13 +118,6 @@ impl ReportCell {
             last_rejection_at: rejection.as_ref().map(|(at, _)| rfc3339(*at)),
             last_rejection: rejection.map(|(_, text)| text),
         }
-    }
-
-    /// How the certificate is renewed, in a word, and when the Cloud is asked next.
-    pub fn renewal(&self) -> (Option<&'static str>, Option<String>) {
-        let report = self.0.borrow();
-        let (mode, at) = report.renewal.unzip();
-        (mode.map(Mode::name), at.flatten().map(rfc3339))
     }
 
     /// For the metrics.

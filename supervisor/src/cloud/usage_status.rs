@@ -1,26 +1,39 @@
-//! How usage stands, for the status page and the metrics.
+//! How usage stands, for `aisix status`, the status page and the metrics.
 
 use std::time::SystemTime;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::telemetry::Report;
 use crate::metrics::UsageFacts;
 use crate::pages::moment;
 
-/// The section `usage` of `/status/managed`. Times are RFC 3339, UTC; counters begin at the start of the process.
-#[derive(Serialize)]
+/// The section `usage` of `aisix status` and `/status/managed`. Times are RFC 3339, UTC; counters begin at the start of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UsageStatus {
-    waiting: u64,
-    waiting_as_totals: u64,
-    bytes: u64,
-    oldest_at: Option<String>,
-    accepted: u64,
-    rejected: u64,
-    shed: u64,
-    dead_letters: u64,
-    last_success_at: Option<String>,
-    error: Option<String>,
+    /// Events that the Cloud has not accepted yet.
+    pub waiting: u64,
+    /// Events of which only totals wait.
+    pub waiting_as_totals: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+    /// When the oldest of them occurred.
+    pub oldest_at: Option<String>,
+    /// The same as an age, in seconds.
+    pub oldest_age_secs: Option<u64>,
+    /// Events that it has accepted since the start.
+    pub accepted: u64,
+    /// Events that it would not accept on their own.
+    pub rejected: u64,
+    /// Events whose details were dropped.
+    pub shed: u64,
+    /// Events that it will never accept, kept in a file.
+    pub dead_letters: u64,
+    /// When it last accepted any.
+    pub last_success_at: Option<String>,
+    /// Why it does not, if so.
+    pub error: Option<String>,
 }
 
 impl From<Report> for UsageStatus {
@@ -30,6 +43,9 @@ impl From<Report> for UsageStatus {
             waiting_as_totals: report.spool.folded,
             bytes: report.spool.bytes,
             oldest_at: report.spool.oldest.map(moment),
+            oldest_age_secs: report.spool.oldest.map(|oldest| {
+                SystemTime::now().duration_since(oldest).unwrap_or_default().as_secs()
+            }),
             accepted: report.accepted,
             rejected: report.rejected,
             shed: report.spool.shed,

@@ -17,7 +17,15 @@ impl Fleet {
 
     /// What there is to tell about each running worker.
     pub fn summaries(&self) -> Vec<Summary> {
-        self.members().map(Member::summary).collect()
+        let summary = |member: &Member| {
+            let known = member.summary();
+            Summary {
+                user: known.uid.and_then(|uid| self.users.name(member.role, uid)),
+                restarts: self.restarts(member.role),
+                ..known
+            }
+        };
+        self.members().map(summary).collect()
     }
 
     /// How many processes of a role there are.

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
@@ -162,6 +162,12 @@ pub struct Summary {
     pub pid: i32,
     /// The user it runs as; `None` before its hello.
     pub uid: Option<u32>,
+    /// The name of that user, where it is the role's own.
+    pub user: Option<&'static str>,
+    /// How long the process has run.
+    pub uptime: Duration,
+    /// How often a worker of its role was started in place of one that ended by itself.
+    pub restarts: u64,
     /// Where in its life it is.
     pub state: &'static str,
     /// Since when.
@@ -424,6 +430,9 @@ impl Member {
             role: self.role,
             pid: self.pid.as_raw(),
             uid: self.uid,
+            user: None,
+            uptime: self.started.elapsed(),
+            restarts: 0,
             state: self.life.name(),
             since: self.since,
             revision: self.applied,

@@ -14,11 +14,13 @@ mod reference;
 mod source;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod values;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::SystemTime;
 
 use shared::id::WorkerId;
 use shared::memory;
@@ -36,6 +38,7 @@ pub use own::{
     ChannelFacts, ConfigFacts, Counts, NodeFacts, Own, OwnFamily, OwnKind, OwnSample, Part,
     ProcessFacts, RotationFacts, UsageFacts, WorkerFacts, table,
 };
+pub use traffic::Traffic;
 
 /// Content type of what [`Collector::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
@@ -105,13 +108,23 @@ pub struct Collector {
     dead: Base,
     /// What the program before this one had counted itself.
     before: Vec<CounterRecord>,
+    /// Requests that had succeeded when they were last looked at, and when they last had become more.
+    succeeded: u64,
+    last_success: Option<SystemTime>,
 }
 
 impl Collector {
     /// A collector of no workers yet. The edges are those that the workers are told, in seconds.
     pub fn new(e2e_buckets: &[f64], ttft_buckets: &[f64], guardrail_buckets: &[f64]) -> Self {
         let edges = EdgeSets::from_seconds(e2e_buckets, ttft_buckets, guardrail_buckets);
-        Self { edges, live: BTreeMap::new(), dead: Base::default(), before: Vec::new() }
+        Self {
+            edges,
+            live: BTreeMap::new(),
+            dead: Base::default(),
+            before: Vec::new(),
+            succeeded: 0,
+            last_success: None,
+        }
     }
 
     /// A worker was born with `memory`, of [`new_memory`], to count in.

@@ -1,6 +1,6 @@
 //! Which user each role runs as: the system user of the role, else a number that nobody else has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -11,7 +11,11 @@ use super::own::may_switch_user;
 
 /// User and group of each role. Empty if we may not change user: then every process runs as our own.
 #[derive(Clone, Debug, Default)]
-pub struct Users(HashMap<Role, (Uid, Gid)>);
+pub struct Users {
+    roles: HashMap<Role, (Uid, Gid)>,
+    /// Roles whose user the system knows by name.
+    named: BTreeSet<Role>,
+}
 
 impl Users {
     /// Chooses a user per role. Where the system has none of that name, numbers from `base` are taken, without those that
@@ -27,12 +31,20 @@ impl Users {
             (!busy.contains(&uid) || ours.contains(&uid))
                 && !matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)))
         };
-        Self(assign(base, named, is_free))
+        let roles = assign(base, named, is_free);
+        let named = Role::ALL.into_iter().filter(|role| named(*role).is_some()).collect();
+        Self { roles, named }
+    }
+
+    /// The name of the user that a process of that role has, if it is the system's user for it.
+    pub fn name(&self, role: Role, uid: u32) -> Option<&'static str> {
+        let (is, _) = self.of(role)?;
+        (is.as_raw() == uid && self.named.contains(&role)).then(|| role.user())
     }
 
     /// User and group of a role, if we may choose.
     pub fn of(&self, role: Role) -> Option<(Uid, Gid)> {
-        self.0.get(&role).copied()
+        self.roles.get(&role).copied()
     }
 }
 

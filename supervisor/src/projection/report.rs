@@ -161,6 +161,17 @@ pub enum State {
 }
 
 impl State {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NeverLoaded => "never_loaded",
+            Self::OutOfSync => "out_of_sync",
+            Self::Degraded => "degraded",
+            Self::Empty => "empty",
+            Self::Synced => "synced",
+        }
+    }
+
     /// The state, by the first rule that fits.
     pub fn of(applied: bool, rejected: bool, served: bool) -> Self {
         match (applied, rejected, served) {

@@ -198,7 +198,7 @@ pub(super) async fn serve(
         &observability.guardrail_buckets,
     );
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
-    let about = About::of(settings, &origin);
+    let about = About::of(settings, &origin, instance);
     let state_dir = about.state_dir.as_deref();
     let (_control, orders) =
         control::serve::start(settings.control_socket.as_deref(), state_dir, &findings);

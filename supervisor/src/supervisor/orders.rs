@@ -2,22 +2,17 @@
 
 use std::path::PathBuf;
 
-use shared::version::VERSION;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::Supervisor;
-use crate::control::status::{
-    Certificate, Cloud, Configuration, Sandbox as Confined, Status, Usage,
-};
+use crate::control::status::{Seen, Status};
 use crate::control::{Answer, Asked, Order};
 use crate::doctor;
-use crate::fleet::{Sandbox, Summary};
+use crate::fleet::Sandbox;
 use crate::log;
 use crate::origin::Origin;
-use crate::pages::{Sources, finding_statuses, moment};
-use crate::projection::report::rfc3339;
-use crate::sandbox_report::{Level, WorkerStatus};
 use crate::settings::{Settings, Source};
 use crate::shutdown::Stage;
 
@@ -32,18 +27,27 @@ pub struct About {
     pub state_dir: Option<PathBuf>,
     /// How strictly workers are to be confined.
     pub sandbox: Sandbox,
+    /// This process, as heartbeats name it.
+    pub instance: Uuid,
+    /// Time between two heartbeats, in seconds; 0 without a Cloud.
+    pub heartbeat_secs: u64,
 }
 
 impl About {
     /// The gateway with these settings.
-    pub fn of(settings: &Settings, origin: &Origin) -> Self {
+    pub fn of(settings: &Settings, origin: &Origin, instance: Uuid) -> Self {
         let (mode, state_dir) = match &settings.source {
             Source::Managed(managed) => ("managed", Some(managed.state_dir().to_owned())),
             Source::Etcd(_) => ("etcd", None),
             Source::File(_) => ("file", None),
         };
         let environment = origin.env_id().to_owned();
-        Self { mode, environment, state_dir, sandbox: settings.workers.sandbox }
+        let heartbeat_secs = match &settings.source {
+            Source::Managed(managed) => managed.heartbeat_interval.as_secs(),
+            Source::Etcd(_) | Source::File(_) => 0,
+        };
+        let sandbox = settings.workers.sandbox;
+        Self { mode, environment, state_dir, sandbox, instance, heartbeat_secs }
     }
 }
 
@@ -101,46 +105,24 @@ impl Supervisor {
         });
     }
 
-    /// Everything but the configuration is known here; that is asked for by a task.
-    fn tell_status(&self, reply: oneshot::Sender<Answer>) {
-        let workers = self.parts.fleet.summaries();
-        let sources = self.parts.sources.clone();
+    /// What the status is made of, as far as it is known here.
+    pub(super) fn seen(&self) -> Seen {
         let applied = self.parts.applied.get();
-        let about = &self.parts.about;
         let complete = self.parts.fleet.is_complete();
-        let state = state(self.stage, self.was_ready, complete, applied.is_some());
-        let mut status = Status {
-            version: VERSION.to_owned(),
-            pid: std::process::id(),
-            uptime_secs: sources.started.elapsed().as_secs(),
-            mode: about.mode.to_owned(),
-            environment: Some(about.environment.clone()).filter(|it| !it.is_empty()),
-            state_dir: about.state_dir.as_ref().map(|path| path.display().to_string()),
-            ready: state == "ready",
-            state: state.to_owned(),
-            sandbox: Confined {
-                policy: about.sandbox.name().to_owned(),
-                level: weakest(&workers).map(Level::number),
-            },
-            workers: workers.iter().map(WorkerStatus::of).collect(),
-            ..Status::default()
-        };
+        Seen {
+            about: self.parts.about.clone(),
+            state: state(self.stage, self.was_ready, complete, applied.is_some()),
+            applied: applied.map(|revision| revision.0),
+            workers: self.workers(),
+        }
+    }
+
+    fn tell_status(&self, reply: oneshot::Sender<Answer>) {
+        let (seen, sources) = (self.seen(), self.parts.sources.clone());
         tokio::task::spawn_local(async move {
-            if let Ok(report) = sources.projection.report(applied.unwrap_or_default()).await {
-                status.configuration = Configuration {
-                    observed_revision: report.status.source.observed_revision,
-                    applied_revision: applied.map(|revision| revision.0),
-                    source_connected: report.status.source.connected,
-                };
-            }
-            add_sources(&mut status, &sources);
-            let _ = reply.send(Answer::status(status));
+            let _ = reply.send(Answer::status(Status::gather(seen, &sources).await));
         });
     }
-}
-
-fn weakest(workers: &[Summary]) -> Option<Level> {
-    workers.iter().filter_map(|worker| worker.level).min()
 }
 
 /// The state in one word.
@@ -156,31 +138,6 @@ fn state(stage: Stage, was_ready: bool, complete: bool, configured: bool) -> &'s
         | Stage::DrainingStatus
         | Stage::Done => "ending",
     }
-}
-
-fn add_sources(status: &mut Status, sources: &Sources) {
-    let usage = sources.telemetry.report();
-    status.usage = Usage {
-        waiting: usage.spool.waiting,
-        bytes: usage.spool.bytes,
-        accepted: usage.accepted,
-        error: usage.error,
-    };
-    if sources.identity.is_some() {
-        let heartbeat = sources.heartbeat.get();
-        status.cloud = Some(Cloud {
-            last_heartbeat_at: heartbeat.last_success.map(moment),
-            heartbeat_failures: heartbeat.failures,
-            error: heartbeat.error,
-        });
-    }
-    let (renewal, next_renewal_at) = sources.rotation.renewal();
-    status.certificate = sources.certificate_expires_at_unix().map(|expires_at| Certificate {
-        expires_at: rfc3339(expires_at),
-        renewal: renewal.map(str::to_owned),
-        next_renewal_at,
-    });
-    status.findings = finding_statuses(&sources.findings);
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What is told of budgets: metrics, and the status page.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::key::{Answer, Key, Moment, Rules};
+use super::decision::FailMode;
+use super::key::{Answer, Cloud, Key, Moment, Rules};
 use super::{Budgets, Verdict};
 use crate::metrics::{ChannelFacts, Own, OwnFamily, table as of};
 use crate::projection::report::rfc3339;
@@ -11,37 +12,52 @@ use crate::projection::report::rfc3339;
 const KEYS_SHOWN_MAX: usize = 1_000;
 
 /// Budgets on the status page.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// Caller keys of the projection.
-    keys: usize,
+    pub keys: usize,
     /// Those with a decision.
-    decided: usize,
+    pub decided: usize,
     /// Those that requests needed in the last ten seconds.
-    in_use: usize,
+    pub in_use: usize,
     /// Those that may not spend now.
-    denied: usize,
+    pub denied: usize,
     /// Those that wait to be asked for.
-    waiting: usize,
+    pub waiting: usize,
     /// Those whose decision is not handed to the store yet.
-    unkept: usize,
+    pub unkept: usize,
     /// Those that the Cloud does not decide about.
-    refused: usize,
-    /// Calls so far, and how many of them brought no decision.
-    calls: u64,
-    failed_calls: u64,
+    pub refused: usize,
+    /// Calls so far.
+    pub calls: u64,
+    /// Of those, how many brought no decision.
+    pub failed_calls: u64,
     /// When a decision last came.
-    last_decision_at: Option<String>,
+    pub last_decision_at: Option<String>,
     /// Age of the oldest decision in use, in seconds.
-    oldest_in_use_seconds: Option<f64>,
+    pub oldest_in_use_seconds: Option<f64>,
     /// Why the latest call failed; `None` while they do not.
-    error: Option<String>,
+    pub error: Option<String>,
+    /// `well`, `doubtful` or `away`: whether the Cloud decides.
+    pub cloud: String,
+    /// Keys with a decision by what applies once it is too old: go on.
+    pub fail_open: usize,
+    /// The same: refuse.
+    pub fail_closed: usize,
+    /// The same: refuse if the Cloud is away.
+    pub fail_sticky: usize,
+    /// `allow` or `deny`: what applies to keys without a decision.
+    pub unknown_keys: String,
+    /// Age at which a decision is too old, in seconds.
+    pub stale_after_secs: u64,
 }
 
 impl Budgets {
     /// For the status page.
     pub fn status(&self) -> Status {
         let (now, ahead) = (self.0.clock.now(), self.0.clock.ahead());
+        let rules = &self.0.rules;
         let table = self.table();
         let mut status = Status {
             keys: 0,
@@ -56,10 +72,22 @@ impl Budgets {
             last_decision_at: table.calls().decided_at.map(|at| rfc3339((at + ahead) / 1_000)),
             oldest_in_use_seconds: oldest(table.keys().map(|(_, key)| key), now),
             error: table.calls().reason.clone(),
+            cloud: cloud_name(table.calls().cloud(now)).to_owned(),
+            fail_open: 0,
+            fail_closed: 0,
+            fail_sticky: 0,
+            unknown_keys: if rules.unknown_allowed { "allow" } else { "deny" }.to_owned(),
+            stale_after_secs: u64::try_from(rules.stale_max / 1_000).unwrap_or_default(),
         };
         for (_, key) in table.keys() {
             status.keys += 1;
             status.decided += usize::from(key.answer.is_some());
+            match key.answer.as_ref().map(|answer| answer.decision.fail_mode) {
+                Some(FailMode::Open) => status.fail_open += 1,
+                Some(FailMode::Closed) => status.fail_closed += 1,
+                Some(FailMode::Sticky) => status.fail_sticky += 1,
+                None => {}
+            }
             status.in_use += usize::from(key.is_in_use(now));
             status.denied += usize::from(matches!(key.told, Some(Verdict::Deny(_))));
         }
@@ -142,6 +170,14 @@ fn states<'a>(
         ("stale", stale),
         ("denied", denied),
     ]
+}
+
+fn cloud_name(cloud: Cloud) -> &'static str {
+    match cloud {
+        Cloud::Well => "well",
+        Cloud::Doubtful => "doubtful",
+        Cloud::Away => "away",
+    }
 }
 
 fn oldest<'a>(keys: impl Iterator<Item = &'a Key>, now: Moment) -> Option<f64> {

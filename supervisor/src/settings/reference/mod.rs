@@ -1,7 +1,11 @@
-//! The page of all keys, `CONFIGURATION.md`: made from the table, so that it names what there is.
+//! The pages of all keys, `CONFIGURATION.md` and aisix.yaml(5): made from the table, so that they name what there is.
+
+mod about;
+mod manual;
 
 use std::fmt::Write;
 
+use self::about::about;
 use super::key::{Effect, KEYS, Key, Kind};
 
 const HEAD: &str = "# Configuration reference
@@ -44,26 +48,31 @@ reaches no address that is not written here.
 Where a key is *refused*, its default is accepted, and any other value ends the start with the key, its place and the
 remedy: nothing is silently ignored. `aisix validate` tells the same without starting.
 
-| key | value | default | in effect |
-|---|---|---|---|
+| key | what it is for | value | default | in effect |
+|---|---|---|---|---|
 ";
+
+/// What a value must be, in words.
+fn value_of(kind: Kind) -> String {
+    match kind {
+        Kind::Bool => "true or false".to_owned(),
+        Kind::Integer => "whole number".to_owned(),
+        Kind::Number => "number".to_owned(),
+        Kind::Text => "text".to_owned(),
+        Kind::Secret => "text, never shown".to_owned(),
+        Kind::Choice(words) => words.join(", "),
+        Kind::Texts => "list of texts".to_owned(),
+        Kind::TextsInFile => "list of texts, in a file only".to_owned(),
+        Kind::Numbers => "list of numbers".to_owned(),
+        Kind::Objects(fields) => format!("list of objects: {}", fields.join(", ")),
+    }
+}
 
 /// The page.
 fn page() -> String {
     let mut page = HEAD.to_owned();
     for Key { name, kind, default, effect } in KEYS {
-        let value = match kind {
-            Kind::Bool => "true or false".to_owned(),
-            Kind::Integer => "whole number".to_owned(),
-            Kind::Number => "number".to_owned(),
-            Kind::Text => "text".to_owned(),
-            Kind::Secret => "text, never shown".to_owned(),
-            Kind::Choice(words) => words.join(", "),
-            Kind::Texts => "list of texts".to_owned(),
-            Kind::TextsInFile => "list of texts, in a file only".to_owned(),
-            Kind::Numbers => "list of numbers".to_owned(),
-            Kind::Objects(fields) => format!("list of objects: {}", fields.join(", ")),
-        };
+        let value = value_of(*kind);
         let default = default.filter(|text| !text.is_empty()).map(|text| format!("`{text}`"));
         let effect = match effect {
             Effect::InEffect => "yes".to_owned(),
@@ -71,7 +80,8 @@ fn page() -> String {
             Effect::Refused(reason) => format!("refused: {reason}"),
         };
         let default = default.unwrap_or_default();
-        writeln!(page, "| `{name}` | {value} | {default} | {effect} |").unwrap();
+        let about = about(name).unwrap_or_default();
+        writeln!(page, "| `{name}` | {about} | {value} | {default} | {effect} |").unwrap();
     }
     page
 }
