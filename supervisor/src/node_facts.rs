@@ -1,6 +1,6 @@
 //! What the metrics tell of the node, gathered from whoever knows it.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shared::id::Role;
 
@@ -38,12 +38,11 @@ pub fn of(sources: &Sources, gauges: Gauges, workers: &Workers) -> NodeFacts {
 
 /// The supervisor, and every worker that runs.
 fn processes(sources: &Sources, workers: &Workers) -> Vec<ProcessFacts> {
-    let started = SystemTime::now().checked_sub(sources.started.elapsed());
     let supervisor = ProcessFacts {
         role: "supervisor",
         worker: None,
         usage: usage::of("self"),
-        started_at_unix: unix(started.unwrap_or(UNIX_EPOCH)),
+        started_at_unix: ago(sources.started.elapsed()),
         sandbox: None,
         serving: None,
     };
@@ -51,7 +50,7 @@ fn processes(sources: &Sources, workers: &Workers) -> Vec<ProcessFacts> {
         role: worker.role.name(),
         worker: Some(worker.id.0),
         usage: usage::of(&worker.pid.to_string()),
-        started_at_unix: unix(worker.since),
+        started_at_unix: ago(worker.uptime),
         sandbox: worker.level.map(|level| (level.number(), worker.landlock_abi)),
         serving: (worker.role == Role::Proxy)
             .then_some((worker.in_flight, worker.revision.map(|revision| revision.0))),
@@ -109,6 +108,10 @@ fn config(sources: &Sources, gauges: Gauges) -> ConfigFacts {
         propagation,
         under_way,
     }
+}
+
+fn ago(age: Duration) -> i64 {
+    unix(SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH))
 }
 
 fn unix(time: SystemTime) -> i64 {
