@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use crate::budget;
 use crate::cache::{FromCache, ToCache};
 use crate::codec;
+use crate::export::{Exporting, ToExport};
 use crate::frame;
 use crate::memory;
 use crate::message::{self, Message, ToSupervisor, ToWorker};
@@ -21,7 +22,7 @@ use crate::update::{self, Change, Changes};
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their fuzz target.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("frame", frame),
     ("to_supervisor", to_supervisor),
     ("to_worker", to_worker),
@@ -31,6 +32,8 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("budgets", budgets),
     ("to_cache", to_cache),
     ("from_cache", from_cache),
+    ("to_export", to_export),
+    ("exporters", exporters),
 ];
 
 /// A datagram.
@@ -70,6 +73,28 @@ pub fn to_cache(bytes: &[u8]) {
 /// The kind of a message of the cache in the first byte, then its body.
 pub fn from_cache(bytes: &[u8]) {
     message::<FromCache>(bytes);
+}
+
+/// The kind of a message to the export role in the first byte, then its body. A cost that is no number is not equal to
+/// itself: it is written alike.
+pub fn to_export(bytes: &[u8]) {
+    let Some((kind, body)) = bytes.split_first() else { return };
+    let Ok(message) = ToExport::decode(u16::from(*kind), body) else { return };
+    let written = message.encode().ok();
+    let again = written.as_ref().and_then(|it| ToExport::decode(message.kind(), it).ok());
+    let again = again.and_then(|again| again.encode().ok());
+    assert!(again.is_some() && again == written, "a trace is read as it is written");
+}
+
+/// Whom the export role is told to send to.
+pub fn exporters(bytes: &[u8]) {
+    let Some(memory) = sealed(bytes) else { return };
+    let Ok(exporting) = Exporting::read(memory) else { return };
+    let again = exporting.seal().ok().and_then(|memory| Exporting::read(memory).ok());
+    assert!(
+        again.is_some_and(|again| is_same(&again, &exporting)),
+        "exporters are read as they are written"
+    );
 }
 
 /// A usage ring, from its beginning.

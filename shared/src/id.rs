@@ -37,13 +37,16 @@ pub enum Role {
     Signer,
     /// Keeps answers for callers that ask the same again.
     Cache,
+    /// Sends traces to whom they are configured to go.
+    Export,
 }
 
 impl Role {
     /// Every role of this build.
-    pub const ALL: [Self; 5] = [Self::Proxy, Self::Status, Self::Egress, Self::Signer, Self::Cache];
+    pub const ALL: [Self; 6] =
+        [Self::Proxy, Self::Status, Self::Egress, Self::Signer, Self::Cache, Self::Export];
     /// The roles that serve proxy workers, over a channel with each of them.
-    pub const HELPERS: [Self; 3] = [Self::Egress, Self::Signer, Self::Cache];
+    pub const HELPERS: [Self; 4] = [Self::Egress, Self::Signer, Self::Cache, Self::Export];
 
     /// The word for it on the command line, in logs and metrics.
     pub const fn name(self) -> &'static str {
@@ -53,6 +56,7 @@ impl Role {
             Self::Egress => "egress",
             Self::Signer => "signer",
             Self::Cache => "cache",
+            Self::Export => "export",
         }
     }
 
@@ -79,6 +83,7 @@ impl Role {
             Self::Egress => "aisix-egress",
             Self::Signer => "aisix-keys",
             Self::Cache => "aisix-cache",
+            Self::Export => "aisix-export",
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod deployment;
 pub mod descriptor;
 pub mod dial;
 pub mod egress;
+pub mod export;
 pub mod frame;
 pub mod hostile;
 pub mod id;

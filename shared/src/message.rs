@@ -19,6 +19,7 @@
 //! | | 8 `Fetch` | which page | | status role |
 //! | | 9 `KeysInUse` | caller keys, how often used | | serving, draining |
 //! | | 10 `KeySet` | keys of an identity provider | | joining, serving, draining |
+//! | | 11 `ExporterHealth` | how exporters are doing | | export role, after welcome |
 //! | | 12 `KeyTaken` | number of a signing key | | signer role, after welcome |
 //! | supervisor → worker | 1 `Welcome` | | settings, as sealed memory | |
 //! | | 2 `Configuration` | revision, whole or change | sealed memory | |
@@ -37,6 +38,7 @@
 //! | | 15 `Certificate` | | the listener's certificate and ticket keys, as sealed memory | |
 //! | | 16 `Counters` | lane | what all proxy workers count together | memory that both sides map |
 //! | | 18 `KeySet` | keys of an identity provider | | |
+//! | | 20 `Exporters` | | to the export role: whom to send to, as sealed memory | |
 //! | | 17 `Outlive` | | | to a helper: if the supervisor dies, serve on while there is a client |
 //!
 //! The supervisor's side holds the table of what may be said in which state (`broker.rs`); a message that may not be said,
@@ -69,6 +71,7 @@
 //! | `Series` of a worker | by family, label and total bytes (`metrics/source.rs`) | the worker is ended |
 //! | `KeysInUse` | a body; unknown keys are nothing | the worker is ended |
 //! | `KeySet` | a body; one is kept for each provider that there is | others are nothing |
+//! | `ExporterHealth` | a body, said once a second; numbers that nobody has are nothing | reasons are cut to 256 characters |
 //! | `Hello`: reasons why confinement is incomplete | 16 of 300 characters | the rest is cut |
 //! | log of a worker | lines of 4 KiB, 16 MiB a second | lines are cut, bytes dropped and counted |
 //! | records of a ring, read at a time | the ring's size | the rest is read later |
@@ -79,6 +82,7 @@ use std::os::fd::OwnedFd;
 use bincode::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
+use crate::export::Health;
 use crate::frame::BODY_BYTES_MAX;
 use crate::id::{Revision, Role, WorkerId};
 use crate::key_set::KeySet;
@@ -190,6 +194,8 @@ pub enum ToSupervisor {
     KeyTaken(u64),
     /// It has fetched the keys of an identity provider: for all workers.
     KeySet(KeySet),
+    /// How the exporters are doing whose state has changed.
+    ExporterHealth(Vec<Health>),
 }
 
 /// Whom a helper serves over a channel.
@@ -199,6 +205,8 @@ pub enum Client {
     Supervisor,
     /// A proxy worker.
     Worker(WorkerId),
+    /// A worker of the export role.
+    Exporter(WorkerId),
 }
 
 /// What the supervisor says.
@@ -254,6 +262,8 @@ pub enum ToWorker {
     },
     /// To a proxy worker: an identity provider signs with these keys.
     KeySet(KeySet),
+    /// To the export role: send to those in the sealed memory that comes along, and to nobody else of the projection.
+    Exporters,
 }
 
 /// Settings in sealed memory, as they go with a welcome: a file of trusted issuers may be larger than a frame.
@@ -285,6 +295,7 @@ impl Message for ToSupervisor {
             Self::Fetch(_) => 8,
             Self::KeysInUse(_) => 9,
             Self::KeySet(_) => 10,
+            Self::ExporterHealth(_) => 11,
             Self::KeyTaken(_) => 12,
         }
     }
@@ -300,6 +311,7 @@ impl Message for ToSupervisor {
             Self::Fetch(page) => codec::encode(page),
             Self::KeysInUse(keys) => codec::encode(keys),
             Self::KeyTaken(number) => codec::encode(number),
+            Self::ExporterHealth(health) => codec::encode(health),
             Self::KeySet(set) => codec::encode(set),
             Self::Ready => codec::encode(&()),
         }
@@ -317,6 +329,7 @@ impl Message for ToSupervisor {
             8 => Self::Fetch(body(kind, bytes)?),
             9 => Self::KeysInUse(body(kind, bytes)?),
             10 => Self::KeySet(body(kind, bytes)?),
+            11 => Self::ExporterHealth(body(kind, bytes)?),
             12 => Self::KeyTaken(body(kind, bytes)?),
             _ => return Err(MessageError::UnknownKind(kind)),
         })
@@ -344,6 +357,7 @@ impl Message for ToWorker {
             Self::Certificate => 15,
             Self::Counters { .. } => 16,
             Self::KeySet(_) => 18,
+            Self::Exporters => 20,
         }
     }
 
@@ -366,6 +380,7 @@ impl Message for ToWorker {
             | Self::Activate
             | Self::Resolver
             | Self::Certificate
+            | Self::Exporters
             | Self::Outlive => codec::encode(&()),
         }
     }
@@ -391,6 +406,7 @@ impl Message for ToWorker {
             15 => body(kind, bytes).map(|()| Self::Certificate)?,
             16 => body(kind, bytes).map(|lane| Self::Counters { lane })?,
             18 => Self::KeySet(body(kind, bytes)?),
+            20 => body(kind, bytes).map(|()| Self::Exporters)?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

@@ -4,6 +4,7 @@ use bincode::{Decode, Encode};
 
 use crate::budget::Verdict;
 use crate::cidr::Cidr;
+use crate::resource::Exporter;
 
 /// Settings of the proxy role. Durations are in milliseconds; 0 means none.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -44,6 +45,8 @@ pub struct ProxySettings {
     pub concurrency_ttl_ms: u64,
     /// Where answers are kept that a policy wants to be kept in Redis.
     pub cache_redis: Option<RedisSettings>,
+    /// Which part of the requests the exporter of the configuration file is told of; `None` = there is none.
+    pub trace_ratio: Option<f64>,
 }
 
 /// A Redis, or a cluster of them.
@@ -163,6 +166,17 @@ pub struct SignerSettings {}
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct CacheSettings {}
 
+/// Settings of the export role.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct ExportSettings {
+    /// How this service is called in traces.
+    pub service_name: String,
+    /// The exporter of the configuration file.
+    pub configured: Option<Exporter>,
+    /// How collectors are reached; without a certificate to present.
+    pub upstream: UpstreamSettings,
+}
+
 /// Settings of one worker, by role.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum RoleSettings {
@@ -176,6 +190,8 @@ pub enum RoleSettings {
     Signer(SignerSettings),
     /// For the cache role.
     Cache(CacheSettings),
+    /// For the export role.
+    Export(Box<ExportSettings>),
 }
 
 /// What every worker is told before it serves.

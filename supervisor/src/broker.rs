@@ -36,6 +36,7 @@ pub fn permits(role: Role, life: Life, usage_told: bool, message: &ToSupervisor)
         Say::Pong(..) => !starting,
         Say::KeySet(_) => role == Role::Proxy && !starting,
         Say::KeyTaken(_) => role == Role::Signer && !starting,
+        Say::ExporterHealth(_) => role == Role::Export && !starting,
         Say::Fetch(_) => role == Role::Status && (serving || draining),
     }
 }

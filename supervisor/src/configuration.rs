@@ -1,5 +1,6 @@
 //! The validated configuration in force, kept so that a worker that starts later is told all of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,7 +8,7 @@ use std::rc::Rc;
 
 use nix::sys::stat::fstat;
 use shared::id::Revision;
-use shared::resource::Kind;
+use shared::resource::{Exporter, Kind, Resource};
 use shared::update::{self, Change};
 
 /// A resource, by kind and id.
@@ -41,7 +42,8 @@ impl Delivery {
         count: usize,
         changes: impl Iterator<Item = &'a Change>,
     ) -> io::Result<Self> {
-        let memory = update::write(count, changes)?;
+        let changes: Vec<_> = changes.map(for_proxies).collect();
+        let memory = update::write(count, changes.iter().map(|change| &**change))?;
         let bytes = u64::try_from(fstat(&memory)?.st_size).unwrap_or_default();
         Ok(Self { revision, whole, bytes, memory: Rc::new(memory) })
     }
@@ -49,6 +51,18 @@ impl Delivery {
     /// The memory to hand over.
     pub fn memory(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
+    }
+}
+
+/// A change as proxy workers are told of it: without what only the export role sends.
+fn for_proxies(change: &Change) -> Cow<'_, Change> {
+    let Change::Put(resource) = change else { return Cow::Borrowed(change) };
+    match &**resource {
+        Resource::Exporter(exporter) if !exporter.headers.is_empty() => {
+            let exporter = Exporter { headers: Vec::new(), ..exporter.clone() };
+            Cow::Owned(Change::Put(Box::new(Resource::Exporter(exporter))))
+        }
+        _ => Cow::Borrowed(change),
     }
 }
 
@@ -117,7 +131,7 @@ impl Configuration {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::{Model, Resource};
+    use shared::resource::Model;
     use shared::update::Changes;
 
     use super::*;
@@ -146,6 +160,25 @@ mod tests {
         assert_eq!((whole.revision, whole.whole), (Revision(6), true));
         assert_eq!(content(&whole), [put("b", "2")]);
         assert!(whole.bytes > 0);
+    }
+
+    #[test]
+    fn the_secrets_of_an_exporter_reach_no_proxy_worker_and_are_kept_here() {
+        let exporter = |headers| {
+            Change::Put(Box::new(Resource::Exporter(Exporter {
+                id: "o".to_owned(),
+                name: "otel".to_owned(),
+                endpoint: "https://otel.example/v1/traces".parse().unwrap(),
+                headers,
+                sample_rate: 1.0,
+            })))
+        };
+        let full = exporter(vec![("x-key".to_owned(), "secret".to_owned().into())]);
+        let mut configuration = Configuration::default();
+        configuration.apply(Revision(5), true, vec![full.clone()]);
+        let whole = configuration.whole().unwrap().unwrap();
+        assert_eq!(content(&whole), [exporter(Vec::new())]);
+        assert_eq!(configuration.present([key_of(&full)].into_iter()), [full]);
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! | manager | `managed.cp_base_url` | configuration |
 //! | store, by authority | the Cloud's etcd, or each of `etcd.endpoints` | configuration |
 //! | proxy | `managed.proxy_url`, in place of manager and store | configuration |
+//! | exporter, by its id | the host of `endpoint` | projection (or resources file) |
+//! | exporter, without an id | `observability.tracing.otlp.endpoint` | configuration |
 //! | redis, by authority | each node of `ratelimit.redis` and `cache.redis` | configuration |
 
 use std::collections::BTreeMap;
@@ -19,7 +21,7 @@ use shared::resource::{Adapter, Endpoint, Kind, Resource};
 use shared::update;
 
 use crate::projection::document::cloud;
-use crate::settings::{Redis, Source};
+use crate::settings::{Otlp, Redis, Source};
 
 /// Every destination.
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ type Row = (Kind, String);
 
 impl Destinations {
     /// What the configuration file leads to.
-    pub fn new(source: &Source, redis: &Redis) -> Self {
+    pub fn new(source: &Source, redis: &Redis, otlp: Option<&Otlp>) -> Self {
         let mut configured = match source {
             Source::Managed(managed) => match &managed.proxy {
                 Some(proxy) => vec![(Key::cloud_proxy(), configured(&proxy.host, proxy.port))],
@@ -50,6 +52,10 @@ impl Destinations {
             .nodes()
             .map(|node| (Key::redis(&node.authority()), self::configured(&node.host, node.port)));
         configured.extend(redis);
+        configured.extend(otlp.map(|otlp| {
+            let place = &otlp.endpoint.endpoint;
+            (Key::export(""), self::configured(&place.host, place.port))
+        }));
         Self { configured, projected: BTreeMap::new() }
     }
 
@@ -116,6 +122,9 @@ fn entries(resource: &Resource) -> Vec<(Key, Entry)> {
             let place = provider.keys.endpoint().into_iter();
             place.map(|place| (Key::keys(&provider.id), projected(place))).collect()
         }
+        Resource::Exporter(exporter) => {
+            vec![(Key::export(&exporter.id), projected(&exporter.endpoint.endpoint))]
+        }
         Resource::PassthroughRoute(route) => match &route.target {
             Some(target) => vec![(Key::route(&route.id), projected(target))],
             None => route
@@ -145,7 +154,9 @@ fn projected(endpoint: &Endpoint) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use shared::resource::{KeySource, OidcProvider, PassthroughRoute, ProviderKey, RouteAuth};
+    use shared::resource::{
+        Exporter, KeySource, OidcProvider, PassthroughRoute, ProviderKey, RouteAuth, WebUrl,
+    };
     use shared::secret::Secret;
     use shared::worker_settings::{RedisNode, RedisSettings};
 
@@ -209,9 +220,32 @@ mod tests {
             cache: settings(vec![node("b", 3)]),
             ..Redis::default()
         };
-        let table = Destinations::new(&Source::File("x".into()), &redis);
+        let table = Destinations::new(&Source::File("x".into()), &redis, None);
         let told = ["redis a:1 = a:1", "redis [::1]:2 = ::1:2", "redis b:3 = b:3"];
         assert_eq!(words(&table.whole()), told);
+    }
+
+    #[test]
+    fn the_collector_of_the_file_may_resolve_to_anything_and_that_of_the_projection_may_not() {
+        let endpoint: WebUrl = "http://otel-collector:4318/v1/traces".parse().unwrap();
+        let otlp = Otlp { endpoint: endpoint.clone(), headers: Vec::new(), sample_ratio: 1.0 };
+        let source = Source::File("x".into());
+        let mut table = Destinations::new(&source, &Redis::default(), Some(&otlp));
+        let exporter = Exporter {
+            id: "o".to_owned(),
+            name: "otel".to_owned(),
+            endpoint,
+            headers: Vec::new(),
+            sample_rate: 1.0,
+        };
+        let put = update::Change::Put(Box::new(Resource::Exporter(exporter)));
+        assert_eq!(words(&table.apply(false, &[put])), ["exporter o = otel-collector:4318"]);
+        let origins = table.whole().into_iter().map(|change| match change {
+            Change::Put(key, entry) => (key.id, entry.origin),
+            Change::Delete(key) => panic!("{key}"),
+        });
+        let expected = [("", Origin::Configuration), ("o", Origin::Projection)];
+        assert!(origins.eq(expected.map(|(id, origin)| (id.to_owned(), origin))));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub enum Topic {
     Replacement,
     /// An upgrade that was asked for, and did not take place.
     Upgrade,
+    /// Exporters of traces that do not get through.
+    Export,
 }
 
 impl Topic {
@@ -64,6 +66,7 @@ impl Topic {
             Self::Redis => "redis",
             Self::Replacement => "replacement",
             Self::Upgrade => "upgrade",
+            Self::Export => "export",
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod dial_proxy;
 pub mod doctor;
 pub mod egress_watch;
 pub mod export;
+pub mod exporters;
 pub mod file_watch;
 pub mod findings;
 pub mod fleet;

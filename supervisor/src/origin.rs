@@ -21,6 +21,7 @@ use crate::cloud::renewal::Hints;
 use crate::cloud::rotate;
 use crate::cloud::rotation_report::ReportCell;
 use crate::cloud::tls::{Credentials, CredentialsInForce, Identity, IdentityError, InForce};
+use crate::exporters::Exporters;
 use crate::findings::{Findings, Topic};
 use crate::projection::{self, Report, SourceTls};
 use crate::settings::source::scope;
@@ -74,6 +75,8 @@ pub struct Told {
     pub rotation: ReportCell,
     /// Orders to renew the certificate now.
     pub orders: mpsc::Receiver<rotate::Asked>,
+    /// How exporters of traces are doing.
+    pub exporters: Exporters,
 }
 
 /// The Cloud side of a managed gateway.
@@ -174,12 +177,15 @@ impl Cloud {
                 .unwrap_or_default(),
             started,
         };
-        let Told { projection, applied, nudge, outcome, findings, rotation, orders } = told;
+        let Told { projection, applied, nudge, outcome, findings, rotation, orders, exporters } =
+            told;
         let facts = move || -> heartbeat::FactsToCome {
             let (projection, applied) = (projection.clone(), applied.get());
+            let exporters = exporters.clone();
             Box::pin(async move {
                 let report = projection.report(applied.unwrap_or_default()).await;
-                report.map_or_else(|_| Facts::default(), Report::into_facts)
+                let facts = report.map_or_else(|_| Facts::default(), Report::into_facts);
+                Facts { exporter_health: exporters.health(), ..facts }
             })
         };
         let author = Rc::new(Author::new(sender, facts));

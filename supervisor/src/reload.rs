@@ -104,6 +104,7 @@ fn in_force(now: &Settings, new: Settings) -> Settings {
             e2e_buckets: now.observability.e2e_buckets.clone(),
             ttft_buckets: now.observability.ttft_buckets.clone(),
             guardrail_buckets: now.observability.guardrail_buckets.clone(),
+            otlp: now.observability.otlp.clone(),
             ..new.observability
         },
         shutdown: new.shutdown,

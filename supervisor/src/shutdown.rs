@@ -5,13 +5,14 @@
 //! DrainingStatus --none left--> Done
 //! ```
 //! Once announced, health routes answer 503 and load balancers look elsewhere. Connections are accepted until nothing is in
-//! flight any more: whoever asks meanwhile is answered. The metrics listener stays until the last request is answered.
+//! flight any more: whoever asks meanwhile is answered. The metrics listener stays until the last request is answered; then the
+//! export worker sends what is left as well.
 
 use std::time::{Duration, Instant};
 
 use shared::id::Role;
 
-/// The status worker has nothing worth waiting for.
+/// The status worker has nothing worth waiting for, the export worker a last batch.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 /// How often workers are asked whether anything is still in flight.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -66,7 +67,7 @@ pub enum Order {
 pub struct Running {
     /// Proxy workers.
     pub proxies: usize,
-    /// Status workers.
+    /// Status workers, and export workers, which leave with them.
     pub statuses: usize,
     /// Every proxy worker has answered the latest question, and none has anything in flight.
     pub idle: bool,

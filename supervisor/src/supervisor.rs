@@ -371,6 +371,7 @@ impl Supervisor {
                     let orders = self.changes.died(id, death, &serving, now);
                     self.obey(orders, now);
                 }
+                Happening::Exporters => self.note_exporters(),
                 Happening::Refused => self.parts.nudge.notify_one(),
                 Happening::Replaced(done) => self.replaced(done),
             }

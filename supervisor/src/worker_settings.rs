@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use shared::export::CONFIGURED;
 use shared::id::Role;
+use shared::resource::Exporter;
 use shared::worker_settings::{
-    CacheSettings, EgressSettings, ProxySettings, RoleSettings, SignerSettings, StatusSettings,
-    UpstreamSettings, WorkerSettings,
+    CacheSettings, EgressSettings, ExportSettings, ProxySettings, RoleSettings, SignerSettings,
+    StatusSettings, UpstreamSettings, WorkerSettings,
 };
 use tracing::warn;
 
@@ -18,7 +20,9 @@ pub fn of_roles(
     log_filter: &str,
 ) -> Vec<(Role, usize, WorkerSettings)> {
     let proxies = settings.proxy.workers.get();
-    let mut roles = vec![(Role::Proxy, proxies, proxy(settings, env_id, log_filter))];
+    let proxy = proxy(settings, env_id, log_filter);
+    let export = export(settings, &proxy, log_filter);
+    let mut roles = vec![(Role::Proxy, proxies, proxy)];
     if let Some(metrics) = &settings.observability.metrics {
         roles.push((Role::Status, 1, status(settings, metrics, log_filter)));
     }
@@ -28,6 +32,9 @@ pub fn of_roles(
     }
     // Only while a policy asks for it: see `fleet/on_demand.rs`.
     roles.push((Role::Cache, 0, cache(settings, log_filter)));
+    // Likewise, or because the configuration file asks for it.
+    let exporters = usize::from(settings.observability.otlp.is_some());
+    roles.extend(export.map(|export| (Role::Export, exporters, export)));
     roles
 }
 
@@ -56,6 +63,7 @@ pub fn proxy(settings: &Settings, env_id: &str, log_filter: &str) -> WorkerSetti
         limits_redis: settings.redis.limits.clone(),
         concurrency_ttl_ms: millis(Some(settings.redis.concurrency_ttl)),
         cache_redis: settings.redis.cache.clone(),
+        trace_ratio: settings.observability.otlp.as_ref().map(|otlp| otlp.sample_ratio),
     };
     common(settings, RoleSettings::Proxy(Box::new(role)), log_filter)
 }
@@ -80,6 +88,24 @@ pub fn signer(settings: &Settings, log_filter: &str) -> WorkerSettings {
 /// Settings of the cache role.
 pub fn cache(settings: &Settings, log_filter: &str) -> WorkerSettings {
     common(settings, RoleSettings::Cache(CacheSettings::default()), log_filter)
+}
+
+/// Settings of the export role: collectors are reached as providers are, but are shown no certificate.
+fn export(settings: &Settings, proxy: &WorkerSettings, log_filter: &str) -> Option<WorkerSettings> {
+    let RoleSettings::Proxy(proxy) = &proxy.role else { return None };
+    let configured = settings.observability.otlp.as_ref().map(|otlp| Exporter {
+        id: String::new(),
+        name: CONFIGURED.to_owned(),
+        endpoint: otlp.endpoint.clone(),
+        headers: otlp.headers.clone(),
+        sample_rate: otlp.sample_ratio,
+    });
+    let role = ExportSettings {
+        service_name: settings.observability.service_name.clone(),
+        configured,
+        upstream: UpstreamSettings { client_identity_pem: None, ..proxy.upstream.clone() },
+    };
+    Some(common(settings, RoleSettings::Export(Box::new(role)), log_filter))
 }
 
 fn common(settings: &Settings, role: RoleSettings, log_filter: &str) -> WorkerSettings {

@@ -150,7 +150,8 @@ impl Guards {
             | Kind::CachePolicy
             | Kind::PassthroughRoute
             | Kind::OidcProvider
-            | Kind::ClaimMapping => {}
+            | Kind::ClaimMapping
+            | Kind::Exporter => {}
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
 use shared::channel::{ChannelError, Received};
 use shared::message::{Client, ToSupervisor, ToWorker};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::link::{Link, LinkError};
@@ -20,6 +22,11 @@ pub trait Helper {
 
     /// Takes in a message of the supervisor that only this role knows.
     fn told(&self, message: ToWorker, memory: Option<OwnedFd>) -> Result<(), LinkError>;
+
+    /// How long clients are still heard, once the role leaves: whoever is gone may have said something before.
+    fn leaves(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Does what the supervisor says until it is gone, or asks the role to leave: clients are then introduced to another.
@@ -50,6 +57,8 @@ pub async fn run(link: Rc<Link>, helper: &dyn Helper) -> Result<(), RoleError> {
             (message, memory) => helper.told(message, memory)?,
         }
     }
+    // Those that have another helper, or are gone, have closed their end.
+    let _ = timeout(helper.leaves(), clients.join_all()).await;
     link.flushed().await;
     Ok(())
 }

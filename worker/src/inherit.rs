@@ -65,7 +65,7 @@ impl Inheritance {
         let metrics = take(descriptor::METRICS, "metric slots")?;
         let usage = match role {
             Role::Proxy => Some(take(descriptor::USAGE, "usage ring")?),
-            Role::Status | Role::Egress | Role::Signer | Role::Cache => None,
+            Role::Status | Role::Egress | Role::Signer | Role::Cache | Role::Export => None,
         };
         let listener =
             role.listens().then(|| take(descriptor::LISTENER, "listener")).transpose()?;
@@ -77,7 +77,7 @@ impl Inheritance {
             Role::Proxy => {
                 (sys::inherited(descriptor::ADOPTION), sys::inherited(descriptor::ADOPTED))
             }
-            Role::Status | Role::Egress | Role::Signer | Role::Cache => (None, None),
+            Role::Status | Role::Egress | Role::Signer | Role::Cache | Role::Export => (None, None),
         };
         Ok(Self {
             role,

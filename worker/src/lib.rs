@@ -9,6 +9,7 @@ pub mod chat;
 pub mod dialect;
 pub mod egress;
 pub mod endpoint;
+pub mod export;
 pub mod guardrail;
 pub mod guards;
 pub mod helper;

@@ -35,6 +35,9 @@ pub enum LinkError {
     /// What egress is told cannot be read.
     #[error("cannot read the destination table or the resolver's files: {0}")]
     Egress(#[source] CodecError),
+    /// Whom to send traces to cannot be read.
+    #[error("cannot read the exporters: {0}")]
+    Exporters(#[source] CodecError),
     /// The listener's certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),

@@ -164,6 +164,7 @@ pub async fn run(
             }
             (ToWorker::Peer(Role::Egress), Some(channel)) => egress.reached_over(channel),
             (ToWorker::Peer(Role::Cache), Some(channel)) => proxy.cache.reached_over(channel),
+            (ToWorker::Peer(Role::Export), Some(channel)) => proxy.traces.reached_over(channel),
             (ToWorker::UsageTaken(sequence), _) if usage.taken(sequence) => {}
             (ToWorker::Retire, _) => proxy.health.retire(),
             // Not activated yet: there is nothing to finish.
@@ -182,6 +183,7 @@ pub async fn run(
                 | ToWorker::SigningKey(_)
                 | ToWorker::Certificate
                 | ToWorker::Counters { .. }
+                | ToWorker::Exporters
                 | ToWorker::Outlive,
                 _,
             ) => {

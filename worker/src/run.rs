@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use crate::inherit::{InheritError, Inheritance};
 use crate::role::RoleError;
 use crate::tls::Handshakes;
-use crate::{cache, egress, proxy, sandbox, signer, status};
+use crate::{cache, egress, export, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,7 @@ pub fn run() -> Result<(), WorkerError> {
         Role::Egress => c"aisix-egress",
         Role::Signer => c"aisix-signer",
         Role::Cache => c"aisix-cache",
+        Role::Export => c"aisix-export",
     });
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
@@ -80,6 +81,10 @@ pub fn run() -> Result<(), WorkerError> {
         Role::Cache => {
             let confinement = sandbox::enter(inheritance.policy, inheritance.role);
             tasks.block_on(&runtime, cache::run(inheritance, confinement))?;
+        }
+        Role::Export => {
+            let confinement = sandbox::enter(inheritance.policy, inheritance.role);
+            tasks.block_on(&runtime, export::run(inheritance, confinement))?;
         }
     }
     Ok(())

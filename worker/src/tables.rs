@@ -13,6 +13,7 @@ use shared::resource::{ApiKey, KeyHash, Kind, Model, ModelKind, ProviderKey, Res
 use shared::update::Change;
 
 use crate::cache::CachePolicies;
+use crate::export::Wanted;
 use crate::guards::Guards;
 use crate::hooks;
 use crate::identity::Directory;
@@ -35,6 +36,7 @@ pub struct Tables {
     identities: Directory,
     policies: Policies,
     routes: Routes,
+    traces_wanted: Wanted,
 }
 
 /// How many resources are in force after a change.
@@ -131,6 +133,11 @@ impl Tables {
         &self.routes
     }
 
+    /// Who wants to be told of requests.
+    pub fn traces_wanted(&self) -> &Wanted {
+        &self.traces_wanted
+    }
+
     /// What guards traffic and cannot be enforced.
     pub fn guards(&self) -> &Guards {
         &self.guards
@@ -166,6 +173,7 @@ impl Tables {
                 Resource::OidcProvider(provider) => self.identities.put_provider(provider),
                 Resource::ClaimMapping(mapping) => self.identities.put_mapping(mapping),
                 Resource::CachePolicy(policy) => self.cache_policies.put(policy),
+                Resource::Exporter(exporter) => self.traces_wanted.put(exporter),
                 Resource::PassthroughRoute(route) => self.routes.put(route),
             },
             Change::Delete(Kind::ProviderKey, id) => {
@@ -174,6 +182,7 @@ impl Tables {
             Change::Delete(Kind::Model, id) => self.delete_model(&id),
             Change::Delete(Kind::ApiKey, id) => self.delete_api_key(&id),
             Change::Delete(Kind::CachePolicy, id) => self.cache_policies.delete(&id),
+            Change::Delete(Kind::Exporter, id) => self.traces_wanted.delete(&id),
             Change::Delete(Kind::OidcProvider, id) => self.identities.delete_provider(&id),
             Change::Delete(Kind::ClaimMapping, id) => self.identities.delete_mapping(&id),
             Change::Delete(Kind::RateLimitPolicy, id) => {

@@ -50,6 +50,8 @@ pub enum Purpose {
     Keys,
     /// A Redis; named by its host and port.
     Redis,
+    /// Where an exporter sends traces; named by its id, which is empty for the one of the configuration file.
+    Export,
 }
 
 impl Purpose {
@@ -64,6 +66,7 @@ impl Purpose {
             Self::Route => "passthrough route",
             Self::Keys => "identity provider",
             Self::Redis => "redis",
+            Self::Export => "exporter",
         }
     }
 }
@@ -118,6 +121,11 @@ impl Key {
     /// The Redis at that authority.
     pub fn redis(authority: &str) -> Self {
         Self { purpose: Purpose::Redis, id: authority.to_owned() }
+    }
+
+    /// Where an exporter sends traces.
+    pub fn export(id: &str) -> Self {
+        Self { purpose: Purpose::Export, id: id.to_owned() }
     }
 
     /// The Cloud's manager.

@@ -8,6 +8,7 @@ fn to_egress() -> Vec<ToEgress> {
         ToEgress::Connect(Key::manager()),
         ToEgress::Connect(Key::store("e:1")),
         ToEgress::Connect(Key::cloud_proxy()),
+        ToEgress::Connect(Key::export("o")),
         ToEgress::Forget,
     ]
 }
@@ -40,7 +41,10 @@ fn golden<M: Message>(messages: Vec<M>) -> Vec<String> {
 /// An old worker and a new helper meet during an upgrade: these bytes never change.
 #[test]
 fn the_bytes_of_every_message_are_the_released_ones() {
-    assert_eq!(golden(to_egress()), ["1 0004706b2d31", "1 0100", "1 0203653a31", "1 0300", "2 "]);
+    assert_eq!(
+        golden(to_egress()),
+        ["1 0004706b2d31", "1 0100", "1 0203653a31", "1 0300", "1 08016f", "2 "]
+    );
     assert_eq!(
         golden(from_egress()),
         [

@@ -3,10 +3,11 @@ use std::io::Read;
 use proptest::prelude::*;
 
 use super::*;
+use crate::export::{Attempt, Numbered, Trace};
 use crate::frame::Header;
 use crate::id::{Revision, WorkerId};
 use crate::memory::MemoryReader;
-use crate::resource::Kind;
+use crate::resource::{Exporter, Kind};
 use crate::ring::{Record, Writer};
 use crate::usage::UsageEvent;
 use crate::worker_settings::{RoleSettings, StatusSettings, WorkerSettings};
@@ -22,6 +23,17 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
     let told = ToWorker::Client(message::Client::Worker(WorkerId(70_000)));
     let keep = ToCache::Keep { key: [7; 32], seconds: 60, length: 70_000, first: vec![1; 40] };
     let found = FromCache::Found { length: 70_000, first: vec![1; 40] };
+    let attempts = vec![Attempt { provider: "openai".to_owned(), ..Attempt::default() }];
+    let trace = ToExport::Trace(Box::new(Trace { attempts, cost_usd: 0.5, ..Trace::default() }));
+    let exporter = Exporter {
+        id: "o".to_owned(),
+        name: "otel".to_owned(),
+        endpoint: "https://o.example/v1/traces".parse().unwrap(),
+        headers: vec![("x-key".to_owned(), "k".to_owned().into())],
+        sample_rate: 1.0,
+    };
+    let exporters = vec![Numbered { number: 1, exporter }];
+    let exporting = Exporting { instance_id: "i".to_owned(), exporters, ..Exporting::default() };
     let of = |kind: u16, body: Vec<u8>| [vec![kind as u8], body].concat();
     let ring = memory::fixed_size("ring", 4096).unwrap();
     let event = Record::Event(Box::<UsageEvent>::default());
@@ -50,6 +62,8 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
         ("settings", read(message::welcome(&settings).unwrap())),
         ("to_cache", of(keep.kind(), keep.encode().unwrap())),
         ("from_cache", of(found.kind(), found.encode().unwrap())),
+        ("to_export", of(trace.kind(), trace.encode().unwrap())),
+        ("exporters", read(exporting.seal().unwrap())),
         ("budgets", read(budget::write(1, verdicts.into_iter()).unwrap())),
     ]
 }
@@ -83,7 +97,7 @@ proptest! {
 
     #[test]
     fn no_damage_to_what_is_valid_can_break_a_decoder(
-        which in 0..10_usize,
+        which in 0..12_usize,
         damage in prop::collection::vec((0..4096_usize, any::<u8>()), 1..6),
     ) {
         let valid = valid();

@@ -33,6 +33,15 @@ fn from_worker() -> Vec<ToSupervisor> {
         ToSupervisor::KeysInUse(vec![("k".to_owned(), 3)]),
         ToSupervisor::KeyTaken(4),
         ToSupervisor::KeySet(key_set()),
+        ToSupervisor::ExporterHealth(vec![Health {
+            number: 3,
+            delivered: 4,
+            failed: 300,
+            failed_in_a_row: 2,
+            last_error: Some("no".to_owned()),
+            last_failure_unix: Some(5),
+            last_success_unix: None,
+        }]),
     ]
 }
 
@@ -62,6 +71,8 @@ fn from_supervisor() -> Vec<ToWorker> {
         ToWorker::Counters { lane: 3 },
         ToWorker::Outlive,
         ToWorker::KeySet(key_set()),
+        ToWorker::Client(Client::Exporter(WorkerId(7))),
+        ToWorker::Exporters,
     ]
 }
 
@@ -93,6 +104,7 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "9 01016b03".to_owned(),
             "12 04".to_owned(),
             "10 016f03692075fb2c01027b7d".to_owned(),
+            "11 010304fb2c010201026e6f010a00".to_owned(),
         ]
     );
     assert_eq!(
@@ -116,6 +128,8 @@ fn the_bytes_of_every_message_are_the_released_ones() {
             "16 03",
             "17 ",
             "18 016f03692075fb2c01027b7d",
+            "11 0207",
+            "20 ",
         ]
     );
 }
@@ -140,10 +154,10 @@ fn a_message_that_was_cut_or_extended_is_refused() {
 
 #[test]
 fn an_unknown_kind_is_refused() {
-    for kind in [0, 11, 13, u16::MAX] {
+    for kind in [0, 13, u16::MAX] {
         assert!(matches!(ToSupervisor::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
-    for kind in [0, 19, u16::MAX] {
+    for kind in [0, 19, 21, u16::MAX] {
         assert!(matches!(ToWorker::decode(kind, &[]), Err(MessageError::UnknownKind(_))));
     }
 }
@@ -159,13 +173,13 @@ fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
 fn an_unknown_tag_within_a_body_is_refused() {
     let unknown_page = [5];
     assert!(ToSupervisor::decode(8, &unknown_page).is_err());
-    let unknown_role = [5];
+    let unknown_role = [6];
     assert!(ToWorker::decode(10, &unknown_role).is_err());
-    let unknown_client = [2];
+    let unknown_client = [3];
     assert!(ToWorker::decode(11, &unknown_client).is_err());
     let neither_yes_nor_no = [2];
     assert!(ToWorker::decode(9, &neither_yes_nor_no).is_err());
-    let hello_of_an_unknown_role = [7, 5, 1, 1, 0, 1, 7, 0];
+    let hello_of_an_unknown_role = [7, 6, 1, 1, 0, 1, 7, 0];
     assert!(ToSupervisor::decode(1, &hello_of_an_unknown_role).is_err());
 }
 

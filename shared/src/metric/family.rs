@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 38] = [
+pub static FAMILIES: [&Family; 40] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -42,6 +42,8 @@ pub static FAMILIES: [&Family; 38] = [
     &RATE_LIMIT_REJECTIONS,
     &RATE_LIMIT_REQUESTS_LEFT,
     &RATE_LIMIT_TOKENS_LEFT,
+    &OTLP_DROPS,
+    &OTLP_FAILURES,
 ];
 
 /// Labels of what is counted per request.
@@ -444,6 +446,24 @@ pub static RATE_LIMIT_TOKENS_LEFT: Family = family(
     Kind::Latest,
     &["api_key_id", "model"],
     "Tokens that were left to a caller key in its minute when it asked last.",
+);
+
+/// Spans that were not exported.
+pub static OTLP_DROPS: Family = family(
+    38,
+    "aisix_otlp_fanout_drops_total",
+    Kind::Counter,
+    &["exporter", "reason"],
+    "Spans that an exporter should have been told of and was not.",
+);
+
+/// Batches that could not be delivered.
+pub static OTLP_FAILURES: Family = family(
+    39,
+    "aisix_otlp_fanout_failures_total",
+    Kind::Counter,
+    &["exporter"],
+    "Tries to deliver a batch of spans that failed.",
 );
 
 #[cfg(test)]

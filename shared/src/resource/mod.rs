@@ -5,6 +5,7 @@
 
 mod api_key;
 mod cache_policy;
+mod exporter;
 mod guard;
 mod key_source;
 mod limits;
@@ -17,6 +18,7 @@ use bincode::{Decode, Encode};
 
 pub use api_key::{ApiKey, JwtBinding, KeyHash};
 pub use cache_policy::{CachePolicy, CacheSubject};
+pub use exporter::Exporter;
 pub use guard::{
     Check, ClaimCondition, ClaimMapping, Condition, Days, Dimension, Guardrail,
     GuardrailAttachment, KeywordPattern, OidcProvider, PiiAction, PiiCheck, PiiPattern,
@@ -55,6 +57,8 @@ pub enum Kind {
     PassthroughRoute,
     /// `claim_mappings`
     ClaimMapping,
+    /// `observability_exporters`
+    Exporter,
 }
 
 impl Kind {
@@ -66,7 +70,8 @@ impl Kind {
             | Self::ApiKey
             | Self::CachePolicy
             | Self::PassthroughRoute
-            | Self::ClaimMapping => false,
+            | Self::ClaimMapping
+            | Self::Exporter => false,
             Self::Guardrail
             | Self::GuardrailAttachment
             | Self::RateLimitPolicy
@@ -98,6 +103,8 @@ pub enum Resource {
     PassthroughRoute(PassthroughRoute),
     /// Whose key a token stands for.
     ClaimMapping(ClaimMapping),
+    /// Where traces are sent to.
+    Exporter(Exporter),
 }
 
 impl Resource {
@@ -114,6 +121,7 @@ impl Resource {
             Self::CachePolicy(_) => Kind::CachePolicy,
             Self::PassthroughRoute(_) => Kind::PassthroughRoute,
             Self::ClaimMapping(_) => Kind::ClaimMapping,
+            Self::Exporter(_) => Kind::Exporter,
         }
     }
 
@@ -130,6 +138,7 @@ impl Resource {
             Self::CachePolicy(policy) => &policy.id,
             Self::PassthroughRoute(route) => &route.id,
             Self::ClaimMapping(mapping) => &mapping.id,
+            Self::Exporter(exporter) => &exporter.id,
         }
     }
 }

@@ -17,7 +17,8 @@ impl Supervisor {
         }
         // Before the workers: what they are told of can be reached.
         self.parts.fleet.destinations_changed(update.whole, &update.changes);
-        self.parts.fleet.cache_policies_changed(update.whole, &update.changes, now);
+        self.parts.fleet.demand_changed(update.whole, &update.changes, now);
+        self.note_exporters();
         self.parts.fleet.identity_providers_changed(update.whole, &update.changes);
         let orders = self.changes.take_in(update, &self.parts.fleet.proxies(), now);
         self.obey(orders, now);
@@ -34,7 +35,8 @@ impl Supervisor {
                 Order::End(id) => self.parts.fleet.silent(id, now),
                 Order::Undone(changes) => {
                     self.parts.fleet.destinations_changed(false, &changes);
-                    self.parts.fleet.cache_policies_changed(false, &changes, now);
+                    self.parts.fleet.demand_changed(false, &changes, now);
+                    self.note_exporters();
                     self.parts.fleet.identity_providers_changed(false, &changes);
                     if let Some(budgets) = &self.parts.sources.budgets {
                         budgets.projected(false, &changes);

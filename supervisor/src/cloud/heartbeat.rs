@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::manager::{ManagerError, Session};
 use super::renewal::Hints;
 use crate::backoff::chance;
+use crate::exporters::ExporterHealth;
 
 /// Where beats go.
 pub const PATH: &str = "/dp/heartbeat";
@@ -49,6 +50,8 @@ pub struct Facts {
     pub rejected_resources: Vec<RejectedResource>,
     /// Fields that are not honoured, sorted by kind and field.
     pub partially_compatible_resources: Vec<PartiallyCompatible>,
+    /// How exporters are doing, sorted by name.
+    pub exporter_health: Vec<ExporterHealth>,
 }
 
 /// The body of a beat, field by field as the Cloud reads it.
@@ -63,7 +66,7 @@ pub struct Heartbeat<'a> {
     applied_revision: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     config_hash: Option<String>,
-    exporter_health: [(); 0],
+    exporter_health: Vec<ExporterHealth>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejected_resources: Vec<RejectedResource>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -155,7 +158,7 @@ impl Sender {
             supported_guardrail_kinds: &["keyword", "pii"],
             applied_revision: facts.applied_revision,
             config_hash: facts.config_hash,
-            exporter_health: [],
+            exporter_health: facts.exporter_health,
             rejected_resources: facts.rejected_resources,
             partially_compatible_resources: facts.partially_compatible_resources,
         }
@@ -282,6 +285,14 @@ mod tests {
                 field: "cooldown".to_owned(),
                 count: 2,
             }],
+            exporter_health: vec![ExporterHealth {
+                name: "otel".to_owned(),
+                delivered_batches: 3,
+                failed_batches: 1,
+                last_error: Some("refused".to_owned()),
+                last_failure_unix: Some(5),
+                last_success_unix: None,
+            }],
         };
         let sender = sender();
         let beat = serde_json::to_value(sender.beat("dp-1", facts, sender.started)).unwrap();
@@ -292,6 +303,11 @@ mod tests {
                 "error": "…", "timestamp_unix_secs": 5}])
         );
         assert_eq!(beat["partially_compatible_resources"][0]["count"], 2);
+        assert_eq!(
+            beat["exporter_health"],
+            serde_json::json!([{"name": "otel", "delivered_batches": 3, "failed_batches": 1,
+                "last_error": "refused", "last_failure_unix": 5, "last_success_unix": null}])
+        );
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ impl Allowance {
     pub fn take(&mut self, message: &ToSupervisor, now: Instant) -> bool {
         let items = match message {
             ToSupervisor::KeysInUse(keys) => keys.len().max(1),
+            ToSupervisor::ExporterHealth(health) => health.len().max(1),
             ToSupervisor::Series(series) => series.labels.len().max(1),
             _ => 1,
         };

@@ -137,6 +137,10 @@ impl Fleet {
             }
             ToSupervisor::KeyTaken(number) => self.key_confirmed(number),
             ToSupervisor::KeySet(set) => self.share_keys(set),
+            ToSupervisor::ExporterHealth(health) => {
+                self.exporters.heard(id, health);
+                happenings.push(Happening::Exporters);
+            }
             ToSupervisor::Fetch(page) => {
                 happenings.push(Happening::Fetch(id, page, received.request_id));
             }
@@ -183,6 +187,11 @@ impl Fleet {
                     member.tell_budgets(true, Rc::new(budgets.whole()?));
                 }
                 told.configuration.whole()
+            }
+            Role::Export => {
+                member.welcome(settings);
+                member.hand_over(ToWorker::Exporters, self.exporters.seal()?);
+                Ok(None)
             }
             Role::Status | Role::Egress | Role::Signer | Role::Cache => {
                 member.welcome(settings);
@@ -258,6 +267,7 @@ impl Fleet {
         if member.role == Role::Proxy {
             happenings.push(Happening::Died(member.id, death));
         }
+        self.exporters.gone(member.id);
         happenings.push(Happening::Gone(member.id));
         if death == Death::Left && exit.is_success() {
             info!(worker = %member.id, role = %member.role, "worker drained");

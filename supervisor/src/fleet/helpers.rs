@@ -1,4 +1,5 @@
-//! Helper roles (egress, signer, cache) and whom they serve: every proxy worker has a channel of its own to each helper, made here
+//! Helper roles (egress, signer, cache, export) and whom they serve: every proxy worker has a channel of its own to each
+//! helper, and the export role has one to egress; made here
 //! when the helper serves or the worker is welcomed, whichever is later. A helper that is started anew is introduced to
 //! everybody anew, and one that is replaced leaves only when everybody has its successor.
 
@@ -18,20 +19,17 @@ impl Fleet {
     /// another are better off.
     pub(super) fn introduce(&mut self, index: usize, happenings: &mut Vec<Happening>) {
         let Some(role) = self.member(index).map(|member| member.role) else { return };
-        let others: Vec<usize> = (0..self.members.len())
-            .filter(|other| {
-                self.member(*other).is_some_and(|it| {
-                    let can_work = if it.role.is_helper() {
-                        it.place == Place::Holder && it.life.is_serving()
-                    } else {
-                        it.is_welcome()
-                    };
-                    can_work && are_partners(role, it.role)
-                })
+        let others = self.members.iter().enumerate().filter(|(other, _)| *other != index);
+        let pairs: Vec<(usize, usize)> = others
+            .filter_map(|(other, it)| {
+                if serves(role, it.role) {
+                    return it.is_welcome().then_some((index, other));
+                }
+                let can_serve = it.place == Place::Holder && it.life.is_serving();
+                (serves(it.role, role) && can_serve).then_some((other, index))
             })
             .collect();
-        for other in others {
-            let (helper, worker) = if role.is_helper() { (index, other) } else { (other, index) };
+        for (helper, worker) in pairs {
             if let Err(error) = self.connect(helper, worker) {
                 error!(%role, %error, "cannot make a channel between a worker and its helper");
             }
@@ -53,18 +51,19 @@ impl Fleet {
     }
 
     fn connect(&mut self, helper: usize, worker: usize) -> io::Result<()> {
-        let (Some(role), Some(id)) = (
-            self.member(helper).map(|member| member.role),
-            self.member(worker).map(|member| member.id),
-        ) else {
-            return Ok(());
+        let role = self.member(helper).map(|member| member.role);
+        let client = self.member(worker).map(|member| (member.role, member.id));
+        let (Some(role), Some((client, id))) = (role, client) else { return Ok(()) };
+        let client = match client {
+            Role::Export => Client::Exporter(id),
+            _ => Client::Worker(id),
         };
         let (workers_end, helpers_end) = channel::pair()?;
         if role == Role::Signer {
             // The thread of handshakes waits in its calls, with a time-out of its own.
             channel::make_waiting(&workers_end)?;
         }
-        self.tell_client(helper, Client::Worker(id), helpers_end);
+        self.tell_client(helper, client, helpers_end);
         if let Some(member) = self.member_mut(worker) {
             member.hand_over(ToWorker::Peer(role), workers_end);
         }
@@ -78,7 +77,11 @@ impl Fleet {
     }
 }
 
-/// Whether two roles have a channel between them.
-fn are_partners(one: Role, other: Role) -> bool {
-    (one == Role::Proxy && other.is_helper()) || (one.is_helper() && other == Role::Proxy)
+/// Whether a helper serves workers of that role.
+fn serves(helper: Role, client: Role) -> bool {
+    match client {
+        Role::Proxy => helper.is_helper(),
+        Role::Export => helper == Role::Egress,
+        Role::Status | Role::Egress | Role::Signer | Role::Cache => false,
+    }
 }

@@ -47,7 +47,7 @@ pub(super) fn hand_over(tls: &ListenerTls, member: &mut Member) {
                 member.hand_over(ToWorker::SigningKey(about), key);
             }
         }),
-        Role::Status | Role::Egress | Role::Cache => Ok(()),
+        Role::Status | Role::Egress | Role::Cache | Role::Export => Ok(()),
     };
     if let Err(error) = handed_over {
         error!(worker = %member.id, %error, "cannot hand over the listener's certificate or key");

@@ -43,6 +43,7 @@ use self::member::{Member, Place};
 use self::on_demand::CachePolicies;
 use self::replace::Roll;
 use self::restart::Restart;
+use crate::exporters::Exporters;
 use crate::key_sets::KeySets;
 use crate::listener;
 use crate::listener_tls::ListenerTls;
@@ -93,6 +94,8 @@ pub enum Happening {
     Answered(WorkerId),
     /// A worker could not apply a revision, and is replaced.
     Refused,
+    /// Exporters are doing differently than before.
+    Exporters,
     /// A proxy worker ended in this way; told before [`Happening::Gone`].
     Died(WorkerId, Death),
     /// A worker's process ended.
@@ -148,6 +151,8 @@ pub struct Fleet {
     listener_tls: Option<ListenerTls>,
     /// What the cache is needed for.
     cache_policies: CachePolicies,
+    /// What the export role is needed for.
+    exporters: Exporters,
     /// What proxy workers count together.
     counters: NodeCounters,
     /// Keys of identity providers that workers have fetched.
@@ -196,6 +201,7 @@ impl Fleet {
             replace_drain: Some(REPLACE_DRAIN),
             listener_tls: None,
             cache_policies: CachePolicies::default(),
+            exporters: Exporters::default(),
             counters: NodeCounters::new()?,
             key_sets: KeySets::default(),
         })

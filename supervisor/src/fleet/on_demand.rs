@@ -1,15 +1,18 @@
-//! The cache runs only while a policy of the projection keeps answers on this node: its process comes with the first such
-//! policy and goes with the last. What it kept goes with it.
+//! Roles that run only while the projection asks for them: the cache while a policy keeps answers on this node, the export
+//! role while there is an exporter. Their process comes with the first such resource and goes with the last; what it kept
+//! goes with it.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use shared::id::Role;
+use shared::message::ToWorker;
 use shared::resource::{Kind, Resource};
 use shared::update::Change;
-use tracing::info;
+use tracing::{error, info};
 
 use super::{Fleet, Slot};
+use crate::exporters::Exporters;
 
 /// The policies that need the cache, by id. Pure.
 #[derive(Debug, Default)]
@@ -47,32 +50,74 @@ impl CachePolicies {
 }
 
 impl Fleet {
-    /// A change of the projection: the cache is started or told to leave where that changes whether it is needed.
-    pub fn cache_policies_changed(&mut self, whole: bool, changes: &[Change], now: Instant) {
-        let before = self.cache_policies.workers();
+    /// A change of the projection: what it asks for is started or told to leave where that changes whether it is needed.
+    pub fn demand_changed(&mut self, whole: bool, changes: &[Change], now: Instant) {
+        let before = (self.cache_policies.workers(), self.exporters.workers());
         self.cache_policies.apply(whole, changes);
-        let workers = self.cache_policies.workers();
-        if workers == before {
-            return;
+        if self.exporters.apply(whole, changes) {
+            self.tell_exporters();
         }
-        match workers {
-            0 => info!("no cache policy keeps answers on this node any more: the cache leaves"),
-            _ => info!("a cache policy keeps answers on this node: the cache is started"),
+        let needed = (self.cache_policies.workers(), self.exporters.workers());
+        if needed.0 != before.0 {
+            match needed.0 {
+                0 => info!("no cache policy keeps answers on this node any more: the cache leaves"),
+                _ => info!("a cache policy keeps answers on this node: the cache is started"),
+            }
+            self.resize(Role::Cache, needed.0, now);
         }
-        let post = self.posts.iter().find(|post| post.role == Role::Cache);
+        if needed.1 != before.1 {
+            match needed.1 {
+                0 => info!("nobody is told of traces any more: the export worker leaves"),
+                _ => info!("an exporter wants traces: the export worker is started"),
+            }
+            self.resize(Role::Export, needed.1, now);
+        }
+    }
+
+    fn resize(&mut self, role: Role, workers: usize, now: Instant) {
+        let post = self.posts.iter().find(|post| post.role == role);
         if let Some(settings) = post.map(|post| post.settings.clone()) {
-            self.configure(Role::Cache, workers, settings, now);
+            self.configure(role, workers, settings, now);
         }
     }
 
     /// How many workers of a role there should be, if the settings say `configured`.
     pub(super) fn workers_of(&self, role: Role, configured: usize) -> usize {
-        if role == Role::Cache { self.cache_policies.workers() } else { configured }
+        match role {
+            Role::Cache => self.cache_policies.workers(),
+            Role::Export => self.exporters.workers(),
+            Role::Proxy | Role::Status | Role::Egress | Role::Signer => configured,
+        }
     }
 
-    /// Whether a slot is one that callers can do without: what is kept nowhere is asked of providers.
+    /// Whether a slot is one that callers can do without: what is kept nowhere is asked of providers, and a trace that is
+    /// sent to nobody fails no request.
     pub(super) fn is_dispensable(&self, slot: &Slot) -> bool {
-        self.posts.get(slot.post).is_some_and(|post| post.role == Role::Cache)
+        let role = self.posts.get(slot.post).map(|post| post.role);
+        matches!(role, Some(Role::Cache | Role::Export))
+    }
+
+    /// The exporters, which are shared with whoever tells of them.
+    pub fn with_exporters(self, exporters: Exporters) -> Self {
+        Self { exporters, ..self }
+    }
+
+    /// The exporters, and how they are doing.
+    pub fn exporters(&self) -> &Exporters {
+        &self.exporters
+    }
+
+    /// Tells every export worker whom to send to.
+    fn tell_exporters(&mut self) {
+        let exporters = self.exporters.clone();
+        let told = |member: &&mut super::Member| member.role == Role::Export && member.is_welcome();
+        for member in self.members_mut().filter(told) {
+            match exporters.seal() {
+                Ok(memory) => member.hand_over(ToWorker::Exporters, memory),
+                // With its next change it is told of this one as well.
+                Err(error) => error!(%error, "cannot hand the exporters to the export worker"),
+            }
+        }
     }
 }
 

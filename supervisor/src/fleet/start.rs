@@ -45,7 +45,7 @@ impl Fleet {
             .map_err(|error| format!("cannot make metric slots of a {role} worker: {error}"))?;
         let ring = match role {
             Role::Proxy => Some(self.rings.make(id)),
-            Role::Status | Role::Egress | Role::Signer | Role::Cache => None,
+            Role::Status | Role::Egress | Role::Signer | Role::Cache | Role::Export => None,
         };
         let ring = ring.transpose();
         let ring = ring.map_err(|error| format!("cannot make a usage ring: {error}"))?;

@@ -121,7 +121,7 @@ mod tests {
         let users = assign(61_000, |_| None, |uid| uid != 61_000 && uid != 61_002);
         let mut numbers: Vec<_> = users.values().map(|(uid, _)| uid.as_raw()).collect();
         numbers.sort_unstable();
-        assert_eq!(numbers, [61_001, 61_003, 61_004, 61_005, 61_006]);
+        assert_eq!(numbers, [61_001, 61_003, 61_004, 61_005, 61_006, 61_007]);
     }
 
     #[test]

@@ -20,6 +20,9 @@ const HELPER_BYTES: u64 = 256 * MIB;
 /// What is kept (`worker/src/cache/store.rs` says how much that may be) and as much again for gaps in it.
 const CACHE_BYTES: u64 = 512 * MIB;
 
+/// What waits for exporters (`worker/src/export/` says how much that may be), and as much again on its way.
+const EXPORT_BYTES: u64 = 512 * MIB;
+
 /// Connections of scrapers and browsers.
 const STATUS_FILES: u64 = 1024;
 /// Connections that are being made, and questions to resolvers.
@@ -46,6 +49,7 @@ fn for_machine(role: Role, machine_bytes: u64) -> Limits {
         Role::Egress => (HELPER_BYTES, EGRESS_FILES),
         Role::Signer => (HELPER_BYTES, CHANNEL_FILES),
         Role::Cache => (CACHE_BYTES, CHANNEL_FILES),
+        Role::Export => (EXPORT_BYTES, CHANNEL_FILES),
     };
     [
         (Resource::RLIMIT_AS, bytes),

@@ -27,7 +27,7 @@ static KINDS: [DocumentKind; 15] = [
     served("guardrails", Kind::Guardrail),
     served("guardrail_attachments", Kind::GuardrailAttachment),
     served("cache_policies", Kind::CachePolicy),
-    unserved("observability_exporters"),
+    served("observability_exporters", Kind::Exporter),
     served("rate_limit_policies", Kind::RateLimitPolicy),
     unserved("mcp_servers"),
     unserved("mcp_policies"),

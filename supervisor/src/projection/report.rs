@@ -88,6 +88,8 @@ impl Report {
             config_hash: applied.map(|applied| applied.config_hash),
             rejected_resources: self.rejected_resources,
             partially_compatible_resources: self.partially_compatible_resources,
+            // Not of the projection: whoever sends the beat knows.
+            exporter_health: Vec::new(),
         }
     }
 }

@@ -105,7 +105,6 @@ const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, effe
     Key { name, kind, default, effect }
 }
 
-const NO_TRACES: &str = "this build sends no traces; set it to false or remove it";
 const NO_METRICS_PUSH: &str = "metrics are only pulled, as in the published data plane";
 const NO_ADMIN: &str =
     "there is no admin interface: managed mode has none, and without it a listener is refused";
@@ -166,9 +165,10 @@ pub static KEYS: &[Key] = &[
     key("observability.metrics.buckets.request_ttft", Numbers, Some(TTFT_EDGES), InEffect),
     key("observability.metrics.buckets.guardrail_latency", Numbers, Some(GUARDRAIL_EDGES), InEffect),
     key("observability.metrics.buckets.a2a_ttfb", Numbers, Some(TTFT_EDGES), ByDesign(NO_SERIES)),
-    key("observability.tracing.otlp.enabled", Bool, Some("false"), Refused(NO_TRACES)),
-    key("observability.tracing.otlp.endpoint", Text, None, ByDesign("without traces there is nothing to send")),
-    key("observability.tracing.otlp.sample_ratio", Number, Some("1.0"), ByDesign("without traces there is nothing to send")),
+    key("observability.tracing.otlp.enabled", Bool, Some("false"), InEffect),
+    key("observability.tracing.otlp.endpoint", Text, None, InEffect),
+    key("observability.tracing.otlp.headers", Secret, None, InEffect),
+    key("observability.tracing.otlp.sample_ratio", Number, Some("1.0"), InEffect),
 
     key("managed.enabled", Bool, Some("false"), InEffect),
     key("managed.cp_base_url", Text, None, InEffect),

@@ -28,6 +28,7 @@ mod refused;
 mod rewrite;
 pub mod source;
 pub mod text;
+pub mod tracing;
 pub mod traffic;
 pub mod value;
 
@@ -44,6 +45,7 @@ pub use self::proxy_url::ProxyUrl;
 use self::raw::Raw;
 pub use self::redis::Redis;
 pub use self::source::{Etcd, EtcdTls, Managed, Source};
+pub use self::tracing::Otlp;
 pub use self::traffic::{
     ClientIdentity, Downstream, ListenerFiles, Proxy, ProxyTls, RealIp, Upstream, UpstreamTls,
 };

@@ -1,4 +1,4 @@
-//! Settings of logs and metrics.
+//! Settings of logs and metrics; those of traces are in `tracing.rs`.
 
 use std::net::SocketAddr;
 
@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::client_type;
 use super::error::Problem;
 use super::raw::Raw;
+use super::tracing::Otlp;
 
 /// Most upper edges that a histogram may have. As published.
 const EDGES_MAX: usize = 64;
@@ -31,6 +32,8 @@ pub struct Observability {
     pub guardrail_buckets: Vec<f64>,
     /// Rules that name client programs, in order.
     pub client_rules: Vec<ClientRule>,
+    /// Where traces are sent to; `None` = nowhere, unless the projection has exporters.
+    pub otlp: Option<Otlp>,
 }
 
 /// The listener of metrics and status.
@@ -65,6 +68,7 @@ impl Observability {
             ttft_buckets: edges(raw, "observability.metrics.buckets.request_ttft")?,
             guardrail_buckets: edges(raw, "observability.metrics.buckets.guardrail_latency")?,
             client_rules: client_type::rules(raw)?,
+            otlp: Otlp::new(raw)?,
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::cloud::telemetry;
 use crate::control;
 use crate::destinations::Destinations;
 use crate::dial_proxy::ProxyDial;
+use crate::exporters::Exporters;
 use crate::findings::Findings;
 use crate::fleet::egress::Knowledge;
 use crate::fleet::{Fleet, Post};
@@ -172,6 +173,8 @@ pub(super) async fn serve(
 
     let (rotate, rotate_orders) = mpsc::channel(rotate::ORDERS_MAX);
     let instance = taken.map_or_else(Uuid::new_v4, |it| Uuid::from_u128(it.state.instance_id));
+    let otlp = settings.observability.otlp.as_ref();
+    let exporters = Exporters::new(&instance.to_string(), origin.env_id(), otlp.is_some());
     let applied = Rc::new(Cell::new(None));
     let heartbeat = OutcomeCell::default();
     let rotation = ReportCell::default();
@@ -186,6 +189,7 @@ pub(super) async fn serve(
             findings: findings.clone(),
             rotation: rotation.clone(),
             orders: rotate_orders,
+            exporters: exporters.clone(),
         };
         let since = tokio::time::Instant::from_std(started);
         cloud.beat(&dial, told, instance, since);
@@ -212,13 +216,14 @@ pub(super) async fn serve(
     let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
     let mut fleet = fleet
         .map_err(system("making the memory that workers count in together"))?
-        .with_listener_tls(tls.clone());
+        .with_listener_tls(tls.clone())
+        .with_exporters(exporters);
     let listener_tls = tls.as_ref().map(|tls| tls.start(findings.clone())).transpose();
     let listener_tls = listener_tls.map_err(system("watching the files of proxy.tls"))?;
     fleet.set_replace_drain(settings.workers.replace_drain);
     let (resolver, resolver_changes) =
         resolver_files::start().map_err(system("starting the thread of the resolver's files"))?;
-    let destinations = Destinations::new(&settings.source, &settings.redis);
+    let destinations = Destinations::new(&settings.source, &settings.redis, otlp);
     fleet.egress_knows(Knowledge { destinations, resolver });
     let identity_orders = identity.is_some().then_some(rotate);
     if outlive {
@@ -297,7 +302,7 @@ async fn posts(
             (Role::Status, Some(metrics)) => {
                 Some((metrics.address, "observability.metrics.prometheus.addr"))
             }
-            (Role::Status | Role::Egress | Role::Signer | Role::Cache, _) => None,
+            (Role::Status | Role::Egress | Role::Signer | Role::Cache | Role::Export, _) => None,
         };
         let listener = match listener {
             Some((address, key)) => {

@@ -78,7 +78,8 @@ impl Supervisor {
         loop {
             let running = Running {
                 proxies: self.parts.fleet.running(Role::Proxy) + self.upgrade.orphans(now),
-                statuses: self.parts.fleet.running(Role::Status),
+                statuses: self.parts.fleet.running(Role::Status)
+                    + self.parts.fleet.running(Role::Export),
                 idle: self.parts.fleet.is_idle(),
             };
             let (stage, order) = self.stage.step(running, self.parts.limits, now);
@@ -109,6 +110,10 @@ impl Supervisor {
                 self.upgrade.orphans_until = deadline;
                 let now = self.now();
                 self.parts.fleet.drain(role, deadline, now);
+                // Nobody has anything to tell it any more, and it still needs egress.
+                if role == Role::Status {
+                    self.parts.fleet.drain(Role::Export, deadline, now);
+                }
             }
         }
     }

@@ -29,6 +29,15 @@ impl Supervisor {
         }
     }
 
+    /// Exporters may be doing differently than before.
+    pub(crate) fn note_exporters(&self) {
+        let findings = &self.parts.sources.findings;
+        match self.parts.fleet.exporters().finding() {
+            Some(text) => findings.found(Topic::Export, text),
+            None => findings.settled(Topic::Export),
+        }
+    }
+
     /// The workers' confinement may be another than before.
     pub(super) fn note_sandbox(&mut self) {
         let workers = self.parts.fleet.summaries();

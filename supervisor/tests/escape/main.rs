@@ -66,6 +66,11 @@ fn every_escape_from_the_cache_role_is_denied() {
 }
 
 #[test]
+fn every_escape_from_the_export_role_is_denied() {
+    every_escape_is_denied(Role::Export);
+}
+
+#[test]
 fn what_is_denied_to_a_worker_works_where_nothing_confines_it() {
     if !geteuid().is_root() {
         println!("skipped: only root is as free as can be");

@@ -1,7 +1,8 @@
 //! The egress role: resolves names and makes connections, for proxy workers and for the supervisor.
 //!
 //! 1. A connection is asked for by the key of an entry of the one destination table, which the supervisor keeps; nobody can
-//!    name an address. A proxy worker may ask for providers only, the supervisor for what is its own only.
+//!    name an address. A proxy worker may ask for upstreams only, the export role for collectors only, the supervisor for what is its own
+//!    only.
 //! 2. A host that is named in a projected resource is checked again when it has been resolved (`permitted`).
 //! 3. What is handed over is a connected socket; bytes of it are never seen here, and neither is any provider's key.
 //! 4. At most [`CONNECTS_MAX`] questions of a client are open, [`TOTAL_MAX`] of all, or fewer where descriptors might not
@@ -115,7 +116,8 @@ impl Egress {
             | Purpose::Token
             | Purpose::Route
             | Purpose::Keys
-            | Purpose::Redis => self.provider_limit,
+            | Purpose::Redis
+            | Purpose::Export => self.provider_limit,
             Purpose::Manager | Purpose::Store | Purpose::CloudProxy => LIMIT_MAX,
         };
         let result = match timeout(limit, self.reach(&entry)).await {
@@ -150,13 +152,14 @@ fn total_max(files: usize) -> usize {
     (files.saturating_sub(OTHER_FILES) / FILES_PER_QUESTION).clamp(1, TOTAL_MAX)
 }
 
-/// Proxy workers reach upstreams, the supervisor reaches the Cloud.
+/// Proxy workers reach upstreams, the export role reaches collectors, the supervisor reaches the Cloud.
 fn may_ask(who: Client, purpose: Purpose) -> bool {
     match who {
         Client::Worker(_) => matches!(
             purpose,
             Purpose::Provider | Purpose::Token | Purpose::Route | Purpose::Keys | Purpose::Redis
         ),
+        Client::Exporter(_) => purpose == Purpose::Export,
         Client::Supervisor => {
             matches!(purpose, Purpose::Manager | Purpose::Store | Purpose::CloudProxy)
         }

@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 use super::*;
 
 const WORKER: Client = Client::Worker(WorkerId(7));
+const EXPORTER: Client = Client::Exporter(WorkerId(2));
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -83,10 +84,16 @@ fn nobody_may_ask_for_what_is_another_clients() {
         let (_listener, port) = listener().await;
         let egress = Egress::new(0).unwrap();
         let there = entry("127.0.0.1", port, Origin::Configuration);
-        let all = [Key::provider("p"), Key::manager(), Key::store("s"), Key::cloud_proxy()];
+        let all = [
+            Key::provider("p"),
+            Key::manager(),
+            Key::store("s"),
+            Key::cloud_proxy(),
+            Key::export("o"),
+        ];
         let puts = all.iter().map(|key| Change::Put(key.clone(), there.clone())).collect();
         egress.destinations(true, puts);
-        for (who, own) in [(WORKER, 0..1), (Client::Supervisor, 1..4)] {
+        for (who, own) in [(WORKER, 0..1), (Client::Supervisor, 1..4), (EXPORTER, 4..5)] {
             let dial = client_of(&egress, who);
             for (place, key) in all.iter().enumerate() {
                 let dialled = dial.dial(&to(key.clone(), "127.0.0.1", port)).await;

@@ -20,10 +20,10 @@ use shared::message::Series;
 use shared::metric::family::{
     AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_COOLED_DOWN,
     DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES, GUARDRAIL_BLOCKS,
-    GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY, PROXY_BODY_LIMIT_REJECTIONS, PROXY_CLIENT_CANCELLED,
-    PROXY_IN_FLIGHT, RATE_LIMIT_REJECTIONS, RATE_LIMIT_REQUESTS_LEFT, RATE_LIMIT_TOKENS_LEFT,
-    ROUTING_FAILED_FALLBACKS, ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES, USAGE_EVENT_DROPS,
-    USAGE_EVENTS_EMITTED,
+    GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY, OTLP_DROPS, OTLP_FAILURES, PROXY_BODY_LIMIT_REJECTIONS,
+    PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, RATE_LIMIT_REJECTIONS, RATE_LIMIT_REQUESTS_LEFT,
+    RATE_LIMIT_TOKENS_LEFT, ROUTING_FAILED_FALLBACKS, ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES,
+    USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
@@ -178,6 +178,18 @@ impl Metrics {
     /// Counts something that the Redis of the cache was asked for and did not do.
     pub fn cache_failed(&self, operation: &str) {
         self.add(&CACHE_REDIS_FAILURES, &[operation], 1);
+    }
+
+    /// Counts spans that an exporter was not told of.
+    pub fn export_dropped(&self, exporter: &str, reason: &str, spans: usize) {
+        if spans > 0 {
+            self.add(&OTLP_DROPS, &[exporter, reason], u64::try_from(spans).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Counts a batch that an exporter could not be told of.
+    pub fn export_failed(&self, exporter: &str) {
+        self.add(&OTLP_FAILURES, &[exporter], 1);
     }
 
     /// Counts a model that is left alone from now on.

@@ -162,6 +162,8 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.cooled_down("openai", "gpt-4o", "gpt-4o-2024", "pk-1");
     metrics.fallback("group", "gpt-4o", true);
     metrics.fallback("group", "gpt-4o", false);
+    metrics.export_dropped("otel", "queue_full", 3);
+    metrics.export_failed("otel");
     metrics.limited("requests", "api_key", "none");
     metrics.limits_left(
         ["k-1", "gpt-4o"],

@@ -50,7 +50,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Reads headers as the life of a request does, and keeps nothing: for those who try what can be sent.
 pub fn look_at(headers: &HeaderMap) {
     let _ = request_id::choose(&["x-request-id".to_owned()], headers);
-    let _ = trace::id(headers);
+    let _ = trace::incoming(headers);
     passthrough::look_at(headers);
 }
 

@@ -230,6 +230,8 @@ pub const fn permitted(role: Role) -> &'static [&'static [Call]] {
         ],
         Role::Status => &[STREAMS, LISTEN, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END],
         Role::Egress => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, DIAL, HAND_OVER],
+        // Connections that egress hands over, and what it counts.
+        Role::Export => &[STREAMS, SOCKETS, MEMORY, SEALED_MEMORY, THREAD, END, CONNECTED],
         // They have sockets and answer on them, but never change one.
         Role::Signer | Role::Cache => &[STREAMS, MEMORY, SEALED_MEMORY, THREAD, END],
     }

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::budgets::Budgets;
 use crate::cache::{CacheClient, RedisCache};
+use crate::export::Traces;
 use crate::identity::KeyStore;
 use crate::limits::Limits;
 use crate::metrics::{ClientTypes, Metrics};
@@ -89,6 +90,8 @@ pub struct Proxy {
     pub cache: Rc<CacheClient>,
     /// The same in the Redis of `cache.redis`.
     pub cache_redis: Option<Rc<RedisCache>>,
+    /// Whom requests are told of when they are over.
+    pub traces: Traces,
     /// What every answer calls the gateway.
     pub server_name: HeaderValue,
 }
@@ -114,7 +117,9 @@ impl Proxy {
         // A packager may set a version that no header can carry.
         let server_name = HeaderValue::try_from(format!("AISIX/{VERSION}"));
         let budgets = Budgets::new(settings.budget_unknown.clone());
+        let traces = Traces::new(settings.trace_ratio, Rc::clone(&metrics));
         Rc::new(Self {
+            traces,
             rewrites: Rewrites::new(&settings.url_rewrites),
             client_types: ClientTypes::new(&settings.client_rules),
             settings,

@@ -123,6 +123,7 @@ pub async fn run(inheritance: Inheritance, confinement: Confinement) -> Result<(
                 | ToWorker::Certificate
                 | ToWorker::Counters { .. }
                 | ToWorker::KeySet(_)
+                | ToWorker::Exporters
                 | ToWorker::Outlive,
                 _,
             ) => {

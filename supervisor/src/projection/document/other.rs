@@ -38,7 +38,13 @@ static READINGS: [Reading; 11] = [
     reading("rate_limit_policies", &policy::POLICY, policy::extra, no_name, policy::policy),
     reading("oidc_providers", &identity::PROVIDER, no_extra, name, identity::provider),
     reading("claim_mappings", &identity::CLAIM_MAPPING, no_extra, name, identity::claim_mapping),
-    reading("observability_exporters", &observe::EXPORTER, observe::exporter_extra, name, nothing),
+    reading(
+        "observability_exporters",
+        &observe::EXPORTER,
+        observe::exporter_extra,
+        name,
+        observe::exporter,
+    ),
     reading("mcp_servers", &surface::MCP_SERVER, surface::mcp_server_extra, name, nothing),
     reading("mcp_policies", &surface::MCP_POLICY, surface::mcp_policy_extra, no_name, nothing),
     reading("mcp_auth_settings", &surface::MCP_AUTH_SETTINGS, no_extra, constant, nothing),
@@ -69,8 +75,12 @@ pub fn read(kind: &str, id: &str, value: &Value) -> Result<Document, Refusal> {
     let (resource, name) = ((reading.resource)(id, value), (reading.name)(value));
     let is_enforced = match &resource {
         Some(Resource::RateLimitPolicy(policy)) => policy.limits.is_some(),
+        Some(Resource::Exporter(_)) => true,
         _ => is_enforced(kind, value),
     };
+    if kind == "observability_exporters" {
+        fields.extend(observe::not_honoured(value, resource.as_ref()));
+    }
     if is_enabled(value) && !is_enforced {
         fields.insert(0, NOT_ENFORCED.to_owned());
     }

@@ -89,6 +89,10 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "URL of the collector's OTLP over HTTP, such as http://otel-collector:4318.",
     ),
     (
+        "observability.tracing.otlp.headers",
+        "Headers that go along with every batch: name=value, with commas between several. Never shown.",
+    ),
+    (
         "observability.tracing.otlp.sample_ratio",
         "Share of requests, from 0 to 1, whose spans are sent where the caller's trace does not say it.",
     ),

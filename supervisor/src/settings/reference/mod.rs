@@ -36,7 +36,7 @@ they change); NSS modules such as mdns or sss are not asked. A projected host mu
 metadata or unspecified address; `localhost` and literal addresses are taken as written, metadata services never. Proxy
 variables of the environment are not used for providers. `supervisor.worker_path` unset: `aisix-worker` beside `aisix`, else
 `/usr/libexec/aisix/aisix-worker`. `supervisor.worker_uid_base` counts where the users `aisix-worker`, `aisix-egress`,
-`aisix-keys`, `aisix-status`, `aisix-cache` do not exist. The files of `proxy.tls` are read again when they change.
+`aisix-keys`, `aisix-status`, `aisix-cache`, `aisix-export` do not exist. The files of `proxy.tls` are read again when they change.
 
 `ratelimit.backend: redis` counts limits together with all nodes that use the same Redis, under `aisix:rl:<environment>:`;
 while it does not answer, at the start too, each node counts alone, which is shown. `ratelimit.concurrency_ttl_secs` is how

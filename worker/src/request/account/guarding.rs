@@ -71,6 +71,20 @@ pub(super) fn count(account: &Account) {
     }
 }
 
+/// The most that they have done, in a word; empty if nothing.
+pub(super) fn outcome(account: &Account) -> &'static str {
+    let enforced = || account.guarding.done().iter().filter(|done| !done.rule.is_monitor);
+    if enforced().any(|done| done.record.has_refused) {
+        "blocked"
+    } else if enforced().any(|done| done.record.is_overfull) {
+        "bypassed"
+    } else if enforced().any(|done| !done.record.tally.0.is_empty()) {
+        "masked"
+    } else {
+        ""
+    }
+}
+
 fn action(record: &Record, is_monitor: bool) -> Option<&'static str> {
     let has_found = !record.tally.0.is_empty();
     match (is_monitor, record.has_refused) {

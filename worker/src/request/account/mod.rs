@@ -1,10 +1,11 @@
-//! What a request leaves behind: its usage event, its metrics, its line in the log. Exactly once, whatever becomes of it.
+//! What a request leaves behind: its usage event, its metrics, its line in the log, its trace. Exactly once, whatever becomes of it.
 //!
 //! A request whose caller goes away is simply dropped, wherever it is. The account is dropped with it, and settles then:
 //! with status 499 and what was delivered until that moment.
 
 mod cache;
 mod guarding;
+mod spans;
 mod usage;
 
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ use crate::provider::{Seen, TokenUsage};
 use crate::routing;
 use crate::server::Proxy;
 
+use self::spans::Traced;
 pub use cache::CacheStatus;
 
 /// The status of a request whose caller has gone.
@@ -95,6 +97,8 @@ pub struct Account {
     path: String,
     user_agent: String,
     trace_id: String,
+    /// What is noted for the export role; `None` if nobody wants to be told of this request.
+    traced: Option<Box<Traced>>,
     is_settled: bool,
 }
 
@@ -142,6 +146,9 @@ impl Account {
         head: &Parts,
     ) -> Self {
         let user_agent = head.headers.get(http::header::USER_AGENT);
+        let incoming = trace::incoming(&head.headers);
+        let parent = incoming.as_ref().map(|trace| (trace.trace_id, trace.parent));
+        let traced = proxy.traces.begin(proxy.tables.borrow().traces_wanted(), parent);
         Self {
             request_id,
             client_ip,
@@ -176,7 +183,8 @@ impl Account {
             user_agent: user_agent
                 .map(|value| cut(&String::from_utf8_lossy(value.as_bytes()), CALLER_TEXT_CHARS_MAX))
                 .unwrap_or_default(),
-            trace_id: trace::id(&head.headers).unwrap_or_default(),
+            trace_id: incoming.map(|trace| trace.id).unwrap_or_default(),
+            traced: traced.map(Traced::new),
             is_settled: false,
             proxy,
         }
@@ -227,6 +235,7 @@ impl Account {
         if let Some(event) = usage::event(self, status, Some(error), tokens) {
             self.proxy.usage.record(event);
         }
+        spans::note_attempt(self, status, Some(error), tokens);
         self.spent += tokens.total();
         self.spent_at_target += tokens.total();
         self.count_attempt(status);
@@ -319,6 +328,8 @@ impl Account {
         self.count_fallback(status);
         self.note_latency(status);
         self.log(status, error, tokens.usage);
+        spans::note_attempt(self, status, error, tokens);
+        spans::tell(self, status, error);
     }
 
     /// The provider's count; where it gave none, an estimate of what it has probably counted.

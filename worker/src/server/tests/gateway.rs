@@ -62,6 +62,7 @@ pub(crate) fn test_settings() -> ProxySettings {
         limits_redis: None,
         concurrency_ttl_ms: 300_000,
         cache_redis: None,
+        trace_ratio: None,
     }
 }
 
