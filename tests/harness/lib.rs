@@ -15,6 +15,7 @@ mod builder;
 pub mod caller;
 pub mod client;
 pub mod cloud;
+pub mod collector;
 pub mod command;
 pub mod etcd;
 pub mod exposition;

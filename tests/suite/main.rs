@@ -46,6 +46,7 @@ mod startup;
 mod state_directory;
 mod status;
 mod supervisor_killed;
+mod traces;
 mod traffic;
 mod traffic_refused;
 mod upgrade;
