@@ -26,7 +26,7 @@ fn exporter(name: &str, collector: &Collector, more: Value) -> Value {
     exporter
 }
 
-/// A group that leaves its first target for its second, a cache policy, and what else is said.
+/// A group that leaves its first target for its second, a cache policy, a guardrail, and what else is said.
 async fn world(more: impl FnOnce(Projection) -> Projection) -> World {
     let upstream = upstream().await;
     let mut good = projection::model("good", "pk-1");
@@ -35,9 +35,15 @@ async fn world(more: impl FnOnce(Projection) -> Projection) -> World {
     let targets = json!([{"model": "status-500"}, {"model": "good"}]);
     let group = json!({"display_name": "g", "routing": {"targets": targets}});
     let policy = json!({"name": "faq", "applies_to": "model:good"});
+    let patterns = json!([{"kind": "literal", "value": "forbidden"}]);
+    let guardrail =
+        json!({"name": "words", "kind": "keyword", "hook_point": "input", "patterns": patterns});
+    let attachment = json!({"guardrail_id": "g-1", "priority": 1, "scope_type": "env"});
     let resources = Projection::of(&upstream)
         .with("models", "m-good", good)
         .with("models", "m-g", group)
+        .with("guardrails", "g-1", guardrail)
+        .with("guardrail_attachments", "a-1", attachment)
         .with("cache_policies", "c-1", policy);
     let cloud = Cloud::start(&more(resources)).await;
     let gateway = Builder::managed(&cloud).env("AISIX_UPSTREAM__RETRIES", "0").start().await;
@@ -99,6 +105,8 @@ async fn every_way_in_which_a_request_ends_is_told_in_the_trace_of_its_caller() 
         (ask(gateway, key, 5, "00", &chat("small-1", "not sampled")).await, 200),
     ];
     assert!(asked.iter().all(|(seen, expected)| seen == expected), "{asked:?}");
+    let blocked = ask(gateway, key, 6, "01", &chat("small-1", "forbidden")).await;
+    assert!((400..500).contains(&blocked), "{blocked}");
     // Whichever worker: what one has kept the other has as well, some time later.
     let mut number = 100;
     wait::until("a repeat is a hit", async || {
@@ -165,6 +173,9 @@ async fn every_way_in_which_a_request_ends_is_told_in_the_trace_of_its_caller() 
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert_eq!(refused[0].attribute("http.response.status_code"), "401");
     assert!(!refused[0].attribute("error.type").is_empty() && !refused[0].is_error);
+    let blocked = collector.trace(&trace(6), 1).await;
+    assert_eq!(blocked.len(), 1, "no provider is asked: {blocked:?}");
+    assert_eq!(blocked[0].attribute("aisix.guardrail"), "blocked");
     let missed = collector.trace(&trace(4), 2).await;
     assert_eq!(named(&missed, "Server")[0].attribute("aisix.cache_status"), "miss");
 
@@ -180,7 +191,7 @@ async fn every_way_in_which_a_request_ends_is_told_in_the_trace_of_its_caller() 
     let usage = world.cloud.usage_of(5).await;
     assert!(usage.iter().any(|event| event["trace_id"] == trace(1).as_str()));
     let text = format!("{spans:?}");
-    for content in ["one two three", "You said", "kept"] {
+    for content in ["one two three", "You said", "kept", "forbidden"] {
         assert!(!text.contains(content), "{content}: no text of a prompt or an answer");
     }
     told_nowhere(&world).await;
@@ -237,15 +248,11 @@ async fn each_exporter_is_told_of_its_part_and_what_is_not_served_is_reported() 
             beat["exporter_health"][0]["delivered_batches"].as_u64() > Some(0)
         })
         .await;
-    let names: Vec<_> =
-        beat["exporter_health"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
-    assert_eq!(names, ["all", "none"]);
+    let health = beat["exporter_health"].as_array().unwrap();
+    assert!(health.iter().map(|it| &it["name"]).eq(["all", "none"]), "{beat}");
     let rows = beat["partially_compatible_resources"].as_array().unwrap();
-    let fields: Vec<_> = rows
-        .iter()
-        .filter(|row| row["kind"] == "observability_exporters")
-        .map(|row| row["field"].clone())
-        .collect();
+    let of_exporters = rows.iter().filter(|row| row["kind"] == "observability_exporters");
+    let fields: Vec<_> = of_exporters.map(|row| &row["field"]).collect();
     assert_eq!(fields, ["(not enforced)", "content_mode"]);
 }
 
