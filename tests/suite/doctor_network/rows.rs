@@ -1,6 +1,9 @@
 //! The faults, and how each is made.
 
 use std::any::Any;
+use std::fs::Permissions;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use harness::authority::Authority;
@@ -104,6 +107,17 @@ pub fn managed(cloud: &Cloud, url: &str) -> Case {
     Plan::new(url, &cloud.issue(ENVIRONMENT)).case()
 }
 
+/// A manager at that address, and a configuration that leads to it.
+pub async fn manager_at(at: Ipv4Addr) -> Case {
+    let side = Side::new();
+    let shows = side.authority.server_with(|params| {
+        params.subject_alt_names.push(rcgen::SanType::IpAddress(at.into()));
+    });
+    let speaks = Speaks { shows, ..side.speaks(&["http/1.1", "h2"]) };
+    let server = Trouble::https_at(at, speaks, Some(JSON)).await;
+    Plan::new(&server.url(), &side.bundle()).keep(server).keep(side).case()
+}
+
 /// A configuration in the making.
 struct Plan {
     folder: TempDir,
@@ -113,6 +127,9 @@ struct Plan {
 
 impl Plan {
     fn new(url: &str, bundle: &Bundle) -> Self {
+        // As whoever keeps a key does.
+        let closed = Permissions::from_mode(0o600);
+        std::fs::set_permissions(&bundle.key, closed).expect("a key of the test's own");
         let folder = tempfile::tempdir().expect("a folder");
         let state = folder.path().join("state");
         std::fs::create_dir(&state).expect("a state directory");

@@ -73,7 +73,7 @@ async fn one(access: &Access, endpoint: &Endpoint) -> Seen {
         },
     };
     let read = match connect::channel(endpoint, name, stream) {
-        Ok(channel) => read(access, &place, Channel::Tonic(channel)).await,
+        Ok(channel) => read(access, Channel::Tonic(channel)).await,
         Err(words) => Some((&ETCD_FAILING, words)),
     };
     let place = if endpoint.tls { place.to_string() } else { format!("{place} (without TLS)") };
@@ -125,11 +125,7 @@ fn again(said: Vec<u8>, stream: TlsStream<TcpStream>) -> Box<dyn Stream> {
 }
 
 /// Reads one key. `None` if all is well.
-async fn read(
-    access: &Access,
-    _place: &Place,
-    channel: Channel,
-) -> Option<(&'static Fault, String)> {
+async fn read(access: &Access, channel: Channel) -> Option<(&'static Fault, String)> {
     let user = access.user.as_ref();
     let options =
         user.map(|(name, password)| ConnectOptions::new().with_user(name, password.expose()));
