@@ -48,7 +48,10 @@ fn golden<M: Message>(messages: Vec<M>) -> Vec<String> {
 /// An old worker and a new helper meet during an upgrade: these bytes never change.
 #[test]
 fn the_bytes_of_every_message_are_the_released_ones() {
-    assert_eq!(golden(to_egress()), ["1 0004706b2d31", "1 0100", "1 0203653a31", "1 0300", "2 ", "3 0100"]);
+    assert_eq!(
+        golden(to_egress()),
+        ["1 0004706b2d31", "1 0100", "1 0203653a31", "1 0300", "2 ", "3 0100"]
+    );
     assert_eq!(
         golden(from_egress()),
         [
