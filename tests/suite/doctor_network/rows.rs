@@ -94,6 +94,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("/dp/budget_check hangs", "cloud-budget-silent"),
     ("/dp/rotate-cert hangs", "cloud-renewal-silent"),
     ("etcd is away", "etcd-away"),
+    ("etcd is away behind the manager", "etcd-away"),
     ("etcd without h2", "etcd-no-h2"),
     ("etcd is none", "etcd-not-etcd"),
     ("etcd refuses the prefix", "etcd-permission-denied"),
@@ -429,6 +430,13 @@ async fn store(name: &str) -> Case {
         "etcd says nothing" => at(plan, Trouble::tls_saying(side.speaks(&["h2"]), b"").await),
         "etcd refuses the prefix" => plan.set("etcd", "prefix", "/other"),
         "etcd asks who we are" => return with_users().await,
+        "etcd is away behind the manager" => {
+            let etcd = Etcd::start().await;
+            let cloud = Cloud::over(&etcd).await;
+            let plan = Plan::new(&cloud.url(), &cloud.issue(ENVIRONMENT));
+            drop(etcd);
+            plan.keep(cloud)
+        }
         other => panic!("no such row: {other}"),
     };
     plan.keep(side).keep(cloud).case()
