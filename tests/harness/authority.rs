@@ -103,7 +103,8 @@ impl Authority {
         params.subject_alt_names.push(SanType::IpAddress(address));
         change(&mut params);
         let name = format!("server-{}", uuid::Uuid::new_v4());
-        let [certificate, key] = self.issue(&name, &mut params, ExtendedKeyUsagePurpose::ServerAuth);
+        let [certificate, key] =
+            self.issue(&name, &mut params, ExtendedKeyUsagePurpose::ServerAuth);
         ServerFiles { certificate, key }
     }
 

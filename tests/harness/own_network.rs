@@ -55,6 +55,25 @@ impl OwnNetwork {
         write(&self.folder.path().join("resolv.conf"), text);
     }
 
+    /// A second network, `beyond`, behind a link on which large packets from here to there are lost without a word: its own
+    /// end takes 600 bytes and says that it takes 1500. Here it is at `here`, there at `there`.
+    pub fn lossy_link(&self, beyond: &str, here: Ipv4Addr, there: Ipv4Addr) {
+        run("mount", &["-t", "tmpfs", "none", "/run"]);
+        run("ip", &["netns", "add", beyond]);
+        run(
+            "ip",
+            &["link", "add", "near0", "type", "veth", "peer", "name", "far0", "netns", beyond],
+        );
+        run("ip", &["address", "add", &format!("{here}/24"), "dev", "near0"]);
+        // Each packet on its own, as on a wire.
+        run("ip", &["link", "set", "near0", "up", "gso_max_segs", "1"]);
+        run("ip", &["-n", beyond, "link", "set", "lo", "up"]);
+        run("ip", &["-n", beyond, "address", "add", &format!("{there}/32"), "dev", "far0"]);
+        run("ip", &["-n", beyond, "link", "set", "far0", "up", "mtu", "600"]);
+        let route = ["route", "add", &here.to_string(), "dev", "far0", "advmss", "1460"];
+        run("ip", &[&["-n", beyond][..], &route].concat());
+    }
+
     /// Answers questions for addresses of these names at `127.0.0.1:53`, for as long as the runtime runs.
     pub async fn serve_names(&self, names: &[(&str, &[&str])]) {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));

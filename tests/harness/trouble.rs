@@ -131,8 +131,13 @@ impl Trouble {
 
     /// One who speaks TLS and answers every request of HTTP/1.1 so; with `None` never.
     pub async fn https(speaks: Speaks<'_>, reply: Option<Reply>) -> Self {
+        Self::https_at(Ipv4Addr::LOCALHOST, speaks, reply).await
+    }
+
+    /// The same at another address of the test's own network.
+    pub async fn https_at(at: Ipv4Addr, speaks: Speaks<'_>, reply: Option<Reply>) -> Self {
         let tls = TlsAcceptor::from(Arc::new(config(&speaks)));
-        Self::with(move |stream| {
+        Self::with_at(at, move |stream| {
             let tls = tls.clone();
             async move {
                 let Ok(stream) = tls.accept(stream).await else { return };
@@ -176,7 +181,14 @@ impl Trouble {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        Self::with_at(Ipv4Addr::LOCALHOST, serve).await
+    }
+
+    async fn with_at<F>(at: Ipv4Addr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((at, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a bound port");
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -5,6 +5,7 @@
 
 mod rows;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -141,6 +142,22 @@ async fn every_fault_of_names_and_routes_is_named_first() {
     }
     println!("{right} of {} right", rows.len());
     assert_eq!(right, rows.len());
+}
+
+#[tokio::test]
+async fn large_packets_that_are_lost_on_the_way_are_told_apart_from_silence() {
+    let Some(network) = OwnNetwork::enter() else { return };
+    let (here, there) = (Ipv4Addr::new(10, 9, 1, 1), Ipv4Addr::new(10, 9, 1, 2));
+    network.lossy_link("beyond", here, there);
+    let case = rows::manager_at(here).await;
+    let aisix = binaries::find("aisix").unwrap();
+    let mut command = tokio::process::Command::new("ip");
+    command.args(["netns", "exec", "beyond"]).arg(aisix).args(["doctor", "--json", "--config"]);
+    let output =
+        command.arg(&case.config).arg("--socket").arg(&case.socket).output().await.unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    judged("tls-stalls", &report).unwrap();
+    println!("{report:#}");
 }
 
 #[tokio::test]

@@ -292,10 +292,17 @@ impl Message for FromEgress {
         Ok(match kind {
             1 => body(kind, bytes).map(|(host, port)| Self::Connected { host, port })?,
             2 => body(kind, bytes).map(|(refusal, place)| Self::Refused { refusal, place })?,
-            3 => body(kind, bytes)
-                .map(|(host, port, addresses)| Self::Resolved { host, port, addresses })?,
-            4 => body(kind, bytes)
-                .map(|(host, port, kind, words)| Self::Unresolved { host, port, kind, words })?,
+            3 => body(kind, bytes).map(|(host, port, addresses)| Self::Resolved {
+                host,
+                port,
+                addresses,
+            })?,
+            4 => body(kind, bytes).map(|(host, port, kind, words)| Self::Unresolved {
+                host,
+                port,
+                kind,
+                words,
+            })?,
             _ => return Err(MessageError::UnknownKind(kind)),
         })
     }

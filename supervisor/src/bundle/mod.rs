@@ -19,7 +19,7 @@ pub mod candidate;
 pub mod check;
 pub mod data_key;
 pub mod identity;
-pub(crate) mod open;
+mod open;
 pub mod rotation;
 pub mod source;
 pub mod store;

@@ -29,7 +29,7 @@ pub static SILENT: Fault = Fault {
     title: "The gateway runs and does not answer at its control socket",
     why: "The socket takes the connection and nobody answers: the supervisor is stopped, hangs, or has just been killed while its socket is still there. Workers go on serving meanwhile.",
     remedy: "look at its process (`systemctl status aisix`, state T is stopped: send it SIGCONT) and its log; restart it if it does not come back: `systemctl restart aisix`",
-    explains: &["daemon-down"],
+    explains: &["daemon-down", "state-in-use", "host-port-in-use"],
 };
 /// We may not ask.
 pub static DENIED: Fault = Fault {
@@ -38,7 +38,7 @@ pub static DENIED: Fault = Fault {
     title: "This user may not ask the gateway",
     why: "The control socket is for root and members of the group aisix. Without the gateway's own view much cannot be seen here.",
     remedy: "run aisix doctor as root or as a member of the group aisix (`usermod -aG aisix USER`)",
-    explains: &["daemon-down"],
+    explains: &["daemon-down", "state-in-use", "host-port-in-use"],
 };
 /// Another one answers.
 pub static OTHER: Fault = Fault {
@@ -59,8 +59,10 @@ pub static UNEXAMINED: Fault = Fault {
     explains: &[],
 };
 
-/// All of them.
-pub static ALL: &[&Fault] = &[&SILENT, &DENIED, &OTHER, &UNEXAMINED, &DOWN];
+/// Where a gateway is there.
+pub static THERE: &[&Fault] = &[&SILENT, &DENIED, &OTHER];
+/// Where it is gone, or of no help.
+pub static GONE: &[&Fault] = &[&UNEXAMINED, &DOWN];
 
 /// How the gateway is, or why it does not tell.
 pub fn status(target: &Target) -> Result<Box<Status>, Finding> {

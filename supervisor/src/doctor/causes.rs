@@ -40,6 +40,7 @@ const ACROSS: &[(&str, &[&str])] = &[
     ("cloud-budget-", &["gateway-budgets-undecided"]),
     ("cloud-renewal-", &["gateway-certificate"]),
     ("etcd-", &["gateway-source-away", "gateway-no-configuration"]),
+    ("etcd-away", &["gateway-budgets-undecided"]),
     ("daemon-silent", &["gateway-silent"]),
     ("daemon-other", &["gateway-silent", "gateway-other-state"]),
     ("daemon-down", &["gateway-silent", "gateway-socket-stale", "gateway-socket-missing"]),

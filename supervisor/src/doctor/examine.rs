@@ -15,7 +15,7 @@ use crate::control::status::Status;
 use std::time::Duration;
 
 /// What is seen on this machine takes no longer.
-const LOCAL_LIMIT: Duration = Duration::from_millis(2500);
+const LOCAL_LIMIT: Duration = Duration::from_millis(4000);
 /// All of it takes no longer.
 const LIMIT: Duration = Duration::from_millis(9500);
 

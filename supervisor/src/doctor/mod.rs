@@ -112,9 +112,10 @@ pub fn catalogue() -> Vec<&'static Fault> {
     // What the gateway reports of itself follows from what is found here, and not the other way round.
     let (told, seen): (Vec<_>, Vec<_>) =
         local::catalogue().into_iter().partition(|fault| fault.code.starts_with("gateway-"));
-    let clock = std::iter::once(&network::CLOCK);
-    let others = network::catalogue().chain(asked::ALL.iter().copied());
-    clock.chain(seen).chain(others).chain(told).collect()
+    // A gateway that is there holds its ports and its state directory, whether it may be asked or not.
+    let first = std::iter::once(&network::CLOCK).chain(asked::THERE.iter().copied());
+    let others = network::catalogue().chain(asked::GONE.iter().copied());
+    first.chain(seen).chain(others).chain(told).collect()
 }
 
 /// Examines, and tells what was found. Exit status 0: nothing, or notes only; 3: warnings; 4: errors; 1: could not examine.

@@ -1,6 +1,9 @@
 //! The faults, and how each is made.
 
 use std::any::Any;
+use std::fs::Permissions;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use harness::authority::Authority;
@@ -91,6 +94,7 @@ pub const ROWS: &[(&str, &str)] = &[
     ("/dp/budget_check hangs", "cloud-budget-silent"),
     ("/dp/rotate-cert hangs", "cloud-renewal-silent"),
     ("etcd is away", "etcd-away"),
+    ("etcd is away behind the manager", "etcd-away"),
     ("etcd without h2", "etcd-no-h2"),
     ("etcd is none", "etcd-not-etcd"),
     ("etcd refuses the prefix", "etcd-permission-denied"),
@@ -104,6 +108,17 @@ pub fn managed(cloud: &Cloud, url: &str) -> Case {
     Plan::new(url, &cloud.issue(ENVIRONMENT)).case()
 }
 
+/// A manager at that address, and a configuration that leads to it.
+pub async fn manager_at(at: Ipv4Addr) -> Case {
+    let side = Side::new();
+    let shows = side.authority.server_with(|params| {
+        params.subject_alt_names.push(rcgen::SanType::IpAddress(at.into()));
+    });
+    let speaks = Speaks { shows, ..side.speaks(&["http/1.1", "h2"]) };
+    let server = Trouble::https_at(at, speaks, Some(JSON)).await;
+    Plan::new(&server.url(), &side.bundle()).keep(server).keep(side).case()
+}
+
 /// A configuration in the making.
 struct Plan {
     folder: TempDir,
@@ -113,6 +128,9 @@ struct Plan {
 
 impl Plan {
     fn new(url: &str, bundle: &Bundle) -> Self {
+        // As whoever keeps a key does.
+        let closed = Permissions::from_mode(0o600);
+        std::fs::set_permissions(&bundle.key, closed).expect("a key of the test's own");
         let folder = tempfile::tempdir().expect("a folder");
         let state = folder.path().join("state");
         std::fs::create_dir(&state).expect("a state directory");
@@ -412,6 +430,13 @@ async fn store(name: &str) -> Case {
         "etcd says nothing" => at(plan, Trouble::tls_saying(side.speaks(&["h2"]), b"").await),
         "etcd refuses the prefix" => plan.set("etcd", "prefix", "/other"),
         "etcd asks who we are" => return with_users().await,
+        "etcd is away behind the manager" => {
+            let etcd = Etcd::start().await;
+            let cloud = Cloud::over(&etcd).await;
+            let plan = Plan::new(&cloud.url(), &cloud.issue(ENVIRONMENT));
+            drop(etcd);
+            plan.keep(cloud)
+        }
         other => panic!("no such row: {other}"),
     };
     plan.keep(side).keep(cloud).case()

@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::Code;
 
 use super::faults_cloud::{
-    ETCD_DENIED, ETCD_EMPTY, ETCD_FAILING, ETCD_NO_H2, ETCD_NOT_ETCD, ETCD_SILENT,
+    ETCD_AWAY, ETCD_DENIED, ETCD_EMPTY, ETCD_FAILING, ETCD_NO_H2, ETCD_NOT_ETCD, ETCD_SILENT,
     ETCD_UNAUTHENTICATED,
 };
 use super::faults_tls::{ALPN, CLOSED, SILENT};
@@ -73,7 +73,7 @@ async fn one(access: &Access, endpoint: &Endpoint) -> Seen {
         },
     };
     let read = match connect::channel(endpoint, name, stream) {
-        Ok(channel) => read(access, &place, Channel::Tonic(channel)).await,
+        Ok(channel) => read(access, Channel::Tonic(channel)).await,
         Err(words) => Some((&ETCD_FAILING, words)),
     };
     let place = if endpoint.tls { place.to_string() } else { format!("{place} (without TLS)") };
@@ -125,11 +125,7 @@ fn again(said: Vec<u8>, stream: TlsStream<TcpStream>) -> Box<dyn Stream> {
 }
 
 /// Reads one key. `None` if all is well.
-async fn read(
-    access: &Access,
-    _place: &Place,
-    channel: Channel,
-) -> Option<(&'static Fault, String)> {
+async fn read(access: &Access, channel: Channel) -> Option<(&'static Fault, String)> {
     let user = access.user.as_ref();
     let options =
         user.map(|(name, password)| ConnectOptions::new().with_user(name, password.expose()));
@@ -141,10 +137,27 @@ async fn read(
     };
     match timeout(access.step(), reading).await {
         Err(_) => Some((&ETCD_SILENT, "no answer to a read of one key in time".to_owned())),
-        Ok(Err(error)) => Some((fault(&error), connect::in_words(&error))),
+        Ok(Err(error)) => {
+            let fault = match fault(&error) {
+                // The manager passes on what its own etcd does not answer.
+                fault
+                    if fault == &ETCD_FAILING
+                        && is_unavailable(&error)
+                        && access.manager.is_some() =>
+                {
+                    &ETCD_AWAY
+                }
+                fault => fault,
+            };
+            Some((fault, connect::in_words(&error)))
+        }
         Ok(Ok(page)) if page.kvs().is_empty() => Some((&ETCD_EMPTY, "there is no key".to_owned())),
         Ok(Ok(_)) => None,
     }
+}
+
+fn is_unavailable(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.code() == Code::Unavailable)
 }
 
 fn fault(error: &Error) -> &'static Fault {
