@@ -16,8 +16,7 @@ use crate::settings::Managed;
 /// What follows from a bundle that the Cloud would not take, or that keeps a gateway from starting.
 const REFUSED: &[&str] = &[
     "daemon-down",
-    "cloud-certificate-",
-    "cloud-client-certificate-",
+    "tls-client-",
     "gateway-certificate",
     "gateway-rotation-refused",
     "gateway-heartbeat-failing",

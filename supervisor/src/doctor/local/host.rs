@@ -23,28 +23,28 @@ static CLOCK: Fault = error(
     "the clock of this machine is wrong: this program is not that old",
     "Certificates of both sides are judged by it, and usage would be reported for another day.",
     "set the clock (timedatectl, chronyc); certificates are judged by it",
-    &["bundle-not-yet-valid", "bundle-ca-unusable", "cloud-"],
+    &["bundle-not-yet-valid", "bundle-ca-unusable", "bundle-expired", "tls-", "clock-", "cloud-"],
 );
 static NO_RESOLVER: Fault = warning(
     "host-resolv-conf-missing",
     "there is no /etc/resolv.conf, so names are looked up in /etc/hosts alone",
     "Names of the Cloud and of providers are looked up as this file says.",
     "let the machine or container have one, with a nameserver that answers",
-    &["cloud-name-", "cloud-dns-"],
+    &["dns-"],
 );
 static NO_NAMESERVER: Fault = warning(
     "host-no-nameserver",
     "/etc/resolv.conf names no nameserver",
     "Without one, a nameserver on this machine is asked, which is seldom there.",
     "add a line such as nameserver 10.0.0.2",
-    &["cloud-name-", "cloud-dns-"],
+    &["dns-"],
 );
 static HOSTS: Fault = warning(
     "host-hosts-unreadable",
     "/etc/hosts cannot be read",
     "Names are looked up in it first.",
     "make it readable (chmod 644): names in it are not known otherwise",
-    &["cloud-name-", "cloud-dns-"],
+    &["dns-"],
 );
 
 /// Every fault of this file.
