@@ -23,7 +23,7 @@ static CLOCK: Fault = error(
     "the clock of this machine is wrong: this program is not that old",
     "Certificates of both sides are judged by it, and usage would be reported for another day.",
     "set the clock (timedatectl, chronyc); certificates are judged by it",
-    &["bundle-not-yet-valid", "bundle-ca-unusable", "cloud-"],
+    &["bundle-not-yet-valid", "bundle-ca-unusable", "bundle-expired", "tls-", "clock-", "cloud-"],
 );
 static NO_RESOLVER: Fault = warning(
     "host-resolv-conf-missing",

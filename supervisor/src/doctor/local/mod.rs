@@ -57,10 +57,10 @@ pub fn catalogue() -> Vec<&'static Fault> {
         kernel::FAULTS,
         limits::FAULTS,
         programs::FAULTS,
+        socket::FAULTS,
         bundle::FAULTS,
         state::FAULTS,
         ports::FAULTS,
-        socket::FAULTS,
         gateway::FAULTS,
         look::FAULTS,
     ];

@@ -30,7 +30,8 @@ fn an_address_of_another_machine_is_told() {
 fn each_fault_of_the_worker_s_program_is_found_alone() {
     let site = Site::new();
     fs::copy("/bin/true", site.path("worker")).unwrap();
-    let told = site.look().findings.into_iter().find(|it| it.fault.code == "host-worker-other-version");
+    let told =
+        site.look().findings.into_iter().find(|it| it.fault.code == "host-worker-other-version");
     assert!(told.unwrap().evidence.contains(VERSION));
     fs::set_permissions(site.path("worker"), Permissions::from_mode(0o644)).unwrap();
     assert!(site.has("host-worker-not-executable").contains("0644"));
