@@ -132,6 +132,8 @@ pub fn gateway_command(
         ("AISIX_MANAGED__HEARTBEAT_INTERVAL_SECS", "5".to_owned()),
         ("AISIX_PROXY__ADDR", settings.proxy.address.to_string()),
         ("AISIX_OBSERVABILITY__METRICS__PROMETHEUS__ADDR", settings.status.address.to_string()),
+        // For people, also where the demo runs in a container.
+        ("AISIX_OBSERVABILITY__LOG_FORMAT", "text".to_owned()),
         ("AISIX_SHUTDOWN__MIN_DRAIN_SECS", "0".to_owned()),
     ];
     let mut command = Command::new(binaries::find("aisix")?);

@@ -50,6 +50,7 @@ impl Status {
                     &configuration,
                     &usage,
                     budgets.as_ref(),
+                    now,
                 ),
                 last_heartbeat_at,
                 heartbeat_failures: heartbeat.failures,
@@ -165,6 +166,7 @@ fn channels(
     configuration: &Configuration,
     usage: &Usage,
     budgets: Option<&budget::Status>,
+    now: SystemTime,
 ) -> Vec<Channel> {
     let channel = |name: &str, last_contact_at, error| Channel {
         name: name.to_owned(),
@@ -172,11 +174,14 @@ fn channels(
         error,
     };
     let lost = configuration.source_connected == Some(false);
+    // A watch that is open is asked for signs of life all the time, whether anything changes or not.
+    let watched = (configuration.source_connected == Some(true)).then(|| moment(now));
+    let seen = || configuration.observed_at.clone();
     let reason =
         || configuration.last_failure.clone().unwrap_or_else(|| "not connected".to_owned());
     let mut channels = vec![
         channel("heartbeat", heartbeat.0, heartbeat.1),
-        channel("configuration", configuration.observed_at.clone(), lost.then(reason)),
+        channel("configuration", watched.or_else(seen), lost.then(reason)),
         channel("usage", usage.last_success_at.clone(), usage.error.clone()),
     ];
     channels.extend(
