@@ -131,7 +131,7 @@ fn client(trace: &Trace, attempt: &Attempt, parent: &[u8], span_id: Vec<u8>) -> 
     let is_genai = !trace.operation.is_empty();
     let was_reached = attempt.status > 0;
     let to_first = attempt.first_token.saturating_sub(attempt.started) as f64 / 1e9;
-    let reasons = (!attempt.finish_reason.is_empty()).then(|| attempt.finish_reason.as_str());
+    let reasons = Some(attempt.finish_reason.as_str()).filter(|it| !it.is_empty());
     let attributes = Attributes::default()
         .text("gen_ai.operation.name", &trace.operation)
         .text("gen_ai.provider.name", provider)
