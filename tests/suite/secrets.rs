@@ -322,8 +322,10 @@ async fn search(level: &str, form: &str) {
     let mut log = gateway.log();
     if let Some(journal) = &journal {
         wait::until("the last line is in the journal", async || {
-            let ended = |entry: &Entry| entry["MESSAGE"].contains("ended");
-            if journal.entries().last().is_some_and(ended) { Ok(()) } else { Err("not yet") }
+            let last = ["ended in order", "ended; "];
+            let is_last =
+                |entry: &Entry| last.iter().any(|words| entry["MESSAGE"].starts_with(words));
+            if journal.entries().iter().any(is_last) { Ok(()) } else { Err("not yet") }
         })
         .await;
     }
