@@ -6,6 +6,8 @@ use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{close, geteuid};
@@ -15,13 +17,11 @@ use crate::Builder;
 /// The fields of one line.
 pub type Entry = BTreeMap<String, String>;
 
-/// What it was sent so far.
+/// A running journal. A thread reads what it is sent, until it is dropped.
 #[derive(Debug)]
 pub struct Journal {
-    socket: UnixDatagram,
     path: PathBuf,
-    /// Every line, in order.
-    pub entries: Vec<Entry>,
+    entries: Arc<Mutex<Vec<Entry>>>,
 }
 
 impl Journal {
@@ -33,8 +33,24 @@ impl Journal {
         }
         let path = folder.join("journal");
         let socket = UnixDatagram::bind(&path).expect("a socket in the folder");
-        socket.set_nonblocking(true).expect("it does not block");
-        Some(Self { socket, path, entries: Vec::new() })
+        // Looks now and then whether anybody is still interested.
+        let limit = Some(Duration::from_millis(100));
+        socket.set_read_timeout(limit).expect("a limit");
+        let entries: Arc<Mutex<Vec<Entry>>> = Arc::default();
+        let kept = Arc::clone(&entries);
+        std::thread::spawn(move || {
+            while Arc::strong_count(&kept) > 1 {
+                if let Some(entry) = hear(&socket) {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+                }
+            }
+        });
+        Some(Self { path, entries })
+    }
+
+    /// Every line so far, in order.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts a service as a unit would: with the journal in its place, and behind standard error.
@@ -50,31 +66,29 @@ impl Journal {
             .set("/observability/log_format", "auto".into())
             .started_by(&["unshare", "--mount", "bash", "-c", &script, "bash"])
     }
+}
 
-    /// Takes in what has come since.
-    pub fn hear(&mut self) -> &[Entry] {
-        let mut buffer = vec![0; 256 * 1024];
-        loop {
-            let mut control = nix::cmsg_space!([RawFd; 1]);
-            let mut slices = [IoSliceMut::new(&mut buffer)];
-            let (number, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
-            let Ok(received) = recvmsg::<()>(number, &mut slices, Some(&mut control), flags) else {
-                return &self.entries;
-            };
-            let mut large = Vec::new();
-            for message in received.cmsgs().expect("room for what comes along") {
-                let ControlMessageOwned::ScmRights(numbers) = message else { continue };
-                for number in numbers {
-                    let file = File::open(format!("/proc/self/fd/{number}"));
-                    file.and_then(|mut file| file.read_to_end(&mut large)).expect("memory");
-                    let _ = close(number);
-                }
-            }
-            let bytes = received.bytes;
-            let datagram = if large.is_empty() { &buffer[..bytes] } else { &large };
-            let text = String::from_utf8(datagram.to_vec()).expect("fields are UTF-8");
-            let fields = text.lines().map(|line| line.split_once('=').expect("NAME=value"));
-            self.entries.push(fields.map(|(name, it)| (name.to_owned(), it.to_owned())).collect());
+/// One line, if one comes in time.
+fn hear(socket: &UnixDatagram) -> Option<Entry> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let (number, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+    let received = recvmsg::<()>(number, &mut slices, Some(&mut control), flags).ok()?;
+    let mut datagram = Vec::new();
+    for message in received.cmsgs().expect("room for what comes along") {
+        let ControlMessageOwned::ScmRights(numbers) = message else { continue };
+        for number in numbers {
+            let file = File::open(format!("/proc/self/fd/{number}"));
+            file.and_then(|mut file| file.read_to_end(&mut datagram)).expect("memory");
+            let _ = close(number);
         }
     }
+    let bytes = received.bytes;
+    if datagram.is_empty() {
+        datagram.extend_from_slice(buffer.get(..bytes)?);
+    }
+    let text = String::from_utf8(datagram).expect("fields are UTF-8");
+    let fields = text.lines().map(|line| line.split_once('=').expect("NAME=value"));
+    Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use harness::caller::{chat, chat_stream};
 use harness::cloud::ENVIRONMENT;
-use harness::journal::Journal;
+use harness::journal::{Entry, Journal};
 use harness::provider::bedrock::{self, Bedrock};
 use harness::provider::gemini::{Gemini, TOKEN};
 use harness::provider::mock::{Asked, Mock, Said};
@@ -97,7 +97,8 @@ impl Planted {
 
     /// The longest line within a PEM text, which nobody writes by chance.
     fn plant_pem(&mut self, name: &str, pem: &str) {
-        let line = pem.lines().find(|line| line.len() == 64).expect("a line of a key");
+        let mut lines = pem.lines().map(str::trim).filter(|line| !line.starts_with('-'));
+        let line = lines.find(|line| line.len() >= 40).expect("a line of a key");
         self.0.push((name.to_owned(), line.to_owned()));
     }
 
@@ -247,7 +248,7 @@ impl Site {
 /// Runs a gateway with that level and form of the log, and searches everywhere.
 async fn search(level: &str, form: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let mut journal = match form {
+    let journal = match form {
         "journald" => match Journal::at(folder.path()) {
             None => return,
             journal => journal,
@@ -270,7 +271,8 @@ async fn search(level: &str, form: &str) {
         .env("AISIX_RATELIMIT__REDIS__URL", &format!("redis://gw:{REDIS}@{}", port::reserve()))
         .env("AISIX_UPSTREAM__RETRIES", "1")
         .set("/observability/log_level", json!(level))
-        .set("/observability/log_format", json!(form));
+        .set("/observability/log_format", json!(form))
+        .set("/supervisor/control_socket", json!(folder.path().join("aisix.sock")));
     let builder = match &journal {
         Some(journal) => journal.start(builder),
         None => builder,
@@ -291,6 +293,9 @@ async fn search(level: &str, form: &str) {
     }
     for arguments in [&["status", "--json"][..], &["status"], &["doctor", "--json"], &["doctor"]] {
         let output = aisix(&gateway, arguments).await;
+        if arguments[0] == "status" {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
         planted.are_not_in(&arguments.join(" "), &[output.stdout, output.stderr].concat());
     }
     let archive = folder.path().join("report.tar.gz");
@@ -315,7 +320,16 @@ async fn search(level: &str, form: &str) {
     gateway.end().await;
     planted.are_not_below(&gateway.state());
     let mut log = gateway.log();
-    for entry in journal.iter_mut().flat_map(|journal| journal.hear().to_vec()) {
+    if let Some(journal) = &journal {
+        wait::until("the last line is in the journal", async || {
+            let last = ["ended in order", "ended; "];
+            let is_last =
+                |entry: &Entry| last.iter().any(|words| entry["MESSAGE"].starts_with(words));
+            if journal.entries().iter().any(is_last) { Ok(()) } else { Err("not yet") }
+        })
+        .await;
+    }
+    for entry in journal.iter().flat_map(Journal::entries) {
         entry.iter().for_each(|(name, value)| log.push_str(&format!("{name}={value}\n")));
     }
     assert!(log.contains("proxy request completed"), "the search is blind");

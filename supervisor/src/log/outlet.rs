@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 
@@ -20,6 +21,9 @@ use super::{Said, Speaker, note, standard_error};
 const PATIENCE: Duration = Duration::from_millis(100);
 /// What a pipe takes in one piece once it is ready, in bytes.
 const PIECE_BYTES: usize = 4096;
+
+/// How often a write may be refused by what had said that it was ready.
+const REFUSED_MAX: u8 = 10;
 
 /// Where lines go, and in which form.
 #[derive(Debug)]
@@ -111,7 +115,7 @@ impl Outlet {
         if broken {
             rest = &begun;
         }
-        let whole = rest.len();
+        let (whole, mut refused) = (rest.len(), 0_u8);
         while !rest.is_empty() {
             if !is_ready(standard_error(), Duration::ZERO) && !self.patience.wait(standard_error())
             {
@@ -121,7 +125,13 @@ impl Outlet {
             let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
             match write(standard_error(), piece) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+                Err(Errno::EINTR) => {}
+                // It said that it was ready, and somebody else was faster.
+                Err(Errno::EAGAIN) if refused < REFUSED_MAX => refused += 1,
+                Err(Errno::EAGAIN) => {
+                    self.is_broken = broken || rest.len() < whole;
+                    return false;
+                }
                 // Closed: there is nobody to tell.
                 Err(_) => return true,
             }
