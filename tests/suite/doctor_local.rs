@@ -21,7 +21,7 @@ use tempfile::TempDir;
 struct Site {
     folder: TempDir,
     configuration: Value,
-    _cloud: Cloud,
+    cloud: Cloud,
 }
 
 impl Site {
@@ -42,12 +42,13 @@ impl Site {
                 "snapshot_cache_path": state.join("config_cache.json"),
             },
         });
-        let mut site = Self { folder, configuration, _cloud: cloud };
+        let mut site = Self { folder, configuration, cloud };
         site.supply(&bundle);
         site
     }
 
     fn supply(&mut self, bundle: &Bundle) {
+        fs::set_permissions(&bundle.key, Permissions::from_mode(0o600)).unwrap();
         let managed = &mut self.configuration["managed"];
         managed["cp_cert_file"] = json!(bundle.certificate);
         managed["cp_key_file"] = json!(bundle.key);
@@ -112,8 +113,8 @@ fn judge(report: &Value, code: &str) {
 
 #[tokio::test]
 async fn faults_of_files_are_named_first_and_alone() {
-    let authority = Authority::default();
     let mut site = Site::new().await;
+    let authority = site.cloud.authority();
     let well = site.configuration.clone();
     site.configuration["proxy"]["wokers"] = json!(1);
     site.has("config-key-unknown").await;
@@ -128,10 +129,14 @@ async fn faults_of_files_are_named_first_and_alone() {
     site.has("bundle-expired").await;
     site.supply(&authority.bundle_with(ENVIRONMENT, "dp-1", 3600..7200, |_| {}));
     site.has("bundle-not-yet-valid").await;
-    let (one, other) = (authority.bundle(ENVIRONMENT, "dp-1"), Authority::default());
-    let mixed = Bundle { key: other.bundle(ENVIRONMENT, "dp-1").key, ..one };
+    let of_a_month = || authority.bundle_with(ENVIRONMENT, "dp-1", -60..30 * 86_400, |_| {});
+    let mixed = Bundle { key: of_a_month().key, ..of_a_month() };
     site.supply(&mixed);
     site.has("bundle-key-mismatch").await;
+    let other = Authority::default();
+    let issuers = other.bundle_with(ENVIRONMENT, "dp-1", -60..60, |_| {}).issuers;
+    site.supply(&Bundle { issuers, ..of_a_month() });
+    site.has("bundle-not-of-its-ca").await;
 }
 
 #[tokio::test]

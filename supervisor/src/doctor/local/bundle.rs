@@ -23,6 +23,17 @@ const REFUSED: &[&str] = &[
     "gateway-source-away",
 ];
 
+/// The same of a CA by which the Cloud cannot be known either.
+const UNTRUSTED: &[&str] = &[
+    "daemon-down",
+    "tls-client-",
+    "tls-unknown-issuer",
+    "gateway-certificate",
+    "gateway-rotation-refused",
+    "gateway-heartbeat-failing",
+    "gateway-source-away",
+];
+
 static ABSENT: Fault = error(
     "bundle-absent",
     "there is no certificate bundle: none is given, and none is kept in the state directory",
@@ -77,7 +88,7 @@ static NOT_OF_CA: Fault = error(
     "the certificate is not issued by the CA of its own bundle",
     "The Cloud would refuse it. Parts of bundles of two environments may have been mixed.",
     "give certificate and CA of one and the same bundle; the certificate's file also holds its intermediate issuers",
-    REFUSED,
+    UNTRUSTED,
 );
 static PURPOSE: Fault = error(
     "bundle-not-for-clients",
@@ -91,7 +102,7 @@ static CA: Fault = error(
     "the CA of the bundle cannot be used",
     "The gateway trusts the Cloud by this CA, and no other.",
     "give the CA certificates of this environment's bundle; if their dates look wrong, set this machine's clock",
-    REFUSED,
+    UNTRUSTED,
 );
 static NO_ENVIRONMENT: Fault = error(
     "bundle-names-no-environment",
