@@ -80,7 +80,8 @@ async fn a_filter_for_a_part_leaves_the_rest_as_it_is_configured() {
 #[tokio::test]
 async fn a_wrong_filter_is_refused_with_the_reason_and_changes_nothing() {
     let world = one_worker().await;
-    for (wrong, reason) in [("debgu", "no level"), ("worker=debgu", "level filter"), ("", "empty")] {
+    for (wrong, reason) in [("debgu", "no level"), ("worker=debgu", "level filter"), ("", "empty")]
+    {
         let output = aisix_log(&world.gateway, &[wrong]).await;
         assert_eq!(output.status.code(), Some(1), "{wrong}");
         assert!(words(&output).contains(reason), "{wrong}: {}", words(&output));

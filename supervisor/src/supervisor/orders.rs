@@ -84,7 +84,11 @@ impl Supervisor {
         let directives = change.directives.clone();
         let remark = change.remark.map(|remark| format!("; {remark}")).unwrap_or_default();
         // By the former filter as well as by the new one, if either lets it through.
-        info!(before, now = directives, "the log's filter changes until the next reload or upgrade");
+        info!(
+            before,
+            now = directives,
+            "the log's filter changes until the next reload or upgrade"
+        );
         change.apply();
         self.parts.fleet.set_log_filter(&directives);
         Ok(format!(
