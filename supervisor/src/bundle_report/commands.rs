@@ -132,7 +132,7 @@ mod tests {
         let all = line.repeat(3 * SAID_BYTES_MAX / line.len());
         let kept = end_of(all.as_bytes());
         assert!(kept.len() <= SAID_BYTES_MAX && kept.len() > SAID_BYTES_MAX - line.len());
-        assert!(kept.starts_with(b"0123456789") && kept.len() % line.len() == 0);
+        assert!(kept.starts_with(b"0123456789") && kept.len().is_multiple_of(line.len()));
     }
 
     #[test]

@@ -43,11 +43,11 @@ fn everything_that_is_added_is_in_the_archive_without_secrets_and_in_the_manifes
 #[test]
 fn a_file_that_is_too_long_is_cut_and_what_cannot_be_packed_small_is_left_out() {
     let mut report = report();
-    // What does not get smaller by packing.
+    // What gets hardly smaller by packing, and looks like no secret.
     let mut random = vec![0; FILE_BYTES_MAX];
     for name in ["1", "2", "3", "4", "5"] {
         getrandom::fill(&mut random).unwrap();
-        let text: String = random.iter().map(|byte| char::from(b' ' + byte % 90)).collect();
+        let text: String = random.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
         report.add(name, &(text + "beyond"));
     }
     let archive = report.pack(OffsetDateTime::UNIX_EPOCH).unwrap();
