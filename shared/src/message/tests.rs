@@ -173,7 +173,7 @@ fn a_length_that_a_hostile_worker_made_up_reserves_nothing() {
 /// A variant that this build does not know, where one is encoded: the first one behind the last.
 #[test]
 fn an_unknown_tag_within_a_body_is_refused() {
-    let unknown_page = [5];
+    let unknown_page = [6];
     assert!(ToSupervisor::decode(8, &unknown_page).is_err());
     let unknown_role = [6];
     assert!(ToWorker::decode(10, &unknown_role).is_err());

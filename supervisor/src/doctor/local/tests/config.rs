@@ -22,8 +22,12 @@ fn each_fault_of_the_configuration_is_found_alone_with_its_place() {
         ("config-value-kind", |site| site.replace("workers: 1", "workers: many"), "proxy.workers"),
         (
             "config-value-unsupported",
-            |site| site.set("AISIX_OBSERVABILITY__TRACING__OTLP__ENABLED", "true"),
-            "tracing",
+            |site| {
+                site.line("managed: {enabled: false}");
+                site.line("etcd: {endpoints: ['http://127.0.0.1:2379']}");
+                site.set("AISIX_ADMIN__ENABLED", "true");
+            },
+            "admin.enabled",
         ),
         ("config-value-refused", |site| site.replace("127.0.0.1:0", "localhost"), "proxy.addr"),
         (
