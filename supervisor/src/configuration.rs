@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use nix::sys::stat::fstat;
 use shared::id::Revision;
-use shared::resource::{Exporter, Kind, Resource};
+use shared::resource::{Exporter, Kind, Resource, WebUrl};
 use shared::update::{self, Change};
 
 /// A resource, by kind and id.
@@ -58,8 +58,10 @@ impl Delivery {
 fn for_proxies(change: &Change) -> Cow<'_, Change> {
     let Change::Put(resource) = change else { return Cow::Borrowed(change) };
     match &**resource {
-        Resource::Exporter(exporter) if !exporter.headers.is_empty() => {
-            let exporter = Exporter { headers: Vec::new(), ..exporter.clone() };
+        Resource::Exporter(exporter) => {
+            // A query may hold a key.
+            let endpoint = WebUrl { target: "/".to_owned(), ..exporter.endpoint.clone() };
+            let exporter = Exporter { headers: Vec::new(), endpoint, ..exporter.clone() };
             Cow::Owned(Change::Put(Box::new(Resource::Exporter(exporter))))
         }
         _ => Cow::Borrowed(change),
@@ -164,20 +166,21 @@ mod tests {
 
     #[test]
     fn the_secrets_of_an_exporter_reach_no_proxy_worker_and_are_kept_here() {
-        let exporter = |headers| {
+        let exporter = |url: &str, headers| {
             Change::Put(Box::new(Resource::Exporter(Exporter {
                 id: "o".to_owned(),
                 name: "otel".to_owned(),
-                endpoint: "https://otel.example/v1/traces".parse().unwrap(),
+                endpoint: url.parse().unwrap(),
                 headers,
                 sample_rate: 1.0,
             })))
         };
-        let full = exporter(vec![("x-key".to_owned(), "secret".to_owned().into())]);
+        let headers = vec![("x-key".to_owned(), "secret".to_owned().into())];
+        let full = exporter("https://otel.example/v1/traces?key=secret", headers);
         let mut configuration = Configuration::default();
         configuration.apply(Revision(5), true, vec![full.clone()]);
         let whole = configuration.whole().unwrap().unwrap();
-        assert_eq!(content(&whole), [exporter(Vec::new())]);
+        assert_eq!(content(&whole), [exporter("https://otel.example/", Vec::new())]);
         assert_eq!(configuration.present([key_of(&full)].into_iter()), [full]);
     }
 

@@ -22,6 +22,8 @@ use crate::log::{self, Repeats, Said, Speaker};
 const READ_BYTES: usize = 64 * 1024;
 /// Passed on per second and worker, in bytes: an access log at its busiest. More is dropped, and the drop is told.
 const BYTES_PER_SECOND_MAX: usize = 16 * 1024 * 1024;
+/// What a line counts beside its bytes: short ones cost as much work as long ones.
+const LINE_COST: usize = 256;
 
 /// Lines that were dropped since the start, by role.
 static DROPPED: [AtomicU64; Role::ALL.len()] = [const { AtomicU64::new(0) }; Role::ALL.len()];
@@ -32,11 +34,14 @@ pub fn dropped() -> Vec<(&'static str, u64)> {
     Role::ALL.into_iter().map(Role::name).zip(counts).collect()
 }
 
-fn note_dropped(role: Role, bytes: &[u8]) {
-    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+fn lines_in(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn note_dropped(role: Role, lines: u64) {
     let of_role = Role::ALL.iter().position(|it| *it == role).and_then(|it| DROPPED.get(it));
     if let Some(count) = of_role {
-        count.fetch_add(lines as u64, Ordering::Relaxed);
+        count.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
@@ -64,14 +69,14 @@ pub async fn forward(id: WorkerId, role: Role, pid: Pid, pipe: OwnedFd) {
             Ok(bytes) => {
                 let (read, now) = (buffer.get(..bytes).unwrap_or_default(), Instant::now());
                 let mut said = Vec::new();
-                match budget.take(bytes, now) {
+                match budget.take(bytes, lines_in(read), now) {
                     Taken::All => lines.push(read, &mut said),
                     Taken::After { dropped } => {
                         said.push(Said::Line(dropped_note(dropped)));
                         lines.push(read, &mut said);
                     }
                     Taken::Nothing => {
-                        note_dropped(role, read);
+                        note_dropped(role, lines_in(read) as u64);
                         lines.lose(read);
                     }
                 }
@@ -79,7 +84,7 @@ pub async fn forward(id: WorkerId, role: Role, pid: Pid, pipe: OwnedFd) {
                     Said::Line(line) => repeats.hear(line, now),
                     Said::Raw(_) => true,
                 });
-                log::tell(&speaker, &said);
+                note_dropped(role, log::tell(&speaker, &said));
                 // A worker that never stops writing is not the only one there is.
                 tokio::task::yield_now().await;
             }
@@ -90,7 +95,10 @@ pub async fn forward(id: WorkerId, role: Role, pid: Pid, pipe: OwnedFd) {
     }
     let mut said = Vec::from_iter(lines.finish());
     said.extend(summaries(repeats.finish()));
-    log::tell(&speaker, &said);
+    if budget.dropped > 0 {
+        said.push(Said::Line(dropped_note(budget.dropped)));
+    }
+    note_dropped(role, log::tell(&speaker, &said));
 }
 
 async fn until(moment: Option<Instant>) {
@@ -136,11 +144,13 @@ impl Budget {
         Self { second: now, left: BYTES_PER_SECOND_MAX, dropped: 0 }
     }
 
-    fn take(&mut self, bytes: usize, now: Instant) -> Taken {
+    /// Whether these bytes, and so many lines in them, are passed on.
+    fn take(&mut self, bytes: usize, lines: usize, now: Instant) -> Taken {
         if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
             *self = Self { dropped: self.dropped, ..Self::new(now) };
         }
-        match self.left.checked_sub(bytes) {
+        let cost = bytes.saturating_add(lines.saturating_mul(LINE_COST));
+        match self.left.checked_sub(cost) {
             None => {
                 self.dropped = self.dropped.saturating_add(bytes);
                 Taken::Nothing
@@ -233,12 +243,12 @@ mod tests {
     fn a_flood_is_dropped_until_the_next_second_and_then_told() {
         let now = Instant::now();
         let mut budget = Budget::new(now);
-        assert_eq!(budget.take(BYTES_PER_SECOND_MAX, now), Taken::All);
-        assert_eq!(budget.take(100, now), Taken::Nothing);
-        assert_eq!(budget.take(200, now), Taken::Nothing);
+        assert_eq!(budget.take(BYTES_PER_SECOND_MAX - LINE_COST, 1, now), Taken::All);
+        assert_eq!(budget.take(100, 1, now), Taken::Nothing);
+        assert_eq!(budget.take(200, 1, now), Taken::Nothing);
         let later = now + Duration::from_secs(1);
-        assert_eq!(budget.take(1, later), Taken::After { dropped: 300 });
-        assert_eq!(budget.take(1, later), Taken::All);
+        assert_eq!(budget.take(1, 1, later), Taken::After { dropped: 300 });
+        assert_eq!(budget.take(1, 1, later), Taken::All);
     }
 
     #[test]

@@ -52,11 +52,10 @@ impl World {
     }
 
     async fn is_configured(&self) {
-        harness::wait::until("the models are there", async || {
-            let models = self.gateway.caller().models().await.map_err(|error| error.to_string())?;
-            let list = models.json().await.map_err(|error| error.to_string())?;
-            let count = list["data"].as_array().map_or(0, Vec::len);
-            if count == SCRIPTS.len() { Ok(()) } else { Err(list.to_string()) }
+        harness::wait::until("every worker has the models", async || {
+            let applied = self.gateway.status_config().await["applied"].take();
+            let is_there = applied["resource_counts"]["models"] == SCRIPTS.len();
+            if is_there { Ok(()) } else { Err(applied.to_string()) }
         })
         .await;
     }

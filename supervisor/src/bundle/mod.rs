@@ -37,8 +37,8 @@ use rustls::pki_types::pem::PemObject;
 use shared::secret::Secret;
 
 use self::check::{Fault, Leaf, Parts};
-pub use self::open::read_files;
 use self::data_key::wrapping_keys;
+pub use self::open::read_files;
 use self::store::{Kept, Store, StoreError};
 use crate::cloud::tls::IdentityError;
 use crate::settings::Managed;

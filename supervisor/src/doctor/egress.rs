@@ -116,7 +116,8 @@ async fn greet(
     tell(channel, ToWorker::Welcome, Some(told)).await?;
     let files = resolver_files::read().seal().map_err(sealed)?;
     tell(channel, ToWorker::Resolver, Some(files)).await?;
-    let destinations = Destinations::new(&settings.source, &settings.redis, settings.observability.otlp.as_ref());
+    let destinations =
+        Destinations::new(&settings.source, &settings.redis, settings.observability.otlp.as_ref());
     let destinations = table(&destinations.whole()).map_err(sealed)?;
     tell(channel, ToWorker::Destinations { whole: true }, Some(destinations)).await?;
     tell(channel, ToWorker::Activate, None).await?;

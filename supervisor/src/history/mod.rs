@@ -82,9 +82,10 @@ impl History {
         let totals = bounded(totals, self.totals.as_ref());
         let Some(before) = self.totals.replace(totals.clone()) else { return };
         let zero = ModelTotals::default();
-        let before = |name: &str| before.get(name).unwrap_or(&zero);
+        let counted = |name: &str| totals.get(name).map_or(0, |total| total.requests);
         // What the collector gives up telling apart goes over to its own `other`: nothing has come of it.
-        let is_joined = totals.iter().any(|(name, total)| total.requests < before(name).requests);
+        let is_joined = before.iter().any(|(name, total)| counted(name) < total.requests);
+        let before = |name: &str| before.get(name).unwrap_or(&zero);
         for (name, total) in &totals {
             if is_joined && name == OTHER {
                 continue;

@@ -148,12 +148,11 @@ pub fn in_force() -> String {
     LOG.get().map(|log| log.lock().directives.clone()).unwrap_or_default()
 }
 
-/// Writes what a worker has said, in order and with nothing in between.
-pub fn tell(speaker: &Speaker, said: &[Said]) {
-    if let Some(log) = LOG.get()
-        && !said.is_empty()
-    {
-        log.lock().outlet.tell(speaker, said, SystemTime::now());
+/// Writes what a worker has said, in order and with nothing in between. Returns how many lines nobody took.
+pub fn tell(speaker: &Speaker, said: &[Said]) -> u64 {
+    match LOG.get() {
+        Some(log) if !said.is_empty() => log.lock().outlet.tell(speaker, said, SystemTime::now()),
+        _ => 0,
     }
 }
 

@@ -44,8 +44,8 @@ impl Outlet {
         Self { form, journal, patience, dropped: 0, is_broken: false }
     }
 
-    /// Writes what was said, in order.
-    pub fn tell(&mut self, speaker: &Speaker, said: &[Said], time: SystemTime) {
+    /// Writes what was said, in order. Returns how many lines of it nobody took.
+    pub fn tell(&mut self, speaker: &Speaker, said: &[Said], time: SystemTime) -> u64 {
         if self.dropped > 0 {
             let dropped = std::mem::take(&mut self.dropped);
             let told = note(format!("{dropped} log lines dropped: nobody took them in time"));
@@ -55,11 +55,12 @@ impl Outlet {
                 self.dropped = dropped;
             }
         }
+        let before = self.dropped;
         if self.form == Form::Journal {
             for said in said {
                 self.count(1, |this| this.tell_one(speaker, said, time));
             }
-            return;
+            return self.dropped.saturating_sub(before);
         }
         // One piece for many lines, while they fit.
         let (mut piece, mut lines) = (String::new(), 0);
@@ -73,6 +74,7 @@ impl Outlet {
             lines += 1;
         }
         self.count(lines, |this| this.write(&piece));
+        self.dropped.saturating_sub(before)
     }
 
     fn count(&mut self, lines: u64, write: impl FnOnce(&mut Self) -> bool) {

@@ -1,7 +1,7 @@
 //! A failure that is repeated: told once, then counted, and summarised every minute for as long as it goes on.
 //!
 //! Two failures are the same if level, target, message and fields are, but for what is of one case only: [`CASE`], and in
-//! texts long numbers, durations and ids. So another model, another host or another reason is another failure, and is told at
+//! the message and in reasons ([`REASONS`]) long numbers, durations and ids of requests. So another model, another host or another reason is another failure, and is told at
 //! once. Lines of other levels are never held back. Pure: the time is given.
 //!
 //! Bound: [`KNOWN_MAX`] failures are known at a time; beyond, further ones are told each time.
@@ -30,13 +30,16 @@ const CASE: [&str; 11] = [
     "request_id",
     "trace_id",
 ];
+/// Fields that hold a text rather than a name: of what is named, every letter counts.
+const REASONS: [&str; 3] = ["error", "error_kind", "reason"];
 /// What an amount is of.
 const UNITS: [&str; 9] = ["s", "ms", "us", "µs", "ns", "seconds", "bytes", "times", "events"];
 /// A number from so many digits on is no status.
 const NUMBER_DIGITS: usize = 4;
-/// A word of so many bytes, with so many digits, is an id.
+/// A word of so many bytes is the id of a request, if it begins like one or is nothing but hexadecimal digits. Names of models and
+/// of resources are neither.
 const ID_BYTES: usize = 16;
-const ID_DIGITS: usize = 4;
+const ID_BEGINNINGS: [&str; 6] = ["call_", "chatcmpl-", "cmpl-", "msg_", "req_", "resp_"];
 
 /// The failures that are known.
 #[derive(Debug, Default)]
@@ -122,7 +125,10 @@ fn identity(line: &Line) -> u64 {
         name.hash(&mut hasher);
         match value {
             Value::Plain(number) => number.hash(&mut hasher),
-            Value::Text(text) | Value::Shown(text) => hash_text(text, &mut hasher),
+            Value::Text(text) | Value::Shown(text) if REASONS.contains(&name.as_str()) => {
+                hash_text(text, &mut hasher);
+            }
+            Value::Text(text) | Value::Shown(text) => text.hash(&mut hasher),
         }
     }
     hasher.finish()
@@ -145,8 +151,9 @@ fn is_case(word: &str) -> bool {
     let digits = word.bytes().filter(u8::is_ascii_digit).count();
     let unit = word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let is_duration = digits > 0 && UNITS.contains(&unit);
-    let is_word = word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    let is_id = is_word && word.len() >= ID_BYTES && digits >= ID_DIGITS;
+    let begins = ID_BEGINNINGS.iter().any(|beginning| word.starts_with(beginning));
+    let is_hex = word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id = word.len() >= ID_BYTES && (begins || is_hex);
     (is_number(word) && digits >= NUMBER_DIGITS) || is_duration || is_id
 }
 
@@ -211,6 +218,10 @@ mod tests {
             ("a", "answered 503"),
             ("a", "cannot connect to 10.0.0.1:8443"),
             ("a", "cannot connect to 10.0.0.2:8443"),
+            ("claude-opus-4-20250514", "answered 500"),
+            ("claude-3-5-sonnet-20241022", "answered 500"),
+            ("a", "the key 6f1c2d3e-0000-4000-8000-000000000001 is refused"),
+            ("a", "the key 6f1c2d3e-0000-4000-8000-000000000002 is refused"),
             ("a", "cannot connect to backend-server-12345-1.example.com"),
             ("a", "cannot connect to backend-server-12345-2.example.com"),
         ] {

@@ -15,6 +15,9 @@ use shared::metric::{
 use super::Refusal;
 use super::values::{Reading, Values};
 
+/// So many series are read one by one rather than with everything else.
+const SERIES_READ_ALONE_MAX: usize = 64;
+
 /// What a worker counts. It may have been taken over: what it makes us keep is bounded by what it may announce
 /// ([`Refusal`]) and, for the buckets of its summaries, by the size of its slots.
 #[derive(Debug)]
@@ -102,6 +105,10 @@ impl Source {
     /// Reads the slots of one family only. On an error what was read last stays.
     pub(super) fn refresh_family(&mut self, family: &Family) -> io::Result<()> {
         let of_family = |series: &&mut Counted| series.family.number == family.number;
+        // Many are read faster all at once.
+        if self.series.iter_mut().filter(of_family).count() > SERIES_READ_ALONE_MAX {
+            return self.refresh();
+        }
         for series in self.series.iter_mut().filter(of_family) {
             let reading = Self::read_series(&self.memory, series)?;
             series.values.refresh(&reading, series.first_slot, &mut self.chunks_left);

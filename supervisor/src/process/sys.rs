@@ -80,7 +80,12 @@ pub fn landlock_version() -> io::Result<i64> {
     const VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the call takes no ruleset, and answers a number.
     let answer = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0, VERSION)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0,
+            VERSION,
+        )
     };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }

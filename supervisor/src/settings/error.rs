@@ -121,7 +121,9 @@ pub enum Problem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlFault {
     /// Without TLS there is no certificate to show.
-    #[error("http is refused: the gateway shows its certificate to the Cloud, and only https can do that")]
+    #[error(
+        "http is refused: the gateway shows its certificate to the Cloud, and only https can do that"
+    )]
     PlainHttp,
     /// Another scheme than https.
     #[error("must begin with https://")]

@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 use super::client_type;
 use super::error::Problem;
 use super::raw::Raw;
-use crate::log::Form;
 use super::tracing::Otlp;
+use crate::log::Form;
 
 /// Most upper edges that a histogram may have. As published.
 const EDGES_MAX: usize = 64;

@@ -96,11 +96,7 @@ impl Raw {
 
     /// A problem with the value of `key`.
     pub fn problem(&self, key: &'static str, reason: impl ToString) -> Problem {
-        Problem::Value {
-            key: key.to_owned(),
-            origin: self.origin(key),
-            reason: reason.to_string(),
-        }
+        Problem::Value { key: key.to_owned(), origin: self.origin(key), reason: reason.to_string() }
     }
 
     /// Where the value of `key` was written.

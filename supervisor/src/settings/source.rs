@@ -140,13 +140,10 @@ impl Managed {
             key: URL,
             reason: "managed.enabled needs the URL of the Cloud manager",
         })?;
-        let refused =
-            |key| move |fault| Problem::Url { key, origin: raw.origin(key), fault };
+        let refused = |key| move |fault| Problem::Url { key, origin: raw.origin(key), fault };
         let base = secure(url).map_err(refused(URL))?;
         let etcd = match raw.text(ETCD) {
-            Some(endpoint) => {
-                secure(endpoint).and_then(at_root).map_err(refused(ETCD))?
-            }
+            Some(endpoint) => secure(endpoint).and_then(at_root).map_err(refused(ETCD))?,
             // The same port serves both; a path belongs to the REST interface only.
             None => Endpoint { path: String::new(), ..base.clone() },
         };

@@ -96,7 +96,8 @@ impl Lane {
                             Some((self.queue.borrow().len_in_hand(), "unreached"))
                         } else {
                             tokio::select! {
-                                () = sleep(after.unwrap_or(pause)) => {}
+                                // What asks for no pause gets one all the same.
+                                () = sleep(after.map_or(pause, |after| after.max(pause))) => {}
                                 () = self.hurried.notified() => {}
                             }
                             pause = (pause * 2).min(BACKOFF_MAX);

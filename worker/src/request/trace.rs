@@ -16,7 +16,9 @@ pub struct Incoming {
 
 /// The trace that a valid header names.
 pub fn incoming(headers: &HeaderMap) -> Option<Incoming> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
+    // Several are none: nobody knows which one is meant.
+    let mut values = headers.get_all("traceparent").iter();
+    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
     let mut parts = value.trim().split('-');
     let (version, trace) = (parts.next()?, parts.next()?);
     let (span, flags) = (parts.next()?, parts.next()?);

@@ -39,6 +39,17 @@ impl Account {
         );
     }
 
+    /// A stream begins.
+    pub(super) fn log_opened(&self) {
+        let labels = self.labels();
+        tracing::info!(
+            provider = labels.provider,
+            model = labels.model,
+            request_id = self.id(),
+            "stream opened"
+        );
+    }
+
     /// An attempt ends: a line, if the provider has named what it did.
     pub(super) fn log_call(&self) {
         let Some(attempt) = self.attempt.as_ref().filter(|it| !it.seen.id.is_empty()) else {

@@ -271,6 +271,9 @@ impl Account {
         if let Some(attempt) = &mut self.attempt {
             attempt.is_accepted = true;
         }
+        if self.is_stream && self.attempt.is_some() && self.proxy.settings.access_log {
+            self.log_opened();
+        }
     }
 
     /// Lets `read` enter what the provider tells.

@@ -160,7 +160,7 @@ function showTraffic(history) {
   each($("models"), "t-model", models, it => it.name, (row, it) => {
     const latency = `${ms(latest(it.median_ms))} · ${ms(latest(it.p95_ms))}`;
     row.querySelector("th").title = it.name;
-    fill(row, {name: it.name, note: notes[it.name] || "", requests: number(it.sum.requests), errors: number(it.sum.errors) + (it.sum.errors ? share(it.sum) : ""), tokens: number(it.sum.tokens), latency});
+    fill(row, {name: it.name, note: (Object.hasOwn(notes, it.name) ? notes[it.name] : ""), requests: number(it.sum.requests), errors: number(it.sum.errors) + (it.sum.errors ? share(it.sum) : ""), tokens: number(it.sum.tokens), latency});
     const plots = row.querySelectorAll(".plot");
     [requestPaths(it), errorPaths(it, most(it.errors) || 1), tokenPaths(it), latencyPaths(it)].forEach((paths, at) => plot(plots[at], paths));
   });
@@ -230,12 +230,12 @@ function showProcesses(status) {
   text($("processes-note"), `${serving} of ${workers.length} workers serve, ${number(status.traffic.in_flight)} requests in flight`);
   each($("processes"), "t-process", [supervisor, ...workers], it => it.id, (li, it) => {
     const is = it === supervisor;
-    li.dataset.tone = is || it.state === "serving" ? (it.sandbox_level != null && it.sandbox_level < 2 ? "warning" : "ok") : "wait";
+    li.dataset.tone = is || it.state === "serving" ? (it.sandbox_level != null && it.sandbox_level < 3 ? "warning" : "ok") : "wait";
     fill(li, {role: it.role, id: is ? "" : `#${it.id}`, state: is || it.state === "serving" ? `${it.state} for ${duration(it.uptime_secs)}` : it.state});
     rows(li, [
       ["Process", `${it.pid}, ${it.user || (it.uid === 0 ? "root" : it.uid == null ? "no user yet" : `user ${it.uid}`)}`], ["Restarts", is ? "" : number(it.restarts), it.restarts ? "warning" : ""],
       ["Revision", it.revision, it.revision != null && it.revision !== applied ? "warning" : ""], ["Requests", it.requests == null ? "" : number(it.requests)],
-      ["In flight", it.requests == null ? "" : number(it.in_flight)], ["Confinement", it.sandbox, it.sandbox_level < 2 ? "warning" : ""],
+      ["In flight", it.requests == null ? "" : number(it.in_flight)], ["Confinement", it.sandbox, it.sandbox_level != null && it.sandbox_level < 3 ? "warning" : ""],
       ["Missing", list(it.missing).join(", "), "", true],
     ]);
   });
