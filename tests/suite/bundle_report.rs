@@ -7,8 +7,9 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use harness::cloud::ENVIRONMENT;
+use harness::command::command;
 use harness::provider::KEY;
-use harness::{Builder, Cloud, Gateway, Projection, binaries, projection, upstream};
+use harness::{Builder, Cloud, Gateway, Projection, projection, upstream};
 use serde_json::json;
 
 const REDIS_PASSWORD: &str = "planted-redis-password";
@@ -17,15 +18,9 @@ const STRANGE: &str = "planted-value-of-a-variable";
 
 /// `aisix bundle-report` with these variables, and nothing else of ours.
 async fn bundle_report(config: &Path, output: &str, variables: &[(String, String)]) -> Output {
-    let mut command = tokio::process::Command::new(binaries::find("aisix").unwrap());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("AISIX_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = command(&["bundle-report", "--output", output, "--config"]);
     command.envs(variables.iter().cloned()).current_dir(config.parent().unwrap());
-    command.args(["bundle-report", "--output", output, "--config"]).arg(config);
-    command.output().await.unwrap()
+    command.arg(config).output().await.unwrap()
 }
 
 fn said(output: &Output) -> String {

@@ -60,10 +60,9 @@ async fn a_check_that_does_not_hold_says_why() {
     until_states(&gateway, ["ok", "ok", "ok", "waiting", "waiting"]).await;
     cloud.stop();
     let status = until_states(&gateway, ["ok", "failed", "failed", "waiting", "waiting"]).await;
-    for check in [1, 2] {
-        let evidence = status["checks"][check]["evidence"].as_str().unwrap();
-        assert!(evidence.contains("refused"), "{evidence}");
-    }
+    let evidence = |check: usize| status["checks"][check]["evidence"].as_str().unwrap();
+    assert!(evidence(1).contains("refused"), "{}", evidence(1));
+    assert!(evidence(2).contains("the source is away"), "{}", evidence(2));
     cloud.resume().await;
     until_states(&gateway, ["ok", "ok", "ok", "waiting", "waiting"]).await;
     drop(upstream);
@@ -120,7 +119,9 @@ async fn without_a_cloud_its_checks_are_off() {
     let folder = tempfile::tempdir().unwrap();
     let resources = folder.path().join("resources.yaml");
     std::fs::write(&resources, "_format_version: \"1\"\n").unwrap();
-    let gateway = Builder::from_file(&resources).start_alive().await;
+    let socket = json!(folder.path().join("aisix.sock"));
+    let gateway = Builder::from_file(&resources).set("/supervisor/control_socket", socket);
+    let gateway = gateway.start_alive().await;
     let status = until_states(&gateway, ["ok", "off", "warning", "waiting", "off"]).await;
     assert_eq!(status["cloud"], Value::Null);
 }

@@ -2,11 +2,11 @@
 //!
 //! The catalogue is in layers: a cause stands before what it brings about. A finding is set aside if one of an earlier layer
 //! explains it; a finding that explains a worse one counts as that bad. What is left stands in the order of its severity,
-//! then of the layers; that nothing answers at the control socket stands last, since whoever asks sees that anyway.
+//! then of the layers; that no gateway answers at the control socket, or another one, stands last: why it does not run is above.
 
 use std::cmp::Reverse;
 
-use super::asked::DOWN;
+use super::asked::{DOWN, OTHER};
 use super::{Fault, Finding, Found, Report, Severity, catalogue};
 
 /// What brings about what, from group to group; within a group the faults say it themselves. Codes, or groups where they end
@@ -94,7 +94,9 @@ pub fn diagnose(findings: Vec<Finding>) -> Report {
     causes.sort_by_key(|(layer, finding, severity)| {
         // What is always so on this host is no reason to look there first.
         let is_standing = *severity < Severity::Error && finding.fault.code.starts_with("host-");
-        (finding.fault.code == DOWN.code, Reverse(*severity), is_standing, *layer)
+        let is_absence = [DOWN.code, OTHER.code].contains(&finding.fault.code);
+        let is_note = *severity == Severity::Note;
+        (is_note, is_absence, Reverse(*severity), is_standing, *layer)
     });
     let findings = causes.iter().map(|(_, finding, severity)| found(finding, *severity)).collect();
     Report { findings, set_aside }
@@ -111,11 +113,18 @@ fn is_of(fault: &Fault, code: &str) -> bool {
     if code.ends_with('-') { fault.code.starts_with(code) } else { fault.code == code }
 }
 
+/// The text with a capital at its beginning.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
 fn found(finding: &Finding, severity: Severity) -> Found {
     Found {
         code: finding.fault.code.to_owned(),
         severity,
-        title: finding.fault.title.to_owned(),
+        title: sentence(finding.fault.title),
         evidence: finding.evidence.chars().take(EVIDENCE_CHARS_MAX).collect(),
         remedy: finding.fault.remedy.to_owned(),
     }

@@ -2,9 +2,8 @@
 
 use super::{Found, Report, Severity};
 use crate::control::print::Colour;
+use crate::control::print::layout::{WIDTH, plain, wrap};
 
-/// Columns of a line.
-const WIDTH: usize = 80;
 /// Columns before a text.
 const INDENT: usize = 10;
 
@@ -24,7 +23,7 @@ pub fn text(report: &Report, colour: Colour) -> String {
         lines.push(String::new());
         let codes: Vec<_> = report.set_aside.iter().map(|found| found.code.as_str()).collect();
         let follows = format!("Follows from it, and goes with it: {}.", codes.join(", "));
-        lines.extend(wrapped(&follows, WIDTH));
+        lines.extend(wrap(&follows, WIDTH));
     }
     lines.join("\n") + "\n"
 }
@@ -40,13 +39,13 @@ fn tell(lines: &mut Vec<String>, found: &Found, colour: Colour) {
         Colour::On => format!("\x1b[{}m{word}\x1b[0m", code(found.severity)),
     };
     let gap = " ".repeat(INDENT.saturating_sub(word.len()));
-    let title = wrapped(&found.title, WIDTH - INDENT);
+    let title = wrap(&plain(&found.title), WIDTH - INDENT);
     for (number, line) in title.iter().enumerate() {
         let head = if number == 0 { format!("{shown}{gap}") } else { " ".repeat(INDENT) };
         lines.push(format!("{head}{line}"));
     }
     for (word, text) in [("code", &found.code), ("seen", &found.evidence), ("do", &found.remedy)] {
-        for (number, line) in wrapped(text, WIDTH - INDENT).iter().enumerate() {
+        for (number, line) in wrap(&plain(text), WIDTH - INDENT).iter().enumerate() {
             let head = if number == 0 { word } else { "" };
             lines.push(format!("  {head:<8}{line}"));
         }
@@ -59,25 +58,6 @@ fn code(severity: Severity) -> &'static str {
         Severity::Warning => "33",
         Severity::Error => "1;31",
     }
-}
-
-/// The text in lines of so many columns; a longer word has a line of its own.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in text.split_whitespace() {
-        let word: String = word.chars().filter(|it| !it.is_control()).collect();
-        let columns = line.chars().count() + 1 + word.chars().count();
-        if !line.is_empty() && columns > width {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(&word);
-    }
-    lines.push(line);
-    lines
 }
 
 #[cfg(test)]

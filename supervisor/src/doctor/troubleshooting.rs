@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::causes::sentence;
 use super::{Fault, Severity, catalogue};
 
 const HEAD: &str = "# Troubleshooting
@@ -28,13 +29,6 @@ fn severity(severity: Severity) -> &'static str {
         Severity::Warning => "warning",
         Severity::Error => "error",
     }
-}
-
-/// The text with a capital at its beginning, unless it begins with a name.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-    first.into_iter().chain(letters).collect()
 }
 
 fn group(code: &str) -> &str {

@@ -111,6 +111,8 @@ pub struct Collector {
     before: Vec<CounterRecord>,
     /// Requests that had succeeded when they were last looked at, and when they last had become more.
     succeeded: u64,
+    /// Requests that upstreams had failed by then.
+    failed_before: u64,
     last_success: Option<SystemTime>,
 }
 
@@ -124,6 +126,7 @@ impl Collector {
             dead: Base::default(),
             before: Vec::new(),
             succeeded: 0,
+            failed_before: 0,
             last_success: None,
         }
     }

@@ -12,6 +12,7 @@ use super::{Collector, OwnFamily, table};
 /// The label of [`REQUESTS`] that says what came of a request.
 const OUTCOME: usize = 3;
 const SUCCESS: &str = "success";
+const UPSTREAM_ERROR: &str = "upstream_error";
 
 /// Requests that were answered since the start of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +21,11 @@ pub struct Traffic {
     pub answered: u64,
     /// Those with a status below 400.
     pub succeeded: u64,
-    /// When the latest of those was first seen to be counted.
+    /// Those that an upstream has failed, or that nobody could send to one.
+    pub failed_upstream: u64,
+    /// How many of these have come since a request was last seen to have succeeded.
+    pub failed_since: u64,
+    /// When a success was last seen to be counted.
     pub last_success: Option<SystemTime>,
     workers: BTreeMap<WorkerId, u64>,
 }
@@ -50,8 +55,10 @@ impl Collector {
         }
         if traffic.succeeded > self.succeeded {
             (self.succeeded, self.last_success) = (traffic.succeeded, Some(now));
+            self.failed_before = traffic.failed_upstream;
         }
-        Traffic { last_success: self.last_success, ..traffic }
+        let failed_since = traffic.failed_upstream.saturating_sub(self.failed_before);
+        Traffic { last_success: self.last_success, failed_since, ..traffic }
     }
 
     /// What each worker that has answered any has answered.
@@ -66,8 +73,12 @@ impl Traffic {
     fn add(&mut self, labels: &[String], values: &Values) -> u64 {
         let Values::Counter(count) = values else { return 0 };
         self.answered = self.answered.saturating_add(*count);
-        if labels.get(OUTCOME).is_some_and(|outcome| outcome == SUCCESS) {
-            self.succeeded = self.succeeded.saturating_add(*count);
+        match labels.get(OUTCOME).map(String::as_str) {
+            Some(SUCCESS) => self.succeeded = self.succeeded.saturating_add(*count),
+            Some(UPSTREAM_ERROR) => {
+                self.failed_upstream = self.failed_upstream.saturating_add(*count);
+            }
+            _ => {}
         }
         *count
     }

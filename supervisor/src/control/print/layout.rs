@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// What a line may have.
-pub(super) const WIDTH: usize = 80;
+pub(crate) const WIDTH: usize = 80;
 /// Where texts begin that have a name in front.
 const INDENT: usize = 16;
 
@@ -121,7 +121,7 @@ impl Sheet {
 }
 
 /// The text in lines of at most `width` characters, cut between words where there are any.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_whitespace() {
@@ -148,7 +148,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 /// Words of a worker or a peer: no control character reaches the terminal.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect()
 }
 

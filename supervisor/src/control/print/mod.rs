@@ -1,6 +1,8 @@
 //! `aisix status` for people: within 80 columns, what matters first.
 
-mod layout;
+pub(crate) mod layout;
+
+use shared::id::Role;
 
 pub use self::layout::{Colour, Tone};
 use self::layout::{Sheet, bytes, duration};
@@ -151,11 +153,25 @@ fn processes(sheet: &mut Sheet, status: &Status) {
             worker.state.clone(),
             level.unwrap_or_else(|| "-".to_owned()),
             duration(worker.uptime_secs),
-            worker.restarts.to_string(),
+            String::new(),
         ]
     };
-    let rows: Vec<_> = std::iter::once(supervisor).chain(status.workers.iter().map(row)).collect();
-    let worker = |row: usize| row.checked_sub(1).and_then(|at| status.workers.get(at));
+    let mut workers: Vec<&WorkerStatus> = status.workers.iter().collect();
+    let rank = |worker: &WorkerStatus| Role::from_name(&worker.role);
+    workers.sort_by_key(|worker| (rank(worker), worker.id));
+    let mut rows: Vec<_> =
+        std::iter::once(supervisor).chain(workers.iter().copied().map(row)).collect();
+    // What is counted by role stands in its first line.
+    let mut before = "";
+    for (worker, row) in workers.iter().zip(rows.iter_mut().skip(1)) {
+        if worker.role != before
+            && let Some(cell) = row.last_mut()
+        {
+            *cell = worker.restarts.to_string();
+        }
+        before = &worker.role;
+    }
+    let worker = |row: usize| row.checked_sub(1).and_then(|at| workers.get(at));
     let heads = ["ROLE", "ID", "PID", "USER", "STATE", "SANDBOX", "UP", "RESTARTS"];
     sheet.table(heads, &rows, |row, column| match (worker(row), column) {
         // What is not as confined as it could be must be seen.
@@ -163,8 +179,8 @@ fn processes(sheet: &mut Sheet, status: &Status) {
         (Some(worker), 4) if worker.state != "serving" => Tone::Odd,
         _ => Tone::Plain,
     });
-    let proxies: Vec<_> = status.workers.iter().filter(|it| it.requests.is_some()).collect();
-    let served = |worker: &&WorkerStatus| {
+    let proxies: Vec<_> = workers.iter().filter(|it| it.requests.is_some()).collect();
+    let served = |worker: &&&WorkerStatus| {
         [
             worker.id.to_string(),
             revision(worker.revision),

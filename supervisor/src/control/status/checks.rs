@@ -9,6 +9,8 @@ use super::Status;
 
 /// Heartbeats in a row that may be missing before the check fails.
 const BEATS_MISSED_MAX: i64 = 3;
+/// So many requests in a row that no upstream has served are told.
+const FAILED_MAX: u64 = 3;
 /// Usage that waits for longer, in seconds, should have been delivered.
 const USAGE_AGE_MAX: u64 = 60;
 /// Less than this until the certificate ends, in seconds, is told.
@@ -173,6 +175,10 @@ fn request(status: &Status, _: i64) -> Outcome {
     match (traffic.answered, &traffic.last_success_at) {
         (0, _) => (CheckState::Waiting, "no request has come since the start".to_owned()),
         (_, None) => (CheckState::Failed, format!("all {failed} requests have failed")),
+        (_, Some(at)) if traffic.failed_since >= FAILED_MAX => {
+            let told = format!("the last {} could not be served", traffic.failed_since);
+            (CheckState::Warning, format!("{told}; the last that succeeded was seen at {at}"))
+        }
         (_, Some(at)) => (
             CheckState::Ok,
             format!("{} succeeded, {failed} failed, the last at {at}", traffic.succeeded),
@@ -199,10 +205,14 @@ fn usage(status: &Status, _: i64) -> Outcome {
             );
             (CheckState::Warning, told)
         }
-        None if usage.accepted == 0 => (CheckState::Waiting, "nothing was used yet".to_owned()),
-        None => {
-            (CheckState::Ok, format!("{} events accepted, {} wait", usage.accepted, usage.waiting))
+        None if usage.waiting > 0 => {
+            let told =
+                format!("{} events accepted, {} on their way", usage.accepted, usage.waiting);
+            let state = if usage.accepted == 0 { CheckState::Waiting } else { CheckState::Ok };
+            (state, told)
         }
+        None if usage.accepted == 0 => (CheckState::Waiting, "nothing was used yet".to_owned()),
+        None => (CheckState::Ok, format!("{} events accepted, none waits", usage.accepted)),
     }
 }
 
@@ -265,7 +275,7 @@ mod tests {
     #[test]
     fn each_check_fails_for_its_own_reasons_and_says_which() {
         type Case = (usize, fn(&mut Status), CheckState, &'static str);
-        let cases: [Case; 12] = [
+        let cases: [Case; 14] = [
             (0, |it| it.state = "starting".to_owned(), CheckState::Waiting, "do not serve"),
             (0, |it| it.state = "degraded".to_owned(), CheckState::Failed, "do not serve"),
             (0, |it| certificate(it, 0), CheckState::Failed, "has expired"),
@@ -277,7 +287,9 @@ mod tests {
             (2, |it| it.configuration.source_connected = Some(false), CheckState::Failed, "away"),
             (2, |it| it.configuration.rejected_count = 2, CheckState::Warning, "2 resources"),
             (3, |it| it.traffic.last_success_at = None, CheckState::Failed, "have failed"),
+            (3, |it| it.traffic.failed_since = 3, CheckState::Warning, "the last 3"),
             (4, |it| it.usage.oldest_age_secs = Some(61), CheckState::Failed, "oldest"),
+            (4, |it| it.usage = waiting(2), CheckState::Waiting, "2 on their way"),
         ];
         for (check, change, expected, words) in cases {
             let (state, evidence) = after(change, check);
@@ -306,6 +318,10 @@ mod tests {
             2,
         );
         assert_eq!(state, CheckState::Ok, "{evidence}");
+    }
+
+    fn waiting(waiting: u64) -> Usage {
+        Usage { waiting, ..Usage::default() }
     }
 
     fn certificate(status: &mut Status, left: i64) {

@@ -76,6 +76,7 @@ impl Status {
             traffic: Traffic {
                 answered: traffic.answered,
                 succeeded: traffic.succeeded,
+                failed_since: traffic.failed_since,
                 in_flight: workers.each.iter().map(|worker| u64::from(worker.in_flight)).sum(),
                 last_success_at: traffic.last_success.map(moment),
             },

@@ -131,6 +131,8 @@ pub struct Traffic {
     pub answered: u64,
     /// Answered with a status below 400.
     pub succeeded: u64,
+    /// Answered with an error for their upstream's sake, since a request was last seen to have succeeded.
+    pub failed_since: u64,
     /// Being answered, as the workers last told.
     pub in_flight: u64,
     /// When a request was last seen to have succeeded.

@@ -82,6 +82,20 @@ static BEHIND: Fault = warning(
     "ask again; if it stays, aisix reload replaces the workers one after the other",
     &[],
 );
+static FAILING: Fault = warning(
+    "gateway-requests-failing",
+    "requests are not served by any upstream",
+    "Several in a row have ended with an error for their upstream's sake: the provider is away, refuses its key, or cannot be reached from here.",
+    "the last lines of the access log have `attempts` and the reason (`journalctl -u aisix`), `/status/models` the state of each model; check the provider's status page, its key and the way to its host",
+    &[],
+);
+static EXPORT: Fault = warning(
+    "gateway-export-failing",
+    "a collector of traces does not take them",
+    "Traces are kept for a while and then dropped; traffic is not affected.",
+    "look at the collector's address, its certificate and the headers that it wants",
+    &[],
+);
 static SPOOL: Fault = error(
     "gateway-spool",
     "usage events cannot be kept on disk",
@@ -207,6 +221,8 @@ pub static FAULTS: &[&Fault] = &[
     &NOT_ENFORCED,
     &REJECTED,
     &BEHIND,
+    &FAILING,
+    &EXPORT,
     &USAGE,
     &UNDELIVERED,
     &BUDGETS,
@@ -216,6 +232,8 @@ pub static FAULTS: &[&Fault] = &[
     &OTHER,
 ];
 
+/// So many requests in a row that no upstream has served are told.
+const FAILED_MAX: u64 = 3;
 /// Ended so often by itself, a role is in trouble.
 const RESTARTS_MAX: u64 = 3;
 /// What waits for longer, in seconds, should have been delivered.
@@ -239,6 +257,7 @@ fn of_topic(name: &str) -> &'static Fault {
         "control_socket" => &SOCKET,
         "not_enforced" => &NOT_ENFORCED,
         "quarantine" => &QUARANTINE,
+        "export" => &EXPORT,
         "redis" => &REDIS,
         "replacement" => &REPLACEMENT,
         "upgrade" => &UPGRADE,
@@ -267,6 +286,11 @@ pub fn check(look: &mut Look<'_>) {
         let why = usage.error.as_deref().unwrap_or("no reason is known");
         let evidence = format!("{} events wait, the oldest for {age} s: {why}", usage.waiting);
         look.found(&UNDELIVERED, evidence);
+    }
+    let failed = status.traffic.failed_since;
+    if failed >= FAILED_MAX {
+        let last = status.traffic.last_success_at.as_deref().unwrap_or("none since the start");
+        look.found(&FAILING, format!("the last {failed} requests; last success: {last}"));
     }
     if !has("usage") && (usage.shed > 0 || usage.dead_letters > 0) {
         let (shed, dead) = (usage.shed, usage.dead_letters);
@@ -348,6 +372,7 @@ mod tests {
             Topic::ControlSocket,
             Topic::NotEnforced,
             Topic::Quarantine,
+            Topic::Export,
             Topic::Redis,
             Topic::Replacement,
             Topic::Upgrade,

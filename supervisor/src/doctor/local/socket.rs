@@ -20,12 +20,11 @@ static SILENT: Fault = error(
     "it hangs, or is stopped (SIGSTOP, a debugger, a paused container): look at its process and at the end of its log, then restart it",
     &["daemon-down", "state-in-use", "host-port-in-use"],
 );
-static OTHER: Fault = warning(
+static OTHER: Fault = note(
     "gateway-other-state",
     "the gateway that answers on the control socket is another one than the configuration means",
     "Orders would reach the wrong gateway, and are refused.",
-    "name the configuration or the socket of the gateway that is meant, with --config or --socket",
-    &[],
+    "nothing, if two gateways are meant to run here; else name the configuration or the socket of the one that is meant, with --config or --socket",
 );
 static NOT_A_SOCKET: Fault = warning(
     "gateway-socket-foreign",

@@ -314,6 +314,9 @@ fn snapshot(managed: &Managed, look: &mut Look<'_>) {
                 look.found(&DAMAGED, format!("{at} {error}"));
             }
         }
+        Ok(None) if look.gateway.is_none() => {
+            look.found(&SEALED, format!("{}/seal is not there", managed.mtls_dir.display()));
+        }
         Ok(_) => {}
     }
 }

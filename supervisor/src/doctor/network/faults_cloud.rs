@@ -74,6 +74,6 @@ faults! {
         explains [];
     ETCD_EMPTY = "etcd-prefix-empty", Warning, "Nothing is projected to this environment";
         why "The store has no key below the prefix: the environment is new, everything in it was deleted, or etcd.prefix or the environment is not the one that was meant. Requests are answered with 401, since there are no caller keys.";
-        do "create a model, a provider key and a caller key for this environment in the Cloud; if they are there, compare the environment's id with the evidence";
+        do "create a model, a provider key and a caller key for this environment in the Cloud; if they are there, compare the environment's id with the evidence: it is the one that the certificate names, so a bundle of another environment has to be replaced";
         explains ["gateway-no-configuration"];
 }

@@ -67,6 +67,10 @@ fn of_certificate(error: &CertificateError) -> &'static Fault {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             &SERVER_EARLY
         }
+        // A certificate that somebody has made for himself, as a CA: the verifier has no word of its own for it.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            &UNKNOWN_ISSUER
+        }
         _ => &BAD_SERVER,
     }
 }

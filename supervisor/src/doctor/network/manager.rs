@@ -21,8 +21,8 @@ use tokio_rustls::client::TlsStream;
 use super::faults::{CLOCK, DRIFT};
 use super::faults_cloud::{NO_ANSWER, NOT_HTTP};
 use super::faults_tls::{
-    CLOSED, CONSOLE, INTERCEPTED, NOT_TLS, PLAIN_HTTP, SERVER_EARLY, SERVER_EXPIRED, SILENT,
-    STALLS, UNKNOWN_ISSUER, WRONG_NAME,
+    BAD_SERVER, CLOSED, CONSOLE, INTERCEPTED, NOT_TLS, PLAIN_HTTP, SERVER_EARLY, SERVER_EXPIRED,
+    SILENT, STALLS, UNKNOWN_ISSUER, WRONG_NAME,
 };
 use super::look::{self, Clear};
 use super::reach::reach;
@@ -191,7 +191,7 @@ pub(super) async fn explain(
             }
             Clear::Tls | Clear::Nothing => fault,
         }
-    } else if is_any(&[&UNKNOWN_ISSUER, &WRONG_NAME]) {
+    } else if is_any(&[&UNKNOWN_ISSUER, &WRONG_NAME, &BAD_SERVER]) {
         match &access.proxy {
             _ if look::is_web_site(access, place, identity).await => &CONSOLE,
             Some(proxy) if fault == &UNKNOWN_ISSUER => {

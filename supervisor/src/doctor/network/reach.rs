@@ -36,13 +36,18 @@ async fn connect(access: &Access, place: &Place) -> Result<TcpStream, Finding> {
             return Err(found(unresolved(kind), format!("{place}: {words}")));
         }
         Ok(Err(ResolveError::Dial(error))) => return Err(found(&EGRESS, error.to_string())),
+        // Nobody is asked for what an address means, so it is the worker that does not answer.
+        Err(_) if place.host.parse::<IpAddr>().is_ok() => {
+            return Err(found(&EGRESS, "the egress worker does not answer".to_owned()));
+        }
         Err(_) => {
             let evidence = format!("{place}: no name server has answered in time");
             return Err(found(&DNS_NO_ANSWER, evidence));
         }
     };
     let led = told(place, &addresses);
-    match timeout(access.step(), access.egress.dial(&to)).await {
+    let limit = access.step();
+    match timeout(limit, access.egress.dial(&to)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
             Err(found(not_connected(&error, &addresses), format!("{led}: {}", words(&error))))
@@ -50,7 +55,7 @@ async fn connect(access: &Access, place: &Place) -> Result<TcpStream, Finding> {
         Err(_) => {
             let only_v6 = is_only_v6(&addresses);
             let hint = if only_v6 { "; it has only IPv6 addresses" } else { "" };
-            Err(found(&BLACK_HOLE, format!("{led}: no answer within {:?}{hint}", access.step())))
+            Err(found(&BLACK_HOLE, format!("{led}: no answer within {limit:?}{hint}")))
         }
     }
 }
@@ -142,6 +147,8 @@ async fn through(access: &Access, proxy: &ProxyUrl, place: &Place) -> Result<Tcp
     };
     let fault = match &refused {
         NoConsent::Credentials => &PROXY_AUTHENTICATION,
+        // A web server that knows no CONNECT.
+        NoConsent::Status(405 | 501) => &PROXY_NOT_HTTP,
         NoConsent::Status(500..) => &PROXY_CANNOT,
         NoConsent::Status(_) => &PROXY_FORBIDS,
         NoConsent::NotHttp | NoConsent::Endless | NoConsent::Closed | NoConsent::Io(_) => {

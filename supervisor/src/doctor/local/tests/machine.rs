@@ -131,7 +131,7 @@ fn a_gateway_of_another_state_directory_is_told_with_both() {
             }
         }
     });
-    assert!(site.has("gateway-other-state").contains("/elsewhere"));
+    assert!(told(&site.look(), "gateway-other-state").contains("/elsewhere"));
     answering.join().unwrap();
 }
 

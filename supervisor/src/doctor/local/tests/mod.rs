@@ -185,6 +185,12 @@ impl Site {
     }
 }
 
+/// The evidence of a finding, however bad it is.
+fn told(local: &Local, code: &str) -> String {
+    let found = local.findings.iter().find(|finding| finding.fault.code == code);
+    found.unwrap_or_else(|| panic!("no {code}")).evidence.clone()
+}
+
 fn only(local: &Local, code: &str) -> String {
     let serious = serious(local);
     let found = serious.iter().find(|finding| finding.fault.code == code);

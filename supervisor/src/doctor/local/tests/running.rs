@@ -1,7 +1,9 @@
 //! What the running gateway says of itself.
 
 use super::*;
-use crate::control::status::{Certificate, Cloud, Configuration, FindingStatus, Rejected, Usage};
+use crate::control::status::{
+    Certificate, Cloud, Configuration, FindingStatus, Rejected, Traffic, Usage,
+};
 use crate::sandbox_report::WorkerStatus;
 
 /// A gateway that is well.
@@ -57,6 +59,7 @@ fn each_topic_is_told_with_what_the_gateway_says_of_it() {
         ("egress", "gateway-egress-missing"),
         ("sandbox", "gateway-not-confined"),
         ("not_enforced", "gateway-not-enforced"),
+        ("export", "gateway-export-failing"),
         ("quarantine", "gateway-quarantine"),
         ("redis", "gateway-redis-away"),
         ("replacement", "gateway-replacement-failed"),
@@ -111,6 +114,9 @@ fn what_the_status_shows_and_no_topic_has_is_told() {
     let usage = Usage { waiting: 3, oldest_age_secs: Some(999), ..Usage::default() };
     let evidence = found(&Status { usage, ..well() }, "gateway-usage-undelivered");
     assert!(evidence.contains("3 events wait, the oldest for 999 s"), "{evidence}");
+    let traffic = Traffic { answered: 9, failed_since: 3, ..Traffic::default() };
+    let evidence = found(&Status { traffic, ..well() }, "gateway-requests-failing");
+    assert!(evidence.contains("the last 3 requests"), "{evidence}");
     let usage = Usage { dead_letters: 2, ..Usage::default() };
     found(&Status { usage, ..well() }, "gateway-usage-lost");
 }
