@@ -142,8 +142,9 @@ fn resources(status: &Status, now: i64) -> Outcome {
     };
     if configuration.source_connected == Some(false) {
         let reason = configuration.last_failure.as_deref().unwrap_or("no connection");
-        let seen = configuration.observed_at.as_deref().unwrap_or("an earlier run");
-        let told = format!("revision {applied} of {seen} is served, the source is away: {reason}");
+        let seen = configuration.last_contact_at.as_deref();
+        let since = seen.map(|at| format!(" since {at}")).unwrap_or_default();
+        let told = format!("revision {applied} is served, the source is away{since}: {reason}");
         return (CheckState::Failed, told);
     }
     if configuration.rejected_count > 0 {

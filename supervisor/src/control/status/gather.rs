@@ -37,7 +37,10 @@ impl Status {
         let traffic = sources.collector.borrow_mut().traffic(now);
         let uptime_secs = sources.started.elapsed().as_secs();
         let report = sources.projection.report(applied_revision(applied)).await;
-        let configuration = report.map(|report| configuration(applied, report.status));
+        let configuration = report.map(|report| Configuration {
+            last_contact_at: report.gauges.last_contact.map(rfc3339),
+            ..configuration(applied, report.status)
+        });
         let configuration = configuration.unwrap_or_default();
         let budgets = sources.budgets.as_ref().map(Budgets::status);
         let usage = Usage::from(sources.telemetry.report());
@@ -50,7 +53,6 @@ impl Status {
                     &configuration,
                     &usage,
                     budgets.as_ref(),
-                    now,
                 ),
                 last_heartbeat_at,
                 heartbeat_failures: heartbeat.failures,
@@ -128,6 +130,7 @@ fn configuration(applied: Option<i64>, told: ConfigStatus) -> Configuration {
         partially_compatible_count: told.partially_compatible.iter().map(|row| row.count).sum(),
         last_failure: told.last_failure.as_ref().map(|it| it.last_error.clone()),
         last_failure_at: told.last_failure.map(|it| it.at),
+        last_contact_at: None,
     }
 }
 
@@ -167,7 +170,6 @@ fn channels(
     configuration: &Configuration,
     usage: &Usage,
     budgets: Option<&budget::Status>,
-    now: SystemTime,
 ) -> Vec<Channel> {
     let channel = |name: &str, last_contact_at, error| Channel {
         name: name.to_owned(),
@@ -175,14 +177,11 @@ fn channels(
         error,
     };
     let lost = configuration.source_connected == Some(false);
-    // A watch that is open is asked for signs of life all the time, whether anything changes or not.
-    let watched = (configuration.source_connected == Some(true)).then(|| moment(now));
-    let seen = || configuration.observed_at.clone();
     let reason =
         || configuration.last_failure.clone().unwrap_or_else(|| "not connected".to_owned());
     let mut channels = vec![
         channel("heartbeat", heartbeat.0, heartbeat.1),
-        channel("configuration", watched.or_else(seen), lost.then(reason)),
+        channel("configuration", configuration.last_contact_at.clone(), lost.then(reason)),
         channel("usage", usage.last_success_at.clone(), usage.error.clone()),
     ];
     channels.extend(

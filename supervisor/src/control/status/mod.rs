@@ -77,8 +77,10 @@ pub struct Configuration {
     pub state: String,
     /// When the applied revision was handed to the workers.
     pub applied_at: Option<String>,
-    /// When the source was last heard of.
+    /// When that revision was seen.
     pub observed_at: Option<String>,
+    /// When the source was last there: now, while it is followed.
+    pub last_contact_at: Option<String>,
     /// The hash over what is served.
     pub hash: Option<String>,
     /// How many resources are served, by kind.

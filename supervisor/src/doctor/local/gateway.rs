@@ -334,7 +334,7 @@ fn source(status: &Status, look: &mut Look<'_>) {
     let configuration = &status.configuration;
     if configuration.source_connected == Some(false) {
         let why = configuration.last_failure.as_deref().unwrap_or("no reason is known");
-        let seen = configuration.observed_at.as_deref().unwrap_or("never");
+        let seen = configuration.last_contact_at.as_deref().unwrap_or("never");
         look.found(&SOURCE_AWAY, format!("last heard of {seen}: {why}"));
     }
     if status.state == "waiting" {

@@ -201,7 +201,7 @@ function showFacts(status) {
   card("configuration", lost && conf.applied_revision != null ? "failed" : conf.rejected_count ? "warning" : conf.applied_revision == null || behind ? "wait" : "ok",
     conf.applied_revision == null ? "none yet" : `revision ${conf.applied_revision}`, [
     ["State", conf.state], ["Observed", behind ? `revision ${conf.observed_revision ?? "–"}` : "", "warning"],
-    ["Source", `${conf.source}${lost ? ", away" : ""}`, lost ? "failed" : ""], ["Last heard", conf.observed_at && ago(conf.observed_at)], ["Applied", conf.applied_at && ago(conf.applied_at)],
+    ["Source", `${conf.source}${lost ? ", away" : ""}`, lost ? "failed" : ""], ["Last heard", conf.last_contact_at && ago(conf.last_contact_at)], ["Applied", conf.applied_at && ago(conf.applied_at)],
     ...resources.map(([kind, count]) => [kind.replaceAll("_", " "), number(count)]),
     ["Rejected", conf.rejected_count || "", "warning"], ["Not honoured in part", conf.partially_compatible_count || ""], ["Failure", lost ? conf.last_failure : "", "failed", true],
   ]);
