@@ -43,6 +43,11 @@ pub fn add(case: &Case<'_>, report: &mut Report) {
         let limit = case.within(LIMIT);
         match fetch(address, path, limit) {
             Ok(text) => report.add(name, &text),
+            // Who does not answer for one page takes the time of the others.
+            Err(error) if is_silent(&error) => {
+                let told = format!("http://{address}{path}: no answer within {limit:?}");
+                return report.missing("pages", told);
+            }
             Err(error) => report.missing(name, format!("http://{address}{path}: {error}")),
         }
         // Whoever does not listen does not for the next one either.
@@ -50,6 +55,10 @@ pub fn add(case: &Case<'_>, report: &mut Report) {
             return report.missing("pages", format!("nobody listens on {address}"));
         }
     }
+}
+
+fn is_silent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// The address to ask, if it is one of this machine.
