@@ -14,7 +14,7 @@ use futures_util::stream;
 use harness::command::aisix;
 use harness::own_network::{self, OUTSIDE};
 use harness::{Builder, Cloud, OwnNetwork, Projection, binaries, upstream};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use self::rows::{Case, ROWS};
@@ -252,6 +252,19 @@ async fn a_gateway_that_hangs_is_named_and_the_cloud_is_looked_at_without_it() {
     let found = codes(&report, "findings");
     assert!(found.iter().any(|code| code == "daemon-silent"), "{report:#}");
     assert!(!found.iter().any(|code| code.starts_with("cloud-")), "the Cloud is well: {report:#}");
+    assert_eq!(status, Some(4));
+}
+
+#[tokio::test]
+async fn an_egress_worker_that_hangs_is_not_taken_for_a_name_server_that_does() {
+    let cloud = Cloud::start(&Projection::of(&upstream().await)).await;
+    let gateway = Builder::managed(&cloud).start().await;
+    let config = gateway.folder().join("config.managed.yaml");
+    let egress = gateway.workers().into_iter().find(|worker| worker.role == "egress").unwrap();
+    kill(egress.pid, Signal::SIGSTOP).unwrap();
+    let (report, status) = report(&config, None).await;
+    let found = codes(&report, "findings");
+    assert_eq!(found.first().map(String::as_str), Some("egress-missing"), "{report:#}");
     assert_eq!(status, Some(4));
 }
 

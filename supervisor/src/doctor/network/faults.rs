@@ -32,7 +32,7 @@ faults! {
         why "It is some seconds to minutes off the Cloud's. Nothing fails for that yet; new certificates may not be valid here for a moment, and usage is booked at another time than it happened.";
         do "keep the clock set: `timedatectl set-ntp true`, or repair the time service of this machine or of the host below";
         explains [];
-    EGRESS = "egress-missing", Error, "There is no egress worker, so nobody can make connections";
+    EGRESS = "egress-missing", Error, "There is no egress worker that answers, so nobody can make connections";
         why "Every connection to the Cloud and to providers is made by the confined egress worker. Without it, connections that are open go on, and no new one is made. It is started anew when it ends; one that cannot start usually lacks its program, or is of another build than aisix.";
         do "install aisix and aisix-worker from one package (or set supervisor.worker_path), look for `egress` in the gateway's log for the reason, and start the gateway again";
         explains ["gateway-egress-missing"];
