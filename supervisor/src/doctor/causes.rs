@@ -15,7 +15,9 @@ const ACROSS: &[(&str, &[&str])] = &[
     ("host-clock-", &["bundle-expired", "bundle-not-yet-valid", "tls-server-", "tls-client-"]),
     ("host-no-nameserver", &["dns-"]),
     ("host-resolv-conf-", &["dns-"]),
-    ("host-worker-", &["egress-missing"]),
+    ("host-worker-missing", &["egress-missing"]),
+    ("host-worker-not-executable", &["egress-missing"]),
+    ("host-worker-other-version", &["egress-missing"]),
     ("bundle-", &["tls-client-", "cloud-identity-refused", "cloud-data-plane-unknown"]),
     ("egress-", REPORTS),
     ("dns-", REPORTS),
@@ -102,8 +104,11 @@ pub fn diagnose(findings: Vec<Finding>) -> Report {
     Report { findings, set_aside }
 }
 
-/// Whether a fault brings another one about.
+/// Whether a fault brings another one about. What is only worth knowing brings about nothing.
 fn explains(cause: &Fault, other: &Fault) -> bool {
+    if cause.severity == Severity::Note {
+        return false;
+    }
     let across = ACROSS.iter().filter(|(of, _)| is_of(cause, of)).flat_map(|(_, codes)| *codes);
     cause.explains.iter().chain(across).any(|code| is_of(other, code))
 }
