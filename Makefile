@@ -1,7 +1,7 @@
 # Two commands do everything, from a fresh clone: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system build programs format lint check tools test-tools
+.PHONY: help demo test test-system build dist programs format lint check tools test-tools
 
 # $(call need,TEST,NAME,PACKAGES): what is missing is installed if we are root, else named in one line.
 define need
@@ -29,6 +29,9 @@ test-system: programs ## the unit under a real systemd (needs root and systemd-n
 build: tools ## release programs, in target/release
 	cargo build --release --locked -p supervisor
 	cargo build --release --locked -p worker --bin aisix-worker
+
+dist: tools ## the programs of the packages, linked statically, in target/dist
+	packaging/programs.sh
 
 programs: tools ## development programs, in target/debug: those of the demo and the tests
 	@cargo build --workspace --locked || { \
