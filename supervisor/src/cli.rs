@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use shared::version::VERSION;
 
 pub use self::ask::Question;
 use crate::bundle_report;
@@ -21,6 +20,11 @@ use crate::export;
 const VARIABLES: [&str; 2] = ["AISIX_CONFIG", "AISIX_CONFIG_PATH"];
 /// The configuration that a package installs; used where nothing else is named.
 const INSTALLED: &str = "/etc/aisix/config.managed.yaml";
+
+/// Version and commit of this build; see `build.rs`.
+pub const FULL_VERSION: &str = env!("FULL_VERSION");
+/// The commit alone.
+pub const COMMIT: &str = env!("COMMIT");
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +68,7 @@ pub enum Command {
 
 /// A managed AI gateway: serves model traffic here, configured by AISIX Cloud
 #[derive(Parser)]
-#[command(name = "aisix", version = VERSION)]
+#[command(name = "aisix", version = FULL_VERSION)]
 struct Arguments {
     /// Configuration file (.yaml, .toml or .json); else AISIX_CONFIG, AISIX_CONFIG_PATH or
     /// /etc/aisix/config.managed.yaml

@@ -3,6 +3,7 @@
 //!
 //! A library, so that its parts can be tested; the binary is `main.rs`.
 
+mod accounts;
 pub mod awake;
 pub mod backoff;
 pub mod broker;

@@ -135,7 +135,7 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
     let (settings, raw, text) = (loaded.settings, loaded.raw, loaded.text);
     let log_filter =
         log::start(&settings.observability.log_level, settings.observability.log_form)?;
-    info!(version = shared::version::VERSION, config = %config.display(),
+    info!(version = shared::version::VERSION, commit = cli::COMMIT, config = %config.display(),
         variables = loaded.variables.join(" "),
         service = settings.observability.service_name, "starting");
     for (key, reason) in &loaded.without_effect {

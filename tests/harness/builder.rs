@@ -62,7 +62,11 @@ impl Builder {
 
     /// A gateway in the state directory that a former one has left, with no bundle but the one in there.
     pub fn after(former: &Gateway, cloud: &Cloud) -> Self {
-        let state = former.state();
+        Self::in_state(&former.state(), cloud)
+    }
+
+    /// A gateway in a state directory that is there, with no bundle but the one in it.
+    pub fn in_state(state: &Path, cloud: &Cloud) -> Self {
         Self::unprovisioned(cloud)
             .set("/managed/mtls_dir", json!(state.join("mtls")))
             .set("/managed/dp_id_file", json!(state.join("dp_id")))

@@ -20,6 +20,11 @@ use crate::{Etcd, Projection, binaries, port, wait};
 /// The environment that tests use unless they need a second one.
 pub const ENVIRONMENT: &str = "11111111-2222-3333-4444-555555555555";
 
+/// Files of the certificate authority.
+const AUTHORITY: [&str; 2] = ["ca.crt", "ca.key"];
+/// How long bundles are valid.
+const DAYS: u32 = 90;
+
 /// A Cloud with its folder and its addresses. It can be started, stopped and started again.
 #[derive(Debug)]
 pub struct Cloud {
@@ -60,6 +65,16 @@ impl Cloud {
     pub async fn over(etcd: &Etcd) -> Self {
         let mut cloud = Self::new(Some(etcd.url()));
         cloud.resume().await;
+        cloud
+    }
+
+    /// A Cloud that is not yet running, with the certificate authority that is in a folder.
+    pub fn with_authority(folder: &Path, projection: &Projection) -> Self {
+        let cloud = Self::stopped(projection);
+        fs::create_dir_all(cloud.data()).expect("a folder for the authority");
+        for name in AUTHORITY {
+            fs::copy(folder.join(name), cloud.data().join(name)).expect("an authority is there");
+        }
         cloud
     }
 
@@ -116,13 +131,18 @@ impl Cloud {
 
     /// Has a certificate bundle issued.
     pub fn issue(&self, environment: &str) -> Bundle {
+        self.issue_for(environment, DAYS)
+    }
+
+    /// Has a certificate bundle issued that is valid so many days.
+    pub fn issue_for(&self, environment: &str, days: u32) -> Bundle {
         let bundle = self.bundle(environment);
         let out = bundle.certificate.parent().expect("the bundle has a folder");
         let output = Command::new(program())
             .arg("issue")
             .arg("--data")
             .arg(self.data())
-            .args(["--env", environment])
+            .args(["--env", environment, "--days", &days.to_string()])
             .arg("--out")
             .arg(out)
             .output()
@@ -146,6 +166,11 @@ impl Cloud {
         let request = client::post("/renewals", &json!({"dp_id": data_plane}));
         let answer = client::send(self.view, request).await.expect("the view answers");
         assert!(answer.status.is_success(), "the wish is taken: {}", answer.status);
+    }
+
+    /// The files of its certificate authority.
+    pub fn authority_files(&self) -> [PathBuf; 2] {
+        AUTHORITY.map(|name| self.data().join(name))
     }
 
     /// The bundle that was issued last for an environment.

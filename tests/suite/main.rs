@@ -30,6 +30,7 @@ mod log_levels;
 mod logs;
 mod metrics;
 mod offline;
+mod older_state;
 mod other_cloud;
 mod passthrough;
 mod poison;

@@ -6,11 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{Gid, Group};
-
 use super::place::{self, DEFAULT, GROUP};
 use super::serve::ORDER_LIMIT;
 use super::{Answer, Order, Request};
+use crate::accounts;
 
 /// A gateway that does not tell how it is within this time hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
@@ -155,8 +154,7 @@ fn group_of(path: &Path) -> Option<String> {
     if there.mode() & 0o020 == 0 {
         return None;
     }
-    let group = Group::from_gid(Gid::from_raw(there.gid())).ok().flatten()?;
-    Some(group.name)
+    accounts::group_name(there.gid())
 }
 
 fn unanswered(error: &io::Error) -> String {

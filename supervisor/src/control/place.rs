@@ -18,7 +18,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
-use nix::unistd::Group;
+
+use crate::accounts;
 
 /// Where it stands unless the configuration says otherwise.
 pub const DEFAULT: &str = "/run/aisix/aisix.sock";
@@ -185,8 +186,8 @@ fn bound(path: &Path) -> Result<OwnedFd, PlaceError> {
 
 /// For the owner, and for the group where there is one. Nobody can connect yet: it does not listen.
 fn protect(path: &Path) -> Result<(), PlaceError> {
-    let group = Group::from_name(GROUP).ok().flatten();
-    let shared = group.is_some_and(|group| chown(path, None, Some(group.gid.as_raw())).is_ok());
+    let group = accounts::group(GROUP);
+    let shared = group.is_some_and(|group| chown(path, None, Some(group)).is_ok());
     let mode = if shared { 0o660 } else { 0o600 };
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(system("cannot be protected"))
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid};
 use shared::id::Role;
 
 use super::own::may_switch_user;
+use crate::accounts;
 
 /// User and group of each role. Empty if we may not change user: then every process runs as our own.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +28,7 @@ impl Users {
         }
         let busy = running_users();
         let is_free = |uid: u32| {
-            // A user database that cannot be asked names nobody.
-            (!busy.contains(&uid) || ours.contains(&uid))
-                && !matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)))
+            (!busy.contains(&uid) || ours.contains(&uid)) && accounts::user_name(uid).is_none()
         };
         let roles = assign(base, named, is_free);
         let named = Role::ALL.into_iter().filter(|role| named(*role).is_some()).collect();
@@ -71,8 +70,8 @@ fn is_mapped(map: &str, id: u32) -> bool {
 }
 
 fn named(role: Role) -> Option<(Uid, Gid)> {
-    let user = User::from_name(role.user()).ok().flatten()?;
-    Some((user.uid, user.gid))
+    let user = accounts::user(role.user())?;
+    Some((Uid::from_raw(user.uid), Gid::from_raw(user.gid)))
 }
 
 fn assign(

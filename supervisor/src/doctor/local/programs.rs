@@ -3,13 +3,13 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
-use nix::unistd::User;
 use shared::id::Role;
 use shared::version::VERSION;
 
 use super::look::Look;
 use super::state::user;
 use super::{Fault, error, note, warning};
+use crate::accounts;
 use crate::handover::exec::Own;
 use crate::handover::preflight::version_of;
 use crate::process::launch::Program;
@@ -108,7 +108,7 @@ fn users(look: &mut Look<'_>) {
         return look.found(&SHARED, "CAP_SETUID or CAP_SETGID is missing");
     }
     let absent = Role::ALL.map(Role::user).into_iter();
-    let absent: Vec<_> = absent.filter(|name| matches!(User::from_name(name), Ok(None))).collect();
+    let absent: Vec<_> = absent.filter(|name| accounts::user(name).is_none()).collect();
     if !absent.is_empty() {
         look.found(&USERS, absent.join(", "));
     }

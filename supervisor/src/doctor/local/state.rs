@@ -6,11 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
-use nix::unistd::{AccessFlags, Uid, User, eaccess};
+use nix::unistd::{AccessFlags, eaccess};
 
 use super::locks::{self, Holder};
 use super::look::{self, Look};
 use super::{Fault, error, warning};
+use crate::accounts;
 use crate::bundle::Bundle;
 use crate::settings::Managed;
 use crate::settings::source::scope;
@@ -260,8 +261,8 @@ fn ours(managed: &Managed) -> Vec<PathBuf> {
 
 /// A user by name, where there is one.
 pub fn user(uid: u32) -> String {
-    let named = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-    named.map_or_else(|| format!("user {uid}"), |user| format!("user {} ({uid})", user.name))
+    let named = accounts::user_name(uid);
+    named.map_or_else(|| format!("user {uid}"), |name| format!("user {name} ({uid})"))
 }
 
 /// Whoever has the lock, if it is not the gateway that answers.
