@@ -63,8 +63,8 @@ async fn make(version: &str) {
 async fn is_read(version: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     tar(&["--no-same-owner", "-xpzf"], &archive(version), folder.path());
-    let upstream = upstream().await;
-    let mut cloud = Cloud::with_authority(&folder.path().join("cloud"), &resources(&upstream));
+    let (before, upstream) = (upstream().await, upstream().await);
+    let mut cloud = Cloud::with_authority(&folder.path().join("cloud"), &resources(&before));
 
     // The Cloud is away: keys, models and the decision on the key are those that were kept.
     let gateway = Builder::in_state(&folder.path().join("gateway"), &cloud).start().await;
@@ -77,8 +77,9 @@ async fn is_read(version: &str) {
     let others = gateway.caller_with("sk-other").models().await.expect("an answer");
     assert_eq!(others.status, 401);
 
-    // It is there: it gets the usage that was kept, and serves on.
+    // It is there: it gets the usage that was kept, and its next change is served.
     cloud.resume().await;
+    cloud.project(&resources(&upstream));
     let usage = cloud.usage_of(REQUESTS).await;
     assert!(usage.iter().all(|event| event["api_key_id"] == "kept"), "{version}: {usage:?}");
     wait::until(&format!("a request is served from the state of {version}"), async || {
