@@ -98,8 +98,7 @@ fn of_socket_unit(needs_start: &[&str], of_units: &[String]) -> String {
     let is_of_unit = |(key, role): &(&str, Role)| {
         needs_start.contains(key) && of_units.iter().any(|of_unit| of_unit == role.name())
     };
-    let keys: Vec<_> =
-        ADDRESSES.into_iter().filter(is_of_unit).map(|(key, _)| key).collect();
+    let keys: Vec<_> = ADDRESSES.into_iter().filter(is_of_unit).map(|(key, _)| key).collect();
     if keys.is_empty() {
         return String::new();
     }

@@ -66,7 +66,10 @@ impl ServiceManager {
             names.join(":")
         );
         for ((_, stored), number) in all.iter().zip(3..) {
-            assert!(*stored >= FIRST_KEPT, "the shell would take it for one of the numbers to be set");
+            assert!(
+                *stored >= FIRST_KEPT,
+                "the shell would take it for one of the numbers to be set"
+            );
             script.push_str(&format!(" {number}<&{stored}"));
         }
         let builder = builder

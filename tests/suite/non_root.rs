@@ -93,7 +93,9 @@ async fn a_supervisor_without_root_gives_each_role_a_user_also_after_upgrade_and
     let report = gateway.aisix(&["doctor", "--json"]).await;
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).expect("a report");
     let codes: Vec<_> = report["findings"].as_array().expect("findings").iter().collect();
-    for code in ["host-not-root", "host-workers-share-user", "state-other-owner", "state-wrong-owner"] {
+    for code in
+        ["host-not-root", "host-workers-share-user", "state-other-owner", "state-wrong-owner"]
+    {
         assert!(codes.iter().all(|it| it["code"] != code), "{report:#}");
     }
 
@@ -113,9 +115,12 @@ async fn a_supervisor_without_root_gives_each_role_a_user_also_after_upgrade_and
     // It may end a worker that has another user: one that does not answer is killed and replaced.
     let stuck = gateway.proxies().into_iter().next().expect("a proxy worker");
     nix::sys::signal::kill(stuck.pid, Signal::SIGSTOP).expect("it is stopped");
-    wait::until("it is replaced", async || {
-        if stuck.runs() { Err("it still runs") } else { Ok(()) }
-    })
+    wait::until(
+        "it is replaced",
+        async || {
+            if stuck.runs() { Err("it still runs") } else { Ok(()) }
+        },
+    )
     .await;
     gateway.wait_until_ready().await;
     is_separated(&gateway);

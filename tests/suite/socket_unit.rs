@@ -38,7 +38,9 @@ async fn sockets_of_a_unit_serve_through_upgrade_and_kill_and_never_enter_the_st
     assert_eq!(times(&gateway, TAKEN), 2, "{}", gateway.log());
 
     gateway.signal(Signal::SIGUSR2);
+    // A service manager that does not listen would stop the service in the end.
     wait::until("the other program has taken over", async || {
+        manager.hear();
         if gateway.log().contains("upgraded: every worker is new") { Ok(()) } else { Err("no") }
     })
     .await;
@@ -47,6 +49,7 @@ async fn sockets_of_a_unit_serve_through_upgrade_and_kill_and_never_enter_the_st
     // Once more: the program that comes has to know it as well.
     gateway.signal(Signal::SIGUSR2);
     wait::until("another one has taken over", async || {
+        manager.hear();
         let upgraded = times(&gateway, "upgraded: every worker is new");
         if upgraded == 2 { Ok(()) } else { Err(upgraded) }
     })

@@ -105,7 +105,9 @@ impl Listeners {
 
     /// The one for a role, if it has the address that is configured.
     pub fn take(&mut self, role: &str, address: SocketAddr) -> Option<TcpListener> {
-        let is_same = |open: &Open| (open.address.ip(), open.address.port()) == (address.ip(), address.port());
+        let is_same = |open: &Open| {
+            (open.address.ip(), open.address.port()) == (address.ip(), address.port())
+        };
         let of_unit = |open: &Open| open.origin.is_of_unit();
         let named = |open: &Open| open.name == role && is_meant(address, open.address);
         let mut choices = [
@@ -145,9 +147,10 @@ impl Listeners {
         }
         let deadline = Instant::now() + FREED_LIMIT;
         // What a socket unit has is not given back.
-        let unit = self.open.iter().find(|it| {
-            it.origin.is_of_unit() && it.address.port() == address.port()
-        });
+        let unit = self
+            .open
+            .iter()
+            .find(|it| it.origin.is_of_unit() && it.address.port() == address.port());
         loop {
             match (listener::bind(address, key), unit) {
                 (Err(error), Some(unit)) if error.is_in_use() => {
@@ -287,7 +290,10 @@ mod tests {
         listeners.add("anything", listener.into(), Origin::Unit);
         assert!(listeners.take("proxy", address).is_some());
         let left = listeners.close();
-        assert_eq!((left.of_units, left.unwanted), (vec!["proxy".to_owned()], vec!["proxy".to_owned()]));
+        assert_eq!(
+            (left.of_units, left.unwanted),
+            (vec!["proxy".to_owned()], vec!["proxy".to_owned()])
+        );
     }
 
     #[test]

@@ -13,10 +13,10 @@ use tracing::{error, warn};
 
 use super::upgrade::Target;
 use super::{Ended, MadePage, RunError, Supervisor};
-use crate::handover::{Passing, of_unit};
 use crate::handover::exec::{self, Prepared};
 use crate::handover::record::{FleetRecord, Programs, RecordError, State};
 use crate::handover::taken::Taken;
+use crate::handover::{Passing, of_unit};
 use crate::pages;
 use crate::spool::LiveRing;
 

@@ -109,7 +109,8 @@ impl<'a> Look<'a> {
     /// that a unit without root has.
     pub fn settle(&mut self, state: &Path) {
         let owner = owner(state, self.us);
-        let is_of_unit = || matches!(User::from_uid(owner.into()), Ok(Some(user)) if user.name == USER);
+        let is_of_unit =
+            || matches!(User::from_uid(owner.into()), Ok(Some(user)) if user.name == USER);
         if self.gateway.is_none() && (self.us != 0 || is_of_unit()) {
             self.runs_as = owner;
         }
