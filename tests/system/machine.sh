@@ -113,9 +113,11 @@ machine_boot() {
     exec "$@"
 }
 
+# In the background, for a signal to this script ends the wait, and by the trap the machine.
 machine_run() {
     timeout -k 5 "${MACHINE_DEADLINE:-900}" nsenter --target "$machine_first" --all -- \
-        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb "$@"
+        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb "$@" <&0 &
+    wait $!
 }
 
 # Through the machine's own eyes: a folder may be a file system that is mounted only inside.
