@@ -41,9 +41,9 @@ static OTHER_VERSION: Fault = error(
 );
 static NOT_ROOT: Fault = note(
     "host-not-root",
-    "the gateway does not run as root, so its workers share its user",
-    "Only root can give each role a user of its own. Everything else of their confinement is in force.",
-    "run it by the service unit, or as root, to give each role a user of its own",
+    "the gateway may not change user, so its workers share its own",
+    "Each role can be given a user of its own by root, or with CAP_SETUID and CAP_SETGID. Everything else of their confinement is in force.",
+    "nothing needs to be done; the service unit, or a container with `--user 0 --cap-add SETUID,SETGID,SETPCAP,KILL`, gives each role a user of its own",
 );
 static SHARED: Fault = warning(
     "host-workers-share-user",
@@ -99,6 +99,13 @@ fn program(settings: &Settings, look: &mut Look<'_>) {
 
 fn users(look: &mut Look<'_>) {
     if look.runs_as != 0 {
+        let single = match look.gateway {
+            Some(status) => status.single_user.is_some(),
+            None => !may_switch_user(),
+        };
+        if !single {
+            return;
+        }
         return look.found(&NOT_ROOT, format!("it runs as {}", user(look.runs_as)));
     }
     if look.us != 0 {
