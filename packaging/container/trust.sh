@@ -11,5 +11,7 @@ apt-get -o APT::Sandbox::User=root download -qq ca-certificates >&2 || { echo "c
 dpkg-deb -x ca-certificates_*.deb files
 # As update-ca-certificates does: one after the other, in the order of their names.
 LC_ALL=C find files/usr/share/ca-certificates -name '*.crt' | LC_ALL=C sort | while read -r certificate; do
-    sed -e '$a\' "$certificate"
+    cat "$certificate"
+    # Some files end without a line feed.
+    [ -z "$(tail -c 1 "$certificate")" ] || echo
 done
