@@ -80,11 +80,13 @@ answered() {
     curl -s -m 10 http://localhost:3000/v1/chat/completions -H 'Authorization: Bearer sk-demo' -H 'Content-Type: application/json' \
         -d '{"model":"gpt-demo","messages":[{"role":"user","content":"hello"}]}' | jq -e '.choices[0].message.content' >/dev/null
 }
-gateway() { timeout -k 5 30 podman-compose -f compose.yaml exec -T gateway /usr/bin/aisix "$@"; }
-usage_arrived() { gateway status --json | sed -n '/^{/,$p' | jq -e '.usage.accepted >= 1'; }
+gateway() { timeout -k 5 30 podman exec compose_gateway_1 /usr/bin/aisix "$@"; }
+usage_arrived() { gateway status --json | jq -e '.usage.accepted >= 1' >/dev/null; }
+healthy() { timeout -k 5 30 podman healthcheck run compose_gateway_1 >/dev/null; }
 check "everything is brought up" up
 check "a request is answered" until_true 60 answered
 check "its usage has arrived at the local Cloud" until_true 30 usage_arrived
+check "the gateway's health check holds" healthy
 down() { timeout -k 5 120 podman-compose -f compose.yaml down -v >../down.log 2>&1; }
 if [ $failures != 0 ]; then
     tail -n 40 ../up.log

@@ -180,6 +180,7 @@ hardened="$read_only --cap-drop=ALL --security-opt no-new-privileges"
 run hardened $hardened --user 12345:0 --tmpfs /run/aisix:size=64k,mode=0770 -v state-2:/var/lib/aisix
 check "a request is served" answers plain
 inside hardened status --json >status.json
+check "the control socket is in that memory" inside hardened status --check --socket /run/aisix/aisix.sock
 check "the status says who everybody is" is "$(jq .single_user.uid status.json)" 12345
 check "the filter and Landlock are in force: nothing is missing but users" \
     is "$(jq -c '[.workers[].missing[]] | unique' status.json)" "[\"runs as the supervisor's own user 12345\"]"
@@ -239,6 +240,7 @@ check "it is not single-user" is "$(jq .single_user status.json)" null
 check "every role has a user of its own" \
     is "$(jq '[.workers[] | {role, uid}] | unique | [.[].uid] | (length == (unique | length)) and (index(0) == null)' status.json)" true
 check "workers are fully confined" is "$(jq .sandbox.level status.json)" 3
+check "the control socket is where it belongs" inside separate status --check --socket /run/aisix/aisix.sock
 remove separate
 # A volume that a gateway of another user has filled: without CAP_DAC_OVERRIDE root is nobody to those files.
 # shellcheck disable=SC2086
