@@ -443,7 +443,7 @@ _aisix() {
             return 0
             ;;
         aisix__subcmd__status)
-            opts="-w -c -h --json --watch --socket --config --help"
+            opts="-w -c -h --json --watch --check --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

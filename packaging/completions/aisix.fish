@@ -47,6 +47,7 @@ complete -c aisix -n "__fish_aisix_using_subcommand status" -s w -l watch -d 'Ag
 complete -c aisix -n "__fish_aisix_using_subcommand status" -l socket -d 'Control socket of the gateway; else the one that the configuration leads to, else /run/aisix/aisix.sock' -r -F
 complete -c aisix -n "__fish_aisix_using_subcommand status" -s c -l config -d 'Configuration file (.yaml, .toml or .json); else AISIX_CONFIG, AISIX_CONFIG_PATH or /etc/aisix/config.managed.yaml' -r -F
 complete -c aisix -n "__fish_aisix_using_subcommand status" -l json -d 'As JSON, whose fields stay'
+complete -c aisix -n "__fish_aisix_using_subcommand status" -l check -d 'Only one line, for health checks: status 0 if it is ready, 1 if not, within five seconds'
 complete -c aisix -n "__fish_aisix_using_subcommand status" -s h -l help -d 'Print help'
 complete -c aisix -n "__fish_aisix_using_subcommand doctor" -l socket -d 'Control socket of the gateway; else the one that the configuration leads to, else /run/aisix/aisix.sock' -r -F
 complete -c aisix -n "__fish_aisix_using_subcommand doctor" -s c -l config -d 'Configuration file (.yaml, .toml or .json); else AISIX_CONFIG, AISIX_CONFIG_PATH or /etc/aisix/config.managed.yaml' -r -F

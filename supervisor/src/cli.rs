@@ -104,6 +104,9 @@ enum Name {
         #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
             value_parser = clap::value_parser!(u64).range(1..=3600))]
         watch: Option<u64>,
+        /// Only one line, for health checks: status 0 if it is ready, 1 if not, within five seconds
+        #[arg(long, conflicts_with_all = ["json", "watch"])]
+        check: bool,
         #[command(flatten)]
         socket: Socket,
     },
@@ -186,13 +189,14 @@ fn read(
         argument: None,
         json: false,
         watch: None,
+        check: false,
         socket,
         config: known(flag),
     };
     match (arguments.subcommand, arguments.config) {
-        (Some(Name::Status { json, watch, socket }), config) => {
+        (Some(Name::Status { json, watch, check, socket }), config) => {
             let watch = watch.map(Duration::from_secs);
-            Ok(Command::Ask(Question { json, watch, ..ask(Order::Status, socket, config) }))
+            Ok(Command::Ask(Question { json, watch, check, ..ask(Order::Status, socket, config) }))
         }
         (Some(Name::Log { filter, socket }), config) => {
             Ok(Command::Ask(Question { argument: filter, ..ask(Order::Log, socket, config) }))
@@ -327,7 +331,8 @@ mod tests {
     fn a_question_goes_to_the_socket_that_is_named_or_that_the_configuration_leads_to() {
         let question = |order, json, socket: Option<&str>, config: Option<&str>| {
             let (socket, config) = (socket.map(Into::into), config.map(Into::into));
-            Command::Ask(Question { order, argument: None, json, watch: None, socket, config })
+            let (argument, watch, check) = (None, None, false);
+            Command::Ask(Question { order, argument, json, watch, check, socket, config })
         };
         let variables = [("AISIX_CONFIG", "config")];
         for (arguments, variables, expected) in [
@@ -344,6 +349,18 @@ mod tests {
             assert_eq!(parse(arguments, variables, NOWHERE).unwrap(), expected, "{arguments:?}");
         }
         assert_eq!(parse(&["reload", "--json"], &[], NOWHERE).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_health_check_has_no_other_form() {
+        let Command::Ask(asked) = parse(&["status", "--check"], &[], NOWHERE).unwrap() else {
+            panic!()
+        };
+        assert!(asked.check && !asked.json && asked.watch.is_none());
+        for other in ["--json", "--watch"] {
+            let refused = parse(&["status", "--check", other], &[], NOWHERE).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{other}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod cloud;
 pub mod configuration;
 pub mod control;
+mod denied;
 pub mod destinations;
 pub mod dial;
 pub mod dial_proxy;

@@ -17,6 +17,7 @@ use crate::findings::{Findings, Topic};
 use crate::fleet::Sandbox;
 use crate::fleet::Summary;
 use crate::metrics::Traffic;
+use crate::process::inspect::shares_user;
 
 /// How well a worker is confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,7 +159,9 @@ impl Report {
         let mut now: BTreeMap<Role, Vec<String>> = BTreeMap::new();
         for worker in workers.iter().filter(|worker| worker.level.is_some()) {
             let missing = now.entry(worker.role).or_default();
-            for reason in &worker.missing {
+            // Told by the status as what it is: how a container without capabilities runs. Of root it is a fault.
+            let shared = worker.uid.filter(|uid| *uid != 0).map(shares_user);
+            for reason in worker.missing.iter().filter(|it| shared.as_ref() != Some(it)) {
                 if !missing.contains(reason) {
                     missing.push(reason.clone());
                 }

@@ -41,6 +41,7 @@ use self::data_key::wrapping_keys;
 pub use self::open::read_files;
 use self::store::{Kept, Store, StoreError};
 use crate::cloud::tls::IdentityError;
+use crate::denied;
 use crate::settings::Managed;
 use crate::state::seal::{DataKey, SealError};
 
@@ -255,7 +256,15 @@ pub fn store(managed: &Managed) -> Store<'_> {
 }
 
 fn read(key: &'static str, path: &Path) -> Result<String, BundleError> {
-    let failed = |source| BundleError::Read { key, path: path.to_owned(), source };
+    let failed = |source: io::Error| {
+        let source = match source.kind() {
+            kind @ io::ErrorKind::PermissionDenied => {
+                io::Error::new(kind, format!("permission denied: {}", denied::reason(path)))
+            }
+            _ => source,
+        };
+        BundleError::Read { key, path: path.to_owned(), source }
+    };
     let mut text = String::new();
     // A pipe that nobody writes to would hold up the start for ever.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);

@@ -4,16 +4,20 @@ use std::env;
 use std::io::{IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use crate::control::client::{self, Target};
 use crate::control::print::{self, Colour};
+use crate::control::status::Status;
 use crate::control::{Answer, Order};
 use crate::settings::control;
 
 /// Exit status of `aisix status` for a gateway that runs and is not ready. 2 is a usage error.
 const NOT_READY: u8 = 3;
+/// A gateway that is not known to be ready after this time is not.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// What to ask, and of whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub struct Question {
     pub json: bool,
     /// Ask again after this time, until interrupted.
     pub watch: Option<Duration>,
+    /// Only whether it is ready, in a line.
+    pub check: bool,
     /// The control socket, if it was named.
     pub socket: Option<PathBuf>,
     /// The configuration file of the gateway, if one is known; not known to exist.
@@ -35,6 +41,9 @@ pub struct Question {
 impl Question {
     /// Asks and prints. Status 0: done, or ready; 1: nobody answers, or it was refused; 3: the gateway is not ready.
     pub fn ask(&self) -> ExitCode {
+        if self.check {
+            return self.check();
+        }
         let Some(pause) = self.watch else { return self.once() };
         // Until interrupted, or nobody reads any more.
         loop {
@@ -48,6 +57,37 @@ impl Question {
             }
             thread::sleep(pause);
         }
+    }
+
+    /// For health checks. Status 0: ready; 1: anything else, since container runtimes keep 2 for themselves and know no
+    /// other. What hangs, be it a supervisor whose backlog is full or the file system of the configuration, hangs a thread
+    /// that ends with this process.
+    fn check(&self) -> ExitCode {
+        let (found, outcome) = mpsc::channel();
+        let (socket, config) = (self.socket.clone(), self.config.clone());
+        let asking = thread::Builder::new().spawn(move || {
+            let (target, note) = target(socket.as_deref(), config.as_deref());
+            let answer = client::ask_within(&target, Order::Status, None, CHECK_LIMIT);
+            let told = match answer {
+                Ok(Answer { ok: true, status: Some(status), .. }) => readiness(&status),
+                Ok(answer) => Err(answer.error.unwrap_or_else(|| "no reason given".to_owned())),
+                Err(error) => Err(format!("{error}{}", note.unwrap_or_default())),
+            };
+            // Nobody waits any longer if it took too long.
+            let _ = found.send(told);
+        });
+        let readiness = match asking {
+            Ok(_) => outcome.recv_timeout(CHECK_LIMIT).unwrap_or_else(|_| {
+                Err(format!("no answer within {} s: the gateway hangs", CHECK_LIMIT.as_secs()))
+            }),
+            Err(error) => Err(format!("cannot start a thread: {error}")),
+        };
+        let (text, code) = match readiness {
+            Ok(()) => ("ready\n".to_owned(), ExitCode::SUCCESS),
+            Err(why) => (format!("not ready: {}\n", print::line(&why)), ExitCode::FAILURE),
+        };
+        let _ = stdout().write_all(text.as_bytes());
+        code
     }
 
     fn once(&self) -> ExitCode {
@@ -90,6 +130,22 @@ impl Question {
     }
 }
 
+/// Whether the gateway is ready, else why not.
+fn readiness(status: &Status) -> Result<(), String> {
+    if status.ready {
+        return Ok(());
+    }
+    let evidence = |name: &str| {
+        let check = status.checks.iter().find(|check| check.name == name);
+        check.map(|check| format!(": {}", check.evidence)).unwrap_or_default()
+    };
+    Err(match status.state.as_str() {
+        "waiting" => format!("waiting{}", evidence("resources")),
+        "ending" => "ending".to_owned(),
+        state => format!("{state}{}", evidence("started")),
+    })
+}
+
 /// Where to ask, with the socket or else the configuration that is named; and a remark, if that did not help to find it.
 pub fn target(socket: Option<&Path>, config: Option<&Path>) -> (Target, Option<String>) {
     if let Some(socket) = socket {
@@ -110,4 +166,36 @@ pub fn target(socket: Option<&Path>, config: Option<&Path>) -> (Target, Option<S
 pub fn colour() -> Colour {
     let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     if stdout().is_terminal() && !unwanted { Colour::On } else { Colour::Off }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::status::Check;
+
+    #[test]
+    fn a_health_check_says_why_the_gateway_is_not_ready() {
+        let check = |name: &str, evidence: &str| Check {
+            name: name.to_owned(),
+            evidence: evidence.to_owned(),
+            ..Check::default()
+        };
+        let checks =
+            vec![check("started", "1 of 3 workers do not serve"), check("resources", "none")];
+        let status = |state: &str| Status {
+            state: state.to_owned(),
+            ready: state == "ready",
+            checks: checks.clone(),
+            ..Status::default()
+        };
+        assert_eq!(readiness(&status("ready")), Ok(()));
+        for (state, told) in [
+            ("starting", "starting: 1 of 3 workers do not serve"),
+            ("degraded", "degraded: 1 of 3 workers do not serve"),
+            ("waiting", "waiting: none"),
+            ("ending", "ending"),
+        ] {
+            assert_eq!(readiness(&status(state)), Err(told.to_owned()));
+        }
+    }
 }

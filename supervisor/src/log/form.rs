@@ -41,15 +41,13 @@ pub struct Around {
 impl Around {
     pub fn of_this_process() -> Self {
         let is_terminal = stderr().is_terminal();
-        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         let stream = env::var("JOURNAL_STREAM").unwrap_or_default();
         Self {
             is_terminal,
             is_coloured: is_terminal && !is_set("NO_COLOR"),
             is_journal: fstat(standard_error())
                 .is_ok_and(|it| is_of(&stream, it.st_dev, it.st_ino)),
-            is_container: CONTAINER_FILES.iter().any(|path| Path::new(path).exists())
-                || CONTAINER_VARIABLES.iter().any(|name| is_set(name)),
+            is_container: is_container(),
         }
     }
 
@@ -70,6 +68,16 @@ impl Around {
     pub fn as_wanted(self, form: Form) -> Form {
         if form == Form::Text && self.is_coloured { Form::Terminal } else { form }
     }
+}
+
+/// Whether this process is in a container, whose runtime files go with it.
+pub fn is_container() -> bool {
+    CONTAINER_FILES.iter().any(|path| Path::new(path).exists())
+        || CONTAINER_VARIABLES.iter().any(|name| is_set(name))
+}
+
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
 /// Whether `JOURNAL_STREAM` names this file by device and inode.

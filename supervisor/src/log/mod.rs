@@ -30,7 +30,7 @@ use self::journal::Journal;
 use self::outlet::Outlet;
 
 pub use self::directives::FilterError;
-pub use self::form::Form;
+pub use self::form::{Form, is_container};
 pub use self::repeats::Repeats;
 
 /// Who says something.

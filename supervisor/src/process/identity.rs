@@ -41,6 +41,11 @@ impl Users {
         (is.as_raw() == uid && self.named.contains(&role)).then(|| role.user())
     }
 
+    /// Our own user, if it is that of every process.
+    pub fn single(&self) -> Option<u32> {
+        self.roles.is_empty().then(|| nix::unistd::geteuid().as_raw())
+    }
+
     /// User and group of a role, if we may choose.
     pub fn of(&self, role: Role) -> Option<(Uid, Gid)> {
         self.roles.get(&role).copied()

@@ -59,6 +59,11 @@ fn unlimited(limits: &str) -> Vec<String> {
     more_than_nothing.chain(without_bound).map(|name| name.to_lowercase()).collect()
 }
 
+/// What a worker lacks that runs as our own user.
+pub fn shares_user(ours: u32) -> String {
+    format!("runs as the supervisor's own user {ours}")
+}
+
 /// Whether a process has system call filters that another has not. Kernels before 5.9 do not count them; there it has.
 fn has_more_filters(status: &str, other: &str) -> bool {
     let count = |status: &str| {
@@ -109,7 +114,7 @@ impl Observed {
             missing.push(format!("capabilities left in the bounding set: {:#x}", self.bounding));
         }
         if self.uid == ours {
-            missing.push(format!("runs as the supervisor's own user {ours}"));
+            missing.push(shares_user(ours));
         }
         if !self.unlimited.is_empty() {
             missing.push(format!("not limited: {}", self.unlimited.join(", ")));

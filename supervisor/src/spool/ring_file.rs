@@ -5,7 +5,7 @@
 //! file can be made the ring is memory without a name: it outlives the worker, not the supervisor.
 //!
 //! ```text
-//! /run/aisix/<hash of the state directory>/   where /run is memory and ours to write
+//! /run/aisix/<hash of the state directory>/   where /run is memory, ours to write, and outlives us: in no container
 //! <state>/run/                                everywhere else
 //! ```
 //! Beside a ring may lie a socket of the same name, `.sock`, by which the next supervisor finds a worker that has outlived
@@ -25,6 +25,8 @@ use shared::id::WorkerId;
 use shared::memory;
 use shared::ring::RING_BYTES;
 use uuid::Uuid;
+
+use crate::log::is_container;
 
 /// Where rings are memory.
 const RUNTIME: &str = "/run";
@@ -56,7 +58,8 @@ impl RingFolders {
         let runtime = Path::new(RUNTIME);
         let state_name = fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
         let ours = runtime.join("aisix").join(hash(state_name.as_os_str().as_encoded_bytes()));
-        let is_memory = statfs(runtime).is_ok_and(|it| it.filesystem_type() == TMPFS_MAGIC);
+        let is_memory =
+            !is_container() && statfs(runtime).is_ok_and(|it| it.filesystem_type() == TMPFS_MAGIC);
         let mut folders = vec![state.join("run")];
         if is_memory {
             folders.insert(0, ours);

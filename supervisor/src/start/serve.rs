@@ -22,6 +22,7 @@ use crate::cloud::rotation_report::ReportCell;
 use crate::cloud::spend::SpendSink;
 use crate::cloud::telemetry;
 use crate::control;
+use crate::control::status::SingleUser;
 use crate::destinations::Destinations;
 use crate::dial_proxy::ProxyDial;
 use crate::exporters::Exporters;
@@ -210,7 +211,7 @@ pub(super) async fn serve(
     );
     let collector = Rc::new(RefCell::new(collector));
     let (events_in, events) = mpsc::channel(EVENTS_QUEUED_MAX);
-    let about = About::of(settings, &origin, instance);
+    let mut about = About::of(settings, &origin, instance);
     let state_dir = about.state_dir.as_deref();
     let (_control, orders) =
         control::serve::start(settings.control_socket.as_deref(), state_dir, &findings);
@@ -220,6 +221,10 @@ pub(super) async fn serve(
         .chain(orphans.iter().filter_map(Orphan::uid))
         .collect();
     let users = Users::choose(settings.workers.uid_base, &ours);
+    about.single_user = users.single();
+    if let Some(uid) = about.single_user {
+        info!("single-user: {}", SingleUser::of(uid).text);
+    }
     let sandbox = settings.workers.sandbox;
     let fleet = Fleet::new(program, users, sandbox, posts, rings, events_in, now);
     let mut fleet = fleet

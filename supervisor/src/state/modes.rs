@@ -25,9 +25,13 @@ pub fn repair_file(path: &Path) -> Option<Told> {
 }
 
 /// The same for the state directory, with 700, where it holds nothing but what is ours: `snapshot` is the name of the
-/// snapshot in it. A folder of another user is accepted unless every user may write to it.
+/// snapshot in it. A folder of another user is accepted unless every user may write to it; one that only root's group may
+/// write to besides us, as well: so it is in images, where whoever runs the gateway is in that group.
 pub fn repair_folder(path: &Path, snapshot: &OsStr) -> Option<Told> {
     let metadata = fs::metadata(path).ok()?;
+    if is_of_image(&metadata) {
+        return None;
+    }
     if metadata.uid() == geteuid().as_raw() && is_ours(path, snapshot) {
         return repair(path, &metadata, FOLDER);
     }
@@ -38,6 +42,10 @@ pub fn repair_folder(path: &Path, snapshot: &OsStr) -> Option<Told> {
             path.display()
         ))
     })
+}
+
+fn is_of_image(folder: &Metadata) -> bool {
+    folder.gid() == 0 && folder.mode() & 0o777 == 0o770
 }
 
 fn is_ours(folder: &Path, snapshot: &OsStr) -> bool {
@@ -90,6 +98,18 @@ mod tests {
         assert_eq!((mode(&state), mode(&file)), (0o700, 0o600));
         assert_eq!(repair_folder(&state, OsStr::new("cache.json")), None);
         assert_eq!(repair_file(&file), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_open_to_roots_group_alone_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = fs::metadata(folder.path()).unwrap();
+        for (given, kept) in [(0o770, 0o770), (0o775, 0o700), (0o750, 0o700)] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(given)).unwrap();
+            let told = repair_folder(folder.path(), OsStr::new("cache.json"));
+            let kept = if metadata.gid() == 0 { kept } else { 0o700 };
+            assert_eq!((mode(folder.path()), told.is_none()), (kept, kept == 0o770));
+        }
     }
 
     #[test]

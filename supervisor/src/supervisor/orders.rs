@@ -30,6 +30,8 @@ pub struct About {
     pub state_dir: Option<PathBuf>,
     /// How strictly workers are to be confined.
     pub sandbox: Sandbox,
+    /// The user of every process, where we may not give each role its own.
+    pub single_user: Option<u32>,
     /// This process, as heartbeats name it.
     pub instance: Uuid,
     /// Time between two heartbeats, in seconds; 0 without a Cloud.
@@ -53,7 +55,17 @@ impl About {
         };
         let sandbox = settings.workers.sandbox;
         let source = settings.source.clone();
-        Self { mode, environment, state_dir, sandbox, instance, heartbeat_secs, source }
+        let single_user = None;
+        Self {
+            mode,
+            environment,
+            state_dir,
+            sandbox,
+            single_user,
+            instance,
+            heartbeat_secs,
+            source,
+        }
     }
 }
 

@@ -4,11 +4,13 @@ pub(crate) mod layout;
 
 use shared::id::Role;
 
+pub(crate) use self::layout::plain as line;
 pub use self::layout::{Colour, Tone};
 use self::layout::{Sheet, bytes, duration};
 use super::status::{CheckState, Configuration, Status};
 use crate::bundle::source::AS_CREDENTIAL;
 use crate::cloud::budget;
+use crate::process::inspect::shares_user;
 use crate::sandbox_report::WorkerStatus;
 
 /// The whole status as text.
@@ -204,9 +206,13 @@ fn processes(sheet: &mut Sheet, status: &Status) {
             sheet.colour.paint(Tone::Bad, "  supervisor.sandbox is off: WORKERS ARE NOT CONFINED");
         sheet.line(&told);
     }
+    if let Some(single) = &status.single_user {
+        sheet.entry("single-user", &single.text);
+    }
     let mut told: Vec<&str> = Vec::new();
+    let shared = status.single_user.as_ref().map(|single| shares_user(single.uid));
     for reason in status.workers.iter().flat_map(|worker| &worker.missing) {
-        if !told.contains(&reason.as_str()) {
+        if shared.as_deref() != Some(reason) && !told.contains(&reason.as_str()) {
             told.push(reason);
             sheet.entry("not confined", reason);
         }
@@ -293,7 +299,7 @@ fn cloud(sheet: &mut Sheet, status: &Status) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::{Check, FindingStatus, Sandbox};
+    use super::super::status::{Check, FindingStatus, Sandbox, SingleUser};
     use super::layout::WIDTH;
     use super::*;
 
@@ -335,6 +341,21 @@ mod tests {
             ..confined
         };
         assert!(!text(&confined, Colour::On).contains("\x1b[1;31m"));
+    }
+
+    #[test]
+    fn that_every_process_runs_as_one_user_is_told_once_and_as_no_lack() {
+        let lacks = shares_user(10_001);
+        let status = Status {
+            single_user: Some(SingleUser::of(10_001)),
+            workers: vec![worker(1, "partial", &[&lacks, "no Landlock"])],
+            ..Status::default()
+        };
+        let told = text(&status, Colour::Off);
+        assert!(told.contains("single-user   every process runs as user 10001"), "{told}");
+        assert!(!told.contains(&lacks) && told.contains("not confined  no Landlock"), "{told}");
+        let separate = Status { single_user: None, ..status };
+        assert!(!text(&separate, Colour::Off).contains("single-user"));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use shared::version::VERSION;
 
 use super::{
-    Certificate, Channel, Cloud, Configuration, Identity, Process, Rejected, Sandbox, Status,
-    Traffic, Usage, checks,
+    Certificate, Channel, Cloud, Configuration, Identity, Process, Rejected, Sandbox, SingleUser,
+    Status, Traffic, Usage, checks,
 };
 use crate::cloud::budget::{self, Budgets};
 use crate::pages::{Sources, Workers, finding_statuses, moment};
@@ -86,6 +86,7 @@ impl Status {
                 policy: about.sandbox.name().to_owned(),
                 level: workers.each.iter().filter_map(|it| it.level).min().map(Level::number),
             },
+            single_user: about.single_user.map(SingleUser::of),
             supervisor: Process {
                 pid: std::process::id(),
                 uid: nix::unistd::geteuid().as_raw(),

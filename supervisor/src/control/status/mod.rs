@@ -53,6 +53,8 @@ pub struct Status {
     pub traffic: Traffic,
     /// Confinement as it was asked for.
     pub sandbox: Sandbox,
+    /// Every process runs as one user; null where each role has its own.
+    pub single_user: Option<SingleUser>,
     /// The supervisor's own process.
     pub supervisor: Process,
     /// Every worker process.
@@ -215,6 +217,27 @@ pub struct Sandbox {
     pub policy: String,
     /// The level of the least confined worker, see `aisix_sandbox_level`.
     pub level: Option<u8>,
+}
+
+/// The supervisor may not change user, as in a container without capabilities. No fault: all the rest of the confinement is
+/// in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SingleUser {
+    /// The user of every process.
+    pub uid: u32,
+    /// The same in words, and how it would be otherwise.
+    pub text: String,
+}
+
+impl SingleUser {
+    /// All run as that user.
+    pub fn of(uid: u32) -> Self {
+        let text = format!(
+            "every process runs as user {uid}; started with CAP_SETUID, CAP_SETGID, CAP_SETPCAP and CAP_KILL, each role has its own"
+        );
+        Self { uid, text }
+    }
 }
 
 /// Something that is not as it should be.

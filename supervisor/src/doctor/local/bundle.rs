@@ -52,7 +52,7 @@ static FILE_UNREADABLE: Fault = error(
     "bundle-file-unreadable",
     "a file of the certificate bundle cannot be read",
     "The gateway reads the files as the user that it runs as.",
-    "make it readable for the user that runs the gateway: chown it to that user, mode 0600 for the key; the folders above it need x",
+    "make it readable for the user that runs the gateway, not for everybody: chown it to that user, or chgrp it to that user's group and chmod g+r; the folders above it need x. In a container that is user 10001 of group 0: `chgrp -R 0 mtls && chmod -R g+rX mtls`",
     REFUSED,
 );
 static NOT_PEM: Fault = error(

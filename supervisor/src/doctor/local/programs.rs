@@ -41,9 +41,9 @@ static OTHER_VERSION: Fault = error(
 );
 static NOT_ROOT: Fault = note(
     "host-not-root",
-    "the gateway may not change user, so its workers share its user",
-    "Root, or CAP_SETUID and CAP_SETGID, can give each role a user of its own. Everything else of their confinement is in force.",
-    "run it by the service unit, as root, or as another user with CAP_SETUID, CAP_SETGID, CAP_SETPCAP and CAP_KILL as ambient capabilities",
+    "the gateway may not change user, so its workers share its own",
+    "Each role can be given a user of its own by root, or with CAP_SETUID and CAP_SETGID. Everything else of their confinement is in force.",
+    "nothing needs to be done; the service unit, or a container with `--user 0 --cap-add SETUID,SETGID,SETPCAP,KILL`, gives each role a user of its own",
 );
 static SHARED: Fault = warning(
     "host-workers-share-user",

@@ -33,12 +33,16 @@ const LEVELS: usize = 2;
 
 /// Gives up every other capability. Returns the names of those that are kept.
 pub fn reduce(files: &Files<'_>) -> Result<String, CapsError> {
-    let wanted = NEEDED.into_iter().chain(for_files(files, geteuid().as_raw()));
     let permitted = caps::read(None, CapSet::Permitted)?;
     // Nothing to give up, and the calls that do it may be forbidden.
     if permitted.is_empty() && caps::read(None, CapSet::Inheritable)?.is_empty() {
         return Ok(String::new());
     }
+    let for_files = for_files(files, geteuid().as_raw());
+    if let Some((capability, path)) = for_files.filter(|(it, _)| permitted.contains(it)) {
+        info!(path = %path.display(), "kept {capability}, since what is there is of another owner");
+    }
+    let wanted = NEEDED.into_iter().chain(for_files.map(|(capability, _)| capability));
     let kept: HashSet<_> = wanted.filter(|capability| permitted.contains(capability)).collect();
     // First, while we may.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
@@ -65,16 +69,14 @@ pub fn may_switch_user() -> bool {
     has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID)
 }
 
-/// What files of another owner make necessary.
-fn for_files(files: &Files<'_>, us: u32) -> Option<Capability> {
+/// What files of another owner make necessary, and the first of them.
+fn for_files<'a>(files: &Files<'a>, us: u32) -> Option<(Capability, &'a Path)> {
     if let Some(path) = files.writes.iter().find(|path| is_foreign_below(path, us, LEVELS)) {
-        info!(path = %path.display(), "kept CAP_DAC_OVERRIDE, since state is of another owner");
-        return Some(Capability::CAP_DAC_OVERRIDE);
+        return Some((Capability::CAP_DAC_OVERRIDE, path));
     }
     let closed = |path: &&&Path| is_closed(path, us);
     let path = files.reads.iter().chain(&files.writes).find(closed)?;
-    info!(path = %path.display(), "kept CAP_DAC_READ_SEARCH, since a file is closed to us otherwise");
-    Some(Capability::CAP_DAC_READ_SEARCH)
+    Some((Capability::CAP_DAC_READ_SEARCH, path))
 }
 
 /// Whether something at or below `path` belongs to another user. What is not there yet will be ours.
@@ -111,6 +113,10 @@ mod tests {
         geteuid().as_raw()
     }
 
+    fn capability(files: &Files<'_>, us: u32) -> Option<Capability> {
+        for_files(files, us).map(|(capability, _)| capability)
+    }
+
     #[test]
     fn files_of_our_own_need_no_capability() {
         let folder = tempfile::tempdir().unwrap();
@@ -133,8 +139,8 @@ mod tests {
         // Seen by somebody else.
         let them = us() + 1;
         let files = Files { reads: vec![], writes: vec![folder.path()] };
-        assert_eq!(for_files(&files, them), Some(Capability::CAP_DAC_OVERRIDE));
+        assert_eq!(capability(&files, them), Some(Capability::CAP_DAC_OVERRIDE));
         let files = Files { reads: vec![&file], writes: vec![] };
-        assert_eq!(for_files(&files, them), Some(Capability::CAP_DAC_READ_SEARCH));
+        assert_eq!(capability(&files, them), Some(Capability::CAP_DAC_READ_SEARCH));
     }
 }

@@ -228,7 +228,7 @@ function showProcesses(status) {
   const own = status.supervisor, applied = status.configuration.applied_revision;
   const supervisor = {id: "supervisor", role: "supervisor", pid: own.pid, uid: own.uid, uptime_secs: own.uptime_secs, state: status.state === "ending" ? "ending" : "running"};
   const workers = list(status.workers), serving = workers.filter(it => it.state === "serving").length;
-  text($("processes-note"), `${serving} of ${workers.length} workers serve, ${number(status.traffic.in_flight)} requests in flight`);
+  text($("processes-note"), `${serving} of ${workers.length} workers serve, ${number(status.traffic.in_flight)} requests in flight${status.single_user ? `; single-user: ${status.single_user.text}` : ""}`);
   each($("processes"), "t-process", [supervisor, ...workers], it => it.id, (li, it) => {
     const is = it === supervisor;
     li.dataset.tone = is || it.state === "serving" ? (it.sandbox_level != null && it.sandbox_level < 3 ? "warning" : "ok") : "wait";
