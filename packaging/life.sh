@@ -47,9 +47,12 @@ gateway_runs() {
     esac
 }
 
-# A bundle, put there by the operator or kept from an earlier life, and somewhere to connect to.
+# A bundle where the unit looks for it, or where the operator says that it is (in the state directory, kept from an earlier life,
+# if the variables are set to nothing), and somewhere to connect to.
 can_connect() {
-    [ -e /etc/aisix/mtls/client.crt ] || [ -e /var/lib/aisix/mtls/client.crt ] || return 1
+    [ -e /etc/aisix/mtls/client.crt ] || {
+        [ -e /var/lib/aisix/mtls/client.crt ] && grep -Eqs '^[[:space:]]*AISIX_MANAGED__CP_CERT_(FILE|PEM)=' /etc/aisix/aisix.env
+    } || return 1
     grep -Eqs "^[[:space:]]*AISIX_MANAGED__CP_BASE_URL=[\"']?[^\"'[:space:]]" /etc/aisix/aisix.env ||
         grep -Eqs '^[[:space:]]+cp_base_url:[[:space:]]*[^[:space:]#]' /etc/aisix/config.managed.yaml
 }
