@@ -125,6 +125,11 @@ impl Findings {
         }
     }
 
+    /// Whether something is wrong with a topic.
+    pub fn has(&self, topic: Topic) -> bool {
+        self.lock().contains_key(&topic)
+    }
+
     /// Every finding, by topic.
     pub fn list(&self) -> Vec<(Topic, Finding)> {
         self.lock().iter().map(|(topic, finding)| (*topic, finding.clone())).collect()

@@ -23,6 +23,12 @@ impl ListenError {
     pub fn is_in_use(&self) -> bool {
         self.in_use
     }
+
+    /// The same for a reason that is known better.
+    #[must_use]
+    pub fn because(self, reason: String) -> Self {
+        Self { reason, ..self }
+    }
 }
 
 /// A non-blocking listener. `key` is the configuration key that names the address, for the error.
@@ -43,6 +49,11 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Lets as many connections wait at a socket that somebody else has opened as at one of ours.
+pub fn deepen(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).listen(BACKLOG)
+}
+
 /// Makes a socket listen again if somebody who holds it too has ended that. Says whether it was necessary.
 pub fn heal(listener: &TcpListener) -> io::Result<bool> {
     let socket = SockRef::from(listener);
@@ -59,7 +70,7 @@ fn reason(error: &io::Error) -> String {
             "address already in use; another process listens there".to_owned()
         }
         io::ErrorKind::PermissionDenied => {
-            "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE".to_owned()
+            "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE, or a socket unit that listens there".to_owned()
         }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => error.to_string(),

@@ -9,7 +9,7 @@ use crate::findings::Topic;
 use crate::fleet::Summary;
 use crate::metrics::{ChannelFacts, ConfigFacts, NodeFacts, ProcessFacts};
 use crate::pages::{Sources, Workers};
-use crate::process::usage;
+use crate::process::{View, usage};
 use crate::projection::report::Gauges;
 use crate::state::snapshot::Snapshot;
 use crate::worker_log;
@@ -41,7 +41,7 @@ fn processes(sources: &Sources, workers: &Workers) -> Vec<ProcessFacts> {
     let supervisor = ProcessFacts {
         role: "supervisor",
         worker: None,
-        usage: usage::of("self"),
+        usage: usage::of(&View::own()),
         started_at_unix: ago(sources.started.elapsed()),
         sandbox: None,
         serving: None,
@@ -49,7 +49,7 @@ fn processes(sources: &Sources, workers: &Workers) -> Vec<ProcessFacts> {
     let worker = |worker: &Summary| ProcessFacts {
         role: worker.role.name(),
         worker: Some(worker.id.0),
-        usage: usage::of(&worker.pid.to_string()),
+        usage: usage::of(&worker.view),
         started_at_unix: ago(worker.uptime),
         sandbox: worker.level.map(|level| (level.number(), worker.landlock_abi)),
         serving: (worker.role == Role::Proxy)

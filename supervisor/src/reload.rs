@@ -5,6 +5,7 @@
 //!    become ready, those that run go on and the former settings stay.
 //! 3. A key that only a start can put in force is named, and stays as it was.
 //! 4. Where resources come from a file, that is read again as well.
+//! 5. The service manager is told that it begins, and that it is over, whatever came of it.
 
 use std::path::PathBuf;
 
@@ -39,6 +40,10 @@ const LIVE: &[&str] = &[
     "shutdown.",
     "supervisor.replace_drain_secs",
 ];
+
+/// The keys of addresses, and who listens there.
+const ADDRESSES: [(&str, Role); 2] =
+    [("proxy.addr", Role::Proxy), ("observability.metrics.prometheus.addr", Role::Status)];
 
 /// What a later reading is compared with.
 pub struct Reloader {
@@ -88,6 +93,22 @@ fn is_of(name: &str, live: &str) -> bool {
     if live.ends_with('.') { name.starts_with(live) } else { name == live }
 }
 
+/// What else is to be changed for an address whose listener comes from a socket unit.
+fn of_socket_unit(needs_start: &[&str], of_units: &[String]) -> String {
+    let is_of_unit = |(key, role): &(&str, Role)| {
+        needs_start.contains(key) && of_units.iter().any(|of_unit| of_unit == role.name())
+    };
+    let keys: Vec<_> =
+        ADDRESSES.into_iter().filter(is_of_unit).map(|(key, _)| key).collect();
+    if keys.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; a socket unit of the service manager listens for {}: give its ListenStream= the same address and restart that unit too, or its port stays open and nobody serves it",
+        keys.join(" and ")
+    )
+}
+
 /// The new settings, with what only a start can change as it is.
 fn in_force(now: &Settings, new: Settings) -> Settings {
     let metrics = match (&now.observability.metrics, new.observability.metrics) {
@@ -124,12 +145,15 @@ impl Supervisor {
         if !self.is_running() {
             return Err("not reloaded: the gateway is ending".to_owned());
         }
+        self.notifier.reloading();
         let now = self.now();
         let Reading { changed, needs_start, roles, log_filter } = match self.parts.reloader.read() {
             Ok(reading) => reading,
             Err(reason) => {
                 let text = format!("not reloaded, and nothing has changed: {reason}");
                 self.parts.sources.findings.found(Topic::Replacement, text.clone());
+                // Before the answer: who waits for it finds the service manager told.
+                self.notify();
                 return Err(text);
             }
         };
@@ -164,6 +188,8 @@ impl Supervisor {
                 "; changed, but in force only after a restart: {}",
                 needs_start.join(", ")
             ));
+            let of_units = &self.parts.life.of_units;
+            text.push_str(&of_socket_unit(&needs_start, of_units));
             warn!("{text}");
         }
         Ok(text)
@@ -185,6 +211,16 @@ mod tests {
             let group = live.strip_suffix('.');
             assert!(group.map_or_else(|| Key::find(live).is_some(), Key::is_group), "{live}");
         }
+    }
+
+    #[test]
+    fn an_address_that_changed_is_told_with_the_socket_unit_if_one_listens_there() {
+        let of_units = [Role::Proxy.name().to_owned()];
+        let told = of_socket_unit(&["proxy.addr", "redis.url"], &of_units);
+        assert!(told.contains("for proxy.addr:") && told.contains("ListenStream="), "{told}");
+        assert_eq!(of_socket_unit(&["observability.metrics.prometheus.addr"], &of_units), "");
+        assert_eq!(of_socket_unit(&["proxy.addr"], &[]), "");
+        assert!(ADDRESSES.iter().all(|(key, _)| Key::find(key).is_some()));
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub struct Supervisor {
     pages: mpsc::Sender<MadePage>,
     page_turns: Rc<Semaphore>,
     pages_in_making: Rc<Cell<usize>>,
-    notifier: Notifier,
+    pub(crate) notifier: Notifier,
     upgrade: Upgrade,
 }
 

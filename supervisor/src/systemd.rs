@@ -4,7 +4,9 @@
 //!    which.
 //! 2. The watchdog is fed by the supervisor's own loop and by nothing else: a loop that hangs is a supervisor that hangs.
 //! 3. Listening sockets are in the manager's store from the moment they are bound, so that a restart of the unit, also after
-//!    `kill -9`, loses no connection that the kernel has accepted.
+//!    `kill -9`, loses no connection that the kernel has accepted. Those that come of a socket unit are not: the unit has them.
+//! 4. `RELOADING=1` when the settings are read again or another program takes over, `READY=1` when that is over, whatever
+//!    came of it; `STATUS=` says what.
 //!
 //! Messages are datagrams on a local socket: one that the manager does not take is lost, and that is all.
 
@@ -13,6 +15,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+use shared::id::Role;
 use tracing::warn;
 
 use crate::process::inherited_from_manager;
@@ -25,7 +28,12 @@ pub fn is_there() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
 }
 
-/// What the manager has kept, by name. To be called once, before anything is opened.
+/// Whether the manager's store has it: there sockets have the names of their roles, which a socket unit should not use.
+pub fn is_of_store(name: &str) -> bool {
+    [Role::Proxy, Role::Status].iter().any(|role| role.name() == name)
+}
+
+/// What the manager hands over, from socket units and from its store, by name. To be called once, before anything is opened.
 pub fn stored() -> Vec<(String, OwnedFd)> {
     let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
     if number("LISTEN_PID") != Some(std::process::id()) {
@@ -44,6 +52,8 @@ pub fn stored() -> Vec<(String, OwnedFd)> {
 pub struct Notifier {
     is_there: bool,
     ready: bool,
+    /// The settings are being read again: `READY=1` waits.
+    reloading: bool,
     status: String,
     /// How often the watchdog is fed.
     interval: Option<Duration>,
@@ -56,7 +66,8 @@ impl Notifier {
     pub fn new(now: Instant) -> Self {
         let interval = sd_notify::watchdog_enabled().map(|limit| limit / 3);
         let is_there = is_there();
-        Self { is_there, ready: false, status: String::new(), interval, next: now, failed: false }
+        let (ready, reloading, failed) = (false, false, false);
+        Self { is_there, ready, reloading, status: String::new(), interval, next: now, failed }
     }
 
     /// Puts a listening socket into the store. One that is there already is not stored twice.
@@ -75,7 +86,7 @@ impl Notifier {
 
     /// Listeners are bound and every role has said hello.
     pub fn ready(&mut self) {
-        if !std::mem::replace(&mut self.ready, true) {
+        if !self.reloading && !std::mem::replace(&mut self.ready, true) {
             self.tell(&[NotifyState::Ready]);
         }
     }
@@ -88,12 +99,34 @@ impl Notifier {
         }
     }
 
-    /// Another program takes over: `READY=1` follows.
+    /// Another program takes over, and tells `READY=1`.
+    pub fn upgrading(&mut self) {
+        self.tell_reloading("upgrading");
+    }
+
+    /// The settings are read again: `READY=1` follows [`Notifier::reloaded`].
     pub fn reloading(&mut self) {
+        self.reloading = true;
+        self.tell_reloading("reloading");
+    }
+
+    /// Whether the settings are being read again.
+    pub fn is_reloading(&self) -> bool {
+        self.reloading
+    }
+
+    /// Whatever came of it, the reload is over.
+    pub fn reloaded(&mut self) {
+        self.reloading = false;
+    }
+
+    fn tell_reloading(&mut self, status: &str) {
         self.ready = false;
+        status.clone_into(&mut self.status);
+        let state = [NotifyState::Reloading, NotifyState::Status(status)];
+        // By which the manager knows that this is about what it has asked for.
         let now = NotifyState::monotonic_usec_now();
-        let status = NotifyState::Status("upgrading");
-        self.tell(&[&[NotifyState::Reloading, status][..], now.ok().as_slice()].concat());
+        self.tell(&[&state[..], now.ok().as_slice()].concat());
     }
 
     /// The end has begun.

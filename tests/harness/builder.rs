@@ -34,6 +34,8 @@ pub struct Builder {
     /// What starts the program, which comes behind it with its arguments.
     starter: Vec<String>,
     user: Option<u32>,
+    /// Who owns its folders, if not who runs it.
+    owner: Option<u32>,
 }
 
 impl Builder {
@@ -120,6 +122,7 @@ impl Builder {
             programs: None,
             starter: Vec::new(),
             user: None,
+            owner: None,
         }
     }
 
@@ -134,6 +137,13 @@ impl Builder {
     #[must_use]
     pub fn started_by(mut self, starter: &[&str]) -> Self {
         self.starter = starter.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Started by that behind what starts it already.
+    #[must_use]
+    pub fn then_by(mut self, starter: &[&str]) -> Self {
+        self.starter.extend(starter.iter().map(|&word| word.to_owned()));
         self
     }
 
@@ -177,6 +187,20 @@ impl Builder {
         self
     }
 
+    /// Its folders are owned by that user, whom what starts it makes it. Only root can do that.
+    #[must_use]
+    pub fn owned_by(mut self, user: u32) -> Self {
+        self.owner = Some(user);
+        self
+    }
+
+    /// With its proxy listener at that address.
+    #[must_use]
+    pub fn at(mut self, proxy: SocketAddr) -> Self {
+        self.proxy = proxy;
+        self.set("/proxy/addr", json!(proxy))
+    }
+
     /// `aisix validate` of the same configuration, as it would be started with.
     pub fn validating(&self) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the check");
@@ -195,6 +219,7 @@ impl Builder {
             programs: self.programs.clone(),
             starter: Vec::new(),
             user: self.user,
+            owner: self.owner,
         }
     }
 
@@ -232,6 +257,11 @@ impl Builder {
         self.proxy
     }
 
+    /// The status listener that it will have.
+    pub fn status(&self) -> SocketAddr {
+        self.status
+    }
+
     /// Starts it, and waits for nothing.
     pub fn spawn(self) -> Gateway {
         // JSON is YAML.
@@ -260,10 +290,12 @@ impl Builder {
             }
         }
         command.envs(self.environment);
-        if let Some(user) = self.user {
+        if let Some(user) = self.owner.or(self.user) {
             for path in [self.folder.path(), &self.folder.path().join("state")] {
                 chown(path, Some(user), Some(user)).expect("only root tests with other users");
             }
+        }
+        if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
         let log = self.folder.path().join("gateway.log");

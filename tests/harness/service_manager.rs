@@ -1,13 +1,19 @@
-//! A stand-in for systemd: the socket that a service tells how it is, and the store that keeps its descriptors.
+//! A stand-in for systemd: the socket that a service tells how it is, the store that keeps its descriptors, and the sockets
+//! of a socket unit.
 
 use std::io::IoSliceMut;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::{Builder, wait};
+
+/// Below, the shell that starts the service would take a number for one of those to be set.
+const FIRST_KEPT: RawFd = 10;
 
 /// What the service has told so far.
 #[derive(Debug)]
@@ -18,6 +24,8 @@ pub struct ServiceManager {
     pub told: Vec<String>,
     /// Descriptors in the store, by name. They stay open in every child of the test.
     pub stored: Vec<(String, RawFd)>,
+    /// What a socket unit listens on, by the name that it gives.
+    units: Vec<(String, RawFd)>,
 }
 
 impl ServiceManager {
@@ -26,19 +34,39 @@ impl ServiceManager {
         let path = folder.join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket in the folder");
         socket.set_nonblocking(true).expect("it does not block");
-        Self { socket, path, told: Vec::new(), stored: Vec::new() }
+        let units = Vec::new();
+        Self { socket, path, told: Vec::new(), stored: Vec::new(), units }
     }
 
-    /// Starts a service as a unit with a watchdog would, with what is in the store.
+    /// Listens there as a socket unit does: with a descriptor name of its own, and blocking. As what is in the store it stays
+    /// open in every child of the test.
+    ///
+    /// # Panics
+    /// If the address is not free.
+    pub fn listen(&mut self, name: &str, address: SocketAddr) {
+        let listener = TcpListener::bind(address).expect("the address is free");
+        let kept = fcntl(&listener, FcntlArg::F_DUPFD(FIRST_KEPT)).expect("another number");
+        self.units.push((name.to_owned(), kept));
+    }
+
+    /// Puts what a socket unit has listened on first into the store as well, as nobody should.
+    pub fn store_first_of_unit(&mut self, name: &str) {
+        let (_, descriptor) = self.units.first().expect("a socket unit listens");
+        self.stored.push((name.to_owned(), *descriptor));
+    }
+
+    /// Starts a service as a unit with a watchdog would, with what socket units have and what is in the store.
     pub fn start(&self, builder: Builder, watchdog_micros: Option<u64>) -> Builder {
-        let names: Vec<_> = self.stored.iter().map(|(name, _)| name.as_str()).collect();
+        // In this order.
+        let all: Vec<_> = self.units.iter().chain(&self.stored).collect();
+        let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
         let mut script = format!(
             "export LISTEN_PID=$$ WATCHDOG_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}; exec \"$@\"",
             names.len(),
             names.join(":")
         );
-        for ((_, stored), number) in self.stored.iter().zip(3..) {
-            assert!(*stored > 9, "the shell would take it for one of the numbers to be set");
+        for ((_, stored), number) in all.iter().zip(3..) {
+            assert!(*stored >= FIRST_KEPT, "the shell would take it for one of the numbers to be set");
             script.push_str(&format!(" {number}<&{stored}"));
         }
         let builder = builder
@@ -82,6 +110,9 @@ impl ServiceManager {
                     }
                 }
             }
+            if lines.iter().any(|line| line == "FDSTOREREMOVE=1") {
+                self.stored.retain(|(stored, _)| *stored != name);
+            }
             self.told.extend(lines);
         }
     }
@@ -100,5 +131,20 @@ impl ServiceManager {
     pub fn times(&mut self, what: &str) -> usize {
         self.hear();
         self.told.iter().filter(|told| told.starts_with(what)).count()
+    }
+
+    /// What was told last of these, by how they begin.
+    pub fn last(&mut self, what: &str) -> String {
+        self.hear();
+        self.told.iter().rfind(|told| told.starts_with(what)).cloned().unwrap_or_default()
+    }
+
+    /// Waits until something has been told so often.
+    pub async fn is_told_times(&mut self, what: &str, times: usize) {
+        wait::until(&format!("the service tells {what} {times} times"), async || {
+            let told = self.times(what);
+            if told == times { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::cloud::ENVIRONMENT;
 use harness::service_manager::ServiceManager;
 use harness::{Builder, Cloud, Projection, World, client, upstream, wait};
 use nix::sys::signal::Signal;
@@ -130,4 +131,103 @@ async fn an_upgrade_is_told_and_keeps_the_process() {
     assert_eq!(manager.times("MAINPID="), 0);
     assert_eq!(world.gateway.pid(), pid);
     assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_reload_is_told_until_every_worker_is_new_and_one_that_is_refused_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = ServiceManager::at(folder.path());
+    let started = &manager;
+    let mut world = World::start_with(|builder| started.start(builder, None)).await;
+    manager.is_told("STATUS=serving revision").await;
+    let before = world.gateway.workers();
+    assert!(world.gateway.aisix(&["reload"]).await.status.success());
+    // It was told before the answer.
+    assert_eq!(manager.times("RELOADING=1"), 1);
+    assert_eq!((manager.times("MONOTONIC_USEC="), manager.times("STATUS=reloading")), (1, 1));
+    manager.is_told_times("READY=1", 2).await;
+    let new = world.gateway.proxies().into_iter().filter(|worker| !before.contains(worker));
+    assert_eq!(new.count(), harness::WORKERS, "READY=1 waits for the last one");
+    wait::until("the status is as before", async || {
+        let status = manager.last("STATUS=");
+        let fits = status.starts_with("STATUS=serving revision") && !status.contains(';');
+        if fits { Ok(()) } else { Err(status) }
+    })
+    .await;
+
+    let path = world.gateway.folder().join("config.managed.yaml");
+    let written = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, written.replace("\"workers\":2", "\"workers\":\"many\"")).unwrap();
+    let output = world.gateway.aisix(&["reload"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", harness::command::text(&output));
+    // All of it was told before the answer.
+    assert_eq!((manager.times("RELOADING=1"), manager.times("READY=1")), (2, 3));
+    let status = manager.last("STATUS=");
+    assert!(
+        status.starts_with("STATUS=serving revision") && status.contains("not reloaded"),
+        "{status}"
+    );
+    assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
+
+    std::fs::write(&path, written).unwrap();
+    world.gateway.signal(Signal::SIGHUP);
+    manager.is_told_times("READY=1", 4).await;
+    wait::until("the refused one is forgotten", async || {
+        let status = manager.last("STATUS=");
+        if status.contains("not reloaded") { Err(status) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(manager.times("RELOADING=1"), 3);
+}
+
+#[tokio::test]
+async fn a_reload_is_refused_also_where_only_a_variable_says_which_socket_to_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s.sock").display().to_string();
+    let variable = ("AISIX_SUPERVISOR__CONTROL_SOCKET", socket.as_str());
+    let world = World::start_with(|builder| builder.env(variable.0, variable.1)).await;
+    let path = world.gateway.folder().join("config.managed.yaml");
+    let config = path.to_str().unwrap();
+    let reload = async |arguments: &[&str], name: &str| {
+        let mut command = harness::command::command(arguments);
+        command.env(variable.0, variable.1).env(name, config).output().await.unwrap()
+    };
+    // As the unit's ExecReload has it, and with the configuration named by a variable of the unit.
+    for (arguments, name) in
+        [(&["reload", "--config", config][..], "UNUSED"), (&["reload"][..], "AISIX_CONFIG")]
+    {
+        let output = reload(arguments, name).await;
+        assert!(output.status.success(), "{}", harness::command::text(&output));
+    }
+    std::fs::write(&path, "proxy: [").unwrap();
+    let output = reload(&["reload", "--config", config], "UNUSED").await;
+    let told = harness::command::text(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("not reloaded, and nothing has changed"), "{told}");
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_a_credential_is_told_with_the_restart_that_a_new_one_needs() {
+    let upstream = upstream().await;
+    let cloud = Cloud::start(&Projection::of(&upstream)).await;
+    let bundle = cloud.issue(ENVIRONMENT);
+    let credentials = bundle.key.parent().unwrap().display().to_string();
+    let builder = Builder::managed_with(&cloud, &bundle);
+    let gateway = builder.env("CREDENTIALS_DIRECTORY", &credentials).start().await;
+    let status = gateway.told_status().await;
+    assert_eq!(status["certificate"]["new_bundle_needs_restart"], true, "{status:#}");
+    let managed = gateway.status_managed().await;
+    assert_eq!(managed["rotation"]["new_bundle_needs_restart"], true, "{managed:#}");
+    let told = harness::command::text(&gateway.aisix(&["status"]).await);
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = "supplied as a credential of the service manager: a new bundle needs a restart";
+    assert!(told.contains(line), "{told}");
+    drop(gateway);
+    // Files that are no credentials are followed.
+    let gateway = Builder::managed(&cloud)
+        .env("CREDENTIALS_DIRECTORY", "/run/credentials/aisix.service")
+        .start()
+        .await;
+    let status = gateway.told_status().await;
+    assert_eq!(status["certificate"]["new_bundle_needs_restart"], false, "{status:#}");
 }

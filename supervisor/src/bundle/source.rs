@@ -3,9 +3,16 @@
 //! All three roles inline, or all three as files, or none. Anything else is an error, also where a bundle is persisted:
 //! whoever sets a variable means it, and must not run on an old identity by mistake.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use shared::secret::Secret;
+
+/// The variable by which the service manager says where it has put credentials.
+pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// What there is to say of a bundle that came that way.
+pub const AS_CREDENTIAL: &str =
+    "supplied as a credential of the service manager: a new bundle needs a restart";
 
 /// The roles, as the ends of their variables: certificate, private key, CA certificates.
 const ROLES: [&str; 3] = ["CERT", "KEY", "CA"];
@@ -96,6 +103,15 @@ fn file(role: &str) -> String {
 }
 
 impl BundleSource {
+    /// Whether a part of it is a credential (`LoadCredential=`), with the folder that the service manager has put those in:
+    /// they are copies, made when the unit was started, and nothing but a restart makes others.
+    pub fn is_credential(&self, folder: Option<&Path>) -> bool {
+        let (Self::Files { chain, key, roots }, Some(folder)) = (self, folder) else {
+            return false;
+        };
+        [chain, key, roots].into_iter().any(|file| is_below(file, folder))
+    }
+
     /// The choice that the values make.
     pub fn choose(written: Written) -> Result<Self, SourceError> {
         let inlined =
@@ -130,6 +146,12 @@ impl BundleSource {
     }
 }
 
+/// Whether a file is below a folder, as far as their names say.
+fn is_below(file: &Path, folder: &Path) -> bool {
+    let goes_up = || file.components().any(|part| part == Component::ParentDir);
+    folder.is_absolute() && file != folder && file.starts_with(folder) && !goes_up()
+}
+
 /// The variables of those roles of which `set` is said.
 fn names(roles: [bool; 3], set: bool, name: fn(&str) -> String) -> String {
     let chosen = ROLES.iter().zip(roles).filter(|(_, is_set)| *is_set == set);
@@ -159,6 +181,29 @@ mod tests {
         assert!(matches!(choose("cka", ""), Ok(BundleSource::Inline { .. })));
         assert!(matches!(choose("", "cka"), Ok(BundleSource::Files { .. })));
         assert_eq!(choose("", ""), Ok(BundleSource::Persisted));
+    }
+
+    #[test]
+    fn a_bundle_is_a_credential_if_a_part_of_it_is_in_the_folder_of_credentials() {
+        let folder = Path::new("/run/credentials/aisix.service");
+        let with_key = |key: &str| BundleSource::Files {
+            chain: "/etc/aisix/mtls/client.crt".into(),
+            key: key.into(),
+            roots: "/etc/aisix/mtls/ca.crt".into(),
+        };
+        let credential = with_key("/run/credentials/aisix.service/client.key");
+        assert!(credential.is_credential(Some(folder)));
+        assert!(!credential.is_credential(None));
+        assert!(!credential.is_credential(Some(Path::new(""))), "an empty variable names nothing");
+        for elsewhere in [
+            "/etc/aisix/mtls/client.key",
+            "/run/credentials/aisix.service",
+            "/run/credentials/aisix.service2/client.key",
+            "/run/credentials/aisix.service/../other/client.key",
+        ] {
+            assert!(!with_key(elsewhere).is_credential(Some(folder)), "{elsewhere}");
+        }
+        assert!(!BundleSource::Persisted.is_credential(Some(folder)));
     }
 
     #[test]

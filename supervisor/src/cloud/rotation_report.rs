@@ -22,6 +22,7 @@ pub struct Report {
     last_rotation: Option<i64>,
     last_rejection: Option<(i64, String)>,
     renewal: Option<(Mode, Option<i64>)>,
+    needs_restart: bool,
     is_candidate_waiting: bool,
 }
 
@@ -55,6 +56,8 @@ pub struct RotationStatus {
     pub last_rotation_at: Option<String>,
     /// One waits for its proof.
     pub candidate_waiting: bool,
+    /// The files are credentials of the service manager: one that is supplied is seen after a restart only.
+    pub new_bundle_needs_restart: bool,
     /// Those that were refused.
     pub rejected: u64,
     /// When the latest was.
@@ -96,6 +99,20 @@ impl ReportCell {
         report.last_rejection = Some((now, rejection.to_string()));
     }
 
+    /// Files that are supplied are seen after a restart only.
+    pub fn needs_restart(&self) {
+        self.0.borrow_mut().needs_restart = true;
+    }
+
+    /// What is to be done where the Cloud does not renew the certificate.
+    pub fn remedy(&self) -> &'static str {
+        if self.0.borrow().needs_restart {
+            "supply a new bundle and restart the gateway, since it is a credential of the service manager"
+        } else {
+            "supply a new bundle"
+        }
+    }
+
     /// How and when the certificate will be renewed, and whether a new one waits for its proof.
     pub fn planned(&self, mode: Mode, at: Option<i64>, is_candidate_waiting: bool) {
         let mut report = self.0.borrow_mut();
@@ -114,6 +131,7 @@ impl ReportCell {
             rotations_from_cloud: report.from_cloud,
             last_rotation_at: report.last_rotation.map(rfc3339),
             candidate_waiting: report.is_candidate_waiting,
+            new_bundle_needs_restart: report.needs_restart,
             rejected: report.rejected.values().sum(),
             last_rejection_at: rejection.as_ref().map(|(at, _)| rfc3339(*at)),
             last_rejection: rejection.map(|(_, text)| text),

@@ -186,7 +186,10 @@ fn bound(path: &Path) -> Result<OwnedFd, PlaceError> {
 /// For the owner, and for the group where there is one. Nobody can connect yet: it does not listen.
 fn protect(path: &Path) -> Result<(), PlaceError> {
     let group = Group::from_name(GROUP).ok().flatten();
-    let shared = group.is_some_and(|group| chown(path, None, Some(group.gid.as_raw())).is_ok());
+    // Under the service unit it is our own group, and the call may be forbidden.
+    let is_of = |gid| fs::symlink_metadata(path).is_ok_and(|there| there.gid() == gid);
+    let shared = group.map(|group| group.gid.as_raw());
+    let shared = shared.is_some_and(|gid| is_of(gid) || chown(path, None, Some(gid)).is_ok());
     let mode = if shared { 0o660 } else { 0o600 };
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(system("cannot be protected"))
 }

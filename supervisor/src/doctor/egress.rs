@@ -20,7 +20,7 @@ use crate::handover::exec::Own;
 use crate::metrics;
 use crate::process::identity::Users;
 use crate::process::launch::{Launch, Program};
-use crate::process::{self, inspect};
+use crate::process::{self, View, inspect};
 use crate::resolver_files;
 use crate::settings::Settings;
 use crate::{worker_log, worker_settings};
@@ -75,7 +75,7 @@ impl OwnEgress {
         let own = Self { dial, process: launched.process };
         let talk = async {
             let channel = ToEgress::new(launched.control).map_err(|error| error.to_string())?;
-            greet(&channel, launched.pid, settings).await?;
+            greet(&channel, launched.pid, &launched.view, settings).await?;
             let (ours, theirs) = channel::pair().map_err(|error| error.to_string())?;
             tell(&channel, ToWorker::Client(Client::Supervisor), Some(theirs)).await?;
             own.dial.reached_over(ours);
@@ -96,13 +96,14 @@ impl OwnEgress {
 async fn greet(
     channel: &ToEgress,
     pid: nix::unistd::Pid,
+    view: &View,
     settings: &Settings,
 ) -> Result<(), String> {
     let ToSupervisor::Hello(hello) = hear(channel).await? else {
         return Err("it does not say hello first".to_owned());
     };
     channel.agree(settle(&hello, PROTOCOLS, Builds::Same(VERSION))?);
-    let observed = inspect::observe(pid).map_err(|error| format!("process {pid}: {error}"))?;
+    let observed = inspect::observe(view).map_err(|error| format!("process {pid}: {error}"))?;
     let mut missing = observed.missing(geteuid().as_raw());
     missing.extend(hello.confinement.missing);
     if settings.workers.sandbox == Sandbox::Required && !missing.is_empty() {

@@ -25,6 +25,7 @@ use crate::handover::Passing;
 use crate::handover::orphans;
 use crate::handover::record::{FleetRecord, LifeRecord, RingRecord, WorkerRecord};
 use crate::handover::taken::Taken;
+use crate::process::View;
 use crate::process::launch::{Launched, Program};
 use crate::spool::LiveRing;
 use crate::spool::ring_file::RingFile;
@@ -217,6 +218,7 @@ impl Fleet {
             process: taken.descriptor(record.process)?,
             control: taken.descriptor(record.control)?,
             log: taken.descriptor(record.log)?,
+            view: View::of(Pid::from_raw(record.pid), Vec::new()),
         };
         let place = if record.leaving { Place::Leaving } else { Place::Holder };
         let (slot, place) = self.seat(record.role, place);

@@ -23,7 +23,7 @@ use super::life::{self, Life};
 use super::listening::listen;
 use crate::broker::{Builds, settle};
 use crate::configuration::Delivery;
-use crate::process::inspect;
+use crate::process::{View, inspect};
 use crate::process::launch::Launched;
 use crate::process::{
     self,
@@ -137,6 +137,7 @@ pub struct Member {
     /// Since when its life is where it is.
     pub since: SystemTime,
     process: Rc<OwnedFd>,
+    view: View,
     level: Option<Level>,
     channel: Option<Rc<Channel<ToWorker, ToSupervisor>>>,
     confinement: Confinement,
@@ -182,6 +183,8 @@ pub struct Summary {
     pub missing: Vec<String>,
     /// Landlock ABI in force.
     pub landlock_abi: u16,
+    /// How it is looked at.
+    pub view: View,
 }
 
 impl Summary {
@@ -247,6 +250,7 @@ impl Member {
             closed,
             since: SystemTime::now(),
             process,
+            view: launched.view,
             level: None,
             channel,
             confinement: Confinement::default(),
@@ -276,7 +280,7 @@ impl Member {
 
     /// Looks at the process from outside. Returns what its confinement lacks, by what is seen and what it tells itself.
     fn look_at(&mut self, told: &Confinement) -> Result<Vec<String>, String> {
-        let observed = inspect::observe(self.pid)
+        let observed = inspect::observe(&self.view)
             .map_err(|error| format!("cannot look at process {}: {error}", self.pid))?;
         let mut missing = observed.missing(geteuid().as_raw());
         let filter = observed.seccomp_filter;
@@ -440,6 +444,7 @@ impl Member {
             level: self.level,
             missing: self.missing.clone(),
             landlock_abi: self.confinement.landlock_abi,
+            view: self.view.clone(),
         }
     }
 }

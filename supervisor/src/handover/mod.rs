@@ -30,6 +30,7 @@ use self::listeners::{Listeners, Origin};
 use self::orphans::Orphan;
 use self::taken::Taken;
 use crate::process::pass_on;
+use crate::systemd;
 
 /// Descriptors on their way to the next image: copies that stay open over an `execve`.
 #[derive(Debug, Default)]
@@ -54,6 +55,15 @@ impl Passing {
     }
 }
 
+/// What stands before a role's name in a state, beside the listener of that name, if a socket unit keeps it. A build that
+/// does not know it finds a second socket there, and closes it.
+const OF_UNIT: &str = "socket-unit.";
+
+/// The entry that says so.
+pub fn of_unit(role: &str) -> String {
+    format!("{OF_UNIT}{role}")
+}
+
 /// Everything that listens already when we start, and the workers that serve without a supervisor.
 pub fn before(
     taken: Option<&Taken>,
@@ -63,15 +73,21 @@ pub fn before(
     let mut listeners = Listeners::default();
     let Some(taken) = taken else {
         for (name, descriptor) in stored {
-            listeners.add(&name, descriptor, Origin::Manager);
+            let origin = if systemd::is_of_store(&name) { Origin::Store } else { Origin::Unit };
+            listeners.add(&name, descriptor, origin);
         }
         let orphans = orphans::find(folders, &mut listeners);
         return (listeners, orphans);
     };
-    for (name, number) in &taken.state.listeners {
+    let of_units: Vec<_> =
+        taken.state.listeners.iter().filter_map(|(name, _)| name.strip_prefix(OF_UNIT)).collect();
+    let roles = taken.state.listeners.iter().filter(|(name, _)| !name.starts_with(OF_UNIT));
+    for (name, number) in roles {
+        let is_of_unit = of_units.contains(&name.as_str());
+        let origin = if is_of_unit { Origin::ImageOfUnit } else { Origin::Image };
         // One that cannot be had is bound anew, as at a first start.
         if let Ok(descriptor) = taken.descriptor(*number) {
-            listeners.add(name, descriptor, Origin::Image);
+            listeners.add(name, descriptor, origin);
         }
     }
     (listeners, Vec::new())

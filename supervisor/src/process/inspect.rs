@@ -1,9 +1,9 @@
 //! A worker's confinement as the kernel tells it, not as the worker does.
 
-use std::fs;
 use std::io;
 
-use nix::unistd::Pid;
+use super::sys::OwnFile;
+use super::view::View;
 
 /// What `/proc/PID/status` says about a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,18 +31,18 @@ const NOTHING: [&str; 4] =
 const BOUNDED: [&str; 3] = ["Max file size", "Max address space", "Max open files"];
 
 /// Looks at a process.
-pub fn observe(pid: Pid) -> io::Result<Observed> {
-    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
-    let status = read("status")?;
+pub fn observe(process: &View) -> io::Result<Observed> {
+    let status = process.read(OwnFile::Status)?;
     let mut observed = parse(&status);
     // What it inherited from us, or we from a container, is no filter of its own.
-    let ours = fs::read_to_string("/proc/self/status")?;
+    let own = View::own();
+    let ours = own.read(OwnFile::Status)?;
     observed.seccomp_filter &= has_more_filters(&status, &ours);
-    observed.unlimited = unlimited(&read("limits")?);
+    observed.unlimited = unlimited(&process.read(OwnFile::Limits)?);
     // Where the kernel has no such file nobody is ended first.
-    let ours = fs::read_to_string("/proc/self/oom_score_adj");
+    let ours = own.read(OwnFile::OutOfMemoryScore);
     let score = |text: io::Result<String>| text.ok().and_then(|it| it.trim().parse::<i32>().ok());
-    observed.outlives_us = matches!((score(read("oom_score_adj")), score(ours)),
+    observed.outlives_us = matches!((score(process.read(OwnFile::OutOfMemoryScore)), score(ours)),
         (Some(theirs), Some(ours)) if theirs <= ours && ours < 1000);
     Ok(observed)
 }

@@ -18,7 +18,8 @@ use shared::descriptor;
 use shared::id::{Role, WorkerId};
 
 use super::limits;
-use super::sys::{Child, confine, process_descriptor};
+use super::sys::{Child, confine, process_descriptor, received_files};
+use super::view::View;
 
 /// File name of the worker's program.
 const PROGRAM: &str = "aisix-worker";
@@ -85,6 +86,8 @@ pub struct Launched {
     pub control: OwnedFd,
     /// The reading end of its log.
     pub log: OwnedFd,
+    /// How it is looked at.
+    pub view: View,
 }
 
 impl Program {
@@ -158,7 +161,11 @@ impl Program {
                 .map(|(ours, number)| (ours.as_raw_fd(), number))
                 .collect();
         let limits = limits::of(launch.role);
-        confine(&mut command, Child { descriptors, user: launch.user, limits });
+        let (witness, childs_end) =
+            channel::pair().map_err(failed("making the socket for what it opens of itself"))?;
+        let child_is =
+            Child { descriptors, user: launch.user, limits, witness: childs_end.as_raw_fd() };
+        confine(&mut command, child_is);
         let mut child = command.spawn().map_err(failed("executing aisix-worker"))?;
         let number = i32::try_from(child.id()).unwrap_or(i32::MAX);
         let pid = Pid::from_raw(number);
@@ -169,6 +176,7 @@ impl Program {
             Err(error)
         });
         let process = process.map_err(failed("watching the new process"))?;
-        Ok(Launched { pid, process, control, log })
+        let view = View::of(pid, received_files(witness.as_fd()));
+        Ok(Launched { pid, process, control, log, view })
     }
 }

@@ -10,7 +10,9 @@ pub mod reap;
 pub mod signals;
 mod sys;
 pub mod usage;
+mod view;
 
+pub use self::view::View;
 pub use sys::{
     TcpFacts, inherited, inherited_from_manager, keep_over_exec, kill, landlock_version, pass_on,
     process_descriptor, reserve_descriptors, tcp_facts,

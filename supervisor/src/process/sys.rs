@@ -4,6 +4,7 @@
 //! Between the two the child may only make system calls: another thread of ours may have held any lock at the fork.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -12,6 +13,7 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{getrlimit, setrlimit};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 use shared::descriptor;
 
@@ -108,13 +110,49 @@ pub struct Child {
     pub user: Option<(Uid, Gid)>,
     /// What it may use at most.
     pub limits: Limits,
+    /// Where it sends its files below `/proc`, see [`received_files`].
+    pub witness: RawFd,
 }
+
+/// What a process tells of itself below `/proc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnFile {
+    Status,
+    Limits,
+    Stat,
+    OutOfMemoryScore,
+    Descriptors,
+}
+
+impl OwnFile {
+    /// Its name there.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Limits => "limits",
+            Self::Stat => "stat",
+            Self::OutOfMemoryScore => "oom_score_adj",
+            Self::Descriptors => "fd",
+        }
+    }
+}
+
+/// Those that a child sends, in this order.
+pub const OWN_FILES: [(OwnFile, &CStr); 5] = [
+    (OwnFile::Status, c"/proc/self/status"),
+    (OwnFile::Limits, c"/proc/self/limits"),
+    (OwnFile::Stat, c"/proc/self/stat"),
+    (OwnFile::OutOfMemoryScore, c"/proc/self/oom_score_adj"),
+    (OwnFile::Descriptors, c"/proc/self/fd"),
+];
 
 /// Lets `command` start its program as `child` says: fixed descriptors and no others, a session of its own, its limits,
 /// its own user without a single capability, and no way to gain any.
 pub fn confine(command: &mut Command, child: Child) {
     let prepare = move || {
         setsid()?;
+        // While there is room for descriptors. Without them the supervisor looks at the path.
+        let _ = send_own_files(child.witness);
         close_on_exec(descriptor::CONTROL, RawFd::MAX)?;
         for (ours, number) in &child.descriptors {
             // Stays open over the exec.
@@ -167,7 +205,7 @@ fn drop_capabilities() -> io::Result<()> {
         pid: libc::c_int,
     }
     #[repr(C)]
-    #[derive(Clone, Copy, Default)]
+    #[derive(Clone, Copy, Default, PartialEq)]
     struct Data {
         effective: u32,
         permitted: u32,
@@ -178,12 +216,74 @@ fn drop_capabilities() -> io::Result<()> {
     // SAFETY: PR_CAP_AMBIENT_CLEAR_ALL takes no pointer.
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     let mut header = Header { version: VERSION_3, pid: 0 };
+    let mut has = [Data::default(); 2];
+    // SAFETY: both point to values of the layout that version 3 asks for; the kernel writes the second one.
+    let told = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, has.as_mut_ptr()) } == 0;
+    // A service manager that gives none may forbid the call as well.
+    if told && has == [Data::default(); 2] {
+        return Ok(());
+    }
     let none = [Data::default(); 2];
     // SAFETY: both point to values of the layout that version 3 asks for, which the kernel reads.
     if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, none.as_ptr()) } == -1 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Opens this process's own files below `/proc` and sends them, in one message. Open files are closed by the exec.
+fn send_own_files(socket: RawFd) -> io::Result<()> {
+    /// `struct cmsghdr` and its data, see cmsg(3), which need no space in between.
+    #[repr(C)]
+    struct Rights {
+        header: libc::cmsghdr,
+        numbers: [RawFd; OWN_FILES.len()],
+    }
+    let mut numbers = [-1; OWN_FILES.len()];
+    for (number, (which, path)) in numbers.iter_mut().zip(OWN_FILES) {
+        // The folder is of interest by its size alone, and closed to whoever has changed the user.
+        let access = if which == OwnFile::Descriptors { libc::O_PATH } else { libc::O_RDONLY };
+        // SAFETY: the path is a string with its end.
+        *number = unsafe { libc::open(path.as_ptr(), access | libc::O_CLOEXEC) };
+        if *number == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let mut byte = 0_u8;
+    let mut data = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: both are plain numbers and pointers, for which zero is a value.
+    let (mut rights, mut message): (Rights, libc::msghdr) = unsafe { std::mem::zeroed() };
+    rights.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of_val(&numbers)) as _;
+    rights.header.cmsg_level = libc::SOL_SOCKET;
+    rights.header.cmsg_type = libc::SCM_RIGHTS;
+    rights.numbers = numbers;
+    message.msg_iov = &raw mut data;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut rights).cast();
+    message.msg_controllen = size_of::<Rights>() as _;
+    // SAFETY: everything that the message points to lives here, and is as long as it says.
+    if unsafe { libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// What a child has sent through the other end before it executed its program, which it has: all of [`OWN_FILES`] or none.
+pub fn received_files(socket: BorrowedFd<'_>) -> Vec<OwnedFd> {
+    let mut control = nix::cmsg_space!([RawFd; OWN_FILES.len()]);
+    let mut byte = [0];
+    let mut data = [io::IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let mut files = Vec::new();
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut control), flags);
+    let Ok(received) = received else { return files };
+    for message in received.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmRights(numbers) = message {
+            // SAFETY: the kernel has just opened these for us, and nothing else knows of them.
+            files.extend(numbers.into_iter().map(|it| unsafe { OwnedFd::from_raw_fd(it) }));
+        }
+    }
+    files
 }
 
 /// A descriptor that becomes readable when the child process ends.

@@ -1,6 +1,7 @@
 //! What a process uses, as the kernel tells it. Reading costs a few small files below `/proc`, which wait for no disk.
 
-use std::fs;
+use super::sys::OwnFile;
+use super::view::View;
 
 /// Ticks of the processor time in `/proc/PID/stat`, per second: the same on every Linux.
 const TICKS: f64 = 100.0;
@@ -20,26 +21,16 @@ pub struct Usage {
     pub threads: Option<u64>,
 }
 
-/// What the process `name` uses: a number, or `self`.
-pub fn of(name: &str) -> Usage {
-    let read = |file: &str| fs::read_to_string(format!("/proc/{name}/{file}")).unwrap_or_default();
-    let status = read("status");
+/// What a process uses.
+pub fn of(process: &View) -> Usage {
+    let read = |file| process.read(file).unwrap_or_default();
+    let status = read(OwnFile::Status);
     Usage {
-        cpu_seconds: cpu_seconds(&read("stat")),
+        cpu_seconds: cpu_seconds(&read(OwnFile::Stat)),
         resident_bytes: field(&status, "VmRSS:").map(|kibibytes| kibibytes.saturating_mul(1024)),
-        open_descriptors: open_descriptors(name),
-        descriptors_max: field(&read("limits"), "Max open files"),
+        open_descriptors: process.open_descriptors(),
+        descriptors_max: field(&read(OwnFile::Limits), "Max open files"),
         threads: field(&status, "Threads:"),
-    }
-}
-
-/// How many there are: the size of the folder since Linux 6.2, which everybody is told; else its entries, which only its
-/// own user may see.
-fn open_descriptors(name: &str) -> Option<u64> {
-    let folder = format!("/proc/{name}/fd");
-    match fs::metadata(&folder).ok()?.len() {
-        0 => Some(fs::read_dir(&folder).ok()?.count() as u64),
-        count => Some(count),
     }
 }
 
@@ -82,11 +73,11 @@ mod tests {
 
     #[test]
     fn this_process_is_told_in_full() {
-        let usage = of("self");
+        let usage = of(&View::own());
         assert!(usage.resident_bytes > Some(100_000) && usage.threads >= Some(1), "{usage:?}");
         assert!(usage.open_descriptors >= Some(3), "{usage:?}");
         assert!(usage.cpu_seconds.is_some(), "{usage:?}");
-        assert_eq!(of("no-process"), Usage::default());
+        assert_eq!(of(&View::Path("no-process".to_owned())), Usage::default());
     }
 
     proptest! {

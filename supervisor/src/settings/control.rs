@@ -43,7 +43,19 @@ pub fn target(
     path: &Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Target, SettingsError> {
-    let raw = as_written(path, environment)?;
+    let environment: Environment = environment.into_iter().collect();
+    let raw = match as_written(path, environment.clone()) {
+        Ok(raw) => raw,
+        Err(error) => {
+            // A variable goes before the file, whatever is wrong with that: a reload finds the gateway that has to refuse it.
+            let mut raw = Raw::defaults();
+            environment::read(&environment, &mut raw);
+            return match socket(&raw) {
+                Ok(Some(path)) => Ok(Target::of(Some(&path), None)),
+                Ok(None) | Err(_) => Err(error),
+            };
+        }
+    };
     let socket = socket(&raw).map_err(|problem| SettingsError::Invalid(vec![problem]))?;
     let managed = raw.flag("managed.enabled");
     let identity = raw.path("managed.mtls_dir").filter(|_| managed);

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::{Before, StartError, system};
+use crate::bundle::source::CREDENTIALS;
 use crate::cloud::heartbeat::OutcomeCell;
 use crate::cloud::rotate;
 use crate::cloud::rotation_report::ReportCell;
@@ -28,7 +29,7 @@ use crate::findings::Findings;
 use crate::fleet::egress::Knowledge;
 use crate::fleet::{Fleet, Post};
 use crate::handover;
-use crate::handover::listeners::Listeners;
+use crate::handover::listeners::{Left, Listeners};
 use crate::handover::orphans::Orphan;
 use crate::history::Keeper;
 use crate::listener::ListenError;
@@ -129,7 +130,7 @@ pub(super) async fn serve(
     let tls = settings.proxy.tls.as_ref();
     let tls = tls.map(|tls| ListenerTls::open(tls, SystemTime::now())).transpose()?;
     let posts = posts(settings, origin.env_id(), log_filter, &mut listeners).await?;
-    let unwanted = listeners.close();
+    let Left { unwanted, of_units } = listeners.close();
     let program = match taken.filter(|taken| taken.failed.is_some()) {
         Some(taken) => taken.worker_program().map_err(system("opening the worker program"))?,
         None => Program::open(settings.workers.program.as_deref(), &before.own.program)?,
@@ -179,6 +180,11 @@ pub(super) async fn serve(
     let applied = Rc::new(Cell::new(None));
     let heartbeat = OutcomeCell::default();
     let rotation = ReportCell::default();
+    if let Source::Managed(managed) = &settings.source
+        && managed.bundle.is_credential(std::env::var_os(CREDENTIALS).as_deref().map(Path::new))
+    {
+        rotation.needs_restart();
+    }
     let mut identity = None;
     if let Origin::Cloud(cloud) = &origin {
         identity = Some(cloud.in_force());
@@ -238,6 +244,7 @@ pub(super) async fn serve(
         taken: before.taken.clone(),
         orphans,
         unwanted,
+        of_units,
     };
     let parts = Parts {
         fleet,

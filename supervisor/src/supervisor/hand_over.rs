@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::upgrade::Target;
 use super::{Ended, MadePage, RunError, Supervisor};
-use crate::handover::Passing;
+use crate::handover::{Passing, of_unit};
 use crate::handover::exec::{self, Prepared};
 use crate::handover::record::{FleetRecord, Programs, RecordError, State};
 use crate::handover::taken::Taken;
@@ -30,7 +30,7 @@ impl Supervisor {
         target: Target,
         made: &mut mpsc::Receiver<MadePage>,
     ) -> Result<Ended, RunError> {
-        self.notifier.reloading();
+        self.notifier.upgrading();
         self.fall_quiet(made).await;
         if matches!(target, Target::Before(_)) {
             self.parts.fleet.kill_unwelcome();
@@ -138,10 +138,13 @@ impl Supervisor {
             worker: passing.pass(worker.descriptor())?,
             worker_path: worker.path.clone().into_os_string().into_encoded_bytes(),
         };
-        let listeners = parts.fleet.listeners().into_iter();
-        let listeners = listeners
-            .map(|(name, listener)| Ok((name.to_owned(), passing.pass(listener)?)))
-            .collect::<std::io::Result<_>>()?;
+        let mut listeners = Vec::new();
+        for (name, listener) in parts.fleet.listeners() {
+            listeners.push((name.to_owned(), passing.pass(listener)?));
+            if parts.life.of_units.iter().any(|role| role == name) {
+                listeners.push((of_unit(name), passing.pass(listener)?));
+            }
+        }
         let lock = parts.life.lock.as_ref().map(|lock| passing.pass(lock.as_fd())).transpose()?;
         let uptime = parts.sources.started.elapsed().as_millis();
         Ok(State {

@@ -38,6 +38,8 @@ pub struct Life {
     pub orphans: Vec<Orphan>,
     /// Sockets in the service manager's store that are none of ours.
     pub unwanted: Vec<String>,
+    /// Roles whose listener a socket unit keeps.
+    pub of_units: Vec<String>,
 }
 
 /// What is to take our place.
@@ -190,8 +192,11 @@ impl Supervisor {
         for name in std::mem::take(&mut self.parts.life.unwanted) {
             self.notifier.forget(&name);
         }
+        let of_units = &self.parts.life.of_units;
         for (name, listener) in self.parts.fleet.listeners() {
-            self.notifier.store(name, listener);
+            if !of_units.iter().any(|role| role == name) {
+                self.notifier.store(name, listener);
+            }
         }
         let heard = self.parts.life.orphans.iter().filter(|orphan| orphan.uid().is_some());
         self.upgrade.orphans.set(heard.count());
@@ -235,20 +240,28 @@ impl Supervisor {
     }
 
     /// Tells the service manager how we are, and takes the upgrade as far as it will go now.
-    pub(super) fn notify(&mut self) {
+    pub(crate) fn notify(&mut self) {
         self.notifier.tick(Instant::now());
         let now = self.now();
         let greeted = self.begun && self.parts.fleet.is_greeted();
+        if !self.parts.fleet.is_replacing() {
+            self.notifier.reloaded();
+        }
         if greeted || self.parts.life.taken.is_some() {
             self.notifier.ready();
         }
         let status = match (self.stage, self.parts.applied.get()) {
             (Stage::Running, _) if !greeted => "starting".to_owned(),
+            (Stage::Running, _) if self.notifier.is_reloading() => "reloading".to_owned(),
             (Stage::Running, Some(revision)) => format!("serving revision {revision}"),
             (Stage::Running, None) => "waiting for the first configuration".to_owned(),
             _ => format!("draining: {} requests in flight", self.parts.fleet.in_flight()),
         };
-        self.notifier.status(&status);
+        let came_to_nothing = self.stage == Stage::Running
+            && !self.notifier.is_reloading()
+            && self.parts.sources.findings.has(Topic::Replacement);
+        let remark = if came_to_nothing { "; not reloaded: aisix status says why" } else { "" };
+        self.notifier.status(&format!("{status}{remark}"));
         // Who is ending needs no other program any more.
         if self.upgrade.settled || self.upgrade.target.is_some() || self.stage != Stage::Running {
             return;

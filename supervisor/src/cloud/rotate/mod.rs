@@ -310,14 +310,16 @@ impl Rotator {
         let is_near = until.saturating_sub(now) < until.saturating_sub(from) / 6;
         self.dates = if now > until {
             Some(format!(
-                "the certificate in force expired on {}; traffic is served, the Cloud may refuse everything else: supply a new bundle",
-                date(until)
+                "the certificate in force expired on {}; traffic is served, the Cloud may refuse everything else: {}",
+                date(until),
+                self.parts.report.remedy()
             ))
         } else if is_near && self.renewal.mode() != Mode::Auto {
             Some(format!(
-                "the certificate in force expires on {} and the Cloud does not renew it ({}): supply a new bundle",
+                "the certificate in force expires on {} and the Cloud does not renew it ({}): {}",
                 date(until),
-                self.renewal.mode().name()
+                self.renewal.mode().name(),
+                self.parts.report.remedy()
             ))
         } else {
             None

@@ -7,6 +7,7 @@ use shared::id::Role;
 pub use self::layout::{Colour, Tone};
 use self::layout::{Sheet, bytes, duration};
 use super::status::{CheckState, Configuration, Status};
+use crate::bundle::source::AS_CREDENTIAL;
 use crate::cloud::budget;
 use crate::sandbox_report::WorkerStatus;
 
@@ -71,6 +72,9 @@ fn identity(sheet: &mut Sheet, status: &Status) {
     let planned = certificate.next_renewal_at.as_deref();
     let planned = planned.map(|at| format!(", planned for {at}")).unwrap_or_default();
     sheet.entry("renewal", &format!("{renewal}{planned}"));
+    if certificate.new_bundle_needs_restart {
+        sheet.entry("source", AS_CREDENTIAL);
+    }
     let rotated = match &certificate.last_rotation_at {
         Some(at) => format!("in force since {at}, {} since the start", certificate.rotations),
         None => "none since the start".to_owned(),

@@ -161,6 +161,7 @@ fn certificate(sources: &Sources, now: SystemTime) -> Option<Certificate> {
         last_rejection_at: rotation.last_rejection_at,
         last_rejection: rotation.last_rejection,
         candidate_waiting: rotation.candidate_waiting,
+        new_bundle_needs_restart: rotation.new_bundle_needs_restart,
     })
 }
 

@@ -203,6 +203,8 @@ pub struct Certificate {
     pub last_rejection: Option<String>,
     /// A new one waits for its proof.
     pub candidate_waiting: bool,
+    /// The bundle is supplied as a credential of the service manager: a new one that is supplied needs a restart.
+    pub new_bundle_needs_restart: bool,
 }
 
 /// Confinement as a whole.

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::look::Look;
 use super::{Fault, error, warning};
 use crate::bundle::check::{self, Parts, date};
-use crate::bundle::source::BundleSource;
+use crate::bundle::source::{BundleSource, CREDENTIALS};
 use crate::bundle::{self, Bundle, BundleError, unix};
 use crate::cloud::tls::{Credentials, Identity};
 use crate::settings::Managed;
@@ -207,6 +207,9 @@ pub static FAULTS: &[&Fault] = &[
     &NO_EXTRA,
 ];
 
+/// Said beside a bundle that is to be replaced.
+const IN_CREDENTIALS: &str = "; it is given as a credential of the service manager, which reads it when the unit is started: after a new one, restart the unit";
+
 /// A day, in seconds.
 const DAY: i64 = 86_400;
 
@@ -224,7 +227,7 @@ pub fn check(managed: &Managed, look: &mut Look<'_>) -> Option<Identity> {
             })
         }
         Err(error) => {
-            refused(&error, look);
+            refused(&error, remark(managed, look), look);
             // Whatever its dates and names say, a connection shows what the Cloud makes of it.
             let Parts { chain, key, roots } = parts(managed)?;
             let identity = Identity {
@@ -253,7 +256,10 @@ fn in_force(managed: &Managed, bundle: &Bundle, look: &mut Look<'_>) {
     let parts = bundle.parts();
     let whose = format!("the {} bundle ({})", bundle.origin, bundle.why);
     match parts.read().and_then(|leaf| parts.verify(&leaf, look.now)) {
-        Err(fault) => look.found(of_fault(&fault), format!("{whose}: {fault}")),
+        Err(fault) => {
+            let remark = remark(managed, look);
+            look.found(of_fault(&fault), format!("{whose}: {fault}{remark}"));
+        }
         Ok(()) => dates(managed, bundle, look),
     }
     if bundle.dp_id.is_none() {
@@ -287,16 +293,24 @@ fn dates(managed: &Managed, bundle: &Bundle, look: &mut Look<'_>) {
     let told = look.gateway.and_then(|gateway| gateway.certificate.as_ref()?.renewal.clone());
     let is_manual = told.map_or(!managed.renew_certificate, |renewal| renewal != "auto");
     let evidence = format!(
-        "{} day(s) of {} are left, until {}",
+        "{} day(s) of {} are left, until {}{}",
         left / DAY,
         life / DAY,
-        date(bundle.not_after_unix)
+        date(bundle.not_after_unix),
+        remark(managed, look)
     );
     if is_manual && left < life / 3 {
         look.found(&MANUAL, evidence);
     } else if left < life / 6 {
         look.found(&SOON, evidence);
     }
+}
+
+/// What the remedies do not say: that a new bundle alone is not enough.
+fn remark(managed: &Managed, look: &Look<'_>) -> &'static str {
+    let folder = look.environment.variables.iter().find(|(name, _)| name == CREDENTIALS);
+    let folder = folder.map(|(_, folder)| Path::new(folder));
+    if managed.bundle.is_credential(folder) { IN_CREDENTIALS } else { "" }
 }
 
 /// The private keys, given and kept: whoever else may read them.
@@ -315,8 +329,8 @@ fn modes(managed: &Managed, look: &mut Look<'_>) {
     }
 }
 
-fn refused(error: &BundleError, look: &mut Look<'_>) {
-    let evidence = error.to_string();
+fn refused(error: &BundleError, remark: &str, look: &mut Look<'_>) {
+    let evidence = format!("{error}{remark}");
     let fault = match error {
         BundleError::Read { path, source, .. } => match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => &FILE_MISSING,

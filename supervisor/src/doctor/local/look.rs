@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::unistd::geteuid;
+use nix::unistd::{User, geteuid};
 
 use super::{Fault, Finding, note};
 use crate::control::status::Status;
@@ -22,6 +22,9 @@ pub static HIDDEN: Fault = note(
 
 /// Every fault of this file.
 pub static FAULTS: &[&Fault] = &[&HIDDEN];
+
+/// Who runs the gateway under a unit without root.
+const USER: &str = "aisix";
 
 /// Where the machine tells of itself.
 #[derive(Clone, Debug)]
@@ -102,10 +105,13 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Whoever owns the state directory runs the gateway, unless one runs already or root looks.
+    /// Whoever owns the state directory runs the gateway, unless one runs already. Where root looks it is root, or the user
+    /// that a unit without root has.
     pub fn settle(&mut self, state: &Path) {
-        if self.gateway.is_none() && self.us != 0 {
-            self.runs_as = owner(state, self.us);
+        let owner = owner(state, self.us);
+        let is_of_unit = || matches!(User::from_uid(owner.into()), Ok(Some(user)) if user.name == USER);
+        if self.gateway.is_none() && (self.us != 0 || is_of_unit()) {
+            self.runs_as = owner;
         }
     }
 

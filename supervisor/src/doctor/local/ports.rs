@@ -28,7 +28,7 @@ static PRIVILEGED: Fault = error(
     "host-port-privileged",
     "the gateway's user may not listen on a port that low",
     "Ports below 1024 are for root and for who has the capability.",
-    "choose a port from 1024 on, or give the program CAP_NET_BIND_SERVICE (AmbientCapabilities= of the unit)",
+    "choose a port from 1024 on, let aisix.socket listen there, or give the program CAP_NET_BIND_SERVICE (AmbientCapabilities= of the unit)",
     &["daemon-down"],
 );
 
@@ -63,19 +63,26 @@ fn one(address: SocketAddr, key: &str, look: &mut Look<'_>) {
         return;
     }
     let proc = look.places.proc.clone();
-    if look.stands_for_gateway() && !may_bind(&proc, address.port()) {
+    let listener = listening(&proc, address);
+    // What listens there already may be a socket unit, which needs nothing of the gateway's user.
+    if listener.is_none() && look.stands_for_gateway() && !may_bind(&proc, address.port()) {
         look.found(&PRIVILEGED, format!("{key} is {address}, and {} runs it", user(look.runs_as)));
     }
-    let Some(listener) = listening(&proc, address) else { return };
+    let Some(listener) = listener else { return };
     let owners = owners(&proc, listener.inode);
     let is_ours = |pid: &u32| {
         *pid == MANAGER || look::name_of(&proc, *pid).is_some_and(|name| name.starts_with(OURS))
     };
     let strangers: Vec<_> = owners.iter().filter(|pid| !is_ours(pid)).copied().collect();
     let who = match (strangers.as_slice(), owners.is_empty()) {
-        // Workers that serve on without a supervisor, or the service manager: the next start takes it over.
+        // Workers that serve on without a supervisor, or the service manager (its store, a socket unit): the next start
+        // takes it over.
         ([], false) => return,
-        ([], true) if !look.stands_for_gateway() && look.us != 0 => {
+        // Only root sees what the service manager has: sockets of units are root's, those in its store were ours.
+        ([], true)
+            if look.us != 0
+                && (!look.stands_for_gateway() || [0, look.us].contains(&listener.uid)) =>
+        {
             return look.hidden(format!("who listens on {address}"));
         }
         ([], true) => format!("a process of {}", user(listener.uid)),

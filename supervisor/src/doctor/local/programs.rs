@@ -41,9 +41,9 @@ static OTHER_VERSION: Fault = error(
 );
 static NOT_ROOT: Fault = note(
     "host-not-root",
-    "the gateway does not run as root, so its workers share its user",
-    "Only root can give each role a user of its own. Everything else of their confinement is in force.",
-    "run it by the service unit, or as root, to give each role a user of its own",
+    "the gateway may not change user, so its workers share its user",
+    "Root, or CAP_SETUID and CAP_SETGID, can give each role a user of its own. Everything else of their confinement is in force.",
+    "run it by the service unit, as root, or as another user with CAP_SETUID, CAP_SETGID, CAP_SETPCAP and CAP_KILL as ambient capabilities",
 );
 static SHARED: Fault = warning(
     "host-workers-share-user",
@@ -97,8 +97,16 @@ fn program(settings: &Settings, look: &mut Look<'_>) {
     }
 }
 
+/// Whether workers have the user that runs the gateway; while none runs, whether they would if we started it.
+fn shares(look: &Look<'_>) -> bool {
+    match look.gateway {
+        Some(gateway) => gateway.workers.iter().any(|worker| worker.uid == Some(look.runs_as)),
+        None => look.stands_for_gateway() && !may_switch_user(),
+    }
+}
+
 fn users(look: &mut Look<'_>) {
-    if look.runs_as != 0 {
+    if look.runs_as != 0 && shares(look) {
         return look.found(&NOT_ROOT, format!("it runs as {}", user(look.runs_as)));
     }
     if look.us != 0 {

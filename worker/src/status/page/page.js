@@ -185,6 +185,7 @@ function showCertificate(status) {
   card("certificate", state, left > 0 ? `${duration(left)} left` : `expired ${duration(-left)} ago`, [
     ["Expires", it.expires_at], ["Renewal", it.renewal], ["Planned", it.next_renewal_at && ago(it.next_renewal_at)],
     ["Last rotation", it.last_rotation_at && ago(it.last_rotation_at)], ["A new one", it.candidate_waiting ? "waits for its proof" : ""],
+    ["New bundle", it.new_bundle_needs_restart ? "needs a restart: it is a credential of the service manager" : ""],
     ["Refused", it.last_rejection, "warning", true], ["Data plane", status.identity && status.identity.dp_id],
   ]);
   const bar = $("certificate").querySelector(".life");

@@ -107,6 +107,18 @@ fn each_fault_of_the_bundle_is_found_alone() {
     }
 }
 
+#[test]
+fn a_bundle_that_is_a_credential_is_told_with_the_restart_that_a_new_one_needs() {
+    let mut site = Site::new();
+    site.now = now() + 50 * DAY;
+    assert!(!site.has("bundle-expires-soon").contains("restart"));
+    let folder = site.folder.path().display().to_string();
+    site.set("CREDENTIALS_DIRECTORY", &folder);
+    assert!(site.has("bundle-expires-soon").contains("restart the unit"));
+    site.now = now() + 61 * DAY;
+    assert!(site.has("bundle-expired").contains("restart the unit"));
+}
+
 fn read(site: &Site, name: &str) -> String {
     fs::read_to_string(site.path(name)).unwrap()
 }
