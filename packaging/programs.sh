@@ -10,10 +10,10 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 
 # No path of this machine gets into the programs, nor does its clock.
 remap="--remap-path-prefix=$target=/target --remap-path-prefix=$PWD=/aisix --remap-path-prefix=$cargo_home=/cargo"
-variable=CARGO_TARGET_$(echo "$host" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
-# The crate getrandom looks for libc's function by its name at run time, finds none in a static program, and would open
-# /dev/urandom, which workers may not.
+# Looked up by name, as the crate does by default, no function of a static program is found; it would then open /dev/urandom,
+# which no worker may.
 random='--cfg getrandom_backend="linux_getrandom"'
+variable=CARGO_TARGET_$(echo "$host" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
 export "$variable=-C target-feature=+crt-static $random $remap"
 export CFLAGS="-ffile-prefix-map=$target=/target -ffile-prefix-map=$cargo_home=/cargo"
 SOURCE_DATE_EPOCH=$(packaging/date.sh)

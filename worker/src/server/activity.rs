@@ -47,7 +47,8 @@ pub(super) struct Activity {
     idle_limit: Duration,
     state: Cell<State>,
     is_http2: Cell<bool>,
-    has_begun: Cell<bool>,
+    /// Requests so far.
+    count: Cell<u64>,
     begun: Notify,
     head: RefCell<Head>,
 }
@@ -68,7 +69,7 @@ impl Activity {
             idle_limit,
             state: Cell::new(State::Head { since: now }),
             is_http2: Cell::new(false),
-            has_begun: Cell::new(false),
+            count: Cell::new(0),
             begun: Notify::new(),
             head: RefCell::default(),
         }
@@ -87,7 +88,7 @@ impl Activity {
         };
         self.state.set(State::Busy { requests });
         self.is_http2.set(version == Version::HTTP_2);
-        self.has_begun.set(true);
+        self.count.set(self.count.get().wrapping_add(1));
         self.begun.notify_one();
     }
 
@@ -118,9 +119,14 @@ impl Activity {
         !self.is_http2.get() && self.head.borrow().is_ambiguous()
     }
 
-    /// Returns as soon as the connection has carried a request.
-    pub(super) async fn first_request(&self) {
-        if !self.has_begun.get() {
+    /// Returns as soon as there is a request whose answer can say that it is the last: one in progress, else the next one.
+    /// HTTP/2 says so without.
+    pub(super) async fn last_request(&self) {
+        let before = self.count.get();
+        while self.count.get() == before
+            && !self.is_http2.get()
+            && !matches!(self.state.get(), State::Busy { .. })
+        {
             self.begun.notified().await;
         }
     }

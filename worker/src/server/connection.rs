@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Request;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,8 +26,9 @@ use super::activity::{Activity, Verdict};
 use crate::request;
 use crate::tls::Tls;
 
-/// A new connection gets this long for its first request when the server stops: the caller was told that it is served.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// A connection gets this long for one more request when the server stops: of a new one the caller was told that it is
+/// served, over an idle one the request may be on its way. Its answer says that it is the last.
+const LAST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// A handshake in progress gets this long to end when the server stops.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.
@@ -88,8 +90,11 @@ async fn converse(
 ) {
     let idle_limit = Duration::from_millis(proxy.settings.downstream_idle_ms);
     let activity = Rc::new(Activity::new(idle_limit, Instant::now()));
+    let stopping = stopped.clone();
     let service = service_fn(|request: Request<Incoming>| {
-        let (proxy, busy) = (proxy.clone(), activity.busy(request.version()));
+        let version = request.version();
+        let (proxy, busy) = (proxy.clone(), activity.busy(version));
+        let stopping = stopping.clone();
         let is_ambiguous = activity.is_ambiguous();
         async move {
             let mut response = if is_ambiguous {
@@ -97,6 +102,10 @@ async fn converse(
             } else {
                 request::serve(proxy, peer, request).await
             };
+            // An answer that is there at once is written before the connection hears of the end.
+            if *stopping.borrow() && version != Version::HTTP_2 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             response.body_mut().hold(busy);
             Ok::<_, Infallible>(response)
         }
@@ -106,7 +115,7 @@ async fn converse(
     let mut connection = pin!(builder.serve_connection(watched, service));
     let mut stop = pin!(async {
         let _ = stopped.wait_for(|stopped| *stopped).await;
-        let _ = tokio::time::timeout(FIRST_REQUEST_GRACE, activity.first_request()).await;
+        let _ = tokio::time::timeout(LAST_REQUEST_GRACE, activity.last_request()).await;
     });
     let mut is_ending = false;
     loop {

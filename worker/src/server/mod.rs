@@ -143,8 +143,8 @@ impl Proxy {
 
 /// Serves connections until `stop`, and returns when the last of them is finished.
 ///
-/// On `stop` nothing more is accepted; an idle connection is closed, a busy one finishes its answers first. Nothing is
-/// accepted either while there are so many that descriptors might run out: one that egress hands over and that finds no room
+/// On `stop` nothing more is accepted; an idle connection is closed, unless a request was on its way over it, a busy one
+/// finishes its answers first. Nothing is accepted either while there are so many that descriptors might run out: one that egress hands over and that finds no room
 /// would end the channel to it.
 pub async fn serve(
     listener: TcpListener,

@@ -134,6 +134,23 @@ fn when_the_server_stops_answers_are_finished_and_idle_connections_closed() {
 }
 
 #[test]
+fn a_request_that_was_on_its_way_over_an_idle_connection_when_the_server_stopped_is_served_as_the_last() {
+    run(async {
+        let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
+        let mut idle = gateway.caller().await;
+        let livez = || request("GET", "/livez", &[], "");
+        assert_eq!(idle.ask(livez()).await.header("connection"), "");
+        gateway.stop.notify_one();
+        // One thread: the server has seen it when every task has had its turn.
+        tokio::task::yield_now().await;
+        let last = idle.ask(livez()).await;
+        assert_eq!((last.status.as_u16(), last.header("connection")), (200, "close"));
+        idle.closed().await;
+        gateway.serving.await.unwrap();
+    });
+}
+
+#[test]
 fn a_connection_that_was_accepted_before_the_stop_is_still_served_once() {
     run(async {
         let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
