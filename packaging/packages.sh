@@ -2,6 +2,7 @@
 # All packages into target/packages, from the programs that packaging/programs.sh has put into target/dist:
 #
 #   aisix_VERSION_amd64.deb  aisix-VERSION-1.x86_64.rpm   the same files, each with the customs of its distributions
+#   aisix-VERSION-image.tar                               the container image, for `docker load` and `podman load`
 #   aisix-VERSION.cdx.json                                bill of materials of the two programs (CycloneDX)
 #   SHA256SUMS                                            of all that is there
 #
@@ -33,6 +34,8 @@ rm -rf "$folder.new"
 mkdir -p "$folder.new"
 packaging/deb/build.sh "$version" "$folder.new"
 packaging/rpm/build.sh "$version" "$folder.new"
+# Its version is the one that was built.
+[ "$version" != "$built" ] || packaging/container/build.sh "$PROGRAMS" "$folder.new/aisix-$version-image.tar"
 python3 packaging/bill.py "$version" >"$folder.new/aisix-$version.cdx.json"
 chmod 644 "$folder.new"/*
 (cd "$folder.new" && sha256sum -- * >SHA256SUMS && chmod 644 SHA256SUMS)

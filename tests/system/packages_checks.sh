@@ -18,7 +18,7 @@ packages_are_reproducible() {
         packaging/packages.sh >/dev/null
     )
     # The image is not made of this copy.
-    if ! diff <(grep -v -- '-image' target/packages/SHA256SUMS) <(grep -v -- '-image' "$copy/target/packages/SHA256SUMS"); then
+    if ! diff target/packages/SHA256SUMS "$copy/target/packages/SHA256SUMS"; then
         machine_fail "made twice, the packages differ"
     fi
     echo "ok      made twice, in another folder, they are the same bytes"
