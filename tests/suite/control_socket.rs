@@ -235,7 +235,7 @@ async fn a_health_check_tells_ready_from_anything_else_in_one_line_and_never_han
 
     // Not even where the kernel makes whoever connects wait.
     let path = world.gateway.folder().join("full.sock");
-    let full = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let full = UnixListener::bind(&path).unwrap();
     nix::sys::socket::listen(&full, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
     let _waiting = UnixStream::connect(&path).unwrap();
     let output = aisix(&["status", "--check", "--socket", path.to_str().unwrap()]).await;
