@@ -306,6 +306,10 @@ async fn a_host_that_cannot_give_workers_their_own_user_is_told_of_and_refused_w
     };
     let gateway = builder().start().await;
     assert_eq!(gateway.caller().ask("small-1", "hello").await.status, 200);
+    // That is how it was started, and no fault.
+    let log = gateway.log();
+    assert!(log.contains("single-user: every process runs as user 65534"), "{log}");
+    assert!(!log.contains("topic=\"sandbox\""), "{log}");
     // They share a user: only this keeps one from looking into another, or into the supervisor.
     assert_eq!(owner(gateway.pid()), 0);
     for worker in gateway.workers() {

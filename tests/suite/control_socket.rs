@@ -214,6 +214,36 @@ async fn a_gateway_that_is_stopped_is_told_as_one_that_hangs() {
 }
 
 #[tokio::test]
+async fn a_health_check_tells_ready_from_anything_else_in_one_line_and_never_hangs() {
+    let upstream = upstream().await;
+    let cloud = Cloud::stopped(&Projection::of(&upstream));
+    let gateway = own_socket(Builder::managed(&cloud)).start_alive().await;
+    let output = gateway.aisix(&["status", "--check"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output), "not ready: waiting: no configuration has come yet\n");
+    drop(gateway);
+
+    let mut world = World::start_with(own_socket).await;
+    let output = world.gateway.aisix(&["status", "--check"]).await;
+    assert_eq!((output.status.code(), text(&output).as_str()), (Some(0), "ready\n"));
+    world.gateway.signal(nix::sys::signal::Signal::SIGSTOP);
+    let output = world.gateway.aisix(&["status", "--check"]).await;
+    world.gateway.signal(nix::sys::signal::Signal::SIGCONT);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).starts_with("not ready: ") && text(&output).contains("hangs"));
+    assert_eq!(text(&output).lines().count(), 1);
+
+    // Not even where the kernel makes whoever connects wait.
+    let path = world.gateway.folder().join("full.sock");
+    let full = UnixListener::bind(&path).unwrap();
+    nix::sys::socket::listen(&full, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _waiting = UnixStream::connect(&path).unwrap();
+    let output = aisix(&["status", "--check", "--socket", path.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output), "not ready: no answer within 5 s: the gateway hangs\n");
+}
+
+#[tokio::test]
 async fn a_sandbox_that_is_off_is_shown_wherever_one_looks() {
     let off = |builder: Builder| own_socket(builder).set("/supervisor/sandbox", json!("off"));
     let world = World::start_with(off).await;
