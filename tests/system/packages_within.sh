@@ -150,7 +150,9 @@ serves "when it is started again"
 # --- removed, and installed again
 remove_package "$kind" >/tmp/said 2>&1 || fail "it is not removed: $(cat /tmp/said)"
 if [ -e /usr/bin/aisix ] || [ -e /usr/libexec/aisix ]; then fail "the programs are still there"; fi
-if pgrep -ax 'aisix|aisix-worker' >/tmp/left; then fail "a process is left: $(cat /tmp/left)"; fi
+for name in aisix aisix-worker; do
+    if pgrep -ax $name >/tmp/left; then fail "a process is left: $(cat /tmp/left)"; fi
+done
 [ -e /var/lib/aisix/mtls/client.crt ] || fail "the state is gone: $(ls -R /var/lib/aisix)"
 grep -q CP_BASE_URL=https /etc/aisix/aisix.env || fail "the configuration is gone: $(ls -R /etc/aisix)"
 [ -z "$(systemctl list-units --failed --no-legend --plain 'aisix*')" ] || fail "$(systemctl list-units --failed)"
