@@ -8,12 +8,18 @@
 //! 4. `RELOADING=1` when the settings are read again or another program takes over, `READY=1` when that is over, whatever
 //!    came of it; `STATUS=` says what.
 //!
-//! Messages are datagrams on a local socket: one that the manager does not take is lost, and that is all.
+//! Messages are datagrams on a local socket: one that the manager does not take at once is lost, and that is all. (Not by
+//! the crate's own sending, which waits for a manager that does not read.)
 
 use std::env;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
+};
 use sd_notify::NotifyState;
 use shared::id::Role;
 use tracing::warn;
@@ -74,7 +80,7 @@ impl Notifier {
     pub fn store(&mut self, name: &str, socket: BorrowedFd<'_>) {
         let state = [NotifyState::FdStore, NotifyState::FdName(name)];
         if self.is_there {
-            let sent = sd_notify::notify_with_fds(&state, &[socket]);
+            let sent = send(&state, &[socket.as_raw_fd()]);
             self.note(sent);
         }
     }
@@ -86,16 +92,17 @@ impl Notifier {
 
     /// Listeners are bound and every role has said hello.
     pub fn ready(&mut self) {
-        if !self.reloading && !std::mem::replace(&mut self.ready, true) {
-            self.tell(&[NotifyState::Ready]);
+        if !self.reloading && !self.ready {
+            self.ready = self.tell(&[NotifyState::Ready]);
         }
     }
 
     /// What there is to say in a sentence; said when it changes.
     pub fn status(&mut self, status: &str) {
         if self.status != status {
-            status.clone_into(&mut self.status);
-            self.tell(&[NotifyState::Status(status)]);
+            if self.tell(&[NotifyState::Status(status)]) {
+                status.clone_into(&mut self.status);
+            }
         }
     }
 
@@ -154,14 +161,17 @@ impl Notifier {
         self.interval.map(|_| self.next)
     }
 
-    fn tell(&mut self, state: &[NotifyState<'_>]) {
-        if self.is_there {
-            let sent = sd_notify::notify(state);
-            self.note(sent);
+    /// Whether it was taken, or nobody wants to know.
+    fn tell(&mut self, state: &[NotifyState<'_>]) -> bool {
+        if !self.is_there {
+            return true;
         }
+        let sent = send(state, &[]);
+        self.note(sent)
     }
 
-    fn note(&mut self, sent: std::io::Result<()>) {
+    fn note(&mut self, sent: io::Result<()>) -> bool {
+        let taken = sent.is_ok();
         match sent {
             Ok(()) => self.failed = false,
             Err(error) => {
@@ -170,5 +180,23 @@ impl Notifier {
                 }
             }
         }
+        taken
     }
+}
+
+/// Sends one message to the manager, with descriptors, and never waits for it. See sd_notify(3).
+fn send(state: &[NotifyState<'_>], descriptors: &[RawFd]) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => UnixAddr::new_abstract(name)?,
+        None => UnixAddr::new(path.as_os_str())?,
+    };
+    let text: String = state.iter().map(|line| format!("{line}\n")).collect();
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let rights = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+    let text = [IoSlice::new(text.as_bytes())];
+    sendmsg(socket.as_raw_fd(), &text, rights, MsgFlags::MSG_NOSIGNAL, Some(&address))?;
+    Ok(())
 }

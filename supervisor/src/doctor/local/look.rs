@@ -35,6 +35,8 @@ pub struct Places {
     pub cgroup: PathBuf,
     /// `/etc`.
     pub etc: PathBuf,
+    /// Where packages put units.
+    pub units: PathBuf,
     /// Where a package keeps its state.
     pub state: PathBuf,
 }
@@ -45,6 +47,7 @@ impl Default for Places {
             proc: "/proc".into(),
             cgroup: "/sys/fs/cgroup".into(),
             etc: "/etc".into(),
+            units: "/usr/lib/systemd/system".into(),
             state: "/var/lib/aisix".into(),
         }
     }

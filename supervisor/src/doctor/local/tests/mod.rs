@@ -90,7 +90,8 @@ impl Site {
                 "managed: {{enabled: true, cp_base_url: 'https://c.test', mtls_dir: {at}/state/mtls, dp_id_file: {at}/state/dp_id, snapshot_cache_path: {at}/state/config_cache.json}}"
             ),
         ];
-        let places = Places { etc: path("etc"), state: path("state"), ..Places::default() };
+        let (etc, units, state) = (path("etc"), path("units"), path("state"));
+        let places = Places { etc, units, state, ..Places::default() };
         let variables = [("CERT", "client.crt"), ("KEY", "client.key"), ("CA", "ca.crt")].map(
             |(role, name)| (format!("AISIX_MANAGED__CP_{role}_FILE").into(), path(name).into()),
         );
