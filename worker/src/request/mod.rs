@@ -204,7 +204,7 @@ fn finish(proxy: &Proxy, head: &Parts, id: HeaderValue, response: &mut Response<
     let headers = response.headers_mut();
     headers.insert(SERVER, proxy.server_name.clone());
     headers.insert(REQUEST_ID, id);
-    if proxy.health.is_retiring() && head.version <= Version::HTTP_11 {
+    if proxy.health.closes() && head.version <= Version::HTTP_11 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -125,6 +125,26 @@ impl Activity {
         }
     }
 
+    /// Whether its latest request came over HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.get()
+    }
+
+    /// Returns when no request has been in progress, and no head has begun, for `grace`.
+    pub(super) async fn unused(&self, grace: Duration) {
+        loop {
+            let now = Instant::now();
+            let over = match self.state.get() {
+                State::Busy { .. } => now + grace,
+                State::Head { since } | State::Idle { since } => since + grace,
+            };
+            if over <= now {
+                return;
+            }
+            tokio::time::sleep_until(over).await;
+        }
+    }
+
     /// Returns when no request has been in progress for `grace`.
     pub(super) async fn quiet(&self, grace: Duration) {
         loop {

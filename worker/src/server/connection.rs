@@ -31,6 +31,11 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
+/// A caller whose connection is kept by HTTP/1.1 has this long to send another request over it when the server stops: the
+/// answer says that it closes. One that was only told by the close itself might just have sent its next request.
+const KEPT_GRACE: Duration = Duration::from_secs(2);
+/// The same where the whole gateway ends, and has said so before.
+const KEPT_GRACE_AT_END: Duration = Duration::from_millis(250);
 /// Fields of a head.
 const HEADERS_MAX: usize = 128;
 /// Bytes of a head.
@@ -107,6 +112,11 @@ async fn converse(
     let mut stop = pin!(async {
         let _ = stopped.wait_for(|stopped| *stopped).await;
         let _ = tokio::time::timeout(FIRST_REQUEST_GRACE, activity.first_request()).await;
+        // HTTP/2 says which requests are still answered.
+        if !activity.is_http2() {
+            let retires = proxy.health.is_retiring();
+            activity.unused(if retires { KEPT_GRACE_AT_END } else { KEPT_GRACE }).await;
+        }
     });
     let mut is_ending = false;
     loop {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 #[derive(Debug, Default)]
 pub struct Health {
     is_retiring: Cell<bool>,
+    is_leaving: Cell<bool>,
     is_configured: Cell<bool>,
     in_flight: Rc<Cell<usize>>,
 }
@@ -29,6 +30,16 @@ impl Health {
     /// Whether [`Health::retire`] was called.
     pub fn is_retiring(&self) -> bool {
         self.is_retiring.get()
+    }
+
+    /// This worker accepts no connection any more: from now on HTTP/1.1 answers carry `connection: close`.
+    pub fn leave(&self) {
+        self.is_leaving.set(true);
+    }
+
+    /// Whether callers are to come back over another connection.
+    pub fn closes(&self) -> bool {
+        self.is_retiring.get() || self.is_leaving.get()
     }
 
     /// A configuration is in force.

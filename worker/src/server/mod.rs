@@ -216,6 +216,7 @@ pub async fn serve(
     // go to a socket to an upstream, since the system call filter knows it as the listener's.
     let _kept = listener.into_std();
     drop(stopped);
+    proxy.health.leave();
     stopping.send_replace(true);
     // Each connection holds a receiver for as long as it lives.
     stopping.closed().await;

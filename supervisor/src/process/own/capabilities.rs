@@ -33,12 +33,19 @@ const LEVELS: usize = 2;
 
 /// Gives up every other capability. Returns the names of those that are kept.
 pub fn reduce(files: &Files<'_>) -> Result<String, CapsError> {
-    let wanted = NEEDED.into_iter().chain(for_files(files, geteuid().as_raw()));
     let permitted = caps::read(None, CapSet::Permitted)?;
     // Nothing to give up, and the calls that do it may be forbidden.
     if permitted.is_empty() && caps::read(None, CapSet::Inheritable)?.is_empty() {
         return Ok(String::new());
     }
+    // Whoever has neither of these reads what the modes of the files allow.
+    let of_files = [Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH];
+    let for_files = if of_files.iter().any(|it| permitted.contains(it)) {
+        for_files(files, geteuid().as_raw())
+    } else {
+        None
+    };
+    let wanted = NEEDED.into_iter().chain(for_files);
     let kept: HashSet<_> = wanted.filter(|capability| permitted.contains(capability)).collect();
     // First, while we may.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
