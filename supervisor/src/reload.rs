@@ -160,6 +160,7 @@ impl Supervisor {
         self.parts.limits = Limits {
             min_drain: settings.shutdown.drain_min,
             max_drain: settings.shutdown.drain_max,
+            listeners_stay: self.parts.limits.listeners_stay,
         };
         let fleet = &mut self.parts.fleet;
         fleet.set_replace_drain(settings.workers.replace_drain);

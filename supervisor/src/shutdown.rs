@@ -5,7 +5,9 @@
 //! DrainingStatus --none left--> Done
 //! ```
 //! Once announced, health routes answer 503 and load balancers look elsewhere. Connections are accepted until nothing is in
-//! flight any more: whoever asks meanwhile is answered. The metrics listener stays until the last request is answered; then the
+//! flight any more: whoever asks meanwhile is answered. Where listening sockets stay open without us, under a service manager,
+//! there is no `Finishing`: nothing is accepted after min_drain, or callers who keep coming would put the end off for ever;
+//! they wait in the kernel for the next start. The metrics listener stays until the last request is answered; then the
 //! export worker sends what is left as well.
 
 use std::time::{Duration, Instant};
@@ -24,6 +26,9 @@ pub struct Limits {
     pub min_drain: Duration,
     /// From then to the end of requests in flight; `None` waits for ever.
     pub max_drain: Option<Duration>,
+    /// Listening sockets outlive this process, in the store of the service manager: who connects meanwhile waits for the next
+    /// one.
+    pub listeners_stay: bool,
 }
 
 /// How far the end has come.
@@ -89,6 +94,9 @@ impl Stage {
         match self {
             Self::Announced { until } if now >= until => {
                 let deadline = limits.max_drain.map(|limit| now + limit);
+                if limits.listeners_stay {
+                    return (Self::DrainingProxies, Some(Order::Drain(Role::Proxy, deadline)));
+                }
                 let ask_at = now + POLL_INTERVAL;
                 (Self::Finishing { deadline, ask_at }, Some(Order::Ask))
             }
@@ -124,8 +132,11 @@ impl Stage {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { min_drain: Duration::from_secs(30), max_drain: Some(Duration::from_secs(5)) };
+    const LIMITS: Limits = Limits {
+        min_drain: Duration::from_secs(30),
+        max_drain: Some(Duration::from_secs(5)),
+        listeners_stay: false,
+    };
 
     const BUSY: Running = Running { proxies: 2, statuses: 1, idle: false };
     const IDLE: Running = Running { idle: true, ..BUSY };
@@ -165,6 +176,17 @@ mod tests {
     }
 
     #[test]
+    fn callers_who_keep_coming_do_not_put_the_end_off_where_listeners_outlive_it() {
+        let now = Instant::now();
+        let limits = Limits { max_drain: None, listeners_stay: true, ..LIMITS };
+        let (stage, _) = Stage::Running.signalled(limits, now);
+        assert_eq!(stage.step(BUSY, limits, now), (stage, None));
+        let (stage, order) = stage.step(BUSY, limits, now + limits.min_drain);
+        assert_eq!(stage, Stage::DrainingProxies);
+        assert_eq!(order, Some(Order::Drain(Role::Proxy, None)));
+    }
+
+    #[test]
     fn a_second_signal_changes_nothing() {
         let now = Instant::now();
         let (stage, _) = Stage::Running.signalled(LIMITS, now);
@@ -174,7 +196,7 @@ mod tests {
     #[test]
     fn without_a_limit_requests_in_flight_are_waited_for() {
         let now = Instant::now();
-        let limits = Limits { min_drain: Duration::ZERO, max_drain: None };
+        let limits = Limits { min_drain: Duration::ZERO, max_drain: None, ..LIMITS };
         let (stage, _) = Stage::Running.signalled(limits, now);
         let (stage, _) = stage.step(BUSY, limits, now);
         let (stage, order) = stage.step(BUSY, limits, now + Duration::from_secs(1_000_000));

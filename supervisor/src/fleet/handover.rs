@@ -15,7 +15,7 @@ use shared::id::{Role, WorkerId};
 use shared::message::Series;
 use shared::ring;
 use tokio::time::{self, timeout_at};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::counting::NodeCounters;
 use super::life::Life;
@@ -230,8 +230,9 @@ impl Fleet {
         [member.applied, member.told, member.latest] = record.revisions;
         member.usage_told = record.usage_told;
         // One that has ended meanwhile cannot be looked at; its end will be heard of.
+        // Neither can one that the service manager hides from us: the image before has looked at it.
         if let Err(reason) = member.take_over(&record.confinement, record.protocol) {
-            warn!(worker = %record.id, "{reason}");
+            debug!(worker = %record.id, "{reason}");
         }
         self.served.insert(record.role);
         if let Some(lane) = record.lane {

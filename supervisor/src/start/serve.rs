@@ -294,6 +294,7 @@ pub(super) async fn serve(
         limits: Limits {
             min_drain: settings.shutdown.drain_min,
             max_drain: settings.shutdown.drain_max,
+            listeners_stay: systemd::is_there(),
         },
     };
     let ended = supervisor::run(parts).await;

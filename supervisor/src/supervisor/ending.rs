@@ -84,7 +84,8 @@ impl Supervisor {
             };
             let (stage, order) = self.stage.step(running, self.parts.limits, now);
             let moved = stage != self.stage;
-            if matches!((self.stage, stage), (Stage::Announced { .. }, Stage::Finishing { .. })) {
+            let begins = matches!(stage, Stage::Finishing { .. } | Stage::DrainingProxies);
+            if begins && matches!(self.stage, Stage::Announced { .. }) {
                 self.progress_at = now + PROGRESS_INTERVAL;
             }
             self.stage = stage;
@@ -93,7 +94,8 @@ impl Supervisor {
                 break;
             }
         }
-        if matches!(self.stage, Stage::Finishing { .. }) && now >= self.progress_at {
+        let waits = matches!(self.stage, Stage::Finishing { .. } | Stage::DrainingProxies);
+        if waits && now >= self.progress_at {
             self.progress_at = now + PROGRESS_INTERVAL;
             let in_flight = self.parts.fleet.in_flight();
             info!("waiting for {in_flight} requests in flight");

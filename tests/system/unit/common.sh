@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Words that the other files are written in.
+# Words that the other files are written in. Of a pipe, grep reads all: one that ends early (-q) fails what writes to it.
 
 failures=0
 check() { # NAME COMMAND...
@@ -17,7 +17,7 @@ shown() { systemctl show aisix -p "$1" --value; }
 is() { [ "$(shown "$1")" = "$2" ]; }
 status() { aisix status --json | jq -er "$1"; }
 status_is() { [ "$(status "$1")" = "$2" ]; }
-log_has() { journalctl -u aisix --no-pager -o cat --since "$since" | grep -q -- "$1"; }
+log_has() { journalctl -u aisix --no-pager -o cat --since "$since" | grep -- "$1" >/dev/null; }
 # What is looked for in the log from here on.
 mark() { since=$(date +'%F %T'); sleep 1; }
 since=2000-01-01
@@ -30,7 +30,7 @@ ask() { # MODEL [CURL-ARGUMENT...]
     local model=$1; shift
     curl -sS -N -m 60 "$@" "${url:-http://127.0.0.1:3000}/v1/chat/completions" -H "$key" -H 'Content-Type: application/json' -d "$(question "$model")"
 }
-serves() { ask fast | grep -q '^data: \[DONE\]'; }
+serves() { ask fast | grep '^data: \[DONE\]' >/dev/null; }
 ready() { until_true 30 status_is .ready true; }
 
 # A drop-in of this name for the tests, from standard input.
@@ -45,6 +45,6 @@ variable() { # NAME [VALUE]
     [ -z "${2:-}" ] || echo "$1=$2" >>/etc/aisix/aisix.env
 }
 restart() {
-    systemctl reset-failed aisix
+    systemctl reset-failed aisix 2>/dev/null
     systemctl restart aisix && ready
 }

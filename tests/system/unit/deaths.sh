@@ -25,8 +25,8 @@ kill -STOP "$(shown MainPID)"
 check "the watchdog ends a supervisor that hangs" until_true 20 is NRestarts $((before + 2))
 check "it serves after that" until_true 10 alive
 
+check "it is ready" ready
 pid=$(shown MainPID)
-check "ready" ready
 check "an upgrade" aisix upgrade
 fed() { [ "$(shown WatchdogTimestampMonotonic)" -gt "$1" ]; }
 check "the new program feeds the watchdog" until_true 10 fed "$(shown WatchdogTimestampMonotonic)"
@@ -45,6 +45,5 @@ echo 'proxy: {addr: nonsense}' >/etc/aisix/config.managed.yaml
 systemctl reset-failed aisix
 systemctl restart aisix 2>/dev/null
 check "settings that cannot be used: the unit fails after its tries" until_true 60 is ActiveState failed
-until_true 60 sh -c 'systemctl show aisix -p Result | grep -q start-limit-hit\|exit-code'
 cp /tmp/good.yaml /etc/aisix/config.managed.yaml
 check "and starts when they are mended" restart

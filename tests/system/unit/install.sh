@@ -12,7 +12,7 @@ check "folders are made" systemd-tmpfiles --create aisix.conf
 check "the bundle's folder is for root and the group" [ "$(stat -c '%a %U %G' /etc/aisix/mtls)" = "750 root aisix" ]
 install -m 644 /root/packaging/config.managed.yaml /etc/aisix/
 # Development programs need the loader and the libraries of the machine; those of the packages do not.
-if ldd /usr/bin/aisix 2>/dev/null | grep -q '=>'; then
+if ldd /usr/bin/aisix 2>/dev/null | grep '=>' >/dev/null; then
     note "these programs are linked dynamically: ExecPaths= has the libraries, too"
     printf '[Service]\nExecPaths=/usr/lib /usr/lib64\n' | drop_in aisix.service dynamic
 fi

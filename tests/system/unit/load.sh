@@ -4,9 +4,9 @@
 wrk_pids=()
 load_begin() {
     local connections=20
-    timeout -k 5 300 wrk -t1 -c$connections -d200s --timeout 60s -s chat.lua http://127.0.0.1:3000/v1/chat/completions >/tmp/kept.log 2>&1 &
+    timeout -k 5 120 wrk -t1 -c$connections -d60s --timeout 60s -s chat.lua http://127.0.0.1:3000/v1/chat/completions >/tmp/kept.log 2>&1 &
     wrk_pids=($!)
-    FRESH=1 timeout -k 5 300 wrk -t1 -c$connections -d200s --timeout 60s -s chat.lua http://127.0.0.1:3000/v1/chat/completions >/tmp/fresh.log 2>&1 &
+    FRESH=1 timeout -k 5 120 wrk -t1 -c$connections -d60s --timeout 60s -s chat.lua http://127.0.0.1:3000/v1/chat/completions >/tmp/fresh.log 2>&1 &
     wrk_pids+=($!)
     until_true 20 in_flight $connections
 }
@@ -42,6 +42,7 @@ reload_all() {
     systemctl reload aisix && until_true 60 replaced "$before"
 }
 replaced() { [ "$(generation)" -gt "$1" ]; }
+status .ready >/dev/null 2>&1 || check "it starts" restart
 under_load "reload" reload_all
 under_load "restart" systemctl restart aisix
 check "listeners come back from the store" log_has "listener taken over from the service manager"

@@ -134,7 +134,8 @@ fn when_the_server_stops_answers_are_finished_and_idle_connections_closed() {
 }
 
 #[test]
-fn a_request_that_was_on_its_way_over_an_idle_connection_when_the_server_stopped_is_served_as_the_last() {
+fn a_request_that_was_on_its_way_over_an_idle_connection_when_the_server_stopped_is_served_as_the_last()
+ {
     run(async {
         let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
         let mut idle = gateway.caller().await;
