@@ -81,6 +81,13 @@ impl ServiceManager {
         }
     }
 
+    /// Has as much told to it as it can take, so that nothing more is taken until it hears again.
+    pub fn fill(&self) {
+        let other = UnixDatagram::unbound().expect("a socket");
+        other.set_nonblocking(true).expect("it does not block");
+        while other.send_to(b"X_FILLED=1\n", &self.path).is_ok() {}
+    }
+
     /// Takes in what has come since.
     pub fn hear(&mut self) {
         let mut buffer = [0; 4096];

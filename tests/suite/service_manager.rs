@@ -181,6 +181,31 @@ async fn a_reload_is_told_until_every_worker_is_new_and_one_that_is_refused_says
 }
 
 #[tokio::test]
+async fn a_service_manager_that_does_not_read_is_not_waited_for_and_told_when_it_reads_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = ServiceManager::at(folder.path());
+    let started = &manager;
+    let world = World::start_with(|builder| started.start(builder, Some(300_000))).await;
+    manager.is_told("STATUS=serving revision").await;
+    let told = manager.times("READY=1");
+    manager.fill();
+    let before = world.gateway.proxies();
+    assert!(world.gateway.aisix(&["reload"]).await.status.success());
+    wait::until("every worker is new", async || {
+        let left = world.gateway.proxies().into_iter().filter(|it| before.contains(it)).count();
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
+    let fed = manager.times("WATCHDOG=1");
+    manager.is_told_times("READY=1", told + 1).await;
+    wait::until("the watchdog is fed again", async || {
+        if manager.times("WATCHDOG=1") > fed { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_reload_is_refused_also_where_only_a_variable_says_which_socket_to_ask() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s.sock").display().to_string();
