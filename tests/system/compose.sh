@@ -22,7 +22,12 @@ if [ "${1:-}" != --inside ]; then
     fi
     mkdir -p target/system
     work=$(mktemp -d "$tree/target/system/compose.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
+    # Control groups are the machine's. A group that somebody uses cannot be removed.
+    finish() {
+        rm -rf "$work"
+        find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null || true
+    }
+    trap finish EXIT
     packaging/container/build.sh "$programs" "$work/image.tar"
     if [ $# -ge 2 ]; then
         packaging/compose/build.sh "$2" "$work/evaluation.tar"

@@ -24,7 +24,12 @@ if [ "${1:-}" != --inside ]; then
     fi
     mkdir -p target/system
     work=$(mktemp -d "$tree/target/system/container.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
+    # Control groups are the machine's. A group that somebody uses cannot be removed.
+    finish() {
+        rm -rf "$work"
+        find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null || true
+    }
+    trap finish EXIT
     # Of one commit, whatever happens to the tree meanwhile.
     SOURCE_DATE_EPOCH=$(packaging/date.sh)
     AISIX_REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
