@@ -3,9 +3,11 @@
 #
 #   aisix_VERSION_amd64.deb  aisix-VERSION-1.x86_64.rpm   the same files, each with the customs of its distributions
 #   aisix-VERSION.cdx.json                                bill of materials of the two programs (CycloneDX)
+#   aisix-VERSION-image.tar                               the container's image
 #   SHA256SUMS                                            of all that is there
 #
-# Same input, same bytes. For tests, variables name other input: PACKAGE_VERSION, PROGRAMS (folder of the programs), PACKAGES (where to).
+# Same input, same bytes. For tests, variables name other input: PACKAGE_VERSION, PROGRAMS (folder of the programs), PACKAGES (where to);
+# IMAGE=no leaves the image out.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -34,6 +36,9 @@ mkdir -p "$folder.new"
 packaging/deb/build.sh "$version" "$folder.new"
 packaging/rpm/build.sh "$version" "$folder.new"
 python3 packaging/bill.py "$version" >"$folder.new/aisix-$version.cdx.json"
+if [ "${IMAGE:-yes}" = yes ] && [ -x packaging/container/build.sh ]; then
+    packaging/container/build.sh "$PROGRAMS" "$(realpath "$folder.new")/aisix-$version-image.tar"
+fi
 chmod 644 "$folder.new"/*
 (cd "$folder.new" && sha256sum -- * >SHA256SUMS && chmod 644 SHA256SUMS)
 rm -rf "$folder"
