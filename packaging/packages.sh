@@ -6,7 +6,8 @@
 #   aisix-VERSION.cdx.json                                bill of materials of the two programs (CycloneDX)
 #   SHA256SUMS                                            of all that is there
 #
-# Same input, same bytes. For tests, variables name other input: PACKAGE_VERSION, PROGRAMS (folder of the programs), PACKAGES (where to).
+# Same input, same bytes. For tests, variables name other input: PACKAGE_VERSION, PROGRAMS (folder of the programs), PACKAGES (where to);
+# IMAGE=no leaves the image out.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -34,9 +35,10 @@ rm -rf "$folder.new"
 mkdir -p "$folder.new"
 packaging/deb/build.sh "$version" "$folder.new"
 packaging/rpm/build.sh "$version" "$folder.new"
-# Its version is the one that was built.
-[ "$version" != "$built" ] || packaging/container/build.sh "$PROGRAMS" "$folder.new/aisix-$version-image.tar"
 python3 packaging/bill.py "$version" >"$folder.new/aisix-$version.cdx.json"
+if [ "${IMAGE:-yes}" = yes ]; then
+    packaging/container/build.sh "$PROGRAMS" "$(realpath "$folder.new")/aisix-$version-image.tar"
+fi
 chmod 644 "$folder.new"/*
 (cd "$folder.new" && sha256sum -- * >SHA256SUMS && chmod 644 SHA256SUMS)
 rm -rf "$folder"

@@ -41,7 +41,9 @@ mkdir "$work/other"
 for program in aisix aisix-worker; do
     python3 tests/system/other_version.py "target/dist/$program" "$version" "$other" "$work/other/$program"
 done
-packaging/packages.sh >/dev/null
+made=$work/made
+export IMAGE=no
+PACKAGES=$made packaging/packages.sh >/dev/null
 PACKAGE_VERSION=$other PROGRAMS=$work/other PACKAGES=$work/packages packaging/packages.sh >/dev/null
 
 for what in "${wanted[@]}"; do
@@ -52,7 +54,7 @@ for what in "${wanted[@]}"; do
         bill_is_valid
         continue
     fi
-    old=$(realpath target/packages/*."$what")
+    old=$(realpath "$made"/*."$what")
     new=$(realpath "$work/packages"/*."$what")
     for kind in with without; do
         echo "$what: in a tree where no systemd runs, $kind systemd-sysusers"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What packages.sh checks without booting a machine. It has sourced machine.sh before, and made the folder `work`.
+# What packages.sh checks without booting a machine. It has sourced machine.sh before, and made the folders `work` and `made`.
 # shellcheck disable=SC2154
 
 # Another folder, home, umask, time zone and language: the same bytes. The copy has no history, so the date is given.
@@ -17,31 +17,28 @@ packages_are_reproducible() {
         cd "$copy" || exit
         packaging/packages.sh >/dev/null
     )
-    # The image is not made of this copy.
-    if ! diff target/packages/SHA256SUMS "$copy/target/packages/SHA256SUMS"; then
-        machine_fail "made twice, the packages differ"
-    fi
+    diff "$made/SHA256SUMS" "$copy/target/packages/SHA256SUMS" || machine_fail "made twice, the packages differ"
     echo "ok      made twice, in another folder, they are the same bytes"
 }
 
 packages_are_summed() {
-    (cd target/packages && sha256sum --quiet -c SHA256SUMS)
+    (cd "$made" && sha256sum --quiet -c SHA256SUMS)
     local file
-    for file in target/packages/*; do
-        [ "$file" = target/packages/SHA256SUMS ] || grep -q "  ${file##*/}\$" target/packages/SHA256SUMS || machine_fail "$file has no checksum"
+    for file in "$made"/*; do
+        [ "$file" = "$made/SHA256SUMS" ] || grep -q "  ${file##*/}\$" "$made/SHA256SUMS" || machine_fail "$file has no checksum"
     done
     echo "ok      every file has its checksum"
 }
 
 packages_are_linted() {
-    lintian --no-cfg --allow-root --fail-on error,warning --tag-display-limit 0 target/packages/*.deb
+    lintian --no-cfg --allow-root --fail-on error,warning --tag-display-limit 0 "$made"/*.deb
     # An override that nothing needs any more is a mistake, too.
     local unused
-    unused=$(lintian --no-cfg --allow-root --display-info target/packages/*.deb | grep unused-override || true)
+    unused=$(lintian --no-cfg --allow-root --display-info "$made"/*.deb | grep unused-override || true)
     [ -z "$unused" ] || machine_fail "$unused"
     echo "ok      lintian finds nothing"
     local found
-    found=$(rpmlint --config packaging/rpm/rpmlint.toml target/packages/*.rpm 2>&1) || { echo "$found"; machine_fail "rpmlint is not content"; }
+    found=$(rpmlint --config packaging/rpm/rpmlint.toml "$made"/*.rpm 2>&1) || { echo "$found"; machine_fail "rpmlint is not content"; }
     case $found in *" 0 errors, 0 warnings"*) ;; *) echo "$found"; machine_fail "rpmlint is not content" ;; esac
     echo "ok      rpmlint finds nothing"
 }
@@ -55,7 +52,7 @@ bill_is_valid() {
         "$environment/bin/pip" install -q --disable-pip-version-check 'cyclonedx-python-lib[json-validation]==11.12.0'
         touch "$environment/installed"
     fi
-    "$environment/bin/python" - target/packages/*.cdx.json <<'P'
+    "$environment/bin/python" - "$made"/*.cdx.json <<'P'
 import json, sys
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
