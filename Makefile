@@ -1,7 +1,7 @@
 # Two commands do everything, from a fresh clone: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system build dist programs format lint check tools test-tools
+.PHONY: help demo test test-system build dist packages programs format lint check tools package-tools test-tools
 
 # $(call need,TEST,NAME,PACKAGES): what is missing is installed if we are root, else named in one line.
 define need
@@ -22,8 +22,12 @@ demo: programs ## run everything on this machine and walk the managed guide; ONC
 
 test: test-tools programs format lint check ## everything that a change must pass
 
-test-system: programs ## the unit under a real systemd (needs root and systemd-nspawn), and official client libraries (need Python)
-	tests/system/systemd.sh target/debug
+test-system: programs packages ## packages, unit and image for real: systemd, rpm, podman, official clients; needs root
+	tests/system/unit.sh target/dist target/debug
+	tests/system/packages.sh target/debug
+	tests/system/container.sh target/dist target/debug
+	tests/system/kubernetes.sh
+	tests/system/compose.sh target/dist
 	tests/clients/run.sh target/debug
 
 build: tools ## release programs, in target/release
@@ -31,7 +35,10 @@ build: tools ## release programs, in target/release
 	cargo build --release --locked -p worker --bin aisix-worker
 
 dist: tools ## the programs of the packages, linked statically, in target/dist
-	packaging/programs.sh
+	@packaging/programs.sh
+
+packages: dist package-tools ## deb, rpm, container image, bill of materials and checksums, in target/packages
+	@packaging/packages.sh
 
 programs: tools ## development programs, in target/debug: those of the demo and the tests
 	@cargo build --workspace --locked || { \
@@ -57,6 +64,12 @@ tools:
 	@command -v cargo >/dev/null || { echo "cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
 	$(call need,command -v cc >/dev/null,a C compiler,gcc libc6-dev)
 	$(call need,test -e "$$(dirname "$$(command -v protoc)")/../include/google/protobuf/any.proto",protoc,protobuf-compiler libprotobuf-dev)
+
+# What packages are made with.
+package-tools:
+	$(call need,command -v rpmbuild >/dev/null,rpmbuild,rpm)
+	$(call need,command -v buildah >/dev/null,buildah,buildah)
+	$(call need,command -v python3 >/dev/null,python3,python3)
 
 # What the tests need beyond that.
 test-tools: tools
