@@ -22,8 +22,8 @@ demo: programs ## run everything on this machine and walk the managed guide; ONC
 
 test: test-tools programs format lint check ## everything that a change must pass
 
-test-system: programs ## the unit under a real systemd (needs root and systemd-nspawn), and official client libraries (need Python)
-	tests/system/systemd.sh target/debug
+test-system: programs ## the unit under a real systemd (needs root), and official client libraries (need Python)
+	tests/system/unit.sh target/debug target/debug
 	tests/clients/run.sh target/debug
 
 build: tools ## release programs, in target/release

@@ -23,12 +23,12 @@ use super::life::{self, Life};
 use super::listening::listen;
 use crate::broker::{Builds, settle};
 use crate::configuration::Delivery;
-use crate::process::{View, inspect};
 use crate::process::launch::Launched;
 use crate::process::{
     self,
     exit::{self, Exit},
 };
+use crate::process::{View, inspect};
 use crate::sandbox_report::{Level, Parts};
 use crate::worker_log;
 
