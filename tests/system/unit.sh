@@ -18,4 +18,4 @@ machine_start
 machine_copy "$programs/aisix" "$programs/aisix-worker" /root/programs
 machine_copy "$tools/aisix-cloud" "$tools/aisix-upstream" /root/tools
 machine_copy "$tree/systemd" "$tree/packaging" "$here/unit" /root
-machine_run bash /root/unit/all.sh "${@:3}"
+MACHINE_DEADLINE=1200 machine_run bash /root/unit/all.sh "${@:3}"
