@@ -23,18 +23,18 @@ demo: programs ## run everything on this machine and walk the managed guide; ONC
 test: test-tools programs format lint check ## everything that a change must pass
 
 test-system: programs packages ## packages, unit and image for real: systemd, rpm, podman, official clients; needs root
-	tests/system/unit.sh target/dist target/debug
+	tests/system/unit.sh target/programs target/debug
 	tests/system/packages.sh target/debug
-	tests/system/container.sh target/dist target/debug
+	tests/system/container.sh target/programs target/debug
 	tests/system/kubernetes.sh
-	tests/system/compose.sh target/dist
+	tests/system/compose.sh target/programs
 	tests/clients/run.sh target/debug
 
 build: tools ## release programs, in target/release
 	cargo build --release --locked -p supervisor
 	cargo build --release --locked -p worker --bin aisix-worker
 
-dist: tools ## the programs of the packages, linked statically, in target/dist
+dist: tools ## the programs of the packages, linked statically, in target/programs
 	@packaging/programs.sh
 
 packages: dist package-tools ## deb, rpm, container image, bill of materials and checksums, in target/packages

@@ -1,5 +1,5 @@
 #!/bin/sh
-# All packages into target/packages, from the programs that packaging/programs.sh has put into target/dist:
+# All packages into target/packages, from the programs that packaging/programs.sh has put into target/programs:
 #
 #   aisix_VERSION_amd64.deb  aisix-VERSION-1.x86_64.rpm   the same files, each with the customs of its distributions
 #   aisix-VERSION-image.tar                               the container image, for `docker load` and `podman load`
@@ -15,7 +15,7 @@ for tool in dpkg-deb rpmbuild python3; do
     command -v $tool >/dev/null || { echo "$tool is missing; install it and try again: sudo apt-get install dpkg rpm python3" >&2; exit 1; }
 done
 
-PROGRAMS=$(realpath "${PROGRAMS:-target/dist}")
+PROGRAMS=$(realpath "${PROGRAMS:-target/programs}")
 built=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 version=${PACKAGE_VERSION:-$built}
 folder=${PACKAGES:-target/packages}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The programs of the packages, into target/dist: linked statically, so that they run on every distribution and in an empty
+# The programs of the packages, into target/programs: linked statically, so that they run on every distribution and in an empty
 # image, optimised as a whole, and the same bytes wherever they are built from the same commit with the same toolchain.
 set -eu
 cd "$(dirname "$0")/.."
@@ -23,8 +23,8 @@ export SOURCE_DATE_EPOCH CARGO_INCREMENTAL=0
 # runs while building.
 cargo build --profile dist --locked --target "$host" -p supervisor
 cargo build --profile dist --locked --target "$host" -p worker --bin aisix-worker
-mkdir -p target/dist
+mkdir -p target/programs
 for name in aisix aisix-worker; do
-    strip --strip-all -o "target/dist/$name.new" "$target/$host/dist/$name"
-    mv "target/dist/$name.new" "target/dist/$name"
+    strip --strip-all -o "target/programs/$name.new" "$target/$host/dist/$name"
+    mv "target/programs/$name.new" "target/programs/$name"
 done

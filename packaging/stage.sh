@@ -1,11 +1,11 @@
 #!/bin/sh
 # stage.sh FOLDER: lays into an empty folder what the deb and the rpm have in common, every file with a fixed mode and date.
-# The programs come from PROGRAMS (target/dist). See ../packaging/deb and rpm for what differs.
+# The programs come from PROGRAMS (target/programs). See ../packaging/deb and rpm for what differs.
 set -eu
 umask 022
 folder=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
-programs=${PROGRAMS:-target/dist}
+programs=${PROGRAMS:-target/programs}
 date=$(packaging/date.sh)
 
 [ ! -e "$folder" ] || [ -z "$(ls -A "$folder")" ] || { echo "$folder is not empty" >&2; exit 1; }

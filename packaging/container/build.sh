@@ -1,14 +1,14 @@
 #!/bin/bash
-# The gateway's image, without any registry: target/dist/ -> target/packages/aisix-VERSION-image.tar, the same bytes each time.
+# The gateway's image, without any registry: target/programs/ -> target/packages/aisix-VERSION-image.tar, the same bytes each time.
 #
-#   build.sh [PROGRAMS [RESULT]]      PROGRAMS has aisix and aisix-worker, linked statically (target/dist, by `make dist`)
+#   build.sh [PROGRAMS [RESULT]]      PROGRAMS has aisix and aisix-worker, linked statically (target/programs, by `make dist`)
 #
 # The archive is Docker's, which `docker load` of every age and `podman load` take; the OCI form, which Docker takes since 25
 # only, has no health check. Needs buildah, as root or as a user with subordinate ids.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-programs=${1:-target/dist}
+programs=${1:-target/programs}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
 result=${2:-target/packages/aisix-$version-image.tar}
 epoch=$(packaging/date.sh)

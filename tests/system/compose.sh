@@ -13,7 +13,7 @@ tree=$(realpath "$(dirname "$self")/../..")
 cd "$tree"
 
 if [ "${1:-}" != --inside ]; then
-    programs=$(realpath "${1:-target/dist}")
+    programs=$(realpath "${1:-target/programs}")
     [ "$(id -u)" = 0 ] || { echo "FAILED: only root may make the namespaces of this test" >&2; exit 1; }
     if ! { command -v podman-compose && command -v buildah && command -v runc && test -e /usr/lib/podman/netavark && command -v jq; } >/dev/null; then
         apt-get update -qq

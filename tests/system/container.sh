@@ -2,7 +2,7 @@
 # The image, really built and really run by Debian's podman, without any registry: the guide's `docker run` line, a read-only
 # root, no capability, any user of group 0, separate users, names, health, the end by SIGTERM and by kill -9, exit codes.
 #
-#   container.sh [PROGRAMS [TOOLS]]     PROGRAMS: static aisix, aisix-worker (target/dist); TOOLS: aisix-cloud, aisix-upstream
+#   container.sh [PROGRAMS [TOOLS]]     PROGRAMS: static aisix, aisix-worker (target/programs); TOOLS: aisix-cloud, aisix-upstream
 #                                       (target/debug)
 #
 # Everything happens in a network, a mount and a process namespace of its own: no port, no image, no mount of this machine is
@@ -15,7 +15,7 @@ tree=$(realpath "$(dirname "$self")/../..")
 cd "$tree"
 
 if [ "${1:-}" != --inside ]; then
-    programs=$(realpath "${1:-target/dist}")
+    programs=$(realpath "${1:-target/programs}")
     tools=$(realpath "${2:-target/debug}")
     [ "$(id -u)" = 0 ] || { echo "FAILED: only root may make the namespaces of this test" >&2; exit 1; }
     if ! { command -v podman && command -v buildah && command -v runc && command -v jq && command -v curl; } >/dev/null; then

@@ -20,7 +20,7 @@ done
 machine_need rpmbuild rpm
 machine_need lintian lintian
 machine_need rpmlint rpmlint
-[ -x target/dist/aisix ] || machine_fail "target/dist/aisix is missing; make it with: make dist"
+[ -x target/programs/aisix ] || machine_fail "target/programs/aisix is missing; make it with: make dist"
 
 work=$(mktemp -d /tmp/aisix-packages.XXXXXX)
 # machine_start sets a trap of its own; what is cleared away there is less than here.
@@ -39,7 +39,7 @@ wanted=("$@")
 echo "packages of $version, and of the same programs as $other"
 mkdir "$work/other"
 for program in aisix aisix-worker; do
-    python3 tests/system/other_version.py "target/dist/$program" "$version" "$other" "$work/other/$program"
+    python3 tests/system/other_version.py "target/programs/$program" "$version" "$other" "$work/other/$program"
 done
 made=$work/made
 export IMAGE=no

@@ -8,7 +8,7 @@ packages_are_reproducible() {
     mkdir -p "$copy" "$work/home"
     git ls-files -z --cached --others --exclude-standard | tar -c --null --files-from=- | tar -x -C "$copy"
     mkdir -p "$copy/target"
-    cp -r target/dist "$copy/target/dist"
+    cp -r target/programs "$copy/target/programs"
     (
         SOURCE_DATE_EPOCH=$(packaging/date.sh)
         export SOURCE_DATE_EPOCH CARGO_HOME=$cargo RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
