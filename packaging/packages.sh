@@ -4,6 +4,7 @@
 #   aisix_VERSION_amd64.deb  aisix-VERSION-1.x86_64.rpm   the same files, each with the customs of its distributions
 #   aisix-VERSION-image.tar                               the container image, for `docker load` and `podman load`
 #   aisix-VERSION.cdx.json                                bill of materials of the two programs (CycloneDX)
+#   aisix-VERSION-notices.txt                             licences of the libraries in them, also within deb and rpm
 #   SHA256SUMS                                            of all that is there
 #
 # Same input, same bytes. For tests, variables name other input: PACKAGE_VERSION, PROGRAMS (folder of the programs), PACKAGES (where to);
@@ -33,9 +34,12 @@ done
 # Nothing of an earlier version stays.
 rm -rf "$folder.new"
 mkdir -p "$folder.new"
+python3 packaging/bill.py "$version" >"$folder.new/aisix-$version.cdx.json"
+NOTICES=$(realpath "$folder.new")/aisix-$version-notices.txt
+python3 packaging/notices.py "$folder.new/aisix-$version.cdx.json" >"$NOTICES"
+export NOTICES
 packaging/deb/build.sh "$version" "$folder.new"
 packaging/rpm/build.sh "$version" "$folder.new"
-python3 packaging/bill.py "$version" >"$folder.new/aisix-$version.cdx.json"
 if [ "${IMAGE:-yes}" = yes ]; then
     packaging/container/build.sh "$PROGRAMS" "$(realpath "$folder.new")/aisix-$version-image.tar"
 fi

@@ -1,6 +1,6 @@
 #!/bin/sh
 # stage.sh FOLDER: lays into an empty folder what the deb and the rpm have in common, every file with a fixed mode and date.
-# The programs come from PROGRAMS (target/programs). See ../packaging/deb and rpm for what differs.
+# The programs come from PROGRAMS (target/programs), the notices of the libraries in them from NOTICES. See ../packaging/deb and rpm for what differs.
 set -eu
 umask 022
 folder=$(realpath -m "$1")
@@ -43,9 +43,10 @@ put 644 packaging/grafana/aisix.json /usr/share/aisix/grafana/aisix.json
 put 644 packaging/prometheus/aisix.rules.yaml /usr/share/aisix/prometheus/aisix.rules.yaml
 for example in systemd/examples/*; do put 644 "$example" "/usr/share/aisix/examples/systemd/$(basename "$example")"; done
 
-for page in README CONFIGURATION METRICS TRAFFIC TROUBLESHOOTING SECURITY UPGRADING; do
+for page in README INSTALL CONFIGURATION METRICS TRAFFIC TROUBLESHOOTING SECURITY UPGRADING; do
     [ ! -e "$page.md" ] || put 644 "$page.md" "/usr/share/doc/aisix/$page.md"
 done
 press CHANGELOG.md /usr/share/doc/aisix/CHANGELOG.md
+press "$NOTICES" /usr/share/doc/aisix/THIRD-PARTY
 
 find "$folder" -depth -exec touch --no-dereference --date="@$date" {} +
