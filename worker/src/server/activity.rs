@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::Version;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::heads::Head;
@@ -47,9 +46,6 @@ pub(super) struct Activity {
     idle_limit: Duration,
     state: Cell<State>,
     is_http2: Cell<bool>,
-    /// Requests so far.
-    count: Cell<u64>,
-    begun: Notify,
     head: RefCell<Head>,
 }
 
@@ -69,8 +65,6 @@ impl Activity {
             idle_limit,
             state: Cell::new(State::Head { since: now }),
             is_http2: Cell::new(false),
-            count: Cell::new(0),
-            begun: Notify::new(),
             head: RefCell::default(),
         }
     }
@@ -88,8 +82,6 @@ impl Activity {
         };
         self.state.set(State::Busy { requests });
         self.is_http2.set(version == Version::HTTP_2);
-        self.count.set(self.count.get().wrapping_add(1));
-        self.begun.notify_one();
     }
 
     fn end(&self, now: Instant) {
@@ -119,15 +111,20 @@ impl Activity {
         !self.is_http2.get() && self.head.borrow().is_ambiguous()
     }
 
-    /// Returns as soon as there is a request whose answer can say that it is the last: one in progress, else the next one.
-    /// HTTP/2 says so without.
-    pub(super) async fn last_request(&self) {
-        let before = self.count.get();
-        while self.count.get() == before
-            && !self.is_http2.get()
-            && !matches!(self.state.get(), State::Busy { .. })
-        {
-            self.begun.notified().await;
+    /// Returns when no request has been in progress, and no head has begun, for `grace`, from now on. Over HTTP/2, which says
+    /// by itself which requests are still answered, at once.
+    pub(super) async fn unused(&self, grace: Duration) {
+        let start = Instant::now();
+        while !self.is_http2.get() {
+            let now = Instant::now();
+            let over = match self.state.get() {
+                State::Busy { .. } => now + grace,
+                State::Head { since } | State::Idle { since } => since.max(start) + grace,
+            };
+            if over <= now {
+                return;
+            }
+            tokio::time::sleep_until(over).await;
         }
     }
 

@@ -26,9 +26,11 @@ use super::activity::{Activity, Verdict};
 use crate::request;
 use crate::tls::Tls;
 
-/// A connection gets this long for one more request when the server stops: of a new one the caller was told that it is
-/// served, over an idle one the request may be on its way. Its answer says that it is the last.
-const LAST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// A connection is left when it has not been used for this long after the server stopped: of a new one the caller was told
+/// that it is served, over a kept one the next request may be on its way. Its answer says that it is the last.
+const UNUSED_GRACE: Duration = Duration::from_secs(2);
+/// The same where the whole gateway ends, and has said so in its answers before.
+const UNUSED_GRACE_AT_END: Duration = Duration::from_millis(250);
 /// A handshake in progress gets this long to end when the server stops.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.
@@ -90,7 +92,7 @@ async fn converse(
 ) {
     let idle_limit = Duration::from_millis(proxy.settings.downstream_idle_ms);
     let activity = Rc::new(Activity::new(idle_limit, Instant::now()));
-    let stopping = stopped.clone();
+    let (stopping, retiring) = (stopped.clone(), proxy.clone());
     let service = service_fn(|request: Request<Incoming>| {
         let version = request.version();
         let (proxy, busy) = (proxy.clone(), activity.busy(version));
@@ -115,7 +117,8 @@ async fn converse(
     let mut connection = pin!(builder.serve_connection(watched, service));
     let mut stop = pin!(async {
         let _ = stopped.wait_for(|stopped| *stopped).await;
-        let _ = tokio::time::timeout(LAST_REQUEST_GRACE, activity.last_request()).await;
+        let at_end = retiring.health.is_retiring();
+        activity.unused(if at_end { UNUSED_GRACE_AT_END } else { UNUSED_GRACE }).await;
     });
     let mut is_ending = false;
     loop {
