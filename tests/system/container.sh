@@ -268,8 +268,9 @@ remove names
 echo "== exit codes"
 code_of() { # ARGUMENTS of podman run, IMAGE and its arguments
     local code=0
+    # Not by P, whose filter may still be writing when it returns.
     # shellcheck disable=SC2086
-    P run --rm $machine "$@" >code.log 2>&1 || code=$?
+    timeout -k 5 120 "${podman[@]}" run --rm $machine "$@" >code.log 2>&1 || code=$?
     echo "$code"
 }
 check "a configuration that is not there: 1" is "$(code_of -e AISIX_CONFIG_PATH=/etc/aisix/none.yaml "$image")" 1
