@@ -59,8 +59,8 @@ pub enum Refused {
 pub struct Successor {
     /// Its program, open: what was tried is what will be executed, whoever replaces the file meanwhile.
     pub program: OwnedFd,
-    /// What it said, its version first.
-    pub words: String,
+    /// The version that it said it is of.
+    pub version: String,
 }
 
 /// Executes what is at our own path with the state that it would be handed. Blocks.
@@ -81,7 +81,12 @@ pub fn run(own: &Own, state: OwnedFd) -> Result<Successor, Refused> {
     let (said, complained) = (words(child.stdout.take()), words(child.stderr.take()));
     match status {
         None => Err(Refused::Silent { program: name() }),
-        Some(status) if status.success() => Ok(Successor { program, words: said }),
+        Some(status) if status.success() => {
+            // Said last; builds before it may say less.
+            let version =
+                said.rsplit_once("version ").map_or(said.as_str(), |(_, version)| version);
+            Ok(Successor { program, version: version.to_owned() })
+        }
         Some(status) => Err(Refused::No { program: name(), status, words: complained }),
     }
 }

@@ -167,9 +167,10 @@ impl Supervisor {
                 if let Some(reason) = self.why_no_upgrade() {
                     return self.not_upgraded(reason, answer);
                 }
-                info!("upgrading: the program can take over: {}", successor.words);
+                info!(version = successor.version, "upgrading: the program can take over");
                 if let Some(answer) = answer {
-                    let _ = answer.send(Answer::done(format!("upgrading: {}", successor.words)));
+                    let message = format!("upgrading to version {}", successor.version);
+                    let _ = answer.send(Answer::done(message));
                 }
                 self.upgrade.target = Some(Target::Successor(successor));
             }

@@ -4,7 +4,10 @@
 units=/usr/lib/systemd/system
 clean() { # FILE...: nothing is said at all
     local said
-    said=$(systemd-analyze verify "$@" 2>&1) && [ -z "$said" ] || { echo "$said"; return 1; }
+    if ! said=$(systemd-analyze verify "$@" 2>&1) || [ -n "$said" ]; then
+        echo "$said"
+        return 1
+    fi
 }
 exposed_at_most() { # TENTHS FILE
     local said

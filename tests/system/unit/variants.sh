@@ -41,6 +41,7 @@ variable AISIX_PROXY__ADDR 0.0.0.0:443
 systemctl stop aisix
 check "socket: it listens on port 443" systemctl start aisix.socket
 check "socket: the gateway starts" restart
+# shellcheck disable=SC2034 # for common.sh
 url=http://127.0.0.1:443
 check "socket: it serves there" serves
 check "socket: without the capability" [ $(((0x$(awk '/^CapBnd/ {print $2}' "/proc/$(shown MainPID)/status") >> 10) & 1)) = 0 ]
