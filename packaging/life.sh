@@ -47,12 +47,21 @@ gateway_runs() {
     esac
 }
 
-# A bundle where the unit looks for it, or where the operator says that it is (in the state directory, kept from an earlier life,
-# if the variables are set to nothing), and somewhere to connect to.
+# Variables: the operator's file, never one of the package's own, so that no question is asked about it.
+make_variables() {
+    [ -e /etc/aisix/aisix.env ] || install -m 600 /usr/share/aisix/aisix.env /etc/aisix/aisix.env
+}
+
+# A bundle where the unit looks for it, or where the operator says that it is (elsewhere, as text, or, if the variable is set to
+# nothing, in the state directory from an earlier life), and somewhere to connect to.
 can_connect() {
-    [ -e /etc/aisix/mtls/client.crt ] || {
-        [ -e /var/lib/aisix/mtls/client.crt ] && grep -Eqs '^[[:space:]]*AISIX_MANAGED__CP_CERT_(FILE|PEM)=' /etc/aisix/aisix.env
-    } || return 1
+    if [ ! -e /etc/aisix/mtls/client.crt ]; then
+        if grep -Eqs '^[[:space:]]*AISIX_MANAGED__CP_CERT_FILE=[[:space:]]*$' /etc/aisix/aisix.env; then
+            [ -e /var/lib/aisix/mtls/client.crt ] || grep -Eqs '^[[:space:]]*AISIX_MANAGED__CP_CERT_PEM=.' /etc/aisix/aisix.env || return 1
+        else
+            grep -Eqs '^[[:space:]]*AISIX_MANAGED__CP_CERT_FILE=.' /etc/aisix/aisix.env || return 1
+        fi
+    fi
     grep -Eqs "^[[:space:]]*AISIX_MANAGED__CP_BASE_URL=[\"']?[^\"'[:space:]]" /etc/aisix/aisix.env ||
         grep -Eqs '^[[:space:]]+cp_base_url:[[:space:]]*[^[:space:]#]' /etc/aisix/config.managed.yaml
 }
@@ -67,10 +76,16 @@ tell_what_is_next() {
 # it serves on as it is; that is no reason to fail here, and never one to restart it.
 take_over() {
     tries=5
-    until said=$(/usr/bin/aisix upgrade 2>&1); do
+    until ask_for_upgrade; do
         tries=$((tries - 1))
         case $said in
         *'ask again'*) if [ $tries -gt 0 ]; then sleep 2 && continue; fi ;;
+        *'no such socket'*)
+            # A variable may name another one.
+            systemctl kill --signal=USR2 --kill-who=main aisix.service || true
+            echo 'aisix: the gateway is asked by a signal to go on as the new programs; journalctl -u aisix tells what came of it.'
+            return 0
+            ;;
         esac
         printf '%s\n' "$said" >&2
         echo 'aisix: the gateway serves on with the programs it was started with. To try again: aisix upgrade; if it still' >&2
@@ -78,4 +93,12 @@ take_over() {
         return 0
     done
     printf 'aisix: %s\n' "$said"
+}
+
+# In time, and without what a terminal would obey: who answers is trusted less than who asks. Sets `said`.
+ask_for_upgrade() {
+    code=0
+    said=$(timeout -k 5 90 /usr/bin/aisix upgrade 2>&1) || code=$?
+    said=$(printf '%s' "$said" | tr -d '\000-\010\013-\037\177')
+    return $code
 }

@@ -8,19 +8,20 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 
-# No path of this machine gets into the programs, nor does its clock.
-remap="--remap-path-prefix=$target=/target --remap-path-prefix=$PWD=/aisix --remap-path-prefix=$cargo_home=/cargo"
-# Looked up by name, as the crate does by default, no function of a static program is found; it would then open /dev/urandom,
-# which no worker may.
-random='--cfg getrandom_backend="linux_getrandom"'
-variable=CARGO_TARGET_$(echo "$host" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
-export "$variable=-C target-feature=+crt-static $random $remap"
-export CFLAGS="-ffile-prefix-map=$target=/target -ffile-prefix-map=$cargo_home=/cargo"
+# Nobody else's flags, which cargo would prefer to ours. Naming the target below keeps ours away from what runs while building.
+unset RUSTFLAGS CARGO_BUILD_RUSTFLAGS
+# No path of this machine gets into the programs. Flags are told apart by a sign that no path has.
+flags=$(printf '%s\037' -Ctarget-feature=+crt-static)
+# The crate getrandom looks for libc's function by its name at run time, finds none in a static program, and would open
+# /dev/urandom, which workers may not.
+flags=$flags$(printf '%s\037' --cfg 'getrandom_backend="linux_getrandom"')
+flags=$flags$(printf -- '--remap-path-prefix=%s\037' "$target=/target" "$PWD=/aisix" "$cargo_home=/cargo")
+export CARGO_ENCODED_RUSTFLAGS="${flags%?}"
+export CC_SHELL_ESCAPED_FLAGS=1 CFLAGS="'-ffile-prefix-map=$target=/target' '-ffile-prefix-map=$cargo_home=/cargo'"
 # Nothing in them needs a date; with that of the commit, what looks at it would be compiled anew with each.
 export SOURCE_DATE_EPOCH=1 CARGO_INCREMENTAL=0
 
-# One by one, so that the features of one are not those of the other. Naming the target keeps these flags away from what
-# runs while building.
+# One by one, so that the features of one are not those of the other.
 cargo build --profile dist --locked --target "$host" -p supervisor
 cargo build --profile dist --locked --target "$host" -p worker --bin aisix-worker
 mkdir -p target/programs

@@ -11,6 +11,7 @@ date=$(packaging/date.sh)
 [ ! -e "$folder" ] || [ -z "$(ls -A "$folder")" ] || { echo "$folder is not empty" >&2; exit 1; }
 for program in aisix aisix-worker; do
     [ -x "$programs/$program" ] || { echo "$programs/$program is missing; make it with: packaging/programs.sh" >&2; exit 1; }
+    packaging/is-static.sh "$programs/$program"
 done
 
 put() { # MODE SOURCE TARGET
@@ -26,8 +27,8 @@ put 755 "$programs/aisix" /usr/bin/aisix
 put 755 "$programs/aisix-worker" /usr/libexec/aisix/aisix-worker
 
 put 644 packaging/config.managed.yaml /etc/aisix/config.managed.yaml
-# The bundle may be written into it as text.
-put 640 packaging/aisix.env /etc/aisix/aisix.env
+# Copied to /etc/aisix by the scripts where there is none: it is the operator's from then on.
+put 644 packaging/aisix.env /usr/share/aisix/aisix.env
 mkdir -m 750 "$folder/etc/aisix/mtls"
 
 for unit in systemd/*.service systemd/*.socket; do put 644 "$unit" "/usr/lib/systemd/system/$(basename "$unit")"; done

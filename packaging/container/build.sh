@@ -16,10 +16,7 @@ revision=${AISIX_REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}
 
 for program in aisix aisix-worker; do
     [ -x "$programs/$program" ] || { echo "$programs/$program is missing: \`make dist\` makes it" >&2; exit 1; }
-    if LC_ALL=C readelf -lW "$programs/$program" | grep -q INTERP; then
-        echo "$programs/$program is linked dynamically, and there is no library in the image: \`make dist\` makes one that fits" >&2
-        exit 1
-    fi
+    packaging/is-static.sh "$programs/$program"
 done
 if ! { command -v buildah && command -v python3; } >/dev/null; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

@@ -7,8 +7,11 @@ use crate::{
     durable,
     identity::Identity,
 };
+use nix::unistd::getegid;
 use std::{
+    fs::{self, Permissions},
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -42,7 +45,14 @@ pub fn run(args: &IssueArgs) -> Result<(), IssueError> {
     durable::create_folder(out)
         .map_err(|source| IssueError::Write { path: out.clone(), source })?;
     let ca = write(out, "ca.crt", 0o644, authority.certificate_pem())?;
-    let key = write(out, "client.key", 0o600, &key_pem)?;
+    // Root's group has nobody else in it, and is the one that containers of the gateway run in: what root has issued can be
+    // mounted as it is.
+    let for_containers = getegid().as_raw() == 0;
+    let key = write(out, "client.key", if for_containers { 0o640 } else { 0o600 }, &key_pem)?;
+    if for_containers {
+        let opened = fs::set_permissions(out, Permissions::from_mode(0o750));
+        opened.map_err(|source| IssueError::Write { path: out.clone(), source })?;
+    }
     let certificate = write(out, "client.crt", 0o644, &issued.certificate.pem())?;
 
     println!("issued for environment {}, data plane {}", identity.env_id, identity.dp_id);

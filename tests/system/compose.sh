@@ -32,7 +32,7 @@ if [ "${1:-}" != --inside ]; then
     if [ $# -ge 2 ]; then
         packaging/compose/build.sh "$2" "$work/evaluation.tar"
     else
-        packaging/compose/build.sh && cp target/packages/aisix-evaluation-*-image.tar "$work/evaluation.tar"
+        packaging/compose/build.sh && cp target/evaluation/aisix-evaluation-*-image.tar "$work/evaluation.tar"
     fi
     timeout -k 10 600 unshare --net --mount --pid --fork --mount-proc --kill-child --propagation private \
         bash "$self" --inside "$work"

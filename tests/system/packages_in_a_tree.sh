@@ -20,8 +20,11 @@ said=$(remove_package "$kind" 2>&1) || fail "it is not removed: $said"
 [ ! -e /usr/bin/aisix ] || fail "the program is still there after the removal"
 mkdir -p /etc/aisix/mtls
 touch /etc/aisix/mtls/client.crt
-echo 'AISIX_MANAGED__CP_BASE_URL=https://127.0.0.1:7944' >>/etc/aisix/aisix.env
+# As a configuration manager does, which knows nothing of the file that the package would make.
+rm -f /etc/aisix/aisix.env
+(umask 077 && echo 'AISIX_MANAGED__CP_BASE_URL=https://127.0.0.1:7944' >/etc/aisix/aisix.env)
 said=$(install_package "$kind" "$package" 2>&1) || fail "it is not installed again: $said"
 grep -q 'not started yet' <<<"$said" && fail "it says what is next, though everything is there: $said"
 [ -L /etc/systemd/system/multi-user.target.wants/aisix.service ] || fail "it is not enabled, though everything is there"
+files_are_owned
 ok "with everything there it is enabled"

@@ -50,7 +50,7 @@ says_what_is_next() { # OUTPUT
 users_are_there() {
     local user
     for user in aisix aisix-worker aisix-egress aisix-keys aisix-status aisix-cache aisix-export; do
-        getent group "$user" >/dev/null || getent passwd "$user" >/dev/null || fail "there is no $user"
+        { getent group "$user" && getent passwd "$user"; } >/dev/null || fail "there is no user $user, or no group"
     done
     for user in aisix-worker aisix-egress aisix-keys aisix-status aisix-cache aisix-export; do
         getent passwd "$user" | grep -q ':/usr/sbin/nologin$' || fail "there is no user $user, or somebody may log in as it"
@@ -60,6 +60,6 @@ users_are_there() {
 
 files_are_owned() {
     [ "$(stat -c '%a %U %G' /etc/aisix/mtls)" = '750 root aisix' ] || fail "/etc/aisix/mtls is $(stat -c '%a %U %G' /etc/aisix/mtls)"
-    [ "$(stat -c '%a %U %G' /etc/aisix/aisix.env)" = '640 root aisix' ] || fail "/etc/aisix/aisix.env is $(stat -c '%a %U %G' /etc/aisix/aisix.env)"
+    [ "$(stat -c '%a %U %G' /etc/aisix/aisix.env)" = '600 root root' ] || fail "/etc/aisix/aisix.env is $(stat -c '%a %U %G' /etc/aisix/aisix.env)"
     ok "the bundle's folder is for root and the gateway"
 }

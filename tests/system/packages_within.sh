@@ -68,7 +68,7 @@ becomes() { # PACKAGE VERSION WHAT
     [ "$(shown MainPID)" = "$pid" ] || fail "the $3 has changed the process"
     [ "$(shown NRestarts)" = 0 ] || fail "the $3 has restarted it"
     serves "after the $3"
-    is_as_packaged "$kind" /etc/aisix/aisix.env
+    is_as_packaged "$kind"
 }
 
 # --- a machine without a bundle
@@ -98,7 +98,7 @@ systemd-run --quiet --unit=cloud "$given/aisix-cloud" serve --data /root/cloud -
 systemd-run --quiet --unit=upstream "$given/aisix-upstream"
 until_true 60 curl -sS -o /dev/null "$view/environments" 2>/dev/null || fail "aisix-cloud does not start"
 issue /root/bundle
-install -m 640 -g aisix /root/bundle/{client.crt,client.key,ca.crt} /etc/aisix/mtls/
+install -m 600 -o aisix /root/bundle/{client.crt,client.key,ca.crt} /etc/aisix/mtls/
 cat >>/etc/aisix/aisix.env <<'V'
 AISIX_MANAGED__CP_BASE_URL=https://127.0.0.1:7944
 AISIX_SHUTDOWN__MIN_DRAIN_SECS=0
@@ -118,7 +118,7 @@ until_true 60 rotated || fail "the certificate is still the one before"
 serves "with the certificate that the Cloud has renewed"
 issue /root/next
 for file in client.key client.crt ca.crt; do
-    install -m 640 -g aisix /root/next/$file /etc/aisix/mtls/.new && mv /etc/aisix/mtls/.new /etc/aisix/mtls/$file
+    install -m 600 -o aisix /root/next/$file /etc/aisix/mtls/.new && mv /etc/aisix/mtls/.new /etc/aisix/mtls/$file
 done
 replaced() { [ "$(in_force)" = "$(bundle_of /root/next/client.crt)" ] && serials | grep -q "$(in_force)"; }
 until_true 60 replaced || fail "the bundle that was put into /etc/aisix/mtls is not in force: $(aisix status)"
@@ -178,6 +178,7 @@ esac
 for path in /var/lib/aisix /etc/aisix/aisix.env; do
     [ ! -e $path ] || fail "something is left: $(ls -R /var/lib/aisix /etc/aisix)"
 done
+[ ! -L /etc/systemd/system/multi-user.target.wants/aisix.service ] || fail "it is still enabled"
 [ "$kind" = rpm ] || [ ! -e /run/aisix ] || fail "something is left: $(ls -R /run/aisix)"
 [ -e /etc/aisix/mtls/client.crt ] || fail "the operator's bundle is gone"
 [ "$(systemctl list-unit-files --no-legend 'aisix*')" = "" ] || fail "units are left: $(systemctl list-unit-files 'aisix*')"

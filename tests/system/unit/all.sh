@@ -11,7 +11,7 @@ cd /root/unit || exit 1
 for part in "$@"; do
     echo "$part"
     # shellcheck disable=SC1090
-    . "./$part.sh"
+    . "./$part.sh" || { echo "FAILED  $part"; failures=$((failures + 1)); }
 done
 
 [ $failures = 0 ] || { echo "$failures failed"; journalctl -u aisix --no-pager -o cat | tail -40; }

@@ -60,7 +60,7 @@ fingerprint() { status .identity.fingerprint_sha256; }
 before=$(fingerprint)
 # shellcheck disable=SC2154 # from install.sh
 /root/tools/aisix-cloud issue --data /root/cloud --env "$environment" --out /root/mtls2 >/dev/null
-install -g aisix -m 640 /root/mtls2/* /etc/aisix/mtls/
+install -o aisix -m 600 /root/mtls2/* /etc/aisix/mtls/
 renewed() { [ "$(fingerprint)" != "$before" ]; }
 check "a new bundle is taken over without a restart" until_true 30 renewed
 

@@ -33,7 +33,7 @@ systemd-run --quiet --unit=cloud /root/tools/aisix-cloud serve --data /root/clou
 systemd-run --quiet --unit=upstream /root/tools/aisix-upstream
 check "the local Cloud is there" until_true 20 curl -sf -o /dev/null http://127.0.0.1:7945/environments
 /root/tools/aisix-cloud issue --data /root/cloud --env $environment --out /root/mtls >/dev/null
-install -g aisix -m 640 /root/mtls/* /etc/aisix/mtls/
+install -o aisix -m 600 /root/mtls/* /etc/aisix/mtls/
 cat >/etc/aisix/aisix.env <<'E'
 AISIX_MANAGED__CP_BASE_URL=https://127.0.0.1:7944
 AISIX_SHUTDOWN__MIN_DRAIN_SECS=0
