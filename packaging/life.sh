@@ -49,7 +49,7 @@ gateway_runs() {
 
 # Variables: the operator's file, never one of the package's own, so that no question is asked about it.
 make_variables() {
-    [ -e /etc/aisix/aisix.env ] || install -m 600 /usr/share/aisix/aisix.env /etc/aisix/aisix.env
+    if [ ! -e /etc/aisix/aisix.env ]; then install -m 600 /usr/share/aisix/aisix.env /etc/aisix/aisix.env; fi
 }
 
 # A bundle where the unit looks for it, or where the operator says that it is (elsewhere, as text, or, if the variable is set to
