@@ -18,7 +18,7 @@ ok "it can be installed over itself"
 # With everything there it is enabled for the machine's first boot, and starting is left to that.
 said=$(remove_package "$kind" 2>&1) || fail "it is not removed: $said"
 [ ! -e /usr/bin/aisix ] || fail "the program is still there after the removal"
-mkdir -p /etc/aisix/mtls
+mkdir -p -m 750 /etc/aisix/mtls
 touch /etc/aisix/mtls/client.crt
 # As a configuration manager does, which knows nothing of the file that the package would make.
 rm -f /etc/aisix/aisix.env
