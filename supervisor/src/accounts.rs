@@ -1,14 +1,14 @@
-//! Users and groups of this machine, as `/etc/passwd` and `/etc/group` have them.
+//! Users and groups of this machine, as `/etc/passwd` and `/etc/group` have them, and those of the image on hosts whose system
+//! is an image (`/usr/lib/passwd`).
 //!
 //! Not by the C library's look-up: it loads modules of the distribution (`nsswitch.conf`) into whoever asks, which programs
 //! that are linked statically cannot do safely, and a privileged process should not. System users are always in the files;
 //! those of a directory service are shown by number.
 
 use std::fs;
-use std::path::Path;
 
-const USERS: &str = "/etc/passwd";
-const GROUPS: &str = "/etc/group";
+const USERS: [&str; 2] = ["/etc/passwd", "/usr/lib/passwd"];
+const GROUPS: [&str; 2] = ["/etc/group", "/usr/lib/group"];
 
 /// A user: number and primary group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,27 +21,29 @@ pub struct User {
 
 /// The user of that name.
 pub fn user(name: &str) -> Option<User> {
-    user_in(&read(USERS), name)
+    user_in(&read(&USERS), name)
 }
 
 /// The name of the user with that number.
 pub fn user_name(uid: u32) -> Option<String> {
-    name_in(&read(USERS), uid)
+    name_in(&read(&USERS), uid)
 }
 
 /// The number of the group of that name.
 pub fn group(name: &str) -> Option<u32> {
-    number_in(&read(GROUPS), name)
+    number_in(&read(&GROUPS), name)
 }
 
 /// The name of the group with that number.
 pub fn group_name(gid: u32) -> Option<String> {
-    name_in(&read(GROUPS), gid)
+    name_in(&read(&GROUPS), gid)
 }
 
-/// What cannot be read names nobody.
-fn read(path: impl AsRef<Path>) -> String {
-    fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+/// What cannot be read names nobody. The first file comes first, and wins.
+fn read(paths: &[&str]) -> String {
+    let texts = paths.iter().filter_map(|path| fs::read(path).ok());
+    let texts: Vec<_> = texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect();
+    texts.join("\n")
 }
 
 /// Fields of a line, see passwd(5) and group(5): name, password, number, then what differs.
