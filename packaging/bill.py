@@ -83,9 +83,13 @@ def main():
                 components[bundled] = {
                     "type": "library", "bom-ref": bundled, "name": BUNDLED[one[0]],
                     "description": f"C library within {one[0]} {one[1]}",
+                    "licenses": component["licenses"],
                 }
                 edges[reference(one)].add(bundled)
-        programs.append({"type": "application", "bom-ref": program, "name": program, "version": version})
+        programs.append({
+            "type": "application", "bom-ref": program, "name": program, "version": version,
+            "licenses": [{"expression": "Apache-2.0"}],
+        })
         edges[program] = {reference(root), "std", "glibc"}
 
     components["std"] = {

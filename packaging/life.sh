@@ -72,6 +72,10 @@ tell_what_is_next() {
     echo 'systemctl enable --now aisix (and if something is not as it should be: aisix doctor).'
 }
 
+tell_that_it_does_not_start() {
+    echo 'aisix is installed, and does not start. What is wrong, and what to do: aisix doctor' >&2
+}
+
 # The gateway that runs goes on as the programs that were just installed: same process, no connection lost. Where it refuses,
 # it serves on as it is; that is no reason to fail here, and never one to restart it.
 take_over() {

@@ -11,6 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Of what no crate is, where its source and its licence are.
+SOURCES = {
+    "glibc": "Its source, with the text of the licence in COPYING.LIB, is that of Debian's package glibc; whoever wants to link "
+    "the programs with another one builds them from their own source.",
+    "std": "Its source, with the texts of the licences, is https://github.com/rust-lang/rust.",
+}
 NAMES = re.compile(r"(licen[sc]e|copying|notice|copyright)", re.IGNORECASE)
 
 
@@ -42,6 +48,11 @@ def main():
             else:
                 seen[text] = f"{name} of {package['name']} {package['version']}"
                 print(f"\n{name}:\n\n{text}")
+    bundled = [it for it in bill["components"] if it["bom-ref"] in ("glibc", "std")]
+    for it in sorted(bundled, key=lambda it: it["name"]):
+        licence = it["licenses"][0]
+        print(f"\n{'=' * 79}\n{it['name']} {it['version']}: {licence.get('expression') or licence['license']['id']}\n")
+        print(f"{it['description']}. {SOURCES[it['name']]}")
     print(f"\n{'=' * 79}\nWithout a text in the crate:\n")
     print("\n".join(without))
 

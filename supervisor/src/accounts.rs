@@ -29,6 +29,13 @@ pub fn user_name(uid: u32) -> Option<String> {
     name_in(&read(&USERS), uid)
 }
 
+/// Primary group and further ones of the user with that number.
+pub fn groups_of(uid: u32) -> Option<(u32, Vec<u32>)> {
+    let users = read(&USERS);
+    let name = name_in(&users, uid)?;
+    Some((user_in(&users, &name)?.gid, groups_in(&read(&GROUPS), &name)))
+}
+
 /// The number of the group of that name.
 pub fn group(name: &str) -> Option<u32> {
     number_in(&read(&GROUPS), name)
@@ -63,6 +70,12 @@ fn user_in(text: &str, name: &str) -> Option<User> {
 
 fn number_in(text: &str, name: &str) -> Option<u32> {
     lines(text).find(|(is, ..)| *is == name).map(|(_, number, _)| number)
+}
+
+/// Groups that name a user as a member.
+fn groups_in(text: &str, user: &str) -> Vec<u32> {
+    let members = lines(text).filter(|(.., members)| members.split(',').any(|it| it == user));
+    members.map(|(_, number, _)| number).collect()
 }
 
 fn name_in(text: &str, number: u32) -> Option<String> {
@@ -101,6 +114,7 @@ mod tests {
         assert_eq!(number_in(text, "aisix"), Some(996));
         assert_eq!(name_in(text, 996).as_deref(), Some("aisix"));
         assert_eq!(number_in(text, "alice"), None);
+        assert_eq!((groups_in(text, "bob"), groups_in(text, "bo")), (vec![996], vec![]));
     }
 
     #[test]

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use nix::unistd::{getegid, geteuid, getgroups};
 
+use crate::accounts;
+
 /// Whom a file must be open to.
 #[derive(Debug)]
 struct Us {
+    who: &'static str,
     user: u32,
     group: u32,
     groups: Vec<u32>,
@@ -26,18 +29,34 @@ struct Part {
 /// What to add to "permission denied" for a file that we wanted to read.
 pub fn reason(path: &Path) -> String {
     let groups = getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).collect();
-    let us = Us { user: geteuid().as_raw(), group: getegid().as_raw(), groups };
-    let mut parts: Vec<_> = path.ancestors().filter(|it| !it.as_os_str().is_empty()).collect();
-    parts.reverse();
-    for part in parts {
-        // What cannot be looked at is in a folder that was found closed just before.
-        let Ok(found) = fs::metadata(part).map(|it| Part::from(&it)) else { break };
-        if !us.may(&found) {
-            return us.tell(part, &found, path);
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    let us = Us { who: "this process", user, group, groups };
+    us.closed(path).unwrap_or_else(|| {
+        "its owner, group and mode would let this process; a security module forbids it (SELinux: mount the folder with `:z`)"
+            .to_owned()
+    })
+}
+
+/// Why a file is closed to the user of a gateway that does not run, as root sees it; `None` where it is not, or that user has
+/// no entry in the files of users.
+pub fn to_gateway(path: &Path, user: u32) -> Option<String> {
+    let (group, groups) = accounts::groups_of(user)?;
+    Us { who: "the gateway", user, group, groups }.closed(path)
+}
+
+impl Us {
+    fn closed(&self, path: &Path) -> Option<String> {
+        let mut parts: Vec<_> = path.ancestors().filter(|it| !it.as_os_str().is_empty()).collect();
+        parts.reverse();
+        for part in parts {
+            // What cannot be looked at is in a folder that was found closed just before.
+            let found = fs::metadata(part).map(|it| Part::from(&it)).ok()?;
+            if !self.may(&found) {
+                return Some(self.tell(part, &found, path));
+            }
         }
+        None
     }
-    "its owner, group and mode would let this process; a security module forbids it (SELinux: mount the folder with `:z`)"
-        .to_owned()
 }
 
 impl From<&Metadata> for Part {
@@ -61,7 +80,7 @@ impl Us {
     }
 
     fn tell(&self, at: &Path, part: &Part, file: &Path) -> String {
-        let (Self { user, group, .. }, shown) = (self, at.display());
+        let (Self { who, user, group, .. }, shown) = (self, at.display());
         // A folder of which we may read nothing holds files that nobody has opened to us either.
         let all = if file.parent() == Some(at) { "-R " } else { "" };
         let remedy = if part.user == self.user {
@@ -72,7 +91,7 @@ impl Us {
             format!("`chgrp {all}{group} {shown} && chmod {all}g+rX {shown}`")
         };
         format!(
-            "{shown} is of user {} and group {} with mode {:04o}, and this process of user {user} and group {group}: {remedy} opens it; what is mounted into a container is opened outside, by its path there",
+            "{shown} is of user {} and group {} with mode {:04o}, and {who} of user {user} and group {group}: {remedy} opens it; what is mounted into a container is opened outside, by its path there",
             part.user, part.group, part.mode
         )
     }
@@ -82,7 +101,7 @@ impl Us {
 mod tests {
     use super::*;
 
-    const US: Us = Us { user: 10_001, group: 0, groups: Vec::new() };
+    const US: Us = Us { who: "this process", user: 10_001, group: 0, groups: Vec::new() };
 
     fn part(user: u32, group: u32, mode: u32, is_folder: bool) -> Part {
         Part { user, group, mode, is_folder }

@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {error}");
+            eprintln!("{}Error: {error}", log::error_prefix());
             ExitCode::FAILURE
         }
     }

@@ -99,10 +99,8 @@ impl Notifier {
 
     /// What there is to say in a sentence; said when it changes.
     pub fn status(&mut self, status: &str) {
-        if self.status != status {
-            if self.tell(&[NotifyState::Status(status)]) {
-                status.clone_into(&mut self.status);
-            }
+        if self.status != status && self.tell(&[NotifyState::Status(status)]) {
+            status.clone_into(&mut self.status);
         }
     }
 

@@ -1,24 +1,34 @@
 //! `aisix validate`, and the same questions asked before another program takes over. Starts nothing and writes nothing.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::SystemTime;
 
 use crate::bundle::Bundle;
+use crate::doctor::local::environment;
+use crate::doctor::local::look::Places;
 use crate::handover::preflight;
 use crate::listener_tls::ListenerTls;
 use crate::resources;
 use crate::settings::{Settings, Source};
 use crate::start::StartError;
 
+/// Names and values.
+type Variables = Vec<(OsString, OsString)>;
+
 /// Checks what is named.
 pub(crate) fn validate(config: Option<&Path>, resources: Option<&Path>) -> Result<(), StartError> {
-    config.map_or(Ok(()), validate_configuration)?;
+    if let Some(config) = config {
+        // With what the service unit sets, where it is its configuration that is checked.
+        let of_unit = environment::of_gateway(None, Some(config), &Places::default());
+        validate_configuration(config, of_unit.variables)?;
+    }
     resources.map_or(Ok(()), validate_resources)
 }
 
 /// Checks the configuration and the bundle or the resources that it leads to.
-fn validate_configuration(config: &Path) -> Result<(), StartError> {
-    let loaded = Settings::load(config, std::env::vars_os())?;
+fn validate_configuration(config: &Path, variables: Variables) -> Result<(), StartError> {
+    let loaded = Settings::load(config, variables)?;
     let bundle = match &loaded.settings.source {
         Source::Managed(managed) => Some(Bundle::examine(managed, SystemTime::now())?),
         Source::Etcd(_) => None,
@@ -57,7 +67,7 @@ fn validate_resources(path: &Path) -> Result<(), StartError> {
 
 /// Whether this program could take over from another one that runs now.
 pub(crate) fn check_handover(config: &Path) -> Result<(), StartError> {
-    validate_configuration(config)?;
+    validate_configuration(config, std::env::vars_os().collect())?;
     let loaded = Settings::load(config, std::env::vars_os())?;
     Ok(preflight::check(loaded.settings.workers.program.as_deref())?)
 }

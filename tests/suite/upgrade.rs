@@ -133,7 +133,10 @@ async fn an_upgrade_that_is_ordered_over_the_control_socket_is_carried_out() {
         .unwrap();
     let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("upgrading") && said.contains(OTHER), "{said}");
+    assert_eq!(said, format!("upgrading to version {OTHER}\n"));
+    // Whoever asks just then waits for the program that takes over.
+    let status = gateway.aisix(&["status", "--json"]).await;
+    assert_ne!(status.status.code(), Some(1), "{}", harness::command::text(&status));
     until_upgraded(gateway, 1).await;
     let running = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     assert_eq!(running, programs.path().join("aisix"), "it is the same process");

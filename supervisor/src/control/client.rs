@@ -1,10 +1,11 @@
 //! Asks a running gateway: the other end of the control socket.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::place::{self, DEFAULT, GROUP};
 use super::serve::ORDER_LIMIT;
@@ -13,6 +14,10 @@ use crate::accounts;
 
 /// A gateway that does not tell how it is within this time hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
+/// How long a program may take to listen that goes on in the place of another one.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
+/// How long between two tries.
+const HAND_OVER_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -51,7 +56,7 @@ pub struct AskError {
     order: Order,
     reasons: Vec<String>,
     /// What kind of failure each is.
-    pub kinds: Vec<io::ErrorKind>,
+    pub kinds: Vec<ErrorKind>,
 }
 
 /// Asks the gateway, and waits for its answer.
@@ -67,8 +72,28 @@ pub fn ask(target: &Target, order: Order, argument: Option<&str>) -> Result<Answ
     ask_within(target, order, argument, limit)
 }
 
-/// As [`ask`], and waits for so long at most.
+/// As [`ask`], and waits for so long at most for each answer. A gateway that goes on as another program just then closes the
+/// connection: how it is, is asked again, until that program listens.
 pub fn ask_within(
+    target: &Target,
+    order: Order,
+    argument: Option<&str>,
+    limit: Duration,
+) -> Result<Answer, AskError> {
+    let closed = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    let mut answer = ask_once(target, order, argument, limit);
+    let was_closed = |error: &AskError| error.kinds.iter().all(|kind| closed.contains(kind));
+    if order == Order::Status && answer.as_ref().is_err_and(was_closed) {
+        let deadline = Instant::now() + HAND_OVER_LIMIT;
+        while answer.is_err() && Instant::now() < deadline {
+            thread::sleep(HAND_OVER_INTERVAL);
+            answer = ask_once(target, order, argument, limit);
+        }
+    }
+    answer
+}
+
+fn ask_once(
     target: &Target,
     order: Order,
     argument: Option<&str>,
@@ -118,7 +143,7 @@ fn converse(
     let mut answer = Vec::new();
     BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_until(b'\n', &mut answer)?;
     if answer.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+        return Err(ErrorKind::UnexpectedEof.into());
     }
     Ok(serde_json::from_slice(&answer)?)
 }
@@ -127,15 +152,15 @@ fn converse(
 fn unreachable(path: &Path, error: &io::Error) -> String {
     let at = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => {
+        ErrorKind::NotFound => {
             format!(
                 "at {at} there is no such socket: start the gateway, or name its socket with --socket"
             )
         }
-        io::ErrorKind::ConnectionRefused => {
+        ErrorKind::ConnectionRefused => {
             format!("at {at} nobody listens: the gateway that made it is gone; start it")
         }
-        io::ErrorKind::PermissionDenied => format!(
+        ErrorKind::PermissionDenied => format!(
             "at {at} permission is denied: {}",
             match group_of(path) {
                 Some(group) => format!("ask as root, or as a member of the group {group}"),
@@ -159,12 +184,12 @@ fn group_of(path: &Path) -> Option<String> {
 
 fn unanswered(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             "the gateway takes the connection and does not answer: it hangs, or is stopped; look at its log and its process".to_owned()
         }
-        io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe => {
+        ErrorKind::UnexpectedEof
+        | ErrorKind::ConnectionReset
+        | ErrorKind::BrokenPipe => {
             "the connection was closed without an answer: the gateway has just ended, or restarts; ask again".to_owned()
         }
         _ => format!("no answer: {error}"),

@@ -22,8 +22,7 @@ pub(super) fn configured(configured: &str) -> Result<(EnvFilter, String), Filter
     }
 }
 
-/// What an operator asks for while the gateway runs. Stricter than a file: what is no level and names none is a slip of the
-/// pen. Where no level is given for everything, that of the configuration stays.
+/// What an operator asks for while the gateway runs. Where no level is given for everything, that of the configuration stays.
 pub(super) fn ordered(ordered: &str, configured: &str) -> Result<(EnvFilter, String), FilterError> {
     let name = "the filter";
     let failed = |reason| FilterError { source_name: name, reason };
@@ -31,10 +30,8 @@ pub(super) fn ordered(ordered: &str, configured: &str) -> Result<(EnvFilter, Str
     if wanted.is_empty() {
         return Err(failed(format!("it is empty; name a level: {LEVELS}")));
     }
-    if let Some(word) = wanted.iter().find(|word| !is_level(word) && !word.contains('=')) {
-        return Err(failed(format!(
-            "{word:?} is no level ({LEVELS}), nor TARGET=LEVEL such as worker={word}"
-        )));
+    if let Some(word) = misspelt(ordered) {
+        return Err(failed(word));
     }
     let general = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => directives,
@@ -43,6 +40,21 @@ pub(super) fn ordered(ordered: &str, configured: &str) -> Result<(EnvFilter, Str
     let general = general.split(',').map(str::trim).rfind(|word| is_level(word));
     let kept = general.filter(|_| !wanted.iter().any(|word| is_level(word)));
     parsed(name, kept.into_iter().chain(wanted).collect::<Vec<_>>().join(","))
+}
+
+/// Whether a configured filter can be understood, else why not.
+pub(crate) fn understood(directives: &str) -> Result<(), String> {
+    if let Some(reason) = misspelt(directives) {
+        return Err(reason);
+    }
+    EnvFilter::builder().parse(directives).map(drop).map_err(|error| error.to_string())
+}
+
+/// A word that is no level would be taken for a target, and hide every line of all others: it is a slip of the pen.
+fn misspelt(directives: &str) -> Option<String> {
+    let mut words = directives.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let word = words.find(|word| !is_level(word) && !word.contains(['=', '[']))?;
+    Some(format!("{word:?} is no level ({LEVELS}), nor TARGET=LEVEL such as worker=debug"))
 }
 
 /// Whether the lines of requests are hidden by a filter.
@@ -67,6 +79,18 @@ fn parsed(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configured_word_that_is_no_level_is_a_slip_of_the_pen() {
+        for fine in
+            ["info", "OFF", "supervisor=debug,info", " warn , worker=trace", "", "[call]=debug"]
+        {
+            assert_eq!(understood(fine), Ok(()), "{fine}");
+        }
+        for wrong in ["shout", "information", "info,worker", "worker=loud"] {
+            assert!(understood(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn what_an_order_leaves_open_stays_as_configured() {

@@ -82,6 +82,11 @@ struct State {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
+/// What stands before a last word on standard error, so that the journal takes it for an error. See sd-daemon(3).
+pub fn error_prefix() -> &'static str {
+    if Around::of_this_process().fitting() == Form::Journal { "<3>" } else { "" }
+}
+
 /// Starts logging. `RUST_LOG`, if set, counts more than the configured directives. Returns the directives in force, which
 /// workers are told.
 pub fn start(configured: &str, form: Option<Form>) -> Result<String, FilterError> {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use shared::worker_settings::ClientRule;
-use tracing_subscriber::EnvFilter;
 
 use super::client_type;
 use super::error::Problem;
@@ -54,9 +53,9 @@ impl Observability {
     pub(super) fn new(raw: &Raw) -> Result<Self, Problem> {
         let text = |key| raw.text(key).unwrap_or_default().to_owned();
         let log_level = text("observability.log_level");
-        EnvFilter::builder().parse(&log_level).map_err(|error| {
+        crate::log::directives::understood(&log_level).map_err(|reason| {
             let reason = format!(
-                "{log_level:?} is no log filter such as info or supervisor=debug,info: {error}"
+                "{log_level:?} is no log filter such as info or supervisor=debug,info: {reason}"
             );
             raw.problem("observability.log_level", reason)
         })?;

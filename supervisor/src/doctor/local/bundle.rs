@@ -11,6 +11,7 @@ use crate::bundle::check::{self, Parts, date};
 use crate::bundle::source::{BundleSource, CREDENTIALS};
 use crate::bundle::{self, Bundle, BundleError, unix};
 use crate::cloud::tls::{Credentials, Identity};
+use crate::denied;
 use crate::settings::Managed;
 
 /// What follows from a bundle that the Cloud would not take, or that keeps a gateway from starting.
@@ -216,6 +217,7 @@ const DAY: i64 = 86_400;
 /// Who the gateway is towards the Cloud, if TLS can use it.
 pub fn check(managed: &Managed, look: &mut Look<'_>) -> Option<Identity> {
     modes(managed, look);
+    closed(managed, look);
     match Bundle::examine(managed, look.now) {
         Ok(bundle) => {
             in_force(managed, &bundle, look);
@@ -311,6 +313,18 @@ fn remark(managed: &Managed, look: &Look<'_>) -> &'static str {
     let folder = look.environment.variables.iter().find(|(name, _)| name == CREDENTIALS);
     let folder = folder.map(|(_, folder)| Path::new(folder));
     if managed.bundle.is_credential(folder) { IN_CREDENTIALS } else { "" }
+}
+
+/// Root may read everything: whether the user of a gateway that does not run could.
+fn closed(managed: &Managed, look: &mut Look<'_>) {
+    let BundleSource::Files { chain, key, roots } = &managed.bundle else { return };
+    if look.us != 0 || look.runs_as == 0 || look.gateway.is_some() {
+        return;
+    }
+    let there = [chain, key, roots].into_iter().filter(|path| path.exists());
+    if let Some(reason) = there.filter_map(|path| denied::to_gateway(path, look.runs_as)).next() {
+        look.found(&FILE_UNREADABLE, reason);
+    }
 }
 
 /// The private keys, given and kept: whoever else may read them.

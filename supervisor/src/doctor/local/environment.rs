@@ -153,7 +153,7 @@ mod tests {
         let unit =
             "[Service]\nEnvironment=A=b\nEnvironment=C=d E=f\n #Environment=G=h\n".to_owned();
         let dropped = "[Service]\nEnvironment=\"C=x y\"\nEnvironment=A=%d/client.crt\n".to_owned();
-        let (variables, left_out) = in_units(&[unit.clone()]);
+        let (variables, left_out) = in_units(std::slice::from_ref(&unit));
         let expected = [("A", "b"), ("C", "d"), ("E", "f")];
         let owned = |pairs: &[(&str, &str)]| -> Vec<_> {
             pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
