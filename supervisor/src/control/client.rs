@@ -226,7 +226,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("aisix.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let thread = std::thread::spawn(move || drop(listener.accept()));
+        let thread = thread::spawn(move || drop(listener.accept()));
         let told = ask(&Target::at(&path), Order::Status, None).unwrap_err().to_string();
         assert!(told.contains("without an answer"), "{told}");
         thread.join().unwrap();
