@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_configured_word_that_is_no_level_is_a_slip_of_the_pen() {
         for fine in
-            ["info", "OFF", "supervisor=debug,info", " warn , worker=trace", "", "[call]=debug"]
+            ["info", "OFF", "supervisor=debug,info", "warn,worker=trace", "", "[call]=debug"]
         {
             assert_eq!(understood(fine), Ok(()), "{fine}");
         }
