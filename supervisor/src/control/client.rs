@@ -81,16 +81,18 @@ pub fn ask_within(
     limit: Duration,
 ) -> Result<Answer, AskError> {
     let closed = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
-    let mut answer = ask_once(target, order, argument, limit);
     let was_closed = |error: &AskError| error.kinds.iter().all(|kind| closed.contains(kind));
-    if order == Order::Status && answer.as_ref().is_err_and(was_closed) {
+    let first = ask_once(target, order, argument, limit);
+    if order == Order::Status && first.as_ref().is_err_and(was_closed) {
         let deadline = Instant::now() + HAND_OVER_LIMIT;
-        while answer.is_err() && Instant::now() < deadline {
+        while Instant::now() < deadline {
             thread::sleep(HAND_OVER_INTERVAL);
-            answer = ask_once(target, order, argument, limit);
+            if let Ok(answer) = ask_once(target, order, argument, limit) {
+                return Ok(answer);
+            }
         }
     }
-    answer
+    first
 }
 
 fn ask_once(
