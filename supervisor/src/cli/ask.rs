@@ -93,7 +93,13 @@ impl Question {
     fn once(&self) -> ExitCode {
         let (target, note) = target(self.socket.as_deref(), self.config.as_deref());
         match client::ask(&target, self.order, self.argument.as_deref()) {
-            Ok(answer) => self.tell(&answer),
+            Ok(answer) => {
+                if self.order == Order::Upgrade && answer.ok {
+                    // Whoever asks next gets an answer.
+                    client::wait_for_successor(&target);
+                }
+                self.tell(&answer)
+            }
             Err(error) => {
                 eprintln!("Error: {error}{}", note.unwrap_or_default());
                 ExitCode::FAILURE

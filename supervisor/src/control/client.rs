@@ -17,7 +17,7 @@ const STATUS_LIMIT: Duration = Duration::from_secs(10);
 /// How long a program may take to listen that goes on in the place of another one.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
 /// How long between two tries.
-const HAND_OVER_INTERVAL: Duration = Duration::from_millis(50);
+const HAND_OVER_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -93,6 +93,21 @@ pub fn ask_within(
         }
     }
     first
+}
+
+/// Waits until the program answers that takes over from the one that was just asked to: that one stops answering before.
+/// Gives up after a while, for the former one may go on.
+pub fn wait_for_successor(target: &Target) {
+    let deadline = Instant::now() + HAND_OVER_LIMIT;
+    let mut is_gone = false;
+    while Instant::now() < deadline {
+        match ask_once(target, Order::Status, None, HAND_OVER_LIMIT) {
+            Ok(_) if is_gone => return,
+            Ok(_) => {}
+            Err(_) => is_gone = true,
+        }
+        thread::sleep(HAND_OVER_INTERVAL);
+    }
 }
 
 fn ask_once(
