@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::geteuid;
 
 use super::{Fault, Finding, note};
+use crate::accounts;
 use crate::control::status::Status;
 
 /// What this user may not look at.
@@ -112,8 +113,7 @@ impl<'a> Look<'a> {
     /// that a unit without root has.
     pub fn settle(&mut self, state: &Path) {
         let owner = owner(state, self.us);
-        let is_of_unit =
-            || matches!(User::from_uid(owner.into()), Ok(Some(user)) if user.name == USER);
+        let is_of_unit = || accounts::user_name(owner).as_deref() == Some(USER);
         if self.gateway.is_none() && (self.us != 0 || is_of_unit()) {
             self.runs_as = owner;
         }
