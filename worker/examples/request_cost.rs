@@ -72,8 +72,7 @@ impl Dial for Direct {
             let address = (destination.host.as_str(), destination.port);
             let stream = tokio::net::TcpStream::connect(address).await;
             let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-            stream
-                .map_err(|source| DialError::Connect { destination: destination.clone(), source })
+            stream.map_err(|source| DialError::Connect { destination: destination.clone(), source })
         })
     }
 }
@@ -199,8 +198,14 @@ fn proxy(is_governed: bool, upstream: SocketAddr) -> Result<Rc<Proxy>, Failure> 
         Rc::new(Nowhere)
     };
     let trust = TrustRoots::new(Vec::new());
-    let proxy =
-        Proxy::new(settings(is_governed), Rc::new(Direct), trust, usage, metrics, Counters::private());
+    let proxy = Proxy::new(
+        settings(is_governed),
+        Rc::new(Direct),
+        trust,
+        usage,
+        metrics,
+        Counters::private(),
+    );
     let changes = resources(is_governed, upstream)?.into_iter();
     let changes = changes.map(|resource| Ok(Change::Put(Box::new(resource))));
     proxy.tables.borrow_mut().apply(true, changes)?;
@@ -214,9 +219,9 @@ fn proxy(is_governed: bool, upstream: SocketAddr) -> Result<Rc<Proxy>, Failure> 
 fn resources(is_governed: bool, upstream: SocketAddr) -> Result<Vec<Resource>, Failure> {
     const PLENTY: Option<u64> = Some(1_000_000_000);
     let mut key_hash = [0; 32];
-    key_hash
-        .copy_from_slice(digest::digest(&digest::SHA256, CALLER_KEY.as_bytes()).as_ref());
-    let limits = RateLimits { rpm: PLENTY, rpd: PLENTY, tpm: PLENTY, tpd: PLENTY, ..RateLimits::default() };
+    key_hash.copy_from_slice(digest::digest(&digest::SHA256, CALLER_KEY.as_bytes()).as_ref());
+    let limits =
+        RateLimits { rpm: PLENTY, rpd: PLENTY, tpm: PLENTY, tpd: PLENTY, ..RateLimits::default() };
     let caller = ApiKey {
         id: "k-1".to_owned(),
         key_hash: Some(key_hash),
