@@ -23,7 +23,7 @@ pub enum Outcome {
     /// A whole answer.
     Whole {
         /// The account, to be settled.
-        account: Account,
+        account: Box<Account>,
         /// The target of a group that has answered.
         served_by: Option<HeaderValue>,
         /// The answer.
@@ -41,12 +41,12 @@ pub enum Outcome {
         content_type: HeaderValue,
     },
     /// None of them has brought an answer; why the last one has not.
-    Failed(Account, RequestError),
+    Failed(Box<Account>, RequestError),
 }
 
 /// Makes the attempts, until one has answered or begun to.
 pub async fn ask(
-    mut account: Account,
+    mut account: Box<Account>,
     call: &Call,
     mut attempts: Attempts,
     repeat: Repeat,

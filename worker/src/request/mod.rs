@@ -117,7 +117,7 @@ pub async fn refuse_ambiguous(
 
 /// Answers at an endpoint, which every caller needs a key for.
 async fn endpoint_answer(
-    mut account: Account,
+    mut account: Box<Account>,
     endpoint: Endpoint,
     head: &Parts,
     incoming: Incoming,
@@ -160,7 +160,7 @@ async fn endpoint_answer(
 }
 
 /// Answers where no endpoint is.
-fn elsewhere(mut account: Account, route: Route) -> Response<Body> {
+fn elsewhere(mut account: Box<Account>, route: Route) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     match route {
         Route::Removed => return refuse(account, &RequestError::EndpointRemoved),
@@ -177,7 +177,7 @@ fn elsewhere(mut account: Account, route: Route) -> Response<Body> {
 }
 
 /// Answers with an error, and settles the account with it.
-fn refuse(mut account: Account, error: &RequestError) -> Response<Body> {
+fn refuse(mut account: Box<Account>, error: &RequestError) -> Response<Body> {
     account.settle_failed(error);
     let mut response = json(error.status(), account.endpoint.dialect.envelope(error));
     if let Some(seconds) = error.retry_after() {

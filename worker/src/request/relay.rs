@@ -40,7 +40,7 @@ pub struct RelayOptions {
 
 /// A stream that has begun well.
 pub struct Relay {
-    account: Account,
+    account: Box<Account>,
     /// `None` once there is nothing more to read.
     upstream: Option<AnswerBody>,
     reading: Box<dyn Reading>,
@@ -59,12 +59,12 @@ impl Relay {
     /// # Errors
     /// The stream begins with an error, which comes back with the account.
     pub async fn begin(
-        mut account: Account,
+        mut account: Box<Account>,
         operation: Operation,
         upstream: AnswerBody,
         reading: Box<dyn Reading>,
         options: RelayOptions,
-    ) -> Result<Self, (Account, RequestError)> {
+    ) -> Result<Self, (Box<Account>, RequestError)> {
         account.guarding.begin_stream(operation);
         let mut relay = Self {
             account,

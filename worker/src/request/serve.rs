@@ -27,7 +27,7 @@ const HEADERS_EXPECTED: usize = 20;
 
 /// Serves a request of an authenticated caller.
 pub async fn serve(
-    mut account: Account,
+    mut account: Box<Account>,
     operation: Operation,
     head: &Parts,
     body: Incoming,
@@ -83,7 +83,7 @@ pub async fn serve(
 
 /// A whole answer.
 fn answered(
-    mut account: Account,
+    mut account: Box<Account>,
     operation: Operation,
     served_by: Option<HeaderValue>,
     body: Bytes,

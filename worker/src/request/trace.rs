@@ -1,6 +1,6 @@
 //! The trace a request belongs to, by the W3C `traceparent` header.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use shared::export::Parent;
 
 /// The trace of a caller, and its span there.
@@ -14,10 +14,12 @@ pub struct Incoming {
     pub parent: Parent,
 }
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The trace that a valid header names.
 pub fn incoming(headers: &HeaderMap) -> Option<Incoming> {
     // Several are none: nobody knows which one is meant.
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(TRACEPARENT).iter();
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
     let mut parts = value.trim().split('-');
     let (version, trace) = (parts.next()?, parts.next()?);

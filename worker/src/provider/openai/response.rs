@@ -264,8 +264,15 @@ impl Usage {
 
 /// A JSON object; serde alone would take the fields from an array too.
 pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
-    let text = json.trim_ascii_start();
-    text.starts_with(b"{").then(|| serde_json::from_slice(text).ok()).flatten()
+    let json = json.trim_ascii_start();
+    if !json.starts_with(b"{") {
+        return None;
+    }
+    match std::str::from_utf8(json) {
+        // The parts of a text need not be looked at again to be texts.
+        Ok(text) => serde_json::from_str(text).ok(),
+        Err(_) => serde_json::from_slice(json).ok(),
+    }
 }
 
 /// The value, if it has the expected type.

@@ -142,19 +142,19 @@ struct Attempt {
 }
 
 impl Account {
-    /// Opens the account of a request.
+    /// Opens the account of a request. It is handed on many times: boxed.
     pub fn open(
         proxy: Rc<Proxy>,
         request_id: HeaderValue,
         client_ip: IpAddr,
         endpoint: Endpoint,
         head: &Parts,
-    ) -> Self {
+    ) -> Box<Self> {
         let user_agent = head.headers.get(http::header::USER_AGENT);
         let incoming = trace::incoming(&head.headers);
         let parent = incoming.as_ref().map(|trace| (trace.trace_id, trace.parent));
         let traced = proxy.traces.begin(proxy.tables.borrow().traces_wanted(), parent);
-        Self {
+        Box::new(Self {
             request_id,
             client_ip,
             endpoint,
@@ -193,7 +193,7 @@ impl Account {
             traced: traced.map(Traced::new),
             is_settled: false,
             proxy,
-        }
+        })
     }
 
     /// When the request came.

@@ -233,7 +233,7 @@ fn identity(headers: &HeaderMap, name: Option<&str>) -> String {
     value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
-fn answer(mut account: Account, begun: Begun, head: &Parts) -> Response<Body> {
+fn answer(mut account: Box<Account>, begun: Begun, head: &Parts) -> Response<Body> {
     let Begun { answer, deadline } = begun;
     let status = answer.head.status;
     let is_events = answer.head.headers.get(CONTENT_TYPE).is_some_and(|value| {

@@ -21,7 +21,7 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// Relays one body.
 pub struct Relay {
     /// The account, which is settled before the last byte leaves.
-    pub account: Account,
+    pub account: Box<Account>,
     /// What the caller was told.
     pub status: StatusCode,
     /// `None` once there is nothing more to read.
