@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 pub const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// UTF-8 byte order mark; a stream may begin with one.
-const BOM: &[u8] = b"\xef\xbb\xbf";
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// One event, or a block that carries none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,11 @@ impl Decoder {
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Whether the next byte to be pushed begins an event, and not the first one.
+    pub fn is_between_events(&self) -> bool {
+        self.begun && self.buffer.is_empty() && !self.after_return
     }
 
     /// The next whole event, or `None` until more bytes have come.

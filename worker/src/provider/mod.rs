@@ -2,6 +2,7 @@
 //!
 //! A new protocol: a folder with a function that makes an [`Exchange`], a line in [`exchange`], and its adapter in `shared`.
 
+mod alike;
 mod anthropic;
 mod azure;
 #[cfg(feature = "bedrock")]
@@ -126,6 +127,13 @@ pub trait Reading {
     /// # Errors
     /// [`UpstreamError::Decode`] if it is no answer; [`UpstreamError::InBand`] if it is an error with a good status.
     fn whole(&mut self, body: Bytes, seen: &mut Seen) -> Result<Whole, UpstreamError>;
+
+    /// How many of the next bytes of a stream, cut anywhere, are whole events that the caller is sent as they came, as far as
+    /// that is seen without reading them. They are taken with it; the others are for [`Reading::portion`].
+    fn alike(&mut self, bytes: &[u8], seen: &mut Seen) -> usize {
+        let _ = (bytes, seen);
+        0
+    }
 
     /// Takes the next bytes of a stream, cut anywhere, and adds what the caller is sent.
     ///

@@ -95,6 +95,11 @@ impl Guarding {
         self.stream = shape.map(|shape| StreamFilter::new(self.output.clone(), shape));
     }
 
+    /// Whether the bytes of the stream must be passed on by [`Guarding::portion`].
+    pub fn is_streaming(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Passes bytes of the stream on: what is in `ready` from `begin` on is replaced by what may go on. `is_end`: no more
     /// will come.
     ///

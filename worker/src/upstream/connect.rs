@@ -20,11 +20,11 @@ use shared::worker_settings::UpstreamSettings;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::pool::Place;
 use super::trust::{TlsOptions, TrustError, TrustRoots};
+use super::work::Work;
 
 /// The largest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
@@ -75,8 +75,8 @@ pub enum ConnectError {
 /// A connection that is ready for a request.
 pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
-    /// Ends the connection at once, whatever it is doing.
-    pub task: AbortHandle,
+    /// What it does.
+    pub work: Rc<Work>,
 }
 
 /// Makes connections, within a `LocalSet`.
@@ -181,10 +181,10 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|source| ConnectError::Http { endpoint: endpoint.authority(), source })?;
-    let task = tokio::task::spawn_local(async move {
+    let work = Work::start(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
-    Ok(Connection { sender, task: task.abort_handle() })
+    Ok(Connection { sender, work })
 }

@@ -3,6 +3,7 @@
 mod connect;
 mod pool;
 mod trust;
+mod work;
 
 pub use connect::{ConnectError, Connector};
 pub use pool::{Answer, AnswerBody, Place, SendError, Upstreams};

@@ -6,19 +6,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use shared::egress::Key;
 use shared::resource::{Endpoint, UpstreamTls};
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Connection, Connector};
+use super::work::Worker;
 use crate::Map;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
@@ -92,6 +96,8 @@ struct Lease {
     pool: Weak<Upstreams>,
     place: Rc<Place>,
     connection: Option<Connection>,
+    /// Who waits for the answer does the work.
+    worker: Worker,
 }
 
 impl Upstreams {
@@ -134,8 +140,8 @@ impl Upstreams {
     }
 
     fn lease(self: &Rc<Self>, place: &Rc<Place>, connection: Connection) -> Lease {
-        let pool = Rc::downgrade(self);
-        Lease { pool, place: place.clone(), connection: Some(connection) }
+        let (pool, worker) = (Rc::downgrade(self), connection.work.lend());
+        Lease { pool, place: place.clone(), connection: Some(connection), worker }
     }
 
     /// The idle connection used last, if one is still usable.
@@ -222,11 +228,12 @@ impl Upstreams {
 
 impl Lease {
     async fn send(mut self, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
-        let response = match &mut self.connection {
-            Some(connection) => connection.sender.send_request(request).await?,
-            // A lease has its connection until it is given back.
-            None => return std::future::pending().await,
-        };
+        // A lease has its connection until it is given back.
+        let Some(connection) = &mut self.connection else { return std::future::pending().await };
+        let mut sent = pin!(connection.sender.send_request(request));
+        let worker = &mut self.worker;
+        let response =
+            poll_fn(|context| worker.poll(context, |quiet| sent.as_mut().poll(quiet))).await?;
         Ok(self.answer(response))
     }
 
@@ -243,7 +250,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.task.abort();
+            connection.work.end();
         }
     }
 }
@@ -256,32 +263,36 @@ impl AnswerBody {
 
     /// The next bytes, or `None` at the end of the body.
     pub async fn chunk(&mut self) -> Option<hyper::Result<Bytes>> {
-        loop {
-            match self.incoming.frame().await {
-                Some(Ok(frame)) => {
-                    // Trailers say nothing that anyone here asks for.
-                    let Ok(data) = frame.into_data() else { continue };
-                    return Some(Ok(data));
-                }
-                Some(Err(error)) => {
-                    self.lease = None;
-                    return Some(Err(error));
-                }
-                None => {
-                    self.give_back();
-                    return None;
-                }
+        poll_fn(|context| self.poll_chunk(context)).await
+    }
+
+    /// The same for who polls.
+    pub fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+        let Self { incoming, lease } = self;
+        let chunk = match lease {
+            Some(lease) => lease.worker.poll(context, |quiet| data(incoming, quiet)),
+            // All there is has come.
+            None => data(incoming, context),
+        };
+        match ready!(chunk) {
+            Some(Err(error)) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(error)))
             }
+            None => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+            chunk => Poll::Ready(chunk),
         }
     }
 
     /// Puts the connection back into the pool, as soon as it can take another request.
     fn give_back(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        let (Some(pool), Some(mut connection)) = (lease.pool.upgrade(), lease.connection.take())
-        else {
-            return;
-        };
+        let Some(pool) = lease.pool.upgrade() else { return };
+        let Some(mut connection) = lease.connection.take() else { return };
+        connection.work.take_back();
         if connection.sender.is_ready() {
             return pool.put_idle(&lease.place, connection);
         }
@@ -289,7 +300,7 @@ impl AnswerBody {
             match tokio::time::timeout(READY_LIMIT, connection.sender.ready()).await {
                 Ok(Ok(())) => pool.put_idle(&lease.place, connection),
                 // An upstream that has answered without reading the whole request, for example.
-                Ok(Err(_)) | Err(_) => connection.task.abort(),
+                Ok(Err(_)) | Err(_) => connection.work.end(),
             }
         });
     }
@@ -298,6 +309,21 @@ impl AnswerBody {
 /// Whether both lead to the same endpoint, with the same trust: mostly because they are one.
 fn is_same(one: &Rc<Place>, other: &Rc<Place>) -> bool {
     Rc::ptr_eq(one, other) || one == other
+}
+
+/// The next bytes of a body. Trailers say nothing that anyone here asks for.
+fn data(incoming: &mut Incoming, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+    loop {
+        match ready!(Pin::new(&mut *incoming).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Poll::Ready(Some(Ok(data)));
+                }
+            }
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => return Poll::Ready(None),
+        }
+    }
 }
 
 /// Whether the connection ended without an answer.

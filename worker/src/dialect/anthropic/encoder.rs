@@ -6,7 +6,8 @@
 //! The count of tokens comes with `message_delta`: most providers tell it last. Why the answer ended comes there too, so that
 //! it waits for the provider's last word.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::chat::{Answer, Encoder, Event, Part, Stop, StopReason};
@@ -32,6 +33,29 @@ enum Block {
     Text,
     Thinking,
     Tool,
+}
+
+/// A piece of a block. The fields of both are in the order in which those of a [`Value`] are.
+#[derive(Serialize)]
+struct Piece<'a> {
+    delta: Delta<'a>,
+    index: usize,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+#[derive(Default, Serialize)]
+struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial_json: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: &'static str,
 }
 
 impl Messages {
@@ -96,10 +120,9 @@ impl Messages {
         self.open = kind;
     }
 
-    fn delta(&self, delta: &Value, out: &mut BytesMut) {
-        let index = self.blocks.saturating_sub(1);
-        let delta = json!({"type": "content_block_delta", "index": index, "delta": delta});
-        write("content_block_delta", &delta, out);
+    fn delta(&self, delta: Delta<'_>, out: &mut BytesMut) {
+        let kind = "content_block_delta";
+        write(kind, &Piece { delta, index: self.blocks.saturating_sub(1), kind }, out);
     }
 
     /// Opens a block of thoughts unless one is open.
@@ -155,16 +178,18 @@ impl Encoder for Messages {
                 if self.open != Some(Block::Text) {
                     self.open(Some(Block::Text), &json!({"type": "text", "text": ""}), out);
                 }
-                self.delta(&json!({"type": "text_delta", "text": text}), out);
+                self.delta(Delta { kind: "text_delta", text: Some(text), ..Delta::default() }, out);
             }
             Event::Reasoning(text) if text.is_empty() => {}
             Event::Reasoning(text) => {
                 self.think(out);
-                self.delta(&json!({"type": "thinking_delta", "thinking": text}), out);
+                let thinking = Some(text.as_str());
+                self.delta(Delta { kind: "thinking_delta", thinking, ..Delta::default() }, out);
             }
             Event::Signature(signature) => {
                 self.think(out);
-                self.delta(&json!({"type": "signature_delta", "signature": signature}), out);
+                let signature = Some(signature.as_str());
+                self.delta(Delta { kind: "signature_delta", signature, ..Delta::default() }, out);
                 // What is thought afterwards is signed by another.
                 self.close(out);
             }
@@ -180,8 +205,8 @@ impl Encoder for Messages {
             }
             Event::Arguments(json) => {
                 if self.open == Some(Block::Tool) {
-                    let delta = json!({"type": "input_json_delta", "partial_json": json});
-                    self.delta(&delta, out);
+                    let kind = "input_json_delta";
+                    self.delta(Delta { kind, partial_json: Some(json), ..Delta::default() }, out);
                 }
             }
             Event::Stop(stop) => self.stop = Some(stop.clone()),
@@ -235,10 +260,11 @@ fn usage(usage: &TokenUsage) -> Value {
     })
 }
 
-fn write(name: &str, data: &Value, out: &mut BytesMut) {
+fn write(name: &str, data: &impl Serialize, out: &mut BytesMut) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\ndata: ");
-    out.extend_from_slice(data.to_string().as_bytes());
+    // Memory takes everything.
+    let _ = serde_json::to_writer((&mut *out).writer(), data);
     out.extend_from_slice(b"\n\n");
 }

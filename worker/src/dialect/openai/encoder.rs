@@ -5,7 +5,8 @@
 //! keeps the model's train of thought. In a stream a block has an `index`, without which OpenAI's own client cannot put the
 //! pieces of a list together.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::chat::{Answer, Encoder, Event, Part, Stop, StopReason};
@@ -29,6 +30,35 @@ pub struct ChatCompletions {
     /// What was thought since the last signature.
     thoughts: String,
     usage: Option<TokenUsage>,
+}
+
+/// A chunk of a stream. The fields of all of these are in the order in which those of a [`Value`] are.
+#[derive(Serialize)]
+struct Chunk<'a, C> {
+    choices: C,
+    created: i64,
+    id: &'a str,
+    model: &'a str,
+    object: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a, D> {
+    delta: D,
+    finish_reason: Option<&'a str>,
+    index: usize,
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    content: &'a str,
+}
+
+#[derive(Serialize)]
+struct Reasoning<'a> {
+    reasoning_content: &'a str,
 }
 
 impl ChatCompletions {
@@ -56,42 +86,40 @@ impl ChatCompletions {
         }
     }
 
-    fn chunk(&self, choices: &Value, usage: Option<Value>, out: &mut BytesMut) {
-        let mut chunk = json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        });
-        if self.wants_usage {
-            chunk["usage"] = usage.unwrap_or(Value::Null);
-        }
+    fn chunk(&self, choices: impl Serialize, usage: Option<Value>, out: &mut BytesMut) {
+        let chunk = Chunk {
+            choices,
+            created: self.created,
+            id: &self.id,
+            model: &self.model,
+            object: "chat.completion.chunk",
+            usage: self.wants_usage.then(|| usage.unwrap_or(Value::Null)),
+        };
         out.extend_from_slice(b"data: ");
-        out.extend_from_slice(chunk.to_string().as_bytes());
+        // Memory takes everything.
+        let _ = serde_json::to_writer((&mut *out).writer(), &chunk);
         out.extend_from_slice(b"\n\n");
     }
 
     fn begin(&mut self, out: &mut BytesMut) {
         if !std::mem::replace(&mut self.has_begun, true) {
-            self.say(&json!({"role": "assistant", "content": ""}), None, out);
+            self.say(json!({"role": "assistant", "content": ""}), None, out);
         }
     }
 
-    fn delta(&mut self, delta: &Value, out: &mut BytesMut) {
+    fn delta(&mut self, delta: impl Serialize, out: &mut BytesMut) {
         self.begin(out);
         self.say(delta, None, out);
     }
 
-    fn say(&self, delta: &Value, finish_reason: Option<&str>, out: &mut BytesMut) {
-        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish_reason});
-        self.chunk(&json!([choice]), None, out);
+    fn say(&self, delta: impl Serialize, finish_reason: Option<&str>, out: &mut BytesMut) {
+        self.chunk([Choice { delta, finish_reason, index: 0 }], None, out);
     }
 
     fn thinking_block(&mut self, mut block: Value, out: &mut BytesMut) {
         block["index"] = self.thinking_blocks.into();
         self.thinking_blocks += 1;
-        self.delta(&json!({"thinking_blocks": [block]}), out);
+        self.delta(json!({"thinking_blocks": [block]}), out);
     }
 }
 
@@ -124,13 +152,13 @@ impl Encoder for ChatCompletions {
                 self.begin(out);
             }
             Event::Text(text) if text.is_empty() => {}
-            Event::Text(text) => self.delta(&json!({"content": text}), out),
+            Event::Text(content) => self.delta(Content { content }, out),
             Event::Reasoning(text) if text.is_empty() => {}
             Event::Reasoning(text) => {
                 if self.thoughts.len() <= THOUGHTS_BYTES_MAX {
                     self.thoughts.push_str(text);
                 }
-                self.delta(&json!({"reasoning_content": text}), out);
+                self.delta(Reasoning { reasoning_content: text }, out);
             }
             Event::Signature(signature) => {
                 let thinking = std::mem::take(&mut self.thoughts);
@@ -151,23 +179,23 @@ impl Encoder for ChatCompletions {
                     "function": {"name": name, "arguments": ""},
                 });
                 self.tool_calls += 1;
-                self.delta(&json!({"tool_calls": [call]}), out);
+                self.delta(json!({"tool_calls": [call]}), out);
             }
             Event::Arguments(arguments) => {
                 if let Some(index) = self.tool_calls.checked_sub(1) {
                     let call = json!({"index": index, "function": {"arguments": arguments}});
-                    self.delta(&json!({"tool_calls": [call]}), out);
+                    self.delta(json!({"tool_calls": [call]}), out);
                 }
             }
             Event::Stop(stop) => {
                 self.begin(out);
                 let reason = finish_reason(stop, self.tool_calls > 0);
-                self.say(&json!({}), Some(reason), out);
+                self.say(json!({}), Some(reason), out);
             }
             Event::Usage(usage) => self.usage = Some(*usage),
             Event::End => {
                 if let Some(usage) = self.usage.filter(|_| self.wants_usage) {
-                    self.chunk(&json!([]), Some(told(&usage)), out);
+                    self.chunk(json!([]), Some(told(&usage)), out);
                 }
                 out.extend_from_slice(b"data: [DONE]\n\n");
             }

@@ -1,6 +1,9 @@
 //! Understands Anthropic's answers: messages, and the events of a stream.
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{forced_json, message};
@@ -37,6 +40,29 @@ enum Block {
     },
 }
 
+/// A piece of a block, as it mostly is.
+#[derive(Deserialize)]
+struct Piece<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    delta: Delta<'a>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    thinking: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    signature: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    partial_json: Option<Cow<'a, str>>,
+}
+
 impl Messages {
     /// `forces_json`: the request had [`forced_json::tool`].
     pub fn new(forces_json: bool) -> Self {
@@ -51,6 +77,9 @@ impl Messages {
 
     fn read(&mut self, event: &sse::Event, events: &mut Vec<Event>) {
         let Some(data) = &event.data else { return };
+        if let Ok(Piece { kind: "content_block_delta", delta }) = serde_json::from_slice(data) {
+            return self.piece(&delta, events);
+        }
         // What is no JSON is nothing that is known.
         let Ok(told) = serde_json::from_slice::<Value>(data) else { return };
         let member = |name: &str| told.get(name).unwrap_or(&Value::Null);
@@ -64,7 +93,17 @@ impl Messages {
                 self.count(message, events);
             }
             "content_block_start" => self.begin(member("content_block"), events),
-            "content_block_delta" => self.piece(member("delta"), events),
+            "content_block_delta" => {
+                let text = |name: &str| Some(Cow::from(message::text(member("delta"), name)));
+                let delta = Delta {
+                    kind: text("type"),
+                    text: text("text"),
+                    thinking: text("thinking"),
+                    signature: text("signature"),
+                    partial_json: text("partial_json"),
+                };
+                self.piece(&delta, events);
+            }
             "content_block_stop" => self.finish(events),
             "message_delta" => {
                 let delta = member("delta");
@@ -117,14 +156,14 @@ impl Messages {
         };
     }
 
-    fn piece(&mut self, delta: &Value, events: &mut Vec<Event>) {
-        let text = |name: &str| message::text(delta, name).to_owned();
-        match message::text(delta, "type") {
-            "text_delta" => push_text(text("text"), Event::Text, events),
-            "thinking_delta" => push_text(text("thinking"), Event::Reasoning, events),
-            "signature_delta" => push_text(text("signature"), Event::Signature, events),
+    fn piece(&mut self, delta: &Delta<'_>, events: &mut Vec<Event>) {
+        let text = |text: &Option<Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
+        match delta.kind.as_deref().unwrap_or_default() {
+            "text_delta" => push_text(text(&delta.text), Event::Text, events),
+            "thinking_delta" => push_text(text(&delta.thinking), Event::Reasoning, events),
+            "signature_delta" => push_text(text(&delta.signature), Event::Signature, events),
             "input_json_delta" => {
-                let json = text("partial_json");
+                let json = text(&delta.partial_json);
                 match &mut self.block {
                     _ if json.is_empty() => {}
                     Block::Tool { input } => {

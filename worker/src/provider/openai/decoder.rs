@@ -3,13 +3,17 @@
 //! Calls of tools may come in pieces that are interleaved; callers are told one call after the other. The first is told as
 //! it comes, the others at the end of the answer.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::HeaderValue;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 
 use super::provider_error;
-use super::response::token_usage;
+use super::response::{object, token_usage};
 use crate::chat::{Answer, Decoder, Event, Part, Stop, StopReason};
 use crate::provider::value::{as_json, list, member, text};
 use crate::provider::{ProviderError, TokenUsage};
@@ -64,6 +68,16 @@ impl ChatDecoder {
                 self.stop("", out);
             }
             out.push(Event::End);
+            return Ok(());
+        }
+        if self.has_started
+            && self.reasoning_path.is_empty()
+            && event.name.as_ref() != b"error"
+            && let Some(text) = only_text(data)
+        {
+            if !text.is_empty() {
+                out.push(Event::Text(text.into_owned()));
+            }
             return Ok(());
         }
         let chunk = parsed(data)?;
@@ -186,6 +200,51 @@ impl ToolCall {
         if !self.arguments.is_empty() {
             out.push(Event::Arguments(std::mem::take(&mut self.arguments)));
         }
+    }
+}
+
+/// A chunk that tells nothing but text. Whatever else it might tell must not be there, or be `null`.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    choices: [Choice<'a>; 1],
+    error: Option<IgnoredAny>,
+    usage: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    index: Option<u64>,
+    #[serde(borrow)]
+    delta: Delta<'a>,
+    finish_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Cow<'a, str>,
+    reasoning_content: Option<IgnoredAny>,
+    reasoning: Option<IgnoredAny>,
+    refusal: Option<IgnoredAny>,
+    tool_calls: Option<IgnoredAny>,
+    function_call: Option<IgnoredAny>,
+}
+
+/// The text of such a chunk.
+fn only_text(data: &[u8]) -> Option<Cow<'_, str>> {
+    let Chunk { choices: [choice], error: None, usage: None } = object(data)? else { return None };
+    let Choice { index: None | Some(0), delta, finish_reason: None } = choice else { return None };
+    match delta {
+        Delta {
+            content,
+            reasoning_content: None,
+            reasoning: None,
+            refusal: None,
+            tool_calls: None,
+            function_call: None,
+        } => Some(content),
+        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::response::{audio_seconds, lenient, object, short_text, token_usage};
 use super::{provider_error, read_plain};
 use crate::call::{Call, Operation};
+use crate::provider::alike::{Alike, Hole};
 use crate::provider::{Progress, ProviderError, Reading, Seen, Whole};
 use crate::request::UpstreamError;
 use crate::sse::{Decoder, Event};
@@ -30,6 +31,7 @@ const LAST: [&str; 7] = [
 /// Relays one answer.
 pub struct Events {
     decoder: Decoder,
+    alike: Alike,
     /// Whether an answer that is no stream must be a JSON object.
     is_json: bool,
     /// Whether a stream is sound, and no events.
@@ -56,6 +58,15 @@ struct Fields<'a> {
     param: Option<&'a RawValue>,
 }
 
+/// What differs from event to event beside the text.
+#[derive(Default, Deserialize)]
+struct Varying<'a> {
+    #[serde(borrow)]
+    sequence_number: Option<&'a RawValue>,
+    #[serde(borrow)]
+    obfuscation: Option<&'a RawValue>,
+}
+
 impl Events {
     /// For the answer to that call.
     pub fn new(call: &Call) -> Self {
@@ -64,7 +75,14 @@ impl Events {
             call.operation,
             Operation::Speech | Operation::Transcriptions | Operation::Translations
         );
-        Self { decoder: Decoder::default(), is_json, is_sound, is_complete: false, is_done: false }
+        Self {
+            decoder: Decoder::default(),
+            alike: Alike::default(),
+            is_json,
+            is_sound,
+            is_complete: false,
+            is_done: false,
+        }
     }
 
     fn relay(
@@ -79,6 +97,9 @@ impl Events {
                 (self.is_complete, self.is_done) = (true, true);
             } else {
                 self.look(&event.name, data, seen)?;
+                if self.alike.is_learning() {
+                    self.alike.learn(event, holes(data));
+                }
             }
         }
         out.extend_from_slice(&event.raw);
@@ -146,6 +167,19 @@ impl Reading for Events {
         Ok(Whole { body, content_type: None })
     }
 
+    fn alike(&mut self, bytes: &[u8], seen: &mut Seen) -> usize {
+        if self.is_sound {
+            seen.has_begun = true;
+            return bytes.len();
+        }
+        if !self.decoder.is_between_events() {
+            return 0;
+        }
+        let run = self.alike.run(bytes);
+        seen.text_bytes += run.text;
+        run.length
+    }
+
     fn portion(
         &mut self,
         bytes: &[u8],
@@ -190,6 +224,25 @@ impl Reading for Events {
     }
 }
 
+/// What of an event may differ in the next one, if it tells nothing but generated text.
+fn holes(data: &[u8]) -> Vec<(&str, Hole)> {
+    let Some(fields) = object::<Fields<'_>>(data) else { return Vec::new() };
+    let kind = fields.kind.map(short_text).unwrap_or_default();
+    let overwrites = fields.response.is_some() || fields.usage.is_some();
+    if overwrites || kind.is_empty() || LAST.contains(&kind.as_str()) {
+        return Vec::new();
+    }
+    let delta = fields.delta.map(RawValue::get).filter(|delta| delta.starts_with('"'));
+    let Some(delta) = delta else { return Vec::new() };
+    let varying = object::<Varying<'_>>(data).unwrap_or_default();
+    let filler = varying.obfuscation.map(RawValue::get).filter(|filler| filler.starts_with('"'));
+    let number = varying.sequence_number.map(RawValue::get);
+    let is_text = !kind.contains("audio");
+    let delta = [(delta, if is_text { Hole::Text } else { Hole::Filler })].into_iter();
+    let filler = filler.map(|filler| (filler, Hole::Filler));
+    delta.chain(filler).chain(number.map(|number| (number, Hole::Number))).collect()
+}
+
 /// Whether speech is asked for as events.
 fn asks_for_events(call: &Call) -> bool {
     call.json().and_then(|body| body.get("stream_format")) == Some("\"sse\"")
@@ -214,6 +267,7 @@ mod tests {
     use super::*;
     use crate::call::Form;
     use crate::json::JsonBody;
+    use crate::provider::alike::tests::{any_portions, is_taken_the_same_way};
 
     fn reading(operation: Operation, body: &'static str) -> Events {
         let form = Form::Json(JsonBody::parse(Bytes::from_static(body.as_bytes())).unwrap());
@@ -298,7 +352,29 @@ mod tests {
         assert_eq!(plain(r#"{"duration":-1}"#).audio_seconds, 0.0);
     }
 
+    fn event() -> impl Strategy<Value = String> {
+        let text = prop_oneof!["[a-z é]{0,6}", Just("\\n".to_owned()), Just("\\ud800".to_owned())];
+        let shape = prop_oneof![
+            8 => Just("event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":7#,\"delta\":\"@\",\"obfuscation\":\"@x\"}\n\n"),
+            4 => Just("data: {\"type\":\"response.audio.delta\",\"delta\":\"@\"}\n\n"),
+            1 => Just("data: {\"type\":\"response.output_text.done\",\"text\":\"@\"}\n\n"),
+            1 => Just("data: {\"type\":\"x\",\"delta\":\"@\",\"usage\":{\"input_tokens\":#}}\n\n"),
+            1 => Just("data: {\"type\":\"transcript.text.done\",\"delta\":\"@\"}\n\n"),
+            1 => Just("data: {\"delta\":\"@\"}\n\n"),
+        ];
+        (shape, text, 0..200u32)
+            .prop_map(|(shape, text, n)| shape.replace('@', &text).replace('#', &n.to_string()))
+    }
+
     proptest! {
+        #[test]
+        fn events_that_are_alike_are_taken_as_if_they_were_read(
+            events in prop::collection::vec(event(), 0..12),
+            portions in any_portions(),
+        ) {
+            is_taken_the_same_way(&events, &portions, || reading(Operation::Responses, "{}"))?;
+        }
+
         #[test]
         fn no_bytes_can_panic_it(bytes: Vec<u8>, portion in 1..9usize) {
             let mut reading = reading(Operation::Responses, "{}");

@@ -14,4 +14,4 @@ pub use events::Events;
 pub use native::Native;
 pub use request::{body, exchange, is_native, path, reading};
 pub use response::{provider_error, read_answer, read_plain};
-pub use stream::{Chunk, read_chunk};
+pub use stream::{Chunk, holes, read_chunk};

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::response::{Choice, lenient, object, provider_error, short_text, token_usage};
 use crate::json::is_empty_after;
+use crate::provider::alike::Hole;
 use crate::provider::{ProviderError, Seen};
 
 /// What an event is, for who relays it.
@@ -33,6 +34,50 @@ struct Fields<'a> {
     usage: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+}
+
+/// Filler against those who watch the sizes of packets; of Mistral, `p`.
+#[derive(Default, Deserialize)]
+struct Fillers<'a> {
+    #[serde(borrow)]
+    obfuscation: Option<&'a RawValue>,
+    #[serde(borrow)]
+    p: Option<&'a RawValue>,
+}
+
+/// A choice with nothing unusual about it.
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<Vec<Call<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Call<'a> {
+    #[serde(borrow)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
 }
 
 /// Reads the data of one event and adds what it tells to `seen`. What is not understood is a part of the answer.
@@ -63,6 +108,29 @@ pub fn read_chunk(name: &[u8], data: &Bytes, seen: &mut Seen) -> Chunk {
     }
     choices.iter().flatten().for_each(|choice| choice.add_to(seen));
     Chunk::Part
+}
+
+/// What of a chunk may differ in the next one, if it is one that tells nothing but generated text: what overwrites something
+/// has to be read each time.
+pub fn holes(data: &[u8]) -> Vec<(&str, Hole)> {
+    let Some(fields) = object::<Fields<'_>>(data) else { return Vec::new() };
+    let parts: Option<Vec<Part<'_>>> = fields.choices.and_then(lenient);
+    let [Part { finish_reason: None, delta: Some(delta), text: None, message: None }] =
+        parts.as_deref().unwrap_or_default()
+    else {
+        return Vec::new();
+    };
+    if fields.error.is_some() || fields.usage.and_then(token_usage).is_some() {
+        return Vec::new();
+    }
+    let calls = delta.tool_calls.iter().flatten();
+    let arguments = calls.filter_map(|call| call.function.as_ref()?.arguments);
+    let texts = [delta.content, delta.reasoning_content].into_iter().flatten().chain(arguments);
+    let fillers = object::<Fillers<'_>>(data).unwrap_or_default();
+    let fillers = [fillers.obfuscation, fillers.p].into_iter().flatten();
+    let texts = texts.map(|text| (text.get(), Hole::Text));
+    let all = texts.chain(fillers.map(|filler| (filler.get(), Hole::Filler)));
+    all.filter(|(value, _)| value.starts_with('"')).collect()
 }
 
 #[cfg(test)]
