@@ -42,3 +42,10 @@ pub mod tables;
 pub mod tls;
 pub mod upstream;
 pub mod usage_ring;
+
+/// A table whose names are configured: strangers choose none that is entered.
+pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// One allocator for every role: a request allocates some hundred small pieces, all on one thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -3,15 +3,18 @@
 //! A change costs the same however many resources there are. Where two resources claim one name or one key, the one with
 //! the highest id is found, whatever the order of their arrival; when it goes, the other is found again.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::rc::Rc;
 
 use shared::codec::CodecError;
+use shared::egress::Key;
 use shared::resource::{ApiKey, KeyHash, Kind, Model, ModelKind, ProviderKey, Resource};
 use shared::update::Change;
 
+use crate::Map;
 use crate::cache::CachePolicies;
 use crate::export::Wanted;
 use crate::guards::Guards;
@@ -19,17 +22,20 @@ use crate::hooks;
 use crate::identity::Directory;
 use crate::limits::Policies;
 use crate::routes::Routes;
+use crate::upstream::Place;
 
 /// Everything a proxy worker serves from.
 #[derive(Debug, Default)]
 pub struct Tables {
-    provider_keys: HashMap<String, Rc<ProviderKey>>,
-    models: HashMap<String, Rc<Model>>,
+    provider_keys: Map<String, Rc<ProviderKey>>,
+    /// Where they lead to, as far as it was asked for.
+    places: RefCell<Map<String, Rc<Place>>>,
+    models: Map<String, Rc<Model>>,
     models_by_name: Index<String, Model>,
     wildcards: BTreeMap<Wildcard, Rc<Model>>,
     /// Those whose health is looked at in the background, by id.
-    checked_models: HashMap<String, Rc<Model>>,
-    api_keys: HashMap<String, Rc<ApiKey>>,
+    checked_models: Map<String, Rc<Model>>,
+    api_keys: Map<String, Rc<ApiKey>>,
     api_keys_by_hash: Index<KeyHash, ApiKey>,
     guards: Guards,
     cache_policies: CachePolicies,
@@ -90,6 +96,19 @@ impl Tables {
     /// The provider key of that id.
     pub fn provider_key(&self, id: &str) -> Option<Rc<ProviderKey>> {
         self.provider_keys.get(id).cloned()
+    }
+
+    /// Where the provider key leads to; `None` without an endpoint.
+    pub fn place(&self, provider_key: &ProviderKey) -> Option<Rc<Place>> {
+        let mut places = self.places.borrow_mut();
+        if let Some(place) = places.get(&provider_key.id) {
+            return Some(place.clone());
+        }
+        let key = Key::provider(&provider_key.id);
+        let endpoint = provider_key.endpoint.clone()?;
+        let place = Rc::new(Place::new(key, endpoint, provider_key.tls.clone()));
+        places.insert(provider_key.id.clone(), place.clone());
+        Some(place)
     }
 
     /// The caller key that hashes to `hash`.
@@ -158,6 +177,7 @@ impl Tables {
         match change {
             Change::Put(resource) => match *resource {
                 Resource::ProviderKey(provider_key) => {
+                    self.places.get_mut().remove(&provider_key.id);
                     self.provider_keys.insert(provider_key.id.clone(), Rc::new(provider_key));
                 }
                 Resource::Model(model) => self.put_model(Rc::new(model)),
@@ -177,6 +197,7 @@ impl Tables {
                 Resource::PassthroughRoute(route) => self.routes.put(route),
             },
             Change::Delete(Kind::ProviderKey, id) => {
+                self.places.get_mut().remove(&id);
                 self.provider_keys.remove(&id);
             }
             Change::Delete(Kind::Model, id) => self.delete_model(&id),
@@ -282,12 +303,12 @@ impl Row for ApiKey {
 #[derive(Debug)]
 struct Index<K, T> {
     /// All that claim the key, by ascending id, never empty.
-    rows: HashMap<K, Vec<Rc<T>>>,
+    rows: Map<K, Vec<Rc<T>>>,
 }
 
 impl<K, T> Default for Index<K, T> {
     fn default() -> Self {
-        Self { rows: HashMap::new() }
+        Self { rows: Map::default() }
     }
 }
 

@@ -89,18 +89,9 @@ impl Collector {
         headers.entry(USER_AGENT).or_insert(agent.unwrap_or(HeaderValue::from_static("AISIX")));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Ok(host) = HeaderValue::try_from(endpoint.authority()) {
-            headers.insert(HOST, host);
-        }
-        Self {
-            place: Rc::new(Place {
-                key: Key::export(&exporter.id),
-                endpoint: endpoint.clone(),
-                tls: UpstreamTls::default(),
-            }),
-            target: exporter.endpoint.target.clone(),
-            headers,
-        }
+        let place = Place::new(Key::export(&exporter.id), endpoint.clone(), UpstreamTls::default());
+        headers.extend(place.host.clone().map(|host| (HOST, host)));
+        Self { place: Rc::new(place), target: exporter.endpoint.target.clone(), headers }
     }
 
     /// Tries once.

@@ -147,18 +147,12 @@ async fn get(
     provider: &OidcProvider,
     url: &WebUrl,
 ) -> Result<Bytes, FetchError> {
-    let place = Place {
-        key: Key::keys(&provider.id),
-        endpoint: url.endpoint.clone(),
-        tls: UpstreamTls::default(),
-    };
+    let place = Place::new(Key::keys(&provider.id), url.endpoint.clone(), UpstreamTls::default());
     let mut request = Request::new(Full::new(Bytes::new()));
     // Both were looked at when the address was read.
     *request.uri_mut() = url.target.parse().unwrap_or_default();
     let headers = request.headers_mut();
-    if let Ok(host) = HeaderValue::try_from(url.endpoint.authority()) {
-        headers.insert(HOST, host);
-    }
+    headers.extend(place.host.clone().map(|host| (HOST, host)));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static("aisix"));

@@ -8,6 +8,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::bucket::{Bucket, Layer, counter, remaining_seconds};
 use super::shared::{Lease, Shared};
 
+const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+const LIMIT_CONCURRENT: HeaderName = HeaderName::from_static("x-ratelimit-limit-concurrent");
+const REMAINING_CONCURRENT: HeaderName =
+    HeaderName::from_static("x-ratelimit-remaining-concurrent");
+
 /// What a request holds while it is in progress. Dropped without [`Permit::settle`] it has used no tokens; one that was not
 /// let through in the end gives everything back.
 #[derive(Debug)]
@@ -132,27 +142,27 @@ impl Shown {
     /// Adds it to the head of an answer, after the request has used so many tokens.
     pub fn write(&self, headers: &mut HeaderMap, tokens: u64, now: u64) {
         let mut number = |name, number: u64| {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from(number));
+            headers.insert(name, HeaderValue::from(number));
         };
         if let Some((limit, left)) = self.requests {
-            number("x-ratelimit-limit-requests", limit);
-            number("x-ratelimit-remaining-requests", left);
+            number(LIMIT_REQUESTS, limit);
+            number(REMAINING_REQUESTS, left);
         }
         if let Some((limit, left)) = self.tokens {
-            number("x-ratelimit-limit-tokens", limit);
-            number("x-ratelimit-remaining-tokens", left.saturating_sub(tokens));
+            number(LIMIT_TOKENS, limit);
+            number(REMAINING_TOKENS, left.saturating_sub(tokens));
         }
         if let Some((limit, left)) = self.concurrent {
-            number("x-ratelimit-limit-concurrent", limit);
-            number("x-ratelimit-remaining-concurrent", left);
+            number(LIMIT_CONCURRENT, limit);
+            number(REMAINING_CONCURRENT, left);
         }
         let reset = format!("{}s", remaining_seconds(Period::Minute, now));
         let Ok(reset) = HeaderValue::try_from(reset) else { return };
         if self.requests.is_some() {
-            headers.insert(HeaderName::from_static("x-ratelimit-reset-requests"), reset.clone());
+            headers.insert(RESET_REQUESTS, reset.clone());
         }
         if self.tokens.is_some() {
-            headers.insert(HeaderName::from_static("x-ratelimit-reset-tokens"), reset);
+            headers.insert(RESET_TOKENS, reset);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Which program calls, by its user agent: the configured rules first, then the programs that are known here. Labels stay
 //! few: nothing of a user agent itself becomes one.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use regex::{Regex, RegexBuilder};
 use shared::worker_settings::ClientRule;
 
@@ -55,9 +58,23 @@ const KNOWN: &[(&str, &str)] = &[
     ("mozilla/", "browser"),
 ];
 
-/// The rules.
+/// User agents whose program is remembered. Strangers choose them: where there are more, all are forgotten.
+const REMEMBERED_MAX: usize = 256;
+
+/// The rules, and what they have said lately.
 #[derive(Debug, Default)]
-pub struct ClientTypes(Vec<(Regex, String)>);
+pub struct ClientTypes {
+    rules: Vec<(Regex, String)>,
+    remembered: RefCell<HashMap<Box<str>, Program>>,
+}
+
+/// What a user agent stands for.
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    /// What this rule says.
+    Rule(usize),
+    Known(&'static str),
+}
 
 impl ClientTypes {
     /// The configured rules before the known programs. The supervisor has seen that every pattern compiles.
@@ -66,7 +83,7 @@ impl ClientTypes {
             let pattern = RegexBuilder::new(&rule.pattern).case_insensitive(true).build().ok()?;
             Some((pattern, rule.client.clone()))
         });
-        Self(compiled.collect())
+        Self { rules: compiled.collect(), remembered: RefCell::default() }
     }
 
     /// The program of this user agent: `unknown` without one, `other` where nothing fits.
@@ -74,13 +91,29 @@ impl ClientTypes {
         if user_agent.is_empty() {
             return "unknown";
         }
-        if let Some((_, client)) = self.0.iter().find(|(rule, _)| rule.is_match(user_agent)) {
-            return client;
+        let mut remembered = self.remembered.borrow_mut();
+        let program = remembered.get(user_agent).copied().unwrap_or_else(|| {
+            let program = self.look(user_agent);
+            if remembered.len() >= REMEMBERED_MAX {
+                remembered.clear();
+            }
+            remembered.insert(user_agent.into(), program);
+            program
+        });
+        match program {
+            Program::Rule(index) => self.rules.get(index).map_or("other", |(_, client)| client),
+            Program::Known(client) => client,
+        }
+    }
+
+    fn look(&self, user_agent: &str) -> Program {
+        if let Some(index) = self.rules.iter().position(|(rule, _)| rule.is_match(user_agent)) {
+            return Program::Rule(index);
         }
         let lower = user_agent.to_ascii_lowercase();
         let known = KNOWN.iter().find(|(part, _)| lower.contains(part)).map(|(_, client)| *client);
         // Node's own client names nothing but its runtime.
-        known.unwrap_or(if lower == "node" { "node" } else { "other" })
+        Program::Known(known.unwrap_or(if lower == "node" { "node" } else { "other" }))
     }
 }
 
@@ -119,6 +152,10 @@ mod tests {
         let types = ClientTypes::new(&[rule("batcher", "ours"), rule("BATCHER|curl", "second")]);
         assert_eq!(types.of("Py-Batcher/1"), "ours");
         assert_eq!(types.of("curl/8"), "second");
+        assert_eq!(types.of("okhttp/4"), "okhttp");
+        for other in 0..2 * REMEMBERED_MAX {
+            assert_eq!(types.of(&format!("curl/{other}")), "second");
+        }
         assert_eq!(types.of("okhttp/4"), "okhttp");
     }
 }

@@ -31,11 +31,13 @@ use crate::limits::Shown;
 use slots::Slots;
 
 pub use client_type::ClientTypes;
+use request::Remembered;
 pub use request::RequestFacts;
 
 /// The counters of this worker.
 pub struct Metrics {
     slots: RefCell<Slots>,
+    requests: RefCell<Remembered>,
     settings: RefCell<Settings>,
     announce: Box<dyn Fn(Series)>,
     /// Open for as long as we count: no other descriptor may get its number, which the system call filter knows.
@@ -69,6 +71,7 @@ impl Metrics {
     fn new(slots: &'static [AtomicU64], announce: impl Fn(Series) + 'static) -> Self {
         Self {
             slots: RefCell::new(Slots::new(slots)),
+            requests: RefCell::default(),
             settings: RefCell::default(),
             announce: Box::new(announce),
             _memory: None,
@@ -259,7 +262,11 @@ impl Metrics {
 
     /// Counts a duration in a summary or a histogram.
     fn time(&self, family: &Family, labels: &[&str], duration: Duration) {
-        let Some(slot) = self.slot(family, labels) else { return };
+        self.time_at(self.slot(family, labels), family, duration);
+    }
+
+    fn time_at(&self, slot: Option<usize>, family: &Family, duration: Duration) {
+        let Some(slot) = slot else { return };
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let mut slots = self.slots.borrow_mut();
         if let Kind::Histogram(latency) = family.kind {

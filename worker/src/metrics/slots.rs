@@ -1,6 +1,5 @@
 //! The slots and which series has which: the only writer of the memory that `shared::metric` describes.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared::message::Series;
@@ -9,6 +8,8 @@ use shared::metric::log_linear::{Bucket, CHUNK_SLOTS};
 use shared::metric::{
     Edges, FAMILIES, Family, LABEL_BYTES_MAX, LABELS_BYTES_MAX, OTHER, SERIES_MAX, UNKNOWN,
 };
+
+use crate::Map;
 
 /// Number of slots in use.
 const USED_SLOT: usize = 0;
@@ -29,7 +30,7 @@ pub(super) struct Slots {
     used: usize,
     labels_bytes: usize,
     /// By family number: label values, each followed by a byte that no text holds → first slot.
-    series: Vec<HashMap<Box<[u8]>, usize>>,
+    series: Vec<Map<Box<[u8]>, usize>>,
     /// The key looked for last; kept for its room.
     key: Vec<u8>,
 }
@@ -37,7 +38,7 @@ pub(super) struct Slots {
 impl Slots {
     /// Counts in `slots`, which hold zeroes.
     pub(super) fn new(slots: &'static [AtomicU64]) -> Self {
-        let series = FAMILIES.iter().map(|_| HashMap::new()).collect();
+        let series = FAMILIES.iter().map(|_| Map::default()).collect();
         let mut new = Self { slots, used: 0, labels_bytes: 0, series, key: Vec::new() };
         new.take(DROPPED_SLOT + 1);
         new

@@ -211,7 +211,15 @@ pub fn is_event_stream(content_type: &HeaderValue) -> bool {
     value.starts_with("text/event-stream")
 }
 
+/// Whether a text is of visible ASCII and blanks, and no longer than that: there is nothing to leave out of it.
+pub fn is_plain(text: &str, chars_max: usize) -> bool {
+    text.len() <= chars_max && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// A provider's text, fit for usage and logs.
 pub fn short(text: &str) -> String {
+    if is_plain(text, TEXT_CHARS_MAX) {
+        return text.to_owned();
+    }
     text.chars().filter(|character| !character.is_control()).take(TEXT_CHARS_MAX).collect()
 }

@@ -1,14 +1,19 @@
 //! The HTTP request to a provider: what all protocols have in common.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use shared::secret::Secret;
-use shared::version::VERSION;
 
 use super::{Context, overrides};
 use crate::request::{REQUEST_ID, RequestError, Target};
+
+/// Headers of a usual request.
+const HEADERS_EXPECTED: usize = 12;
 
 /// `POST` of a body to a path below the target's endpoint, changed as its provider key says. Nothing of the caller's headers
 /// is in it beside what that passes on.
@@ -23,8 +28,8 @@ pub fn post(
     accept: &'static str,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, RequestError> {
-    let path = format!("{}{path}", target.endpoint.path);
-    post_at(target, context, &path, content_type, accept, body)
+    let path = [&target.endpoint.path, path].concat();
+    post_at(target, context, path, content_type, accept, body)
 }
 
 /// The same to a path that is whole already.
@@ -34,7 +39,7 @@ pub fn post(
 pub fn post_at(
     target: &Target,
     context: &Context<'_>,
-    path: &str,
+    path: String,
     content_type: &str,
     accept: &'static str,
     body: Bytes,
@@ -43,21 +48,30 @@ pub fn post_at(
         "application/json" => overrides::body(&target.provider_key, body),
         _ => body,
     };
-    let mut request = Request::builder()
-        .method(Method::POST)
-        .uri(path)
-        .header(HOST, target.endpoint.authority())
-        .header(CONTENT_TYPE, content_type)
-        .header(ACCEPT, accept)
-        // What comes back is read here, and relayed as it came.
-        .header(ACCEPT_ENCODING, "identity")
-        .header(USER_AGENT, format!("AISIX/{VERSION}"))
-        .header(REQUEST_ID, context.request_id)
-        .body(Full::new(body))
-        .map_err(|error| {
-            RequestError::Unusable(format!("the provider key's api_base is not usable: {error}"))
-        })?;
-    overrides::headers(request.headers_mut(), target, context);
+    let unusable = |why: &dyn Display| {
+        RequestError::Unusable(format!("the provider key's api_base is not usable: {why}"))
+    };
+    let uri = PathAndQuery::try_from(path).map_err(|error| unusable(&error))?;
+    let host = target.place.host.clone();
+    let host = host.ok_or_else(|| unusable(&"no header can carry its host"))?;
+    let content_type = match content_type {
+        "application/json" => HeaderValue::from_static("application/json"),
+        other => HeaderValue::try_from(other).map_err(|error| unusable(&error))?,
+    };
+    // Room for what follows, a credential and what the connection adds.
+    let mut headers = HeaderMap::with_capacity(HEADERS_EXPECTED);
+    headers.insert(HOST, host);
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    // What comes back is read here, and relayed as it came.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, context.proxy.server_name.clone());
+    headers.insert(REQUEST_ID, context.request_id.clone());
+    overrides::headers(&mut headers, target, context);
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from(uri);
+    *request.headers_mut() = headers;
     Ok(request)
 }
 

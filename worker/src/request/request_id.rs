@@ -1,10 +1,10 @@
 //! The name of a request: the caller's own where it is acceptable, else a new one.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 /// Carries the id, in the answer and to the upstream.
-pub const REQUEST_ID: &str = "x-aisix-request-id";
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-aisix-request-id");
 
 /// The longest id taken from a caller, in bytes.
 const ID_BYTES_MAX: usize = 256;
@@ -37,7 +37,7 @@ mod tests {
     fn chosen(accepted: &[&str], headers: &[(&'static str, &str)]) -> String {
         let accepted: Vec<_> = accepted.iter().map(ToString::to_string).collect();
         let headers = headers.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         });
         choose(&accepted, &headers.collect()).to_str().unwrap().to_owned()
     }

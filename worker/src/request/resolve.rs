@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use shared::egress::Key;
 use shared::resource::{Adapter, ApiKey, DirectModel, Endpoint, Model, ModelKind, ProviderKey};
 
 use super::RequestError;
@@ -88,15 +87,11 @@ pub fn target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestErro
         provider => provider.to_owned(),
     };
     let adapter = provider::adapter(direct, &provider_key);
-    let endpoint = provider_key.endpoint.clone().ok_or_else(|| {
+    let place = tables.place(&provider_key).ok_or_else(|| {
         unusable("its provider key has no api_base, and the vendor's is not known")
     })?;
+    let endpoint = place.endpoint.clone();
     let upstream_model = upstream_model(direct, found.captured.as_deref());
-    let place = Rc::new(Place {
-        key: Key::provider(&provider_key.id),
-        endpoint: endpoint.clone(),
-        tls: provider_key.tls.clone(),
-    });
     let model = model.clone();
     Ok(Target { provider, upstream_model, provider_key, endpoint, place, adapter, model })
 }

@@ -22,6 +22,9 @@ const CALL_ID: HeaderName = HeaderName::from_static("x-aisix-call-id");
 /// Names the model of a group that has answered.
 const SERVED_BY: HeaderName = HeaderName::from_static("x-aisix-served-by");
 
+/// Headers of a usual answer: made room for at once.
+const HEADERS_EXPECTED: usize = 20;
+
 /// Serves a request of an authenticated caller.
 pub async fn serve(
     mut account: Account,
@@ -90,6 +93,7 @@ fn answered(
     account.settle(StatusCode::OK);
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
+    headers.reserve(HEADERS_EXPECTED);
     headers.insert(CONTENT_TYPE, content_type);
     repeat::tell(account.cache, headers);
     tell(operation, account.request_id.clone(), served_by, headers);

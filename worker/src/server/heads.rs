@@ -22,24 +22,39 @@ impl Head {
     }
 
     /// Bytes have come; those of the body are passed over.
-    pub fn push(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if self.is_complete || self.bytes.len() == BYTES_MAX {
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        if self.bytes.is_empty() {
+            // Empty lines before a request are none of it.
+            let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+            bytes = bytes.get(begin.unwrap_or(bytes.len())..).unwrap_or_default();
+        }
+        while !self.is_complete && !bytes.is_empty() {
+            let line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+            let (line, rest) = bytes.split_at(line.min(BYTES_MAX - self.bytes.len()));
+            if line.is_empty() {
                 return;
             }
-            // Empty lines before a request are none of it.
-            if self.bytes.is_empty() && matches!(byte, b'\r' | b'\n') {
-                continue;
-            }
-            self.bytes.push(*byte);
+            self.bytes.extend_from_slice(line);
             self.is_complete = self.bytes.ends_with(b"\n\r\n") || self.bytes.ends_with(b"\n\n");
+            bytes = rest;
         }
     }
 
     /// Whether it tells the length of its body more than once.
     pub fn is_ambiguous(&self) -> bool {
         let (mut lengths, mut encodings) = (0, 0);
-        for line in self.bytes.split(|byte| *byte == b'\n').skip(1) {
+        let mut rest = self.bytes.as_slice();
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            rest = rest.get(end + 1..).unwrap_or_default();
+            // Both names begin with one of two letters, whatever blanks stand before.
+            if !matches!(
+                rest.first(),
+                Some(b'c' | b'C' | b't' | b'T' | b' ' | b'\t' | b'\r' | b'\x0c')
+            ) {
+                continue;
+            }
+            let line =
+                memchr::memchr(b'\n', rest).map_or(rest, |end| rest.get(..end).unwrap_or_default());
             let Some(colon) = memchr::memchr(b':', line) else { continue };
             let name = line.get(..colon).unwrap_or_default().trim_ascii();
             lengths += usize::from(name.eq_ignore_ascii_case(b"content-length"));

@@ -5,12 +5,12 @@
 //! [`AnswerBody`] before its end has ended the connection with it: the provider notices at once.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -19,6 +19,7 @@ use shared::resource::{Endpoint, UpstreamTls};
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Connection, Connector};
+use crate::Map;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
 const DEAD_WITHIN: Duration = Duration::from_millis(500);
@@ -45,6 +46,16 @@ pub struct Place {
     pub endpoint: Endpoint,
     /// Whom to trust there.
     pub tls: UpstreamTls,
+    /// Host and port as a header; `None` if no header can carry them.
+    pub host: Option<HeaderValue>,
+}
+
+impl Place {
+    /// The place of that entry.
+    pub fn new(key: Key, endpoint: Endpoint, tls: UpstreamTls) -> Self {
+        let host = HeaderValue::try_from(endpoint.authority()).ok();
+        Self { key, endpoint, tls, host }
+    }
 }
 
 /// The connections of one worker to all its upstreams.
@@ -52,7 +63,7 @@ pub struct Upstreams {
     connector: Connector,
     idle_limit: Duration,
     idle_max: usize,
-    idle: RefCell<HashMap<Key, Idle>>,
+    idle: RefCell<Map<Key, Idle>>,
     is_reaping: Cell<bool>,
 }
 
@@ -128,10 +139,10 @@ impl Upstreams {
     }
 
     /// The idle connection used last, if one is still usable.
-    fn take_idle(&self, place: &Place) -> Option<Connection> {
+    fn take_idle(&self, place: &Rc<Place>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let of_key = idle.get_mut(&place.key)?;
-        if *of_key.place != *place {
+        if !is_same(&of_key.place, place) {
             idle.remove(&place.key);
             return None;
         }
@@ -153,10 +164,13 @@ impl Upstreams {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let of_key = idle
-            .entry(place.key.clone())
-            .or_insert_with(|| Idle { place: place.clone(), connections: VecDeque::new() });
-        if of_key.place != *place {
+        let of_key = match idle.get_mut(&place.key) {
+            Some(of_key) => of_key,
+            None => idle
+                .entry(place.key.clone())
+                .or_insert_with(|| Idle { place: place.clone(), connections: VecDeque::new() }),
+        };
+        if !is_same(&of_key.place, place) {
             // The place has changed while this connection was in use.
             return;
         }
@@ -279,6 +293,11 @@ impl AnswerBody {
             }
         });
     }
+}
+
+/// Whether both lead to the same endpoint, with the same trust: mostly because they are one.
+fn is_same(one: &Rc<Place>, other: &Rc<Place>) -> bool {
+    Rc::ptr_eq(one, other) || one == other
 }
 
 /// Whether the connection ended without an answer.

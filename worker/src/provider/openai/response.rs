@@ -22,6 +22,18 @@ struct Answer<'a> {
     usage: Option<&'a RawValue>,
 }
 
+/// The same, of which every field has the type that it should have: read at once.
+#[derive(Deserialize)]
+struct Typical<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    choices: Option<Vec<Choice<'a>>>,
+    usage: Option<Usage>,
+}
+
 /// An answer that is about no conversation: embeddings, pictures, sound, rankings.
 #[derive(Deserialize)]
 struct Plain<'a> {
@@ -112,17 +124,30 @@ struct CompletionDetails {
 
 /// What a whole answer tells, or `None` if it is no JSON object.
 pub fn read_answer(body: &[u8]) -> Option<Seen> {
-    let answer: Answer<'_> = object(body)?;
+    let answer: Typical<'_> = match object(body) {
+        Some(typical) => typical,
+        None => lenient_answer(body)?,
+    };
     let mut seen = Seen {
         has_begun: true,
         id: answer.id.map(short_text).unwrap_or_default(),
         model: answer.model.map(short_text).unwrap_or_default(),
-        usage: answer.usage.and_then(token_usage),
+        usage: answer.usage.and_then(Usage::tokens),
         ..Seen::default()
     };
-    let choices: Vec<Choice<'_>> = answer.choices.and_then(lenient).unwrap_or_default();
+    let choices = answer.choices.unwrap_or_default();
     choices.iter().for_each(|choice| choice.add_to(&mut seen));
     Some(seen)
+}
+
+fn lenient_answer(body: &[u8]) -> Option<Typical<'_>> {
+    let answer: Answer<'_> = object(body)?;
+    Some(Typical {
+        id: answer.id,
+        model: answer.model,
+        choices: answer.choices.and_then(lenient),
+        usage: answer.usage.and_then(lenient),
+    })
 }
 
 /// What a whole answer tells that is about no conversation, or `None` if it is no JSON object.
@@ -209,27 +234,32 @@ impl Choice<'_> {
 
 /// The counts in a `usage` field; `None` if there are none.
 pub(super) fn token_usage(usage: &RawValue) -> Option<TokenUsage> {
-    let usage: Usage = lenient(usage)?;
-    let tokens = |count: Option<u64>| u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX);
-    let prompt_tokens = usage.prompt_tokens.or(usage.input_tokens);
-    let completion_tokens = usage.completion_tokens.or(usage.output_tokens);
-    // Some count nothing but the sum, where nothing is generated.
-    let prompt_tokens = match completion_tokens {
-        Some(_) => prompt_tokens.or(Some(0)),
-        None => prompt_tokens.or(usage.total_tokens),
-    };
-    prompt_tokens?;
-    let prompt = usage.prompt_tokens_details.or(usage.input_tokens_details);
-    let completion = usage.completion_tokens_details.or(usage.output_tokens_details);
-    Some(TokenUsage {
-        prompt: tokens(prompt_tokens),
-        completion: tokens(completion_tokens),
-        cached_prompt: tokens(prompt.as_ref().and_then(|details| details.cached_tokens)),
-        reasoning: tokens(completion.as_ref().and_then(|details| details.reasoning_tokens)),
-        audio_prompt: tokens(prompt.and_then(|details| details.audio_tokens)),
-        audio_completion: tokens(completion.and_then(|details| details.audio_tokens)),
-        ..TokenUsage::default()
-    })
+    lenient::<Usage>(usage)?.tokens()
+}
+
+impl Usage {
+    fn tokens(self) -> Option<TokenUsage> {
+        let tokens = |count: Option<u64>| u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX);
+        let prompt_tokens = self.prompt_tokens.or(self.input_tokens);
+        let completion_tokens = self.completion_tokens.or(self.output_tokens);
+        // Some count nothing but the sum, where nothing is generated.
+        let prompt_tokens = match completion_tokens {
+            Some(_) => prompt_tokens.or(Some(0)),
+            None => prompt_tokens.or(self.total_tokens),
+        };
+        prompt_tokens?;
+        let prompt = self.prompt_tokens_details.or(self.input_tokens_details);
+        let completion = self.completion_tokens_details.or(self.output_tokens_details);
+        Some(TokenUsage {
+            prompt: tokens(prompt_tokens),
+            completion: tokens(completion_tokens),
+            cached_prompt: tokens(prompt.as_ref().and_then(|details| details.cached_tokens)),
+            reasoning: tokens(completion.as_ref().and_then(|details| details.reasoning_tokens)),
+            audio_prompt: tokens(prompt.and_then(|details| details.audio_tokens)),
+            audio_completion: tokens(completion.and_then(|details| details.audio_tokens)),
+            ..TokenUsage::default()
+        })
+    }
 }
 
 /// A JSON object; serde alone would take the fields from an array too.
@@ -245,6 +275,11 @@ pub(super) fn lenient<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> 
 
 /// A text, cut; empty if it is none.
 pub(super) fn short_text(value: &RawValue) -> String {
+    // Without escapes a text is what stands between its quotes.
+    let inside = value.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    if let Some(text) = inside.filter(|text| !text.contains('\\')) {
+        return short(text);
+    }
     lenient::<Cow<'_, str>>(value).map(|text| short(&text)).unwrap_or_default()
 }
 

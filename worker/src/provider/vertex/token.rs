@@ -135,7 +135,7 @@ impl Tokens {
         let request = ask(&endpoint, &assertion).ok_or_else(|| unusable("no request"))?;
         // The trust settings of a provider key are for its `api_base` alone.
         let tls = UpstreamTls::default();
-        let place = Rc::new(Place { key: Key::token(&key.id), endpoint, tls });
+        let place = Rc::new(Place::new(Key::token(&key.id), endpoint, tls));
         let (upstreams, accounts, key) =
             (Rc::clone(upstreams), Rc::clone(&self.accounts), Rc::clone(key));
         let task = tokio::task::spawn_local(async move {

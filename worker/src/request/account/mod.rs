@@ -28,7 +28,7 @@ use super::{RequestError, trace};
 use crate::identity::Identity;
 use crate::limits::Permit;
 use crate::metrics::RequestFacts;
-use crate::provider::{Seen, TokenUsage};
+use crate::provider::{Seen, TokenUsage, is_plain};
 use crate::routing;
 use crate::server::Proxy;
 
@@ -556,6 +556,9 @@ fn millis(duration: Duration) -> u32 {
 
 /// The text without control characters and line separators, at most so many characters of it.
 fn cut(text: &str, chars_max: usize) -> String {
-    let is_plain = |c: &char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().filter(is_plain).take(chars_max).collect()
+    if is_plain(text, chars_max) {
+        return text.to_owned();
+    }
+    let is_shown = |c: &char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().filter(is_shown).take(chars_max).collect()
 }

@@ -126,7 +126,7 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
     for (name, value) in headers {
         let is_kept = !OF_CONNECTION.contains(name)
             && !name.as_str().starts_with(OWN)
-            && name.as_str() != REQUEST_ID
+            && *name != REQUEST_ID
             && !named.iter().any(|other| other == name.as_str());
         if is_kept {
             out.append(name.clone(), value.clone());

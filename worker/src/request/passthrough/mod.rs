@@ -144,8 +144,9 @@ async fn exchange(
     if let Some(provider_key) = &provider_key {
         headers::inject(&mut headers, provider_key)?;
     }
-    let host = HeaderValue::try_from(place.endpoint.authority())
-        .map_err(|_| RequestError::Unusable("the route's target is not usable".to_owned()))?;
+    let host = place.host.clone();
+    let host =
+        host.ok_or_else(|| RequestError::Unusable("the route's target is not usable".to_owned()))?;
     headers.insert(HOST, host);
     headers.insert(REQUEST_ID, account.request_id.clone());
     let mut request = Request::new(Full::new(bytes));

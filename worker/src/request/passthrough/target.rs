@@ -45,7 +45,7 @@ pub fn place(
         return Err(unusable("its provider key belongs to another host than it leads to"));
     }
     let tls = provider_key.map_or_else(UpstreamTls::default, |key| key.tls.clone());
-    Ok(Rc::new(Place { key, endpoint, tls }))
+    Ok(Rc::new(Place::new(key, endpoint, tls)))
 }
 
 /// Path and query at the target.
