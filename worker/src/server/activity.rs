@@ -4,10 +4,14 @@
 //! new ──first byte──▶ head ──head complete──▶ busy ──last answer done──▶ idle ──first byte──▶ head
 //! ```
 //! A head that is not complete in time ends the connection, a new one that stays silent too. An idle HTTP/1.1 connection
-//! may wait for as long as the settings say; HTTP/2 has no such limit.
+//! may wait for as long as the settings say; HTTP/2 has no such limit. Long before that it rests: it gives back what only a
+//! request needs.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::Version;
@@ -18,12 +22,17 @@ use super::heads::Head;
 /// From the first byte of a head, or from the connection's begin, until the head is complete.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
-/// Why a connection should end.
+/// Idle for this long, a connection rests. Longer than the pauses of a caller that is busy.
+const REST_AFTER: Duration = Duration::from_millis(250);
+
+/// What should become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It was idle for as long as it may.
+    /// It should rest.
+    Rests,
+    /// It should end: it was idle for as long as it may.
     Idle,
-    /// A head did not come to its end.
+    /// It should end: a head did not come to its end.
     Stalled,
 }
 
@@ -47,6 +56,10 @@ pub(super) struct Activity {
     state: Cell<State>,
     is_http2: Cell<bool>,
     head: RefCell<Head>,
+    /// It has given back what it could.
+    rests: Cell<bool>,
+    /// Bytes of an answer wait until the caller reads.
+    is_blocked: Cell<bool>,
 }
 
 /// One request in progress.
@@ -66,6 +79,8 @@ impl Activity {
             state: Cell::new(State::Head { since: now }),
             is_http2: Cell::new(false),
             head: RefCell::default(),
+            rests: Cell::new(false),
+            is_blocked: Cell::new(false),
         }
     }
 
@@ -93,8 +108,22 @@ impl Activity {
         });
     }
 
+    /// Nothing is kept of the last head from now on, until bytes come.
+    pub(super) fn rest(&self) {
+        self.rests.set(true);
+        if let State::Idle { .. } = self.state.get() {
+            self.head.take();
+        }
+    }
+
+    /// Bytes were written, all that there were (`is_done`) or not.
+    pub(super) fn written(&self, is_done: bool) {
+        self.is_blocked.set(!is_done);
+    }
+
     /// Bytes have come from the caller.
     pub(super) fn bytes_arrived(&self, bytes: &[u8], now: Instant) {
+        self.rests.set(false);
         if let State::Idle { .. } = self.state.get() {
             self.state.set(State::Head { since: now });
             self.head.borrow_mut().begin();
@@ -138,33 +167,43 @@ impl Activity {
         }
     }
 
-    /// Returns when the connection should end.
+    /// Returns when something should become of the connection. Whoever changes its state polls this afterwards.
     pub(super) async fn verdict(&self) -> Verdict {
-        loop {
-            let now = Instant::now();
-            let next = match self.deadline() {
-                Some((deadline, verdict)) if deadline <= now => return verdict,
-                Some((deadline, _)) => deadline,
-                None => now + HEAD_LIMIT,
-            };
-            // Looked at again before any limit that begins meanwhile can be over.
-            let shortest = match self.idle_limit {
-                Duration::ZERO => HEAD_LIMIT,
-                idle_limit => idle_limit.min(HEAD_LIMIT),
-            };
-            tokio::time::sleep_until(next.min(now + shortest)).await;
-        }
+        let next = || self.deadline().map_or_else(|| Instant::now() + HEAD_LIMIT, |(next, _)| next);
+        let mut sleep = pin!(tokio::time::sleep_until(next()));
+        poll_fn(|context| {
+            // Set anew only for an earlier end, and otherwise when it is over: not for each request.
+            if let Some((deadline, _)) = self.deadline()
+                && deadline < sleep.deadline()
+            {
+                sleep.as_mut().reset(deadline);
+            }
+            loop {
+                ready!(sleep.as_mut().poll(context));
+                let now = Instant::now();
+                match self.deadline() {
+                    Some((deadline, verdict)) if deadline <= now => return Poll::Ready(verdict),
+                    Some(_) | None => sleep.as_mut().reset(next()),
+                }
+            }
+        })
+        .await
     }
 
     fn deadline(&self) -> Option<(Instant, Verdict)> {
+        if self.is_http2.get() {
+            return None;
+        }
         match self.state.get() {
-            State::Head { since } if !self.is_http2.get() => {
-                Some((since + HEAD_LIMIT, Verdict::Stalled))
+            State::Head { since } => Some((since + HEAD_LIMIT, Verdict::Stalled)),
+            State::Idle { since } => {
+                let rest = (!self.rests.get() && !self.is_blocked.get())
+                    .then_some((since + REST_AFTER, Verdict::Rests));
+                let end = (!self.idle_limit.is_zero())
+                    .then_some((since + self.idle_limit, Verdict::Idle));
+                rest.into_iter().chain(end).min_by_key(|(deadline, _)| *deadline)
             }
-            State::Idle { since } if !self.is_http2.get() && !self.idle_limit.is_zero() => {
-                Some((since + self.idle_limit, Verdict::Idle))
-            }
-            State::Head { .. } | State::Idle { .. } | State::Busy { .. } => None,
+            State::Busy { .. } => None,
         }
     }
 }
@@ -188,7 +227,7 @@ mod tests {
         activity.bytes_arrived(b"", now);
         assert_eq!(limit(&activity, now), None);
         activity.end(now);
-        assert_eq!(limit(&activity, now), None);
+        assert_eq!(limit(&activity, now), Some((REST_AFTER, Verdict::Rests)));
         activity.bytes_arrived(b"", now + SECOND);
         activity.bytes_arrived(b"", now + 2 * SECOND);
         assert_eq!(limit(&activity, now), Some((SECOND + HEAD_LIMIT, Verdict::Stalled)));
@@ -203,9 +242,27 @@ mod tests {
         activity.end(now);
         assert_eq!(limit(&activity, now), None);
         activity.end(now + SECOND);
+        activity.rest();
         assert_eq!(limit(&activity, now), Some((6 * SECOND, Verdict::Idle)));
         activity.begin(Version::HTTP_2);
         activity.end(now);
         assert_eq!(limit(&activity, now), None);
+    }
+
+    #[test]
+    fn a_connection_rests_once_after_each_use_and_not_before_its_answer_is_written() {
+        let now = Instant::now();
+        let activity = Activity::new(Duration::ZERO, now);
+        for _ in 0..2 {
+            activity.bytes_arrived(b"GET", now);
+            activity.begin(Version::HTTP_11);
+            activity.written(false);
+            activity.end(now);
+            assert_eq!(limit(&activity, now), None);
+            activity.written(true);
+            assert_eq!(limit(&activity, now), Some((REST_AFTER, Verdict::Rests)));
+            activity.rest();
+            assert_eq!(limit(&activity, now), None);
+        }
     }
 }

@@ -1,28 +1,33 @@
 //! One caller's connection, in clear or over TLS: HTTP/1.1 or HTTP/2, its limits, its end.
+//!
+//! ```text
+//! begun ──▶ waiting ──bytes──▶ in use ──HTTP/1.1, idle for a while──▶ waiting
+//! ```
+//! While it waits it is only a socket: what a request needs (hyper's buffers, the future of the request) is there while it is in use.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Version};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Proxy;
 use super::activity::{Activity, Verdict};
+use super::socket::{Begun, Socket};
+use super::{Body, Proxy};
 use crate::request;
 use crate::tls::Tls;
 
@@ -93,69 +98,203 @@ async fn converse(
     let idle_limit = Duration::from_millis(proxy.settings.downstream_idle_ms);
     let activity = Rc::new(Activity::new(idle_limit, Instant::now()));
     let (stopping, retiring) = (stopped.clone(), proxy.clone());
-    let service = service_fn(|request: Request<Incoming>| {
-        let version = request.version();
-        let (proxy, busy) = (proxy.clone(), activity.busy(version));
-        let stopping = stopping.clone();
-        let is_ambiguous = activity.is_ambiguous();
-        async move {
-            let mut response = if is_ambiguous {
-                request::refuse_ambiguous(proxy, peer, request).await
-            } else {
-                request::serve(proxy, peer, request).await
-            };
-            // An answer that is there at once is written before the connection hears of the end.
-            if *stopping.borrow() && version != Version::HTTP_2 {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            response.body_mut().hold(busy);
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let builder = builder();
-    let watched = TokioIo::new(Watched { stream, activity: activity.clone() });
-    let mut connection = pin!(builder.serve_connection(watched, service));
+    let connection = Connection { peer, proxy, activity, stopping };
     let mut stop = pin!(async {
         let _ = stopped.wait_for(|stopped| *stopped).await;
         let at_end = retiring.health.is_retiring();
-        activity.unused(if at_end { UNUSED_GRACE_AT_END } else { UNUSED_GRACE }).await;
+        let grace = if at_end { UNUSED_GRACE_AT_END } else { UNUSED_GRACE };
+        connection.activity.unused(grace).await;
     });
-    let mut is_ending = false;
+    let mut socket = Socket::new(stream, connection.activity.clone());
+    let mut is_new = true;
     loop {
+        let Some(begun) = connection.wait(&mut socket, is_new, stop.as_mut()).await else {
+            let _ = tokio::time::timeout(CLOSE_GRACE, socket.shutdown()).await;
+            return;
+        };
+        // Boxed, so that nothing of it is left while the connection waits.
+        let left = match begun {
+            Begun::Http2 => Box::pin(connection.serve_http2(socket, stop.as_mut())).await,
+            Begun::Http1 | Begun::Either => {
+                Box::pin(connection.serve_http1(socket, stop.as_mut())).await
+            }
+        };
+        match left {
+            Some(waits) => socket = waits,
+            None => return,
+        }
+        is_new = false;
+    }
+}
+
+/// What the server has of a connection beside its socket.
+struct Connection {
+    peer: SocketAddr,
+    proxy: Rc<Proxy>,
+    activity: Rc<Activity>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Why a connection is no longer in use.
+#[derive(PartialEq, Eq)]
+enum Left {
+    /// It has ended.
+    Over,
+    /// It was idle for a while.
+    Idle,
+}
+
+impl Connection {
+    /// Waits for the first bytes of a request. `None` when the connection should end instead.
+    async fn wait<S: AsyncRead + Unpin>(
+        &self,
+        socket: &mut Socket<S>,
+        is_new: bool,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<Begun> {
+        self.activity.rest();
+        let begins = async {
+            loop {
+                let came = socket.more().await.unwrap_or(false);
+                let begun = if is_new { socket.begun() } else { Begun::Http1 };
+                if !came {
+                    // What has come will not become a request: its parser tells that.
+                    return socket.has_ahead().then_some(begun);
+                }
+                if begun != Begun::Either {
+                    return Some(begun);
+                }
+            }
+        };
         tokio::select! {
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "a connection ended");
+            biased;
+            begun = begins => begun,
+            () = stop => None,
+            _ = self.activity.verdict() => None,
+        }
+    }
+
+    /// Serves HTTP/1.1 until the connection ends, `None`, or has been idle for a while.
+    async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+        &self,
+        socket: Socket<S>,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<Socket<S>> {
+        let mut connection = http1().serve_connection(TokioIo::new(socket), self.service());
+        let end = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
+        if self.drive(Pin::new(&mut connection), end, stop).await == Left::Over {
+            return None;
+        }
+        // Between two requests it ends at once; in any other state it has been told to end by this, and does.
+        Pin::new(&mut connection).graceful_shutdown();
+        let mut taken_apart = pin!(connection.without_shutdown());
+        match taken_apart.as_mut().now_or_never() {
+            Some(parts) => {
+                let parts = parts.ok()?;
+                let mut socket = parts.io.into_inner();
+                socket.put_back(parts.read_buf);
+                Some(socket)
+            }
+            None => {
+                let _ = tokio::time::timeout(CLOSE_GRACE, taken_apart).await;
+                None
+            }
+        }
+    }
+
+    /// Serves HTTP/2 until the connection ends.
+    async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+        &self,
+        socket: Socket<S>,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<Socket<S>> {
+        let connection = http2().serve_connection(TokioIo::new(socket), self.service());
+        let end = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+        self.drive(pin!(connection), end, stop).await;
+        None
+    }
+
+    fn service(
+        &self,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response<Body>, Infallible>> + use<>,
+    > + use<> {
+        let peer = self.peer;
+        let (proxy, activity) = (self.proxy.clone(), self.activity.clone());
+        let stopping = self.stopping.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let version = request.version();
+            let (proxy, busy) = (proxy.clone(), activity.busy(version));
+            let stopping = stopping.clone();
+            let is_ambiguous = activity.is_ambiguous();
+            async move {
+                let mut response = if is_ambiguous {
+                    request::refuse_ambiguous(proxy, peer, request).await
+                } else {
+                    request::serve(proxy, peer, request).await
+                };
+                // An answer that is there at once is written before the connection hears of the end.
+                if *stopping.borrow() && version != Version::HTTP_2 {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                return;
+                response.body_mut().hold(busy);
+                Ok::<_, Infallible>(response)
             }
-            () = &mut stop, if !is_ending => {
-                is_ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            // Half a head, or an HTTP/2 peer that does not answer, is nothing to wait for.
-            () = activity.quiet(CLOSE_GRACE), if is_ending => return,
-            verdict = activity.verdict() => match verdict {
-                Verdict::Stalled => return,
-                Verdict::Idle if is_ending => return,
-                Verdict::Idle => {
+        })
+    }
+
+    /// Polls hyper's connection until it has ended, or is idle; `end` tells it to end.
+    async fn drive<C: Future<Output = hyper::Result<()>>>(
+        &self,
+        mut connection: Pin<&mut C>,
+        end: impl Fn(Pin<&mut C>),
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Left {
+        let mut is_ending = false;
+        loop {
+            tokio::select! {
+                // First: what it has done decides on the verdict.
+                biased;
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer = %self.peer, %error, "a connection ended");
+                    }
+                    return Left::Over;
+                }
+                () = &mut stop, if !is_ending => {
                     is_ending = true;
-                    connection.as_mut().graceful_shutdown();
+                    end(connection.as_mut());
                 }
-            },
+                // Half a head, or an HTTP/2 peer that does not answer, is nothing to wait for.
+                () = self.activity.quiet(CLOSE_GRACE), if is_ending => return Left::Over,
+                verdict = self.activity.verdict(), if !is_ending => match verdict {
+                    Verdict::Stalled => return Left::Over,
+                    Verdict::Rests => return Left::Idle,
+                    Verdict::Idle => {
+                        is_ending = true;
+                        end(connection.as_mut());
+                    }
+                },
+            }
         }
     }
 }
 
-fn builder() -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     // hyper's own header limit would also end connections that wait for their next request: `Activity` has ours.
-    let mut http1 = builder.http1();
-    http1.timer(TokioTimer::new()).header_read_timeout(None);
-    http1.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX as usize);
-    let mut http2 = builder.http2();
-    http2.timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
-    http2.max_header_list_size(HEAD_BYTES_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
+    builder.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX as usize);
+    builder
+}
+
+fn http2() -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    builder.max_header_list_size(HEAD_BYTES_MAX);
     builder
 }
 
@@ -166,57 +305,5 @@ pub(super) struct LocalExecutor;
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
-    }
-}
-
-/// The socket; tells the activity when bytes arrive.
-struct Watched<S> {
-    stream: S,
-    activity: Rc<Activity>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let filled = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let bytes = buffer.filled().get(filled..).unwrap_or_default();
-        if !bytes.is_empty() {
-            self.activity.bytes_arrived(bytes, Instant::now());
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

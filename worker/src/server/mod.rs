@@ -7,6 +7,7 @@ mod body;
 mod connection;
 mod heads;
 mod health;
+mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 

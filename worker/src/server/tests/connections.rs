@@ -79,6 +79,57 @@ fn a_caller_s_idle_connection_is_closed_after_its_time() {
     });
 }
 
+/// Waits until a connection that is in use now rests: then it no longer holds what a request needs.
+async fn rests(gateway: &Gateway) {
+    let in_use = Rc::strong_count(&gateway.proxy);
+    until(|| Rc::strong_count(&gateway.proxy) < in_use).await;
+}
+
+#[test]
+fn a_connection_that_rests_serves_the_next_request_and_is_closed_after_its_time() {
+    run(async {
+        let upstream = Upstream::start([json("200 OK", "{}"), json("200 OK", "{}")]).await;
+        let settings = ProxySettings { downstream_idle_ms: 600, ..test_settings() };
+        let gateway = Gateway::start(settings, upstream.address).await;
+        let mut caller = gateway.caller().await;
+        assert_eq!(caller.chat(value!({})).await.status, 200);
+        rests(&gateway).await;
+        assert_eq!(caller.chat(value!({})).await.status, 200);
+        rests(&gateway).await;
+        caller.closed().await;
+    });
+}
+
+#[test]
+fn a_connection_that_rests_ends_when_the_server_stops() {
+    run(async {
+        let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
+        let mut caller = gateway.caller().await;
+        caller.ask(request("GET", "/livez", &[], "")).await;
+        rests(&gateway).await;
+        gateway.stop.notify_one();
+        caller.closed().await;
+        gateway.serving.await.unwrap();
+    });
+}
+
+#[test]
+fn half_a_head_that_came_with_the_request_before_is_kept_while_the_connection_rests() {
+    run(async {
+        let gateway = Gateway::start(test_settings(), "127.0.0.1:1".parse().unwrap()).await;
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: g\r\n\r\nGET /li").await.unwrap();
+        let mut bytes = [0; 1024];
+        assert_ne!(stream.read(&mut bytes).await.unwrap(), 0);
+        rests(&gateway).await;
+        let rest = b"vez HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n";
+        stream.write_all(rest).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok"), "{answer}");
+    });
+}
+
 #[test]
 fn http_2_is_spoken_by_prior_knowledge_and_a_reset_stream_ends_the_upstream_s() {
     run(async {

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub(crate) use gateway::test_settings;
 
 /// Runs a test on one thread, as the worker runs; a test that hangs fails.
-fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     let limited = async { tokio::time::timeout(Duration::from_secs(30), test).await };

@@ -1,0 +1,198 @@
+//! The socket of a caller: tells the activity what happens on it, and gives back bytes that were read ahead.
+//!
+//! While nothing is in progress a connection is only this (see `connection`): it waits for bytes without a buffer of its own.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::activity::Activity;
+
+/// What HTTP/2 begins with where it was not agreed upon before.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes that are read ahead at a time, on the stack.
+const AHEAD: usize = 1024;
+
+/// The socket of one connection, in clear or TLS.
+pub(super) struct Socket<S> {
+    stream: S,
+    activity: Rc<Activity>,
+    /// Read, and not yet handed on.
+    ahead: Bytes,
+}
+
+/// What the bytes that have come so far begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    Http1,
+    Http2,
+    /// It depends on the next ones.
+    Either,
+}
+
+impl<S> Socket<S> {
+    pub(super) fn new(stream: S, activity: Rc<Activity>) -> Self {
+        Self { stream, activity, ahead: Bytes::new() }
+    }
+
+    /// Bytes that were read of the socket, and are to be read again before any other.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.ahead = joined(&bytes, &self.ahead);
+    }
+
+    /// Whether bytes were read that are not handed on yet.
+    pub(super) fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// What a connection that has just begun begins with.
+    pub(super) fn begun(&self) -> Begun {
+        if HTTP2_PREFACE.starts_with(&self.ahead) && self.ahead.len() < HTTP2_PREFACE.len() {
+            Begun::Either
+        } else if self.ahead.starts_with(HTTP2_PREFACE) {
+            Begun::Http2
+        } else {
+            Begun::Http1
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Socket<S> {
+    /// Waits for bytes, which are kept ahead. Returns whether any came: after the last one none do.
+    pub(super) async fn more(&mut self) -> io::Result<bool> {
+        poll_fn(|context| {
+            let mut bytes = [const { MaybeUninit::uninit() }; AHEAD];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            ready!(self.poll_stream(context, &mut buffer))?;
+            self.ahead = joined(&self.ahead, buffer.filled());
+            Poll::Ready(Ok(!buffer.filled().is_empty()))
+        })
+        .await
+    }
+
+    fn poll_stream(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let bytes = buffer.filled().get(filled..).unwrap_or_default();
+        if !bytes.is_empty() {
+            self.activity.bytes_arrived(bytes, Instant::now());
+        }
+        read
+    }
+}
+
+fn joined(first: &[u8], second: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(first.len().saturating_add(second.len()));
+    bytes.extend_from_slice(first);
+    bytes.extend_from_slice(second);
+    bytes.freeze()
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return self.poll_stream(context, buffer);
+        }
+        let taken = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(self.ahead.get(..taken).unwrap_or_default());
+        self.ahead.advance(taken);
+        if self.ahead.is_empty() {
+            self.ahead = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.activity.written(written.is_ready());
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.activity.written(written.is_ready());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.activity.written(flushed.is_ready());
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::server::tests::run;
+
+    fn socket(bytes: &'static [u8]) -> Socket<&'static [u8]> {
+        Socket::new(bytes, Rc::new(Activity::new(Duration::ZERO, Instant::now())))
+    }
+
+    #[test]
+    fn bytes_that_were_read_ahead_are_read_again_first_and_in_order() {
+        run(async {
+            let mut socket = socket(b"three");
+            socket.put_back(Bytes::from_static(b"two "));
+            assert!(socket.more().await.unwrap());
+            socket.put_back(Bytes::from_static(b"one "));
+            let mut text = String::new();
+            socket.read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "one two three");
+            assert!(!socket.more().await.unwrap());
+        });
+    }
+
+    #[test]
+    fn only_the_whole_preface_begins_http2() {
+        let begun = |bytes: &'static [u8]| {
+            let mut socket = socket(b"");
+            socket.put_back(Bytes::from_static(bytes));
+            socket.begun()
+        };
+        assert_eq!(begun(b""), Begun::Either);
+        assert_eq!(begun(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"), Begun::Either);
+        assert_eq!(begun(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Begun::Http2);
+        assert_eq!(begun(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0"), Begun::Http2);
+        assert_eq!(begun(b"PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n"), Begun::Http1);
+        assert_eq!(begun(b"PUT / HTTP/1.1\r\n"), Begun::Http1);
+    }
+}
