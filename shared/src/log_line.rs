@@ -12,6 +12,7 @@
 //! What is read is hostile: a worker that was taken over writes what it likes. [`decode`] takes nothing that is not of this
 //! form; who a line is of, and when it was written, is never in it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// What a pipe takes in one piece (`PIPE_BUF`), in bytes.
@@ -73,20 +74,20 @@ impl Level {
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum Value<S = String> {
     /// A text.
-    Text(String),
+    Text(S),
     /// Anything else that was written out.
-    Shown(String),
+    Shown(S),
     /// A number or a boolean, as JSON has it.
-    Plain(String),
+    Plain(S),
 }
 
-impl Value {
+impl<S: AsRef<str>> Value<S> {
     /// Its text.
     pub fn text(&self) -> &str {
         match self {
-            Self::Text(text) | Self::Shown(text) | Self::Plain(text) => text,
+            Self::Text(text) | Self::Shown(text) | Self::Plain(text) => text.as_ref(),
         }
     }
 
@@ -97,19 +98,28 @@ impl Value {
             Self::Plain(_) => '#',
         }
     }
+
+    fn to_owned(&self) -> Value {
+        let text = self.text().to_owned();
+        match self {
+            Self::Text(_) => Value::Text(text),
+            Self::Shown(_) => Value::Shown(text),
+            Self::Plain(_) => Value::Plain(text),
+        }
+    }
 }
 
-/// A line of a log.
+/// A line of a log. Its texts are its own, or those of the bytes that it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct Line<S = String> {
     /// How much it matters.
     pub level: Level,
     /// Where in the program it was written.
-    pub target: String,
+    pub target: S,
     /// What it says.
-    pub message: String,
+    pub message: S,
     /// What it says it of, in order.
-    pub fields: Vec<(String, Value)>,
+    pub fields: Vec<(S, Value<S>)>,
 }
 
 impl Line {
@@ -124,10 +134,23 @@ impl Line {
         self.fields.push((name.to_owned(), Value::Plain(number.to_string())));
         self
     }
+}
 
+impl<S: AsRef<str>> Line<S> {
     /// The value of a field.
-    pub fn field(&self, name: &str) -> Option<&Value> {
-        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    pub fn field(&self, name: &str) -> Option<&Value<S>> {
+        self.fields.iter().find(|(known, _)| known.as_ref() == name).map(|(_, value)| value)
+    }
+
+    /// The same line with texts of its own.
+    pub fn to_owned(&self) -> Line {
+        let fields = self.fields.iter();
+        Line {
+            level: self.level,
+            target: self.target.as_ref().to_owned(),
+            message: self.message.as_ref().to_owned(),
+            fields: fields.map(|(name, it)| (name.as_ref().to_owned(), it.to_owned())).collect(),
+        }
     }
 }
 
@@ -137,6 +160,78 @@ pub fn is_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX
         && bytes.next().is_some_and(|first| first.is_ascii_lowercase())
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'))
+}
+
+/// Writes a line piece by piece, without a copy of it: its message first, then its fields.
+///
+/// One that becomes too long, or whose pieces come in another order, is given up; [`encode`] writes it then.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    written: &'a mut String,
+    start: usize,
+    has_message: bool,
+    is_in_order: bool,
+    fields: usize,
+}
+
+impl<'a> Pieces<'a> {
+    /// Begins a line behind what is `written`.
+    pub fn begin(written: &'a mut String, level: Level, target: &str) -> Self {
+        let start = written.len();
+        written.push(BEGIN);
+        written.push_str(level.letter());
+        written.push(SEPARATOR);
+        push_escaped(written, head_of(target, TARGET_BYTES_MAX));
+        Self { written, start, has_message: false, is_in_order: true, fields: 0 }
+    }
+
+    /// Takes the message, which `write` writes.
+    pub fn message(&mut self, write: impl FnOnce(&mut Escaping<'_>)) {
+        self.is_in_order &= !self.has_message && self.fields == 0;
+        self.has_message = true;
+        self.written.push(SEPARATOR);
+        write(&mut Escaping(self.written));
+    }
+
+    /// Takes a field, whose value `write` writes. `kind` makes a value of that kind.
+    pub fn field<'b>(
+        &mut self,
+        name: &str,
+        kind: fn(&'b str) -> Value<&'b str>,
+        write: impl FnOnce(&mut Escaping<'_>),
+    ) {
+        self.is_in_order &= self.has_message;
+        if self.fields >= FIELDS_MAX || !is_name(name) {
+            return;
+        }
+        self.fields = self.fields.saturating_add(1);
+        self.written.push(SEPARATOR);
+        self.written.push_str(name);
+        self.written.push(kind("").kind());
+        write(&mut Escaping(self.written));
+    }
+
+    /// Ends the line. False if it was given up, and nothing of it is written.
+    pub fn end(self) -> bool {
+        self.written.push('\n');
+        let length = self.written.len().saturating_sub(self.start);
+        let is_whole = self.has_message && self.is_in_order && length <= LINE_BYTES_MAX;
+        if !is_whole {
+            self.written.truncate(self.start);
+        }
+        is_whole
+    }
+}
+
+/// Writes a text of a line as it is written there.
+#[derive(Debug)]
+pub struct Escaping<'a>(&'a mut String);
+
+impl Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        push_escaped(self.0, text);
+        Ok(())
+    }
 }
 
 /// The line as it is written, its end included.
@@ -162,33 +257,72 @@ pub fn encode(line: &Line) -> Vec<u8> {
 }
 
 /// The line that was written so, without its end; `None` if it was not.
-pub fn decode(bytes: &[u8]) -> Option<Line> {
-    let text = String::from_utf8_lossy(bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes));
+pub fn decode(bytes: &[u8]) -> Option<Line<Cow<'_, str>>> {
+    let bytes = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return parse(text);
+    }
+    let line = parse(&String::from_utf8_lossy(bytes))?.to_owned();
+    let value = |value: Value| match value {
+        Value::Text(text) => Value::Text(text.into()),
+        Value::Shown(text) => Value::Shown(text.into()),
+        Value::Plain(text) => Value::Plain(text.into()),
+    };
+    let fields = line.fields.into_iter();
+    Some(Line {
+        level: line.level,
+        target: line.target.into(),
+        message: line.message.into(),
+        fields: fields.map(|(name, it)| (name.into(), value(it))).collect(),
+    })
+}
+
+fn parse(text: &str) -> Option<Line<Cow<'_, str>>> {
     let mut parts = text.strip_prefix(BEGIN)?.split(SEPARATOR);
     let letter = parts.next()?;
     let level = Level::ALL.into_iter().find(|level| level.letter() == letter)?;
-    let target = parts.next().filter(|target| is_target(target))?.to_owned();
+    let target = parts.next().filter(|target| is_target(target))?.into();
     let message = unescaped(parts.next()?);
-    let mut fields: Vec<(String, Value)> = Vec::new();
+    let mut fields: Vec<(Cow<'_, str>, Value<Cow<'_, str>>)> = Vec::new();
+    let mut seen = Seen::default();
     for part in parts {
-        let (place, kind) = part.char_indices().find(|(_, c)| matches!(c, '"' | '=' | '#'))?;
+        let place = part.bytes().position(|byte| matches!(byte, b'"' | b'=' | b'#'))?;
         let (name, value) = part.split_at_checked(place)?;
-        let value = unescaped(value.get(kind.len_utf8()..)?);
+        let (kind, value) = value.split_at_checked(1)?;
+        let value = unescaped(value);
         if !is_name(name) || fields.len() >= FIELDS_MAX {
             return None;
         }
-        if fields.iter().any(|(known, _)| known == name) {
+        if seen.may_have(name) && fields.iter().any(|(known, _)| known == name) {
             return None;
         }
+        if fields.is_empty() {
+            fields.reserve(FIELDS_MAX);
+        }
         let value = match kind {
-            '"' => Value::Text(value),
-            '#' if is_plain(&value) => Value::Plain(value),
-            '=' => Value::Shown(value),
+            "\"" => Value::Text(value),
+            "#" if is_plain(&value) => Value::Plain(value),
+            "=" => Value::Shown(value),
             _ => return None,
         };
-        fields.push((name.to_owned(), value));
+        fields.push((name.into(), value));
     }
     Some(Line { level, target, message, fields })
+}
+
+/// Names that were seen, in a few bits: most names are new, and need not be looked for.
+#[derive(Default)]
+struct Seen(u64);
+
+impl Seen {
+    /// Whether the name may have been there before.
+    fn may_have(&mut self, name: &str) -> bool {
+        let mix = |sum: u32, byte: u8| sum.rotate_left(5).wrapping_mul(31) ^ u32::from(byte);
+        let bit = 1_u64.rotate_left(name.bytes().fold(0, mix));
+        let before = self.0;
+        self.0 |= bit;
+        before & bit != 0
+    }
 }
 
 fn is_target(target: &str) -> bool {
@@ -250,6 +384,16 @@ fn head_of(text: &str, bytes_max: usize) -> &str {
 
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
+    push_escaped(&mut escaped, text);
+    escaped
+}
+
+fn push_escaped(escaped: &mut String, text: &str) {
+    let is_escaped = |byte: u8| byte.is_ascii_control() || byte == b'\\';
+    // Over all bytes, without a way out: many are looked at at a time.
+    if !text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
+        return escaped.push_str(text);
+    }
     for character in text.chars() {
         if character.is_ascii_control() || character == '\\' {
             let _ = write!(escaped, "\\x{:02x}", u32::from(character));
@@ -257,11 +401,13 @@ fn escaped(text: &str) -> String {
             escaped.push(character);
         }
     }
-    escaped
 }
 
 /// What is no escape stays as it is.
-fn unescaped(text: &str) -> String {
+fn unescaped(text: &str) -> Cow<'_, str> {
+    if !text.bytes().fold(false, |any, byte| any | (byte == b'\\')) {
+        return text.into();
+    }
     let mut unescaped = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, from)) = rest.find('\\').and_then(|at| rest.split_at_checked(at)) {
@@ -279,7 +425,7 @@ fn unescaped(text: &str) -> String {
         }
     }
     unescaped.push_str(rest);
-    unescaped
+    unescaped.into()
 }
 
 #[cfg(test)]

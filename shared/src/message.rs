@@ -74,7 +74,7 @@
 //! | `KeySet` | a body; one is kept for each provider that there is | others are nothing |
 //! | `ExporterHealth` | a body, said once a second; numbers that nobody has are nothing | reasons are cut to 256 characters |
 //! | `Hello`: reasons why confinement is incomplete | 16 of 300 characters | the rest is cut |
-//! | log of a worker | lines of 4 KiB (`log_line.rs`), 16 MiB a second | lines are cut, bytes dropped and counted |
+//! | log of a worker | lines of 4 KiB (`log_line.rs`), 32 MiB a second | lines are cut, bytes dropped and counted |
 //! | records of a ring, read at a time | the ring's size | the rest is read later |
 
 use std::io;

@@ -35,6 +35,14 @@ pub const RING_BYTES: u64 = 8 * 1024 * 1024;
 const HEADER_BYTES: u64 = 16;
 /// The longest body of a record, in bytes.
 pub const BODY_BYTES_MAX: usize = 32 * 1024;
+/// How the body of an event begins: the first variant of [`Record`].
+const EVENT: u32 = 0;
+/// Bytes that its number takes.
+const EVENT_BYTES: usize = 1;
+/// Memory for records that is kept between two of them, in bytes.
+const KEPT_BYTES_MAX: usize = 4 * 1024;
+/// Read at a time, in bytes: at first, and once there is more. Larger than any record.
+const READ_BYTES: [usize; 2] = [4 * 1024, 64 * 1024];
 
 /// What a worker has to tell.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -72,32 +80,67 @@ pub struct Writer {
     last: u64,
     /// Ends of the records that are not free, oldest first.
     ends: VecDeque<u64>,
+    /// Memory for the next record.
+    buffer: Vec<u8>,
 }
 
 impl Writer {
     /// The end of a new ring of `bytes` bytes.
     pub fn new(file: File, bytes: u64) -> Self {
-        Self { file, bytes, end: 0, start: 0, last: 0, ends: VecDeque::new() }
+        Self { file, bytes, end: 0, start: 0, last: 0, ends: VecDeque::new(), buffer: Vec::new() }
     }
 
     /// Appends a record and says its sequence.
     pub fn push(&mut self, record: &Record) -> Result<u64, WriteError> {
-        let body = codec::encode(record).map_err(|_| WriteError::TooLong)?;
-        let length = u32::try_from(body.len()).map_err(|_| WriteError::TooLong)?;
-        if body.len() > BODY_BYTES_MAX {
+        self.append(|body| codec::encode_onto(body, record))
+    }
+
+    /// Appends an event, as [`Record::Event`].
+    pub fn push_event<S: Encode>(&mut self, event: &UsageEvent<S>) -> Result<u64, WriteError> {
+        self.append(|body| {
+            codec::encode_onto(body, &EVENT)?;
+            codec::encode_onto(body, event)
+        })
+    }
+
+    fn append(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    ) -> Result<u64, WriteError> {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        bytes.extend_from_slice(&[0; HEADER_BYTES as usize]);
+        let encoded = encode(&mut bytes).map_err(|_| WriteError::TooLong);
+        let written = encoded.and_then(|()| self.write(&mut bytes));
+        if bytes.capacity() <= KEPT_BYTES_MAX {
+            self.buffer = bytes;
+        }
+        written
+    }
+
+    /// Writes a record of which all is there but its header.
+    fn write(&mut self, bytes: &mut [u8]) -> Result<u64, WriteError> {
+        let body_bytes = bytes.len().saturating_sub(HEADER_BYTES as usize);
+        let length = u32::try_from(body_bytes).map_err(|_| WriteError::TooLong)?;
+        if body_bytes > BODY_BYTES_MAX {
             return Err(WriteError::TooLong);
         }
         let sequence = self.last.saturating_add(1);
-        let end = self.end.saturating_add(HEADER_BYTES).saturating_add(length.into());
+        let end = self.end.saturating_add(bytes.len() as u64);
         if end.saturating_sub(self.start) > self.bytes {
             return Err(WriteError::Full);
         }
-        let sum = checksum(&[&sequence.to_le_bytes(), &body]);
-        let mut bytes = Vec::with_capacity(body.len().saturating_add(HEADER_BYTES as usize));
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&sum.to_le_bytes());
-        bytes.extend_from_slice(&sequence.to_le_bytes());
-        bytes.extend_from_slice(&body);
+        let mut put = |place: std::ops::Range<usize>, number: &[u8]| {
+            if let Some(place) = bytes.get_mut(place) {
+                place.copy_from_slice(number);
+            }
+        };
+        put(0..4, &length.to_le_bytes());
+        put(8..16, &sequence.to_le_bytes());
+        let sum = checksum(&[bytes.get(8..).unwrap_or_default()]);
+        if let Some(place) = bytes.get_mut(4..8) {
+            place.copy_from_slice(&sum.to_le_bytes());
+        }
         let (offset, before_end) = place(self.end, self.bytes);
         let (first, second) = bytes.split_at(before_end.min(bytes.len()));
         self.file.write_all_at(first, offset)?;
@@ -156,18 +199,40 @@ pub struct Place {
     pub position: u64,
 }
 
+/// A record as it was read.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// One event, and how it is encoded.
+    Event(Box<UsageEvent<&'a str>>, &'a [u8]),
+    /// The sums of events for which there was no room.
+    Total(UsageTotal),
+}
+
 /// The supervisor's end.
 #[derive(Debug)]
 pub struct Reader {
     file: Arc<File>,
     bytes: u64,
     place: Place,
+    /// What was read at a time, and where that begins. The worker may have gone on writing since.
+    ahead: Vec<u8>,
+    ahead_at: u64,
+}
+
+/// What there is at a place.
+enum At {
+    /// A record with this body, within what was read ahead.
+    Body(std::ops::Range<usize>),
+    /// No record.
+    Nothing,
+    /// Not as much as would tell.
+    Short,
 }
 
 impl Reader {
     /// A reader of a ring of `bytes` bytes that goes on at `place`.
     pub fn new(file: impl Into<Arc<File>>, bytes: u64, place: Place) -> Self {
-        Self { file: file.into(), bytes, place }
+        Self { file: file.into(), bytes, place, ahead: Vec::new(), ahead_at: 0 }
     }
 
     /// How far it has read.
@@ -177,28 +242,95 @@ impl Reader {
 
     /// Takes the next record. After an error it stands where it stood.
     pub fn next_record(&mut self) -> Result<Record, ReadError> {
+        self.next_body(|body| codec::decode::<_, { BODY_BYTES_MAX * 4 }>(body))
+    }
+
+    /// Lets `take` look at the next record, and takes it. After an error it stands where it stood.
+    pub fn next_seen<T>(&mut self, take: impl FnOnce(Seen<'_>) -> T) -> Result<T, ReadError> {
+        self.next_body(|body| {
+            let encoded = body.get(EVENT_BYTES..).unwrap_or_default();
+            if body.first().copied().map(u32::from) == Some(EVENT) {
+                let event = codec::borrow_decode::<_, { BODY_BYTES_MAX * 4 }>(encoded)?;
+                return Ok(take(Seen::Event(event, encoded)));
+            }
+            match codec::decode::<_, { BODY_BYTES_MAX * 4 }>(body)? {
+                Record::Total(total) => Ok(take(Seen::Total(total))),
+                // Its number in another form than we write.
+                Record::Event(event) => {
+                    let encoded = codec::encode(&event)?;
+                    let event = codec::borrow_decode::<_, { BODY_BYTES_MAX * 4 }>(&encoded)?;
+                    Ok(take(Seen::Event(event, &encoded)))
+                }
+            }
+        })
+    }
+
+    /// Forgets what was read ahead, and its memory.
+    pub fn rest(&mut self) {
+        self.ahead = Vec::new();
+    }
+
+    fn next_body<T>(
+        &mut self,
+        take: impl FnOnce(&[u8]) -> Result<T, CodecError>,
+    ) -> Result<T, ReadError> {
         let sequence = self.place.sequence.saturating_add(1);
-        let absent = ReadError::Absent(sequence);
-        let mut header = [0; HEADER_BYTES as usize];
-        self.read(&mut header, self.place.position)?;
+        let body = self.find(sequence)?.ok_or(ReadError::Absent(sequence))?;
+        let length = body.len() as u64;
+        let body = self.ahead.get(body).unwrap_or_default();
+        let taken = take(body).map_err(|source| ReadError::Body { sequence, source })?;
+        let position = self.place.position.saturating_add(HEADER_BYTES).saturating_add(length);
+        self.place = Place { sequence, position };
+        Ok(taken)
+    }
+
+    /// Where the body of the next record is within what is read ahead; `None` if there is no such record.
+    fn find(&mut self, sequence: u64) -> io::Result<Option<std::ops::Range<usize>>> {
+        // What was read a while ago may be older than what is there.
+        if let At::Body(body) = self.look(sequence) {
+            return Ok(Some(body));
+        }
+        let first = if self.ahead.is_empty() { 0 } else { 1 };
+        for bytes in READ_BYTES.into_iter().skip(first) {
+            let bytes = bytes.min(usize::try_from(self.bytes).unwrap_or(usize::MAX));
+            let mut ahead = std::mem::take(&mut self.ahead);
+            ahead.resize(bytes, 0);
+            self.read(&mut ahead, self.place.position)?;
+            (self.ahead, self.ahead_at) = (ahead, self.place.position);
+            match self.look(sequence) {
+                At::Body(body) => return Ok(Some(body)),
+                At::Nothing => return Ok(None),
+                At::Short => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn look(&self, sequence: u64) -> At {
+        let begin = self.place.position.checked_sub(self.ahead_at);
+        let begin = begin.and_then(|begin| usize::try_from(begin).ok());
+        let Some(record) = begin.and_then(|begin| self.ahead.get(begin..)) else {
+            return At::Short;
+        };
+        let begin = self.ahead.len().saturating_sub(record.len());
+        let Some(header) = record.first_chunk::<{ HEADER_BYTES as usize }>() else {
+            return At::Short;
+        };
         let [length, sum] = [&header[..4], &header[4..8]].map(|bytes| {
             bytes.iter().rev().fold(0_u32, |number, byte| (number << 8) | u32::from(*byte))
         });
-        let length_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         // The checksum of a record covers its sequence, so a record of the lap before is told by it.
-        if length_bytes > BODY_BYTES_MAX || header[8..] != sequence.to_le_bytes() {
-            return Err(absent);
+        if length > BODY_BYTES_MAX || header[8..] != sequence.to_le_bytes() {
+            return At::Nothing;
         }
-        let mut body = vec![0; length_bytes];
-        let begin = self.place.position.saturating_add(HEADER_BYTES);
-        self.read(&mut body, begin)?;
-        if checksum(&[&sequence.to_le_bytes(), &body]) != sum {
-            return Err(absent);
+        let end = length.saturating_add(HEADER_BYTES as usize);
+        let Some(checked) = record.get(8..end) else { return At::Short };
+        if checksum(&[checked]) != sum {
+            return At::Nothing;
         }
-        let record = codec::decode::<_, { BODY_BYTES_MAX * 4 }>(&body)
-            .map_err(|source| ReadError::Body { sequence, source })?;
-        self.place = Place { sequence, position: begin.saturating_add(length.into()) };
-        Ok(record)
+        let begin = begin.saturating_add(HEADER_BYTES as usize);
+        At::Body(begin..begin.saturating_add(length))
     }
 
     fn read(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
@@ -270,6 +402,37 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_seen_as_it_was_encoded_whatever_form_its_number_has() {
+        let (mut writer, mut reader) = ring();
+        let Record::Event(written) = event(7, 3) else { panic!() };
+        writer.push(&Record::Event(written.clone())).unwrap();
+        writer.push_event(&*written).unwrap();
+        let body = codec::encode(&written).unwrap();
+        writer.append(|bytes| Ok(bytes.extend([&[251, 0, 0], &body[..]].concat()))).unwrap();
+        for _ in 0..3 {
+            let seen = reader.next_seen(|seen| match seen {
+                Seen::Event(event, encoded) => (event.event_id.to_owned(), encoded.to_owned()),
+                Seen::Total(_) => panic!(),
+            });
+            assert_eq!(seen.unwrap(), ("7".to_owned(), body.clone()));
+        }
+        let total = UsageTotal { events: 7, ..UsageTotal::default() };
+        writer.push(&Record::Total(total.clone())).unwrap();
+        reader.next_seen(|seen| assert!(matches!(seen, Seen::Total(it) if it == total))).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_since_the_reader_read_ahead_is_read() {
+        let (mut writer, mut reader) = ring();
+        for number in 0..100 {
+            writer.push(&event(number, number)).unwrap();
+            assert_eq!(reader.next_record().unwrap(), event(number, number));
+            assert!(matches!(reader.next_record(), Err(ReadError::Absent(_))));
+            writer.release(reader.place().sequence);
+        }
+    }
+
+    #[test]
     fn a_record_that_is_too_long_is_refused() {
         let (mut writer, _) = ring();
         let long = event(1, BODY_BYTES_MAX);
@@ -291,6 +454,7 @@ mod tests {
             ] {
                 writer.file.write_all_at(&damaged, 0).unwrap();
                 reader.place = Place::default();
+                reader.rest();
                 assert_eq!(reader.next_record().unwrap(), event(1, 3));
                 let second = reader.next_record();
                 assert!(second.is_err() || damaged == whole, "damage at byte {at}: {second:?}");

@@ -7,24 +7,26 @@ use serde::Serialize;
 
 /// One upstream attempt, or one request that never reached an upstream. Field names are the Cloud's; an optional field is
 /// left out of the JSON when it is empty, zero or false.
+/// Its texts are its own, or those of whoever has told it, or of the bytes that it was read from.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode, Serialize)]
-pub struct UsageEvent {
+#[serde(bound(serialize = "S: AsRef<str> + Serialize"))]
+pub struct UsageEvent<S = String> {
     /// Ours, unique: by it a repeated delivery is recognised.
-    pub event_id: String,
+    pub event_id: S,
     /// The id returned to the caller in `x-aisix-request-id`.
-    pub request_id: String,
+    pub request_id: S,
     /// W3C trace id, 32 lower-case hex digits.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub trace_id: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub trace_id: S,
     /// When the request came, RFC 3339 UTC in whole seconds.
-    pub occurred_at: String,
+    pub occurred_at: S,
     /// Resource id of the model dispatched to; empty if unresolved.
-    pub model_id: String,
+    pub model_id: S,
     /// Resource id of the caller key.
-    pub api_key_id: String,
+    pub api_key_id: S,
     /// Model name exactly as the caller sent it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub requested_model: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub requested_model: S,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// Tokens of the answer.
@@ -55,14 +57,14 @@ pub struct UsageEvent {
     /// What the caller saw; 499 when the caller left.
     pub status_code: u16,
     /// `id` of the provider's answer.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub provider_request_id: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub provider_request_id: S,
     /// The model that the provider says it was.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub provider_model_version: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub provider_model_version: S,
     /// Why the answer ended.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub finish_reason: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub finish_reason: S,
     /// Informational; the Cloud computes its own.
     pub cost_usd: f64,
     /// Seconds of sound that were worked on.
@@ -71,8 +73,8 @@ pub struct UsageEvent {
     /// A guardrail refused the request or its answer.
     pub guardrail_blocked: bool,
     /// Why a guardrail let something through unseen: the first reason.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub guardrail_bypassed_reason: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub guardrail_bypassed_reason: S,
     /// The guardrails that looked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub applied_guardrails: Vec<AppliedGuardrail>,
@@ -86,8 +88,8 @@ pub struct UsageEvent {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guardrail_enforced_hits: Vec<GuardrailHit>,
     /// `hit`, `miss`, `bypass` or `disabled`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub cache_status: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub cache_status: S,
     /// Tokens of the prompt that a hit has saved.
     #[serde(skip_serializing_if = "is_zero")]
     pub cache_hit_saved_input_tokens: u32,
@@ -95,64 +97,64 @@ pub struct UsageEvent {
     #[serde(skip_serializing_if = "is_zero")]
     pub cache_hit_saved_output_tokens: u32,
     /// `exact`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub cache_hit_layer: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub cache_hit_layer: S,
     /// Dialect of the caller: `openai`, `anthropic`, …
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub inbound_protocol: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub inbound_protocol: S,
     /// 0 for the first attempt of a request.
     pub attempt_index: u32,
     /// `initial`, `retry` or `fallback`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub attempt_kind: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub attempt_kind: S,
     /// Display name of the group target used.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub attempt_model: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub attempt_model: S,
     /// What kind of failure, if any.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub error_class: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub error_class: S,
     /// At most 2048 characters, without control characters.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub error_message: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub error_message: S,
     /// `catalog` or `byo`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub provider_kind: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub provider_kind: S,
     /// Tag of the provider key.
     #[serde(skip_serializing_if = "is_false")]
     pub provider_featured: bool,
     /// Tag of the provider key.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub branded_provider: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub branded_provider: S,
     /// Tag of the provider key.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub pk_label: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub pk_label: S,
     /// Tag of the provider key.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub byo_label: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub byo_label: S,
     /// The caller's address, after the forwarding header was considered.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub client_source_ip: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub client_source_ip: S,
     /// At most 256 characters.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub client_user_agent: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub client_user_agent: S,
     /// `anonymous` where no credential was asked for.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub auth_type: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub auth_type: S,
     /// Name of the passthrough route.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub passthrough_route_name: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub passthrough_route_name: S,
     /// The end user, as the network before us named it; at most 256 characters.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub client_identity: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub client_identity: S,
     /// The subject of the caller's token.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub jwt_subject: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub jwt_subject: S,
     /// The identity provider of the caller's token.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub jwt_provider: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub jwt_provider: S,
     /// The claim mapping by which the token was understood.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub jwt_claim_mapping: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub jwt_claim_mapping: S,
     /// How many events this one stands for, if it is the sum of several whose details had to go.
     #[serde(skip_serializing_if = "is_zero")]
     pub aggregated_events: u32,
@@ -177,10 +179,10 @@ pub struct GuardrailHit {
     /// `would_block`, `would_mask`, `masked`, `blocked` or `blocked_unavailable`.
     pub action: String,
     /// Why; never what was found.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "is_empty")]
     pub reason: String,
     /// Why it could not look.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "is_empty")]
     pub error_type: String,
     /// Found spans by detector.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -188,6 +190,10 @@ pub struct GuardrailHit {
     /// How long it took, in microseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub duration_us: u32,
+}
+
+fn is_empty(text: &impl AsRef<str>) -> bool {
+    text.as_ref().is_empty()
 }
 
 fn is_zero_seconds(seconds: &f64) -> bool {
@@ -208,7 +214,7 @@ mod tests {
 
     #[test]
     fn fields_that_are_always_sent_are_there_even_when_empty_and_no_others() {
-        let json = serde_json::to_value(UsageEvent::default()).unwrap();
+        let json = serde_json::to_value(<UsageEvent>::default()).unwrap();
         let mut names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(

@@ -51,11 +51,11 @@ pub type TotalKey = (String, String, String);
 
 impl UsageTotal {
     /// The totals of one event.
-    pub fn of(event: &UsageEvent) -> Self {
+    pub fn of<S: AsRef<str>>(event: &UsageEvent<S>) -> Self {
         Self {
-            api_key_id: event.api_key_id.clone(),
-            model_id: event.model_id.clone(),
-            hour: hour(&event.occurred_at),
+            api_key_id: event.api_key_id.as_ref().to_owned(),
+            model_id: event.model_id.as_ref().to_owned(),
+            hour: hour(event.occurred_at.as_ref()),
             events: u64::from(event.aggregated_events.max(1)),
             prompt_tokens: event.prompt_tokens.into(),
             completion_tokens: event.completion_tokens.into(),
@@ -160,7 +160,7 @@ pub fn nanos(cost_usd: f64) -> u64 {
 }
 
 /// Whether an event has a cost that one can have.
-pub fn is_plausible(event: &UsageEvent) -> bool {
+pub fn is_plausible<S>(event: &UsageEvent<S>) -> bool {
     event.cost_usd.is_finite() && event.cost_usd >= 0.0
 }
 
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_total_names_the_beginning_of_the_hour() {
         assert_eq!(UsageTotal::of(&event(1, 2, 0.0)).hour, "2026-09-01T10:00:00Z");
-        assert_eq!(UsageTotal::of(&UsageEvent::default()).hour, "1970-01-01T00:00:00Z");
+        assert_eq!(UsageTotal::of(&<UsageEvent>::default()).hour, "1970-01-01T00:00:00Z");
     }
 
     #[test]

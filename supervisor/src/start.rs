@@ -35,6 +35,7 @@ use crate::state::lock::{StateError, StateLock};
 use crate::supervisor::{Ended, RunError};
 use crate::systemd;
 use crate::validate::{check_handover, validate};
+use crate::worker_log;
 
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
@@ -166,8 +167,13 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
     let lock_copy = lock.as_ref().map(StateLock::descriptor).transpose();
     let before =
         Before { own, taken, stored, lock: lock_copy.map_err(system("keeping the lock"))? };
-    let ended = LocalSet::new()
-        .block_on(&runtime, serve(&settings, origin, &log_filter, findings, written, before));
+    let ended = LocalSet::new().block_on(&runtime, async {
+        let ended = serve(&settings, origin, &log_filter, findings, written, before).await;
+        if matches!(ended, Ok(Ended::InOrder)) {
+            worker_log::finish().await;
+        }
+        ended
+    });
     log::finish();
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();

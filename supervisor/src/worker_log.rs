@@ -3,25 +3,36 @@
 //! A worker that was taken over can write anything, but only under its own name. What is of the form of
 //! [`shared::log_line`] is told with its fields, all else as raw text: a panic, a forbidden call, or nonsense.
 //! Failures that a worker repeats are summarised, each worker's for itself, so that none can hide what another one says.
+//!
+//! The first line after a silence is read at once. From then on the pipe is not watched but looked at every [`PAUSE`], until
+//! there is nothing in it: a worker under load wakes this process a hundred times a second, and not for every line.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use shared::descriptor;
 use shared::id::{Role, WorkerId};
 use shared::log_line::{self, LINE_BYTES_MAX, Level, Line};
-use tokio::time::sleep_until;
+use tokio::sync::Notify;
+use tokio::time::{sleep_until, timeout};
 
 use crate::log::{self, Repeats, Said, Speaker};
 
-/// Read at a time, in bytes: what a pipe holds by default.
+/// Read at a time, in bytes.
 const READ_BYTES: usize = 64 * 1024;
+/// What a proxy worker's pipe may hold, in bytes, where the system permits it: its lines of 100 ms.
+const PIPE_BYTES: i32 = 1024 * 1024;
+/// How long lines gather while a worker goes on writing.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long the last lines of workers that are gone are waited for.
+const FINISH_LIMIT: Duration = Duration::from_millis(200);
 /// Passed on per second and worker, in bytes: an access log at its busiest. More is dropped, and the drop is told.
-const BYTES_PER_SECOND_MAX: usize = 16 * 1024 * 1024;
+const BYTES_PER_SECOND_MAX: usize = 32 * 1024 * 1024;
 /// What a line counts beside its bytes: short ones cost as much work as long ones.
 const LINE_COST: usize = 256;
 
@@ -45,60 +56,157 @@ fn note_dropped(role: Role, lines: u64) {
     }
 }
 
+/// Pipes that are read.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// A worker is gone: its last lines are not waited for.
+static HURRY: Notify = Notify::const_new();
+/// A pipe was read to its end.
+static ENDED: Notify = Notify::const_new();
+
+/// Counts a pipe that is read.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+        ENDED.notify_waiters();
+    }
+}
+
+/// Returns when every pipe was read to its end: all workers are gone. What a stranger holds open is not waited for.
+pub async fn finish() {
+    let ended = async {
+        loop {
+            let ended = ENDED.notified();
+            if OPEN.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            HURRY.notify_waiters();
+            // One that began to wait just now was not told.
+            let _ = timeout(PAUSE, ended).await;
+        }
+    };
+    let _ = timeout(FINISH_LIMIT, ended).await;
+}
+
 /// Passes lines on until the worker's end of the pipe is closed.
 pub async fn forward(id: WorkerId, role: Role, pid: Pid, pipe: OwnedFd) {
-    let Ok(pipe) = descriptor::watched(pipe) else { return };
-    let Ok(file) = pipe.get_ref().try_clone().map(File::from) else { return };
-    let speaker = Speaker { worker: Some((role, id)), pid: pid.as_raw() };
-    let (mut lines, mut repeats) = (Lines::default(), Repeats::default());
-    let mut budget = Budget::new(Instant::now());
+    let _open = Open::new();
+    if role == Role::Proxy {
+        // Refused where a user has too much of that already: then it holds what it holds.
+        let _ = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    }
+    let Ok(file) = pipe.try_clone().map(File::from) else { return };
+    let mut hearing = Hearing::new(Speaker { worker: Some((role, id)), pid: pid.as_raw() }, role);
     let mut buffer = vec![0; READ_BYTES];
-    loop {
-        let mut ready = tokio::select! {
-            ready = pipe.readable() => match ready {
-                Ok(ready) => ready,
-                Err(_) => break,
-            },
-            () = until(repeats.next()) => {
-                log::tell(&speaker, &summaries(repeats.due(Instant::now())));
-                continue;
+    let (mut pipe, mut goes_on) = (pipe, true);
+    while goes_on {
+        let Ok(watched) = descriptor::watched(pipe) else { break };
+        loop {
+            tokio::select! {
+                ready = watched.readable() => {
+                    goes_on = ready.is_ok();
+                    break;
+                }
+                () = until(hearing.repeats.next()) => hearing.tell_repeats(Instant::now()),
             }
-        };
-        match (&file).read(&mut buffer) {
-            Ok(0) => break,
-            Ok(bytes) => {
-                let (read, now) = (buffer.get(..bytes).unwrap_or_default(), Instant::now());
-                let mut said = Vec::new();
-                match budget.take(bytes, lines_in(read), now) {
-                    Taken::All => lines.push(read, &mut said),
-                    Taken::After { dropped } => {
-                        said.push(Said::Line(dropped_note(dropped)));
-                        lines.push(read, &mut said);
-                    }
-                    Taken::Nothing => {
-                        note_dropped(role, lines_in(read) as u64);
-                        lines.lose(read);
+        }
+        // Not watched any more: the next lines wake nobody.
+        pipe = watched.into_inner();
+        while goes_on {
+            match (&file).read(&mut buffer) {
+                Ok(0) => goes_on = false,
+                Ok(bytes) => {
+                    hearing.hear(buffer.get(..bytes).unwrap_or_default(), Instant::now());
+                    if bytes < READ_BYTES {
+                        let _ = timeout(PAUSE, HURRY.notified()).await;
+                    } else {
+                        // A worker that never stops writing is not the only one there is.
+                        tokio::task::yield_now().await;
                     }
                 }
-                said.retain(|said| match said {
-                    Said::Line(line) => repeats.hear(line, now),
-                    Said::Raw(_) => true,
-                });
-                note_dropped(role, log::tell(&speaker, &said));
-                // A worker that never stops writing is not the only one there is.
-                tokio::task::yield_now().await;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => goes_on = false,
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
         }
     }
-    let mut said = Vec::from_iter(lines.finish());
-    said.extend(summaries(repeats.finish()));
-    if budget.dropped > 0 {
-        said.push(Said::Line(dropped_note(budget.dropped)));
+    hearing.finish();
+}
+
+/// What is heard of one worker, and passed on.
+struct Hearing {
+    speaker: Speaker,
+    role: Role,
+    lines: Lines,
+    repeats: Repeats,
+    budget: Budget,
+}
+
+impl Hearing {
+    fn new(speaker: Speaker, role: Role) -> Self {
+        let (lines, repeats) = (Lines::default(), Repeats::default());
+        Self { speaker, role, lines, repeats, budget: Budget::new(Instant::now()) }
     }
-    note_dropped(role, log::tell(&speaker, &said));
+
+    /// Takes what was read.
+    fn hear(&mut self, read: &[u8], now: Instant) {
+        let Self { lines, repeats, .. } = self;
+        let dropped = match self.budget.take(read.len(), lines_in(read), now) {
+            Taken::All => 0,
+            Taken::After { dropped } => dropped,
+            Taken::Nothing => {
+                note_dropped(self.role, lines_in(read) as u64);
+                return lines.lose(read);
+            }
+        };
+        let lost = log::telling(self.speaker, |telling| {
+            if dropped > 0 {
+                telling.say(&Said::Line(dropped_note(dropped)));
+            }
+            lines.push(read, |line| match log_line::decode(line) {
+                Some(line) if !repeats.hear(&line, now) => {}
+                Some(line) => telling.say(&Said::Line(line)),
+                None => telling.say(&raw(line)),
+            });
+        });
+        note_dropped(self.role, lost);
+    }
+
+    /// Tells of failures that were repeated, whose time has come.
+    fn tell_repeats(&mut self, now: Instant) {
+        let due = self.repeats.due(now);
+        log::telling(self.speaker, |telling| {
+            due.into_iter().for_each(|line| telling.say(&Said::Line(line)));
+        });
+    }
+
+    /// There is nothing more to be heard.
+    fn finish(mut self) {
+        let Self { speaker, lines, repeats, budget, .. } = &mut self;
+        let lost = log::telling(*speaker, |telling| {
+            lines.finish(&mut |line| match log_line::decode(line) {
+                Some(line) => telling.say(&Said::Line(line)),
+                None => telling.say(&raw(line)),
+            });
+            repeats.finish().into_iter().for_each(|line| telling.say(&Said::Line(line)));
+            if budget.dropped > 0 {
+                telling.say(&Said::Line(dropped_note(budget.dropped)));
+            }
+        });
+        note_dropped(self.role, lost);
+    }
+}
+
+fn raw(line: &[u8]) -> Said {
+    Said::Raw(String::from_utf8_lossy(line).into_owned())
 }
 
 async fn until(moment: Option<Instant>) {
@@ -106,10 +214,6 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
-}
-
-fn summaries(lines: Vec<Line>) -> Vec<Said> {
-    lines.into_iter().map(Said::Line).collect()
 }
 
 fn dropped_note(dropped: usize) -> Line {
@@ -175,13 +279,20 @@ struct Lines {
 }
 
 impl Lines {
-    /// Appends the whole lines that `bytes` complete.
-    fn push(&mut self, bytes: &[u8], said: &mut Vec<Said>) {
+    /// Takes bytes, and lets `tell` have the whole lines that they complete.
+    fn push(&mut self, bytes: &[u8], mut tell: impl FnMut(&[u8])) {
         let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', rest) {
             let (line, after) = rest.split_at(end);
-            self.extend(line);
-            said.extend(self.finish());
+            if self.partial.is_empty() && !self.is_torn {
+                let line = line.get(..LINE_BYTES_MAX).unwrap_or(line);
+                if !line.is_empty() {
+                    tell(line);
+                }
+            } else {
+                self.extend(line);
+                self.finish(&mut tell);
+            }
             rest = after.get(1..).unwrap_or_default();
         }
         self.extend(rest);
@@ -198,16 +309,12 @@ impl Lines {
         self.partial.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
-    /// What there is of the current line, as a line; nothing if there is nothing.
-    fn finish(&mut self) -> Option<Said> {
-        let line = std::mem::take(&mut self.partial);
-        if std::mem::take(&mut self.is_torn) || line.is_empty() {
-            return None;
+    /// Lets `tell` have what there is of the current line, as a line; nothing if there is nothing.
+    fn finish(&mut self, tell: &mut impl FnMut(&[u8])) {
+        if !std::mem::take(&mut self.is_torn) && !self.partial.is_empty() {
+            tell(&self.partial);
         }
-        Some(match log_line::decode(&line) {
-            Some(line) => Said::Line(line),
-            None => Said::Raw(String::from_utf8_lossy(&line).into_owned()),
-        })
+        self.partial.clear();
     }
 }
 
@@ -217,10 +324,20 @@ mod tests {
 
     use super::*;
 
+    fn one(line: &[u8]) -> Said {
+        log_line::decode(line).map_or_else(|| super::raw(line), |line| Said::Line(line.to_owned()))
+    }
+
     fn said(lines: &mut Lines, bytes: &[u8]) -> Vec<Said> {
         let mut said = Vec::new();
-        lines.push(bytes, &mut said);
+        lines.push(bytes, |line| said.push(one(line)));
         said
+    }
+
+    fn last(lines: &mut Lines) -> Option<Said> {
+        let mut last = None;
+        lines.finish(&mut |line| last = Some(one(line)));
+        last
     }
 
     fn raw(text: &str) -> Said {
@@ -235,8 +352,8 @@ mod tests {
         let mut lines = Lines::default();
         let expected = [raw("panicked"), Said::Line(line), raw("\x1eI\x1fbroken")];
         assert_eq!(said(&mut lines, &written), expected);
-        assert_eq!(lines.finish(), Some(raw("last")));
-        assert_eq!(lines.finish(), None);
+        assert_eq!(last(&mut lines), Some(raw("last")));
+        assert_eq!(last(&mut lines), None);
     }
 
     #[test]
@@ -276,13 +393,13 @@ mod tests {
         fn lines_do_not_depend_on_how_reads_were_split(bytes: Vec<u8>, size in 1..50usize) {
             let mut whole = Lines::default();
             let mut expected = said(&mut whole, &bytes);
-            expected.extend(whole.finish());
+            expected.extend(last(&mut whole));
             let mut split = Lines::default();
             let mut found = Vec::new();
             for piece in bytes.chunks(size) {
-                split.push(piece, &mut found);
+                found.extend(said(&mut split, piece));
             }
-            found.extend(split.finish());
+            found.extend(last(&mut split));
             prop_assert_eq!(found, expected);
         }
     }

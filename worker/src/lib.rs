@@ -26,6 +26,7 @@ pub mod multipart;
 pub mod orphan;
 pub mod provider;
 pub mod proxy;
+mod random;
 pub mod redis;
 pub mod request;
 pub mod role;

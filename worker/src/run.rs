@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use crate::inherit::{InheritError, Inheritance};
 use crate::role::RoleError;
 use crate::tls::Handshakes;
-use crate::{cache, egress, export, proxy, sandbox, signer, status};
+use crate::{cache, egress, export, log, proxy, sandbox, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,9 @@ pub enum WorkerError {
 
 /// Runs the role that the arguments name until it has been drained or the supervisor is gone.
 pub fn main() -> ExitCode {
-    match run() {
+    let ended = run();
+    log::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is the log pipe: this line reaches the supervisor's log.
@@ -55,7 +57,8 @@ pub fn run() -> Result<(), WorkerError> {
         Role::Cache => c"aisix-cache",
         Role::Export => c"aisix-export",
     });
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().on_thread_park(log::flush).build()?;
     let tasks = LocalSet::new();
     match inheritance.role {
         Role::Proxy => {

@@ -4,6 +4,7 @@
 //! is told once that there is something, and again only after it has taken what it was told of. While the ring is full the
 //! details of events are shed and counted, and their totals, exact, are written as soon as there is room.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -74,7 +75,7 @@ impl UsageRing {
 }
 
 impl UsageSink for UsageRing {
-    fn record(&self, event: UsageEvent) {
+    fn record(&self, event: UsageEvent<Cow<'_, str>>) {
         let mut state = self.state.borrow_mut();
         let before = state.ring.last();
         if let Err(error) = state.write(event) {
@@ -89,15 +90,14 @@ impl UsageSink for UsageRing {
 
 impl State {
     /// Writes an event, or keeps what it comes to and says why.
-    fn write(&mut self, event: UsageEvent) -> Result<(), WriteError> {
-        let mut record = Record::Event(Box::new(event));
-        let mut written = self.ring.push(&record);
-        if let (Err(WriteError::TooLong), Record::Event(event)) = (&written, &mut record) {
-            shorten(event);
-            written = self.ring.push(&record);
+    fn write(&mut self, mut event: UsageEvent<Cow<'_, str>>) -> Result<(), WriteError> {
+        let mut written = self.ring.push_event(&event);
+        if matches!(written, Err(WriteError::TooLong)) {
+            shorten(&mut event);
+            written = self.ring.push_event(&event);
         }
-        if let (Err(_), Record::Event(event)) = (&written, &record) {
-            self.totals.add(UsageTotal::of(event));
+        if written.is_err() {
+            self.totals.add(UsageTotal::of(&event));
             // There is room: nothing would write it later.
             if matches!(written, Err(WriteError::TooLong)) {
                 self.write_totals();
@@ -120,7 +120,7 @@ impl State {
 }
 
 /// Leaves out what strangers could make long without end.
-fn shorten(event: &mut UsageEvent) {
+fn shorten(event: &mut UsageEvent<Cow<'_, str>>) {
     for text in [
         &mut event.provider_request_id,
         &mut event.provider_model_version,
@@ -131,7 +131,7 @@ fn shorten(event: &mut UsageEvent) {
         &mut event.client_user_agent,
     ] {
         if text.len() > TEXT_BYTES_MAX {
-            text.clear();
+            *text = Cow::default();
         }
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    fn event(prompt_tokens: u32) -> UsageEvent {
+    fn event(prompt_tokens: u32) -> UsageEvent<Cow<'static, str>> {
         UsageEvent { prompt_tokens, ..UsageEvent::default() }
     }
 
@@ -176,10 +176,10 @@ mod tests {
     #[test]
     fn an_event_that_a_provider_made_too_long_loses_its_texts_and_not_its_tokens() {
         let mut state = state(RING_BYTES);
-        let long = UsageEvent { provider_request_id: "x".repeat(1 << 20), ..event(3) };
+        let long = UsageEvent { provider_request_id: "x".repeat(1 << 20).into(), ..event(3) };
         assert!(state.write(long).is_ok());
         assert_eq!(state.ring.last(), 1);
-        let longer = UsageEvent { trace_id: "x".repeat(1 << 20), ..event(3) };
+        let longer = UsageEvent { trace_id: "x".repeat(1 << 20).into(), ..event(3) };
         assert!(matches!(state.write(longer), Err(WriteError::TooLong)));
         assert!(state.totals.is_empty(), "its total is written at once");
         assert_eq!(state.ring.last(), 2);

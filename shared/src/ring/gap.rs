@@ -45,6 +45,7 @@ impl Reader {
         let Some((sequence, offset)) = lowest else { return Ok(None) };
         let before = sequence.saturating_sub(1);
         let passed = before.saturating_sub(self.place.sequence);
+        self.rest();
         self.place = Place { sequence: before, position: offset as u64 };
         Ok(Some(passed))
     }

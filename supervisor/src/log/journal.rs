@@ -4,6 +4,7 @@
 //! those of workers are not. <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>: `NAME=value` and a line feed for each field; a
 //! datagram that is too large for the socket goes as sealed memory instead. No value has a line feed: see `harmless`.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -13,7 +14,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use shared::log_line::{Level, Line};
 use shared::memory;
 
-use super::render::{harmless, words};
+use super::render::{push_harmless, push_words};
 use super::{Said, Speaker};
 
 /// Where the journal listens.
@@ -54,7 +55,8 @@ impl Journal {
     fn try_send(&self, datagram: &[u8]) -> io::Result<()> {
         match self.0.send(datagram) {
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                let memory = memory::sealed("aisix-log", |writer| writer.write_all(datagram))?;
+                let memory =
+                    memory::sealed("aisix-log", |writer| io::Write::write_all(writer, datagram))?;
                 self.send_memory(&File::from(memory))
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
@@ -80,39 +82,57 @@ impl AsFd for Journal {
 }
 
 /// A line as a datagram.
-pub fn datagram(speaker: &Speaker, said: &Said) -> Vec<u8> {
-    let prefix = speaker.prefix();
-    let raw;
-    let (line, message) = match said {
-        Said::Line(line) => (line, words(line)),
-        Said::Raw(text) => {
-            raw = Line::new(Level::Warn, "raw", "");
-            (&raw, harmless(text))
+pub fn datagram<S: AsRef<str>>(speaker: &Speaker, said: &Said<S>) -> Vec<u8> {
+    let mut text = String::with_capacity(1024);
+    text.push_str("MESSAGE=");
+    text.push_str(&speaker.prefix());
+    match said {
+        Said::Line(line) => {
+            push_words(&mut text, line);
+            push_about(&mut text, speaker, line.level, line.target.as_ref());
+            push_fields(&mut text, line);
         }
-    };
-    let priority = match line.level {
+        Said::Raw(words) => {
+            push_harmless(&mut text, words);
+            push_about(&mut text, speaker, Level::Warn, "raw");
+        }
+    }
+    text.into_bytes()
+}
+
+fn push_about(text: &mut String, speaker: &Speaker, level: Level, target: &str) {
+    let priority = match level {
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     };
-    let mut text = format!(
-        "MESSAGE={prefix}{message}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=aisix\nAISIX_ROLE={}\nAISIX_PID={}\nAISIX_LEVEL={}\nAISIX_TARGET={}\n",
-        speaker.role(),
-        speaker.pid,
-        line.level.name(),
-        harmless(&line.target)
+    let (role, pid, level) = (speaker.role(), speaker.pid, level.name());
+    let _ = write!(
+        text,
+        "\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=aisix\nAISIX_ROLE={role}\nAISIX_PID={pid}\nAISIX_LEVEL={level}\nAISIX_TARGET="
     );
+    push_harmless(text, target);
+    text.push('\n');
     if let Some((_, id)) = speaker.worker {
-        text.push_str(&format!("AISIX_WORKER={id}\n"));
+        let _ = writeln!(text, "AISIX_WORKER={id}");
     }
+}
+
+fn push_fields<S: AsRef<str>>(text: &mut String, line: &Line<S>) {
     for (name, value) in &line.fields {
-        let name = format!("F_{}", name.to_ascii_uppercase().replace('.', "_"));
-        if name.len() <= NAME_BYTES_MAX {
-            text.push_str(&format!("{name}={}\n", harmless(value.text())));
+        let name = name.as_ref();
+        // With its beginning.
+        if name.len() + 2 > NAME_BYTES_MAX {
+            continue;
         }
+        text.push_str("F_");
+        let upper = |character: char| if character == '.' { '_' } else { character };
+        text.extend(name.chars().map(|character| upper(character.to_ascii_uppercase())));
+        text.push('=');
+        push_harmless(text, value.text());
+        text.push('\n');
     }
-    text.into_bytes()
 }
 
 #[cfg(test)]

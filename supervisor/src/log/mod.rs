@@ -31,6 +31,7 @@ use self::outlet::Outlet;
 
 pub use self::directives::FilterError;
 pub use self::form::{Form, is_container};
+pub use self::outlet::Telling;
 pub use self::repeats::Repeats;
 
 /// Who says something.
@@ -61,9 +62,9 @@ impl Speaker {
 
 /// Something that is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum Said<S = String> {
     /// A line.
-    Line(Line),
+    Line(Line<S>),
     /// Words of a process that is not in a state to write one: a panic, a forbidden call.
     Raw(String),
 }
@@ -153,12 +154,10 @@ pub fn in_force() -> String {
     LOG.get().map(|log| log.lock().directives.clone()).unwrap_or_default()
 }
 
-/// Writes what a worker has said, in order and with nothing in between. Returns how many lines nobody took.
-pub fn tell(speaker: &Speaker, said: &[Said]) -> u64 {
-    match LOG.get() {
-        Some(log) if !said.is_empty() => log.lock().outlet.tell(speaker, said, SystemTime::now()),
-        _ => 0,
-    }
+/// Lets `tell` say what a worker has said, in order and with nothing in between. Returns how many lines nobody took. Nothing may
+/// be logged meanwhile.
+pub fn telling(speaker: Speaker, tell: impl FnOnce(&mut Telling<'_>)) -> u64 {
+    LOG.get().map_or(0, |log| log.lock().outlet.telling(speaker, SystemTime::now(), tell))
 }
 
 /// Tells of failures that were repeated, whose time has come.
@@ -186,8 +185,9 @@ impl Log {
 impl State {
     fn tell_own(&mut self, lines: Vec<Line>) {
         if !lines.is_empty() {
-            let said: Vec<_> = lines.into_iter().map(Said::Line).collect();
-            self.outlet.tell(&Speaker::own(), &said, SystemTime::now());
+            self.outlet.telling(Speaker::own(), SystemTime::now(), |telling| {
+                lines.into_iter().for_each(|line| telling.say(&Said::Line(line)));
+            });
         }
     }
 }

@@ -14,7 +14,7 @@ use nix::unistd::write;
 
 use super::form::Form;
 use super::journal::{Journal, datagram};
-use super::render::{json, text};
+use super::render::{Head, json, text};
 use super::{Said, Speaker, note, standard_error};
 
 /// How long is waited in each second, at most.
@@ -35,64 +35,108 @@ pub struct Outlet {
     dropped: u64,
     /// A line was broken off: the next one begins on a line of its own.
     is_broken: bool,
+    /// Memory for the next piece.
+    piece: String,
+}
+
+/// Lines of one speaker on their way out.
+pub struct Telling<'a> {
+    outlet: &'a mut Outlet,
+    speaker: Speaker,
+    time: SystemTime,
+    head: Head,
+    /// One piece for many lines, while they fit.
+    piece: String,
+    lines: u64,
+    /// Lines that nobody took.
+    lost: u64,
+}
+
+impl Telling<'_> {
+    /// Says a line.
+    pub fn say<S: AsRef<str>>(&mut self, said: &Said<S>) {
+        self.outlet.tell_dropped(self.time);
+        if self.outlet.form == Form::Journal {
+            if !self.outlet.tell_one(&self.speaker, &self.head, said) {
+                self.lose(1);
+            }
+            return;
+        }
+        let before = self.piece.len();
+        self.outlet.render(&mut self.piece, &self.head, said);
+        if before > 0 && self.piece.len() > PIECE_BYTES {
+            let line = self.piece.split_off(before);
+            self.write();
+            self.piece.push_str(&line);
+        }
+        self.lines += 1;
+    }
+
+    fn write(&mut self) {
+        if self.piece.is_empty() {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        if !self.outlet.write(&self.piece) {
+            self.lose(lines);
+        }
+        self.piece.clear();
+    }
+
+    fn lose(&mut self, lines: u64) {
+        self.lost = self.lost.saturating_add(lines);
+        self.outlet.dropped = self.outlet.dropped.saturating_add(lines);
+    }
 }
 
 impl Outlet {
     /// With a connection to the journal, if that is the form.
     pub fn new(form: Form, journal: Option<Journal>) -> Self {
         let patience = Patience::new(Instant::now());
-        Self { form, journal, patience, dropped: 0, is_broken: false }
+        Self { form, journal, patience, dropped: 0, is_broken: false, piece: String::new() }
     }
 
-    /// Writes what was said, in order. Returns how many lines of it nobody took.
-    pub fn tell(&mut self, speaker: &Speaker, said: &[Said], time: SystemTime) -> u64 {
-        if self.dropped > 0 {
-            let dropped = std::mem::take(&mut self.dropped);
-            let told = note(format!("{dropped} log lines dropped: nobody took them in time"));
-            let told = Said::Line(told.with("lines", dropped));
-            if !self.tell_one(&Speaker::own(), &told, time) {
-                // The note itself is none of them.
-                self.dropped = dropped;
-            }
-        }
-        let before = self.dropped;
-        if self.form == Form::Journal {
-            for said in said {
-                self.count(1, |this| this.tell_one(speaker, said, time));
-            }
-            return self.dropped.saturating_sub(before);
-        }
-        // One piece for many lines, while they fit.
-        let (mut piece, mut lines) = (String::new(), 0);
-        for said in said {
-            let line = self.rendered(speaker, said, time);
-            if !piece.is_empty() && piece.len() + line.len() > PIECE_BYTES {
-                self.count(lines, |this| this.write(&piece));
-                (piece, lines) = (String::new(), 0);
-            }
-            piece.push_str(&line);
-            lines += 1;
-        }
-        self.count(lines, |this| this.write(&piece));
-        self.dropped.saturating_sub(before)
+    /// Lets `tell` say lines of one speaker, in order. Returns how many of them nobody took.
+    pub fn telling(
+        &mut self,
+        speaker: Speaker,
+        time: SystemTime,
+        tell: impl FnOnce(&mut Telling<'_>),
+    ) -> u64 {
+        let (piece, head) = (std::mem::take(&mut self.piece), Head::new(speaker, time));
+        let mut telling = Telling { outlet: self, speaker, time, head, piece, lines: 0, lost: 0 };
+        tell(&mut telling);
+        telling.write();
+        let Telling { mut piece, lost, .. } = telling;
+        piece.clear();
+        self.piece = piece;
+        lost
     }
 
-    fn count(&mut self, lines: u64, write: impl FnOnce(&mut Self) -> bool) {
-        if !write(self) {
-            self.dropped = self.dropped.saturating_add(lines);
+    /// Tells how many lines were dropped, if any were.
+    fn tell_dropped(&mut self, time: SystemTime) {
+        if self.dropped == 0 {
+            return;
+        }
+        let dropped = std::mem::take(&mut self.dropped);
+        let told = note(format!("{dropped} log lines dropped: nobody took them in time"));
+        let (told, own) = (Said::Line(told.with("lines", dropped)), Speaker::own());
+        if !self.tell_one(&own, &Head::new(own, time), &told) {
+            // The note itself is none of them.
+            self.dropped = dropped;
         }
     }
 
-    fn rendered(&self, speaker: &Speaker, said: &Said, time: SystemTime) -> String {
+    fn render<S: AsRef<str>>(&self, out: &mut String, head: &Head, said: &Said<S>) {
         match self.form {
-            Form::Json => json(speaker, said, time),
-            Form::Terminal => text(speaker, said, time, true),
-            Form::Text | Form::Journal => text(speaker, said, time, false),
+            Form::Json => json(out, head, said),
+            Form::Terminal => text(out, head, said, true),
+            Form::Text | Form::Journal => text(out, head, said, false),
         }
     }
 
     /// Whether the line was taken.
-    fn tell_one(&mut self, speaker: &Speaker, said: &Said, time: SystemTime) -> bool {
+    fn tell_one<S: AsRef<str>>(&mut self, speaker: &Speaker, head: &Head, said: &Said<S>) -> bool {
         if let Some(journal) = &mut self.journal {
             let datagram = datagram(speaker, said);
             let mut sent = journal.send(&datagram);
@@ -106,7 +150,8 @@ impl Outlet {
                 Err(_) => {}
             }
         }
-        let line = self.rendered(speaker, said, time);
+        let mut line = String::new();
+        self.render(&mut line, head, said);
         self.write(&line)
     }
 

@@ -1,9 +1,8 @@
-//! A line as text and as JSON.
+//! A line as text and as JSON, appended to what is written already: at its busiest a log has two lines a request.
 
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use serde::{Serialize, Serializer};
 use shared::log_line::{Level, Line, Value};
 use time::OffsetDateTime;
 
@@ -12,15 +11,33 @@ use super::{Said, Speaker};
 /// Target of words that are no line.
 const RAW: &str = "raw";
 
+/// What stands before every line that is told together: who says it, and when.
+#[derive(Debug)]
+pub struct Head {
+    speaker: Speaker,
+    prefix: String,
+    moment: String,
+}
+
+impl Head {
+    /// For that speaker at that time.
+    pub fn new(speaker: Speaker, time: SystemTime) -> Self {
+        Self { speaker, prefix: speaker.prefix(), moment: moment(time) }
+    }
+}
+
 /// As text, in colour or without.
-pub fn text(speaker: &Speaker, said: &Said, time: SystemTime, is_coloured: bool) -> String {
-    let prefix = speaker.prefix();
+pub fn text<S: AsRef<str>>(out: &mut String, head: &Head, said: &Said<S>, is_coloured: bool) {
+    let Head { prefix, moment, .. } = head;
     let line = match said {
-        Said::Raw(words) => return format!("{prefix}{}\n", harmless(words)),
+        Said::Raw(words) => {
+            out.push_str(prefix);
+            push_harmless(out, words);
+            return out.push('\n');
+        }
         Said::Line(line) => line,
     };
-    let (time, level, words) = (moment(time), line.level.name(), words(line));
-    let target = &line.target;
+    let (level, target) = (line.level.name(), line.target.as_ref());
     if is_coloured {
         let colour = match line.level {
             Level::Error => 31,
@@ -29,90 +46,106 @@ pub fn text(speaker: &Speaker, said: &Said, time: SystemTime, is_coloured: bool)
             Level::Debug => 34,
             Level::Trace => 35,
         };
-        format!(
-            "\x1b[1m{prefix}\x1b[0m\x1b[2m{time}\x1b[0m \x1b[{colour}m{level:>5}\x1b[0m \x1b[2m{target}:\x1b[0m {words}\n"
-        )
+        let _ = write!(
+            out,
+            "\x1b[1m{prefix}\x1b[0m\x1b[2m{moment}\x1b[0m \x1b[{colour}m{level:>5}\x1b[0m \x1b[2m{target}:\x1b[0m "
+        );
     } else {
-        format!("{prefix}{time} {level:>5} {target}: {words}\n")
+        let _ = write!(out, "{prefix}{moment} {level:>5} {target}: ");
     }
+    push_words(out, line);
+    out.push('\n');
 }
 
 /// What a line says, with its fields: without control characters, in one line.
-pub fn words(line: &Line) -> String {
-    let mut words = harmless(&line.message);
+pub fn push_words<S: AsRef<str>>(out: &mut String, line: &Line<S>) {
+    push_harmless(out, line.message.as_ref());
     for (name, value) in &line.fields {
-        let _ = match value {
-            // Quoted, and escaped by that.
-            Value::Text(text) => write!(words, " {name}={}", harmless(&format!("{text:?}"))),
-            value => write!(words, " {name}={}", harmless(value.text())),
-        };
+        out.push(' ');
+        out.push_str(name.as_ref());
+        out.push('=');
+        match value {
+            Value::Text(text) => push_quoted(out, text.as_ref()),
+            value => push_harmless(out, value.text()),
+        }
     }
-    words
+}
+
+/// Quoted, and escaped by that.
+fn push_quoted(out: &mut String, text: &str) {
+    if all(text, |byte| matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\')) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        push_harmless(out, &format!("{text:?}"));
+    }
 }
 
 /// As a JSON object.
-pub fn json(speaker: &Speaker, said: &Said, time: SystemTime) -> String {
-    let raw;
-    let line = match said {
-        Said::Line(line) => line,
-        Said::Raw(words) => {
-            raw = Line::new(Level::Warn, RAW, words);
-            &raw
+pub fn json<S: AsRef<str>>(out: &mut String, head: &Head, said: &Said<S>) {
+    match said {
+        Said::Line(line) => push_json_line(out, head, line),
+        Said::Raw(words) => push_json_line(out, head, &Line::new(Level::Warn, RAW, words)),
+    }
+}
+
+fn push_json_line<S: AsRef<str>>(out: &mut String, head: &Head, line: &Line<S>) {
+    let Head { speaker, moment, .. } = head;
+    let (level, role) = (line.level.name(), speaker.role());
+    let _ = write!(out, "{{\"timestamp\":\"{moment}\",\"level\":\"{level}\",\"role\":\"{role}\"");
+    if let Some((_, worker)) = speaker.worker {
+        let _ = write!(out, ",\"worker\":{}", worker.0);
+    }
+    let _ = write!(out, ",\"pid\":{},\"target\":", speaker.pid);
+    push_json_text(out, line.target.as_ref());
+    out.push_str(",\"message\":");
+    push_json_text(out, line.message.as_ref());
+    out.push_str(",\"fields\":{");
+    for (place, (name, value)) in line.fields.iter().enumerate() {
+        if place > 0 {
+            out.push(',');
         }
-    };
-    let object = Object {
-        timestamp: moment(time),
-        level: line.level.name(),
-        role: speaker.role(),
-        worker: speaker.worker.map(|(_, id)| id.0),
-        pid: speaker.pid,
-        target: &line.target,
-        message: &line.message,
-        fields: Fields(&line.fields),
-    };
-    // Texts and numbers: there is nothing that cannot be written.
-    serde_json::to_string(&object).unwrap_or_default() + "\n"
+        push_json_text(out, name.as_ref());
+        out.push(':');
+        match value {
+            // It is one that JSON has.
+            Value::Plain(number) => out.push_str(number.as_ref()),
+            value => push_json_text(out, value.text()),
+        }
+    }
+    out.push_str("}}\n");
 }
 
-#[derive(Serialize)]
-struct Object<'a> {
-    timestamp: String,
-    level: &'static str,
-    role: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    worker: Option<u32>,
-    pid: i32,
-    target: &'a str,
-    message: &'a str,
-    fields: Fields<'a>,
-}
-
-struct Fields<'a>(&'a [(String, Value)]);
-
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let value = |value: &Value| match value {
-            Value::Plain(text) => {
-                serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into())
-            }
-            value => serde_json::Value::from(value.text()),
-        };
-        serializer.collect_map(self.0.iter().map(|(name, it)| (name, value(it))))
+fn push_json_text(out: &mut String, text: &str) {
+    if all(text, |byte| (byte >= b' ') & !matches!(byte, b'"' | b'\\')) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        // A text: there is nothing that cannot be written.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 }
 
 /// Without characters that end a line, move a terminal or turn the direction of what is read.
-pub fn harmless(text: &str) -> String {
-    let mut harmless = String::with_capacity(text.len());
+pub fn push_harmless(out: &mut String, text: &str) {
+    if all(text, |byte| matches!(byte, b' '..=b'~' | b'\t')) {
+        return out.push_str(text);
+    }
     for character in text.chars() {
         let turns = matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if (character.is_control() && character != '\t') || turns {
-            harmless.extend(character.escape_default());
+            out.extend(character.escape_default());
         } else {
-            harmless.push(character);
+            out.push(character);
         }
     }
-    harmless
+}
+
+/// Whether all bytes are so. Without a way out, so that many are looked at at a time.
+fn all(text: &str, is: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & is(byte))
 }
 
 /// A moment as RFC 3339 has it, to the microsecond.
@@ -151,6 +184,18 @@ mod tests {
         line.fields.push(("error".to_owned(), Value::Shown("none, so far".to_owned())));
         line.fields.push(("role".to_owned(), Value::Text("supervisor".to_owned())));
         line.with("status", 200)
+    }
+
+    fn text(speaker: &Speaker, said: &Said, time: SystemTime, is_coloured: bool) -> String {
+        let mut out = String::new();
+        super::text(&mut out, &Head::new(*speaker, time), said, is_coloured);
+        out
+    }
+
+    fn json(speaker: &Speaker, said: &Said, time: SystemTime) -> String {
+        let mut out = String::new();
+        super::json(&mut out, &Head::new(*speaker, time), said);
+        out
     }
 
     #[test]

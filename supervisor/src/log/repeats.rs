@@ -54,7 +54,7 @@ struct Known {
 
 impl Repeats {
     /// Takes note of a line. Whether it is to be told now.
-    pub fn hear(&mut self, line: &Line, now: Instant) -> bool {
+    pub fn hear<S: AsRef<str>>(&mut self, line: &Line<S>, now: Instant) -> bool {
         if !line.level.is_failure() {
             return true;
         }
@@ -64,7 +64,7 @@ impl Repeats {
             return false;
         }
         if self.0.len() < KNOWN_MAX {
-            let mut line = line.clone();
+            let mut line = line.to_owned();
             line.fields.retain(|(name, _)| !CASE.contains(&name.as_str()));
             self.0.insert(name, Known { line, since: now, again: 0 });
         }
@@ -113,22 +113,22 @@ impl Known {
     }
 }
 
-fn identity(line: &Line) -> u64 {
+fn identity<S: AsRef<str>>(line: &Line<S>) -> u64 {
     let mut hasher = DefaultHasher::new();
     line.level.name().hash(&mut hasher);
-    line.target.hash(&mut hasher);
-    hash_text(&line.message, &mut hasher);
+    line.target.as_ref().hash(&mut hasher);
+    hash_text(line.message.as_ref(), &mut hasher);
     for (name, value) in &line.fields {
-        if CASE.contains(&name.as_str()) {
+        let name = name.as_ref();
+        if CASE.contains(&name) {
             continue;
         }
         name.hash(&mut hasher);
-        match value {
-            Value::Plain(number) => number.hash(&mut hasher),
-            Value::Text(text) | Value::Shown(text) if REASONS.contains(&name.as_str()) => {
-                hash_text(text, &mut hasher);
-            }
-            Value::Text(text) | Value::Shown(text) => text.hash(&mut hasher),
+        let is_reason = REASONS.contains(&name) && !matches!(value, Value::Plain(_));
+        if is_reason {
+            hash_text(value.text(), &mut hasher);
+        } else {
+            value.text().hash(&mut hasher);
         }
     }
     hasher.finish()

@@ -14,6 +14,55 @@ const COUNT_BYTES: usize = 4;
 /// The most that one block may take when decoded: no record of a ring is longer than 32 KiB.
 const DECODED_MAX: usize = 64 * 1024 * 1024;
 
+/// Events as they are encoded, one behind the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Encoded {
+    /// Adds an event that is encoded.
+    pub fn push(&mut self, event: &[u8]) {
+        self.bytes.extend_from_slice(event);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The events of some.
+    pub fn of(events: &[UsageEvent]) -> Result<Self, CodecError> {
+        let mut encoded = Self::default();
+        for event in events {
+            codec::encode_onto(&mut encoded.bytes, event)?;
+            encoded.ends.push(encoded.bytes.len());
+        }
+        Ok(encoded)
+    }
+
+    /// They as blocks.
+    pub fn blocks(&self) -> impl Iterator<Item = Result<Block, CodecError>> {
+        let mut begin = 0;
+        self.ends.chunks(EVENTS_MAX).map(move |ends| {
+            let end = ends.last().copied().unwrap_or(begin);
+            // As a list of them is encoded: how many, and then they.
+            let mut plain = codec::encode(&(ends.len() as u64))?;
+            plain.extend_from_slice(self.bytes.get(begin..end).unwrap_or_default());
+            begin = end;
+            Ok(Block { events: u32::try_from(ends.len()).unwrap_or(u32::MAX), plain })
+        })
+    }
+}
+
 /// Events as they are encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -37,15 +86,14 @@ pub enum BlockError {
 }
 
 impl Block {
-    /// The block of some events.
-    pub fn of(events: &[UsageEvent]) -> Result<Self, CodecError> {
-        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        Ok(Self { events: count, plain: codec::encode(&events)? })
-    }
-
     /// Its events.
     pub fn open(&self) -> Result<Vec<UsageEvent>, CodecError> {
         codec::decode::<_, DECODED_MAX>(&self.plain)
+    }
+
+    /// Its events, with the texts of this block.
+    pub fn view(&self) -> Result<Vec<UsageEvent<&str>>, CodecError> {
+        codec::borrow_decode::<_, DECODED_MAX>(&self.plain)
     }
 
     /// Memory it takes, in bytes.
@@ -94,7 +142,7 @@ mod tests {
     fn a_block_opens_under_its_own_number_and_count_alone() {
         let sealer = DataKey::generate().unwrap().sealer(&[0; 16], "spool", "e").unwrap();
         let events = vec![UsageEvent { event_id: "a".to_owned(), ..UsageEvent::default() }; 3];
-        let block = Block::of(&events).unwrap();
+        let block = Encoded::of(&events).unwrap().blocks().next().unwrap().unwrap();
         let mut sealed = block.seal(7, &sealer).unwrap();
         assert_eq!(Block::count(&sealed), 3);
         assert_eq!(Block::unseal(7, &sealed, &sealer).unwrap().open().unwrap(), events);

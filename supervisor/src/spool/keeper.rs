@@ -7,13 +7,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use shared::id::WorkerId;
-use shared::ring::Record;
-use shared::usage::UsageEvent;
-use shared::usage_total::{UsageTotal, nanos};
+use shared::usage_total::UsageTotal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::block::Encoded;
 use super::dead_letters::DeadLetters;
 use super::disk::{Disk, Opened};
 use super::ring_file::RingFile;
@@ -24,8 +23,9 @@ use super::{Command, Facts, Home, Report, Settled};
 use crate::findings::{Findings, Topic};
 use crate::projection::report::rfc3339;
 
-/// How long changes gather for one commit.
-const GATHERING: Duration = Duration::from_millis(10);
+/// How long changes gather for one commit. What a worker writes meanwhile goes with it, so that an event waits no longer than
+/// this and two commits, with far less than that in each second spent on commits.
+const GATHERING: Duration = Duration::from_millis(20);
 /// How often rings are looked at whose writers may still be there.
 const POLL: Duration = Duration::from_millis(100);
 /// How often the database is looked at while nothing happens.
@@ -121,6 +121,9 @@ impl Keeper {
             self.settle_again(now, closing.is_some());
             let due = self.staged_since.is_some_and(|since| now >= since + GATHERING);
             if due || closing.is_some() {
+                for (worker, read) in self.rings.more() {
+                    self.keep(read, Some(worker));
+                }
                 self.commit(now);
             }
             if let Some(done) = closing {
@@ -276,30 +279,19 @@ impl Keeper {
         if self.disk.is_none() || read.place.is_none() {
             return;
         }
-        let (mut events, mut totals, mut spent) = (Vec::new(), Vec::new(), HashMap::new());
-        for record in read.records {
-            let (key, nano_usd) = match &record {
-                Record::Event(event) => (event.api_key_id.clone(), nanos(event.cost_usd)),
-                Record::Total(total) => (total.api_key_id.clone(), total.cost_nano_usd),
-            };
-            self.staged.spend(&key, nano_usd.into());
-            if nano_usd > 0 {
-                *spent.entry(key).or_default() += nano_usd as f64 / NANOS;
-            }
-            match record {
-                Record::Event(event) => events.push(*event),
-                Record::Total(total) => totals.push(total),
-            }
+        for (key, nano_usd) in &read.spent {
+            self.staged.spend(key, i128::try_from(*nano_usd).unwrap_or(i128::MAX));
         }
-        if !spent.is_empty() {
-            let _ = self.reports.send(Report::Spent(spent.into_iter().collect()));
+        if !read.spent.is_empty() {
+            let spent = read.spent.into_iter().map(|(key, sum)| (key, sum as f64 / NANOS));
+            let _ = self.reports.send(Report::Spent(spent.collect()));
         }
-        for total in totals {
+        for total in read.totals {
             self.facts.shed = self.facts.shed.saturating_add(total.events);
             self.staged.totals.add(total);
         }
-        if !events.is_empty() {
-            self.append(&events);
+        if !read.events.is_empty() {
+            self.append(&read.events);
         }
         if let Some((ring, place)) = read.place {
             self.staged.rings.insert(ring, Some(place));
@@ -307,10 +299,13 @@ impl Keeper {
         self.touch();
     }
 
-    fn append(&mut self, events: &[UsageEvent]) {
+    fn append(&mut self, events: &Encoded) {
         let cap = self.disk.as_ref().map_or(u64::MAX, Disk::bytes_max);
         if self.counts.bytes.saturating_add(self.staged.bytes()) >= cap {
-            events.iter().for_each(|event| self.staged.totals.add(UsageTotal::of(event)));
+            for block in events.blocks().flatten() {
+                let views = block.view().unwrap_or_default();
+                views.iter().for_each(|event| self.staged.totals.add(UsageTotal::of(event)));
+            }
             self.shed(events.len() as u64, "the spool has reached managed.spool_max_bytes");
             return;
         }
@@ -351,7 +346,9 @@ impl Keeper {
             let leased = &self.leased;
             let is_leased = |number| leased.contains_key(&number);
             let first = self.next;
-            if let Err(error) = self.staged.append(&events, &mut self.next, is_leased) {
+            let encoded = Encoded::of(&events);
+            let append = |encoded| self.staged.append(&encoded, &mut self.next, is_leased);
+            if let Err(error) = encoded.and_then(append) {
                 error!(%error, "totals of usage cannot be kept");
             }
             self.staged.made.extend(first..self.next);

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use shared::id::WorkerId;
-use shared::ring::{Place, RING_BYTES, ReadError, Reader, Record};
-use shared::usage_total;
+use shared::ring::{Place, RING_BYTES, ReadError, Reader, Seen};
+use shared::usage_total::{self, UsageTotal, nanos};
 
+use super::block::Encoded;
 use super::ring_file::RingFile;
 
 /// Rings that are read: of workers that run, that have ended, and of supervisors that are gone.
@@ -47,8 +48,12 @@ pub struct LiveRing {
 /// What was read of one ring.
 #[derive(Debug, Default)]
 pub struct Read {
-    /// The records, oldest first.
-    pub records: Vec<Record>,
+    /// The events, oldest first.
+    pub events: Encoded,
+    /// The sums of events for which there was no room.
+    pub totals: Vec<UsageTotal>,
+    /// What both cost, by caller key, in billionths of a dollar.
+    pub spent: HashMap<String, u128>,
     /// The ring, and how far it has been read; `None` if nothing was.
     pub place: Option<(String, Place)>,
     /// What the worker did that it may not do.
@@ -68,10 +73,12 @@ impl Ring {
             if self.reader.place().position.saturating_sub(start.position) >= RING_BYTES {
                 break;
             }
-            match self.reader.next_record() {
-                Ok(record) if is_plausible(&record) => read.records.push(record),
+            match self.reader.next_seen(|seen| read.take(seen)) {
+                Ok(true) => {}
                 // What is behind it counts.
-                Ok(_) => read.fault = Some("it wrote usage that nobody can have used".to_owned()),
+                Ok(false) => {
+                    read.fault = Some("it wrote usage that nobody can have used".to_owned());
+                }
                 // The end, of a ring that is read to its end.
                 Err(ReadError::Absent(_)) if last.is_none() => break,
                 // Not the worker's fault.
@@ -85,6 +92,7 @@ impl Ring {
                 }
             }
         }
+        self.reader.rest();
         let place = self.reader.place();
         read.place = (place != start).then(|| (self.file.name.clone(), place));
         read
@@ -106,10 +114,37 @@ impl Ring {
     }
 }
 
-fn is_plausible(record: &Record) -> bool {
-    match record {
-        Record::Event(event) => usage_total::is_plausible(event),
-        Record::Total(total) => total.is_plausible(),
+impl Read {
+    /// Keeps a record, if it can be one.
+    fn take(&mut self, seen: Seen<'_>) -> bool {
+        match seen {
+            Seen::Event(event, encoded) => {
+                let is_plausible = usage_total::is_plausible(&event);
+                if is_plausible {
+                    self.events.push(encoded);
+                    self.spend(event.api_key_id, nanos(event.cost_usd));
+                }
+                is_plausible
+            }
+            Seen::Total(total) => {
+                let is_plausible = total.is_plausible();
+                if is_plausible {
+                    self.spend(&total.api_key_id, total.cost_nano_usd);
+                    self.totals.push(total);
+                }
+                is_plausible
+            }
+        }
+    }
+
+    fn spend(&mut self, key: &str, nano_usd: u64) {
+        if nano_usd == 0 {
+            return;
+        }
+        match self.spent.get_mut(key) {
+            Some(sum) => *sum = sum.saturating_add(nano_usd.into()),
+            None => drop(self.spent.insert(key.to_owned(), nano_usd.into())),
+        }
     }
 }
 
@@ -172,6 +207,17 @@ impl Rings {
         read
     }
 
+    /// What workers have written since they told: it is safe with the same commit, and need not be told of. Each worker's own.
+    pub fn more(&mut self) -> Vec<(WorkerId, Read)> {
+        let asked = self.live.iter_mut().filter(|(_, ring)| ring.asked.is_some());
+        let reads = asked.map(|(worker, ring)| {
+            let read = ring.read(None);
+            ring.asked = read.fault.is_none().then(|| ring.reader.place().sequence);
+            (*worker, read)
+        });
+        reads.collect()
+    }
+
     /// A worker is gone: what else it has written counts too.
     pub fn gone(&mut self, worker: WorkerId) -> Read {
         let Some(mut ring) = self.live.remove(&worker) else { return Read::default() };
@@ -232,9 +278,8 @@ fn ring(file: RingFile, place: Place) -> Ring {
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use shared::ring::Writer;
+    use shared::ring::{Record, Writer};
     use shared::usage::UsageEvent;
-    use shared::usage_total::UsageTotal;
 
     use super::*;
     use crate::spool::ring_file::RingFolders;
@@ -264,7 +309,7 @@ mod tests {
         rings.adopt(file, Place::default());
         let read = rings.abandoned().pop().unwrap();
         let gap = read.gap.unwrap();
-        assert!(gap > 0 && gap + read.records.len() as u64 == 500, "{gap} passed over");
+        assert!(gap > 0 && gap + read.events.len() as u64 == 500, "{gap} passed over");
         assert_eq!(rings.remove_finished().len(), 1);
     }
 
@@ -278,9 +323,27 @@ mod tests {
         writer.push(&event()).unwrap();
         writer.push(&event()).unwrap();
         let read = rings.told(WorkerId(1), 2);
-        assert_eq!((read.records.len(), read.fault), (2, None));
+        assert_eq!((read.events.len(), read.fault), (2, None));
         assert_eq!(rings.taken(), [(WorkerId(1), 2)]);
         assert_eq!(rings.taken(), []);
+    }
+
+    #[test]
+    fn what_a_worker_writes_after_it_has_told_is_answered_with_the_rest() {
+        let (mut rings, mut writer, _) = rings();
+        writer.push(&event()).unwrap();
+        assert!(rings.more().is_empty(), "nobody has told");
+        assert_eq!(rings.told(WorkerId(1), 1).events.len(), 1);
+        writer.push(&event()).unwrap();
+        writer.push(&event()).unwrap();
+        let more: Vec<_> = rings
+            .more()
+            .into_iter()
+            .map(|(id, read)| (id, read.events.len(), read.fault))
+            .collect();
+        assert_eq!(more, [(WorkerId(1), 2, None)]);
+        assert_eq!(rings.taken(), [(WorkerId(1), 3)]);
+        assert!(rings.more().is_empty());
     }
 
     #[test]
@@ -288,7 +351,7 @@ mod tests {
         let (mut rings, mut writer, _) = rings();
         writer.push(&event()).unwrap();
         let read = rings.told(WorkerId(1), 3);
-        assert_eq!(read.records.len(), 1);
+        assert_eq!(read.events.len(), 1);
         assert!(read.fault.unwrap().contains("no record 2"));
         assert_eq!(rings.taken(), []);
         assert!(rings.told(WorkerId(1), 1).fault.is_some(), "it was told before");
@@ -297,12 +360,12 @@ mod tests {
     #[test]
     fn usage_that_nobody_can_have_used_is_a_fault_and_what_is_behind_it_counts() {
         let (mut rings, mut writer, _) = rings();
-        let total = UsageTotal { events: u64::MAX, ..UsageTotal::of(&UsageEvent::default()) };
+        let total = UsageTotal { events: u64::MAX, ..UsageTotal::of(&<UsageEvent>::default()) };
         writer.push(&Record::Total(total)).unwrap();
         writer.push(&event()).unwrap();
         let read = rings.told(WorkerId(1), 2);
         assert!(read.fault.unwrap().contains("nobody can have used"));
-        assert_eq!(read.records, [event()]);
+        assert_eq!(read.events.len(), 1);
         assert_eq!(rings.taken(), []);
     }
 
@@ -325,8 +388,8 @@ mod tests {
         let third = rings.live[&WorkerId(1)].reader.place().position * 2;
         raw.write_all_at(&[0xff; 8], third).unwrap();
         let read = rings.gone(WorkerId(1));
-        assert_eq!((read.records.len(), read.fault), (1, None));
+        assert_eq!((read.events.len(), read.fault), (1, None));
         assert_eq!(rings.remove_finished().len(), 1);
-        assert_eq!(rings.gone(WorkerId(1)).records, []);
+        assert!(rings.gone(WorkerId(1)).events.is_empty());
     }
 }

@@ -8,10 +8,9 @@ use std::time::SystemTime;
 
 use shared::codec::CodecError;
 use shared::ring::Place;
-use shared::usage::UsageEvent;
 use shared::usage_total::{ID_BYTES_MAX, Totals, UsageTotal};
 
-use super::block::{Block, EVENTS_MAX};
+use super::block::{Block, Encoded};
 
 /// The most memory that events take which are not on disk.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -85,12 +84,12 @@ impl Staged {
     /// room. Blocks that `is_leased` names are on their way and stay.
     pub fn append(
         &mut self,
-        events: &[UsageEvent],
+        events: &Encoded,
         next: &mut u64,
         is_leased: impl Fn(u64) -> bool,
     ) -> Result<u64, CodecError> {
-        for chunk in events.chunks(EVENTS_MAX) {
-            let block = Block::of(chunk)?;
+        for block in events.blocks() {
+            let block = block?;
             self.bytes = self.bytes.saturating_add(block.bytes());
             self.blocks.insert(*next, block);
             *next = next.saturating_add(1);
@@ -103,7 +102,7 @@ impl Staged {
             };
             let Some(block) = self.remove(oldest) else { break };
             shed += u64::from(block.events);
-            for event in block.open()? {
+            for event in block.view()? {
                 self.totals.add(UsageTotal::of(&event));
             }
         }
@@ -172,11 +171,13 @@ pub fn first_number(now: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use shared::usage::UsageEvent;
+
     use super::*;
 
-    fn events(count: usize) -> Vec<UsageEvent> {
+    fn events(count: usize) -> Encoded {
         let event = UsageEvent { prompt_tokens: 3, ..UsageEvent::default() };
-        vec![event; count]
+        Encoded::of(&vec![event; count]).unwrap()
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
+use crate::random::random_uuid;
+
 /// Carries the id, in the answer and to the upstream.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-aisix-request-id");
 
@@ -25,7 +27,7 @@ pub fn choose(accepted_headers: &[String], headers: &HeaderMap) -> HeaderValue {
 
 fn mint() -> HeaderValue {
     let mut text = Uuid::encode_buffer();
-    let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    let text = random_uuid().hyphenated().encode_lower(&mut text);
     // A UUID is always a valid header value; the other arm is not reachable.
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
 }

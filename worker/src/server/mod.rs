@@ -11,6 +11,7 @@ mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -54,7 +55,7 @@ const OTHER_FILES: usize = 256;
 /// Takes usage events.
 pub trait UsageSink {
     /// Takes one event, without waiting. Called before the last byte of the answer leaves.
-    fn record(&self, event: UsageEvent);
+    fn record(&self, event: UsageEvent<Cow<'_, str>>);
 }
 
 /// Everything a request needs, for the life of the worker.

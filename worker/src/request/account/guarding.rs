@@ -1,5 +1,6 @@
 //! What guardrails have done, for usage events and metrics.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use shared::usage::{AppliedGuardrail, GuardrailHit, UsageEvent};
@@ -12,7 +13,7 @@ use crate::request::guard::Done;
 const OVERFULL: &str = "buffer_exceeded";
 
 /// Enters into an event what guardrails have done. What they have found is told once, by the event that ends the request.
-pub(super) fn enter(account: &Account, event: &mut UsageEvent) {
+pub(super) fn enter(account: &Account, event: &mut UsageEvent<Cow<'_, str>>) {
     let done = account.guarding.done();
     event.applied_guardrails = applied(done);
     if !account.is_settled {
@@ -20,7 +21,7 @@ pub(super) fn enter(account: &Account, event: &mut UsageEvent) {
     }
     for Done { rule, hook, record } in done {
         if record.is_overfull && !record.has_refused && !rule.is_monitor {
-            event.guardrail_bypassed_reason = OVERFULL.to_owned();
+            event.guardrail_bypassed_reason = OVERFULL.into();
         }
         let Some(action) = action(record, rule.is_monitor) else { continue };
         let is_refusal = record.has_refused && !rule.is_monitor;

@@ -1,5 +1,6 @@
 //! A gateway on loopback, and a caller of it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -71,8 +72,9 @@ pub(crate) fn test_settings() -> ProxySettings {
 pub(super) struct Recorded(RefCell<Vec<UsageEvent>>);
 
 impl UsageSink for Recorded {
-    fn record(&self, event: UsageEvent) {
-        self.0.borrow_mut().push(event);
+    fn record(&self, event: UsageEvent<Cow<'_, str>>) {
+        let encoded = shared::codec::encode(&event).unwrap();
+        self.0.borrow_mut().push(shared::codec::decode::<_, { 1 << 20 }>(&encoded).unwrap());
     }
 }
 
