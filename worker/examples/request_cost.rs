@@ -4,6 +4,7 @@
 //! with the server of the proxy role, which has the first thread. What a request costs is the difference between two runs.
 //! Governed is: a caller key with a list of models and every limit, a budget, usage events, metrics, the access log.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,7 +20,7 @@ use shared::metric::{EdgeSets, MEMORY_BYTES};
 use shared::resource::{
     Adapter, ApiKey, Cost, DirectModel, Model, ModelKind, ProviderKey, RateLimits, Resource,
 };
-use shared::ring::{RING_BYTES, Record, Writer};
+use shared::ring::{RING_BYTES, Writer};
 use shared::update::Change;
 use shared::usage::UsageEvent;
 use shared::worker_settings::{ProxySettings, UpstreamSettings};
@@ -50,9 +51,9 @@ type Failure = Box<dyn Error>;
 struct Ring(std::cell::RefCell<Writer>);
 
 impl UsageSink for Ring {
-    fn record(&self, event: UsageEvent) {
+    fn record(&self, event: UsageEvent<Cow<'_, str>>) {
         let mut ring = self.0.borrow_mut();
-        if let Ok(sequence) = ring.push(&Record::Event(Box::new(event))) {
+        if let Ok(sequence) = ring.push_event(&event) {
             ring.release(sequence);
         }
     }
@@ -61,7 +62,7 @@ impl UsageSink for Ring {
 struct Nowhere;
 
 impl UsageSink for Nowhere {
-    fn record(&self, _: UsageEvent) {}
+    fn record(&self, _: UsageEvent<Cow<'_, str>>) {}
 }
 
 struct Direct;

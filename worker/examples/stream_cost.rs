@@ -11,6 +11,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -40,7 +41,7 @@ struct Last {
 }
 
 impl UsageSink for Last {
-    fn record(&self, event: UsageEvent) {
+    fn record(&self, event: UsageEvent<Cow<'_, str>>) {
         assert_eq!((event.status_code, event.completion_tokens), (200, 7), "{event:?}");
         self.over.set(self.over.get() + 1);
         if self.over.get() == self.streams {
