@@ -108,9 +108,8 @@ impl Relay {
             }
             Ok(())
         };
-        match tokio::time::timeout(options.first_event, first).await {
-            Ok(Err(error)) => return Err((relay.account, error)),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = tokio::time::timeout(options.first_event, first).await {
+            return Err((relay.account, error));
         }
         relay.options.keep_alive = keep_alive;
         relay.alarm = None;

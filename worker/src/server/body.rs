@@ -2,11 +2,15 @@
 
 use std::any::Any;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Frame, SizeHint};
+
+/// So much is handed over at a time. It is copied behind its head, so that both go out in one write of one piece of memory: for
+/// what is small, nearly everything, that is less work than a list of pieces. What is large must not make a large copy.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes that come over time. Dropped before its end, it means that the caller has gone.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Broken>>>>;
@@ -24,7 +28,8 @@ pub struct Body {
 
 enum Content {
     Whole(Bytes),
-    Stream(ByteStream),
+    /// What comes next of it, and what has come of it already.
+    Stream(ByteStream, Bytes),
 }
 
 impl Body {
@@ -35,7 +40,7 @@ impl Body {
 
     /// Bytes that come over time.
     pub fn stream(stream: ByteStream) -> Self {
-        Self { content: Content::Stream(stream), held: Vec::new() }
+        Self { content: Content::Stream(stream, Bytes::new()), held: Vec::new() }
     }
 
     /// Keeps `guard` until the last byte is handed over, or the caller has gone.
@@ -60,10 +65,16 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Content::Stream(stream) => {
-                let next = stream.as_mut().poll_next(context);
-                next.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
+            Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(piece(bytes))))),
+            Content::Stream(stream, bytes) => {
+                if bytes.is_empty() {
+                    match ready!(stream.as_mut().poll_next(context)) {
+                        Some(Ok(next)) => *bytes = next,
+                        Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
+                        None => return Poll::Ready(None),
+                    }
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece(bytes)))))
             }
         }
     }
@@ -75,7 +86,46 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(_) => SizeHint::default(),
+            Content::Stream(..) => SizeHint::default(),
         }
+    }
+}
+
+/// Takes the next piece off.
+fn piece(bytes: &mut Bytes) -> Bytes {
+    if bytes.len() <= PIECE_BYTES_MAX {
+        return std::mem::take(bytes);
+    }
+    bytes.split_to(PIECE_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::server::tests::run;
+
+    #[test]
+    fn what_is_large_is_handed_over_in_pieces_and_nothing_of_it_is_lost() {
+        run(async {
+            let large: Vec<u8> = (0..3 * PIECE_BYTES_MAX + 7).map(|n| (n % 251) as u8).collect();
+            let large = Bytes::from(large);
+            let parts = [large.clone(), Bytes::from_static(b"end")].map(Ok);
+            let streamed = Body::stream(Box::pin(stream::iter(parts)));
+            let expected = [&large[..], b"end"].concat();
+            for (mut body, expected) in
+                [(Body::from(large.clone()), large.to_vec()), (streamed, expected)]
+            {
+                let mut all = Vec::new();
+                while let Some(frame) = body.frame().await {
+                    let data = frame.unwrap().into_data().unwrap();
+                    assert!(!data.is_empty() && data.len() <= PIECE_BYTES_MAX);
+                    all.extend_from_slice(&data);
+                }
+                assert!(all == expected);
+            }
+        });
     }
 }

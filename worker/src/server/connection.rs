@@ -288,6 +288,8 @@ fn http1() -> http1::Builder {
     // hyper's own header limit would also end connections that wait for their next request: `Activity` has ours.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX as usize);
+    // `Body` comes in pieces that are copied behind their heads.
+    builder.writev(false);
     builder
 }
 
