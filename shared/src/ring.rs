@@ -242,7 +242,7 @@ impl Reader {
 
     /// Takes the next record. After an error it stands where it stood.
     pub fn next_record(&mut self) -> Result<Record, ReadError> {
-        self.next_body(|body| codec::decode::<_, { BODY_BYTES_MAX * 4 }>(body))
+        self.next_body(codec::decode::<_, { BODY_BYTES_MAX * 4 }>)
     }
 
     /// Lets `take` look at the next record, and takes it. After an error it stands where it stood.
@@ -408,7 +408,11 @@ mod tests {
         writer.push(&Record::Event(written.clone())).unwrap();
         writer.push_event(&*written).unwrap();
         let body = codec::encode(&written).unwrap();
-        writer.append(|bytes| Ok(bytes.extend([&[251, 0, 0], &body[..]].concat()))).unwrap();
+        let otherwise = |bytes: &mut Vec<u8>| {
+            bytes.extend([&[251, 0, 0], &body[..]].concat());
+            Ok(())
+        };
+        writer.append(otherwise).unwrap();
         for _ in 0..3 {
             let seen = reader.next_seen(|seen| match seen {
                 Seen::Event(event, encoded) => (event.event_id.to_owned(), encoded.to_owned()),

@@ -39,7 +39,7 @@ const NANOS: f64 = 1e9;
 
 #[derive(Serialize)]
 struct Body<'a> {
-    events: &'a [UsageEvent],
+    events: &'a [UsageEvent<&'a str>],
 }
 
 /// What became of the events so far.
@@ -102,6 +102,8 @@ struct Lanes {
 /// Events on their way.
 struct Job {
     leased: Leased,
+    /// What its events cost, by caller key, in billionths of a dollar.
+    spent: HashMap<String, u64>,
     batch: Batch,
     /// What the Cloud said of the event that it refused last.
     reason: String,
@@ -136,6 +138,22 @@ pub fn new(
 
 fn lock(outcome: &Mutex<Outcome>) -> MutexGuard<'_, Outcome> {
     outcome.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What events cost, by caller key, in billionths of a dollar.
+fn spent(events: &[UsageEvent<&str>]) -> HashMap<String, u64> {
+    let mut spent: HashMap<String, u64> = HashMap::new();
+    for event in events {
+        let cost = nanos(event.cost_usd);
+        if cost == 0 {
+            continue;
+        }
+        match spent.get_mut(event.api_key_id) {
+            Some(sum) => *sum = sum.saturating_add(cost),
+            None => drop(spent.insert(event.api_key_id.to_owned(), cost)),
+        }
+    }
+    spent
 }
 
 impl Telemetry {
@@ -207,10 +225,10 @@ impl Lanes {
                 Step::Take { newest, max } => {
                     let end = if newest { End::Newest } else { End::Oldest };
                     let leased = self.spool.lease(end, max).await;
-                    if !leased.events.is_empty() {
-                        let batch = Batch::new(leased.events.len(), &self.pace.borrow());
-                        let reason = String::new();
-                        let job = Job { leased, batch, reason, retry_at: now };
+                    if !leased.is_empty() {
+                        let batch = Batch::new(leased.len(), &self.pace.borrow());
+                        let (spent, reason) = (HashMap::new(), String::new());
+                        let job = Job { leased, spent, batch, reason, retry_at: now };
                         self.deliver(job, &mut session).await;
                         continue;
                     }
@@ -261,9 +279,13 @@ impl Lanes {
                     continue;
                 }
             }
-            let events = job.leased.events.get(range).unwrap_or_default();
-            // Nothing in an event can fail to serialize.
-            let body = serde_json::to_vec(&Body { events }).unwrap_or_default();
+            let (body, sent) = {
+                let events = job.leased.events();
+                job.spent = spent(&events);
+                let events = events.get(range).unwrap_or_default();
+                // Nothing in an event can fail to serialize.
+                (serde_json::to_vec(&Body { events }).unwrap_or_default(), events.len())
+            };
             let result = session.post(PATH, Bytes::from(body)).await;
             let answer = match &result {
                 Ok(_) => Answer::Accepted,
@@ -274,7 +296,7 @@ impl Lanes {
             {
                 job.reason = error.reason.to_string();
             }
-            self.note(answer, result.as_ref().err().map(ToString::to_string), events.len());
+            self.note(answer, result.as_ref().err().map(ToString::to_string), sent);
             let (now, chance) = (Instant::now(), chance());
             let mut pace = self.pace.borrow_mut();
             pace.answered(answer, chance, now);
@@ -303,23 +325,16 @@ impl Lanes {
             self.parked.borrow_mut().push_back(job);
             return;
         };
-        let mut spent: HashMap<&str, u64> = HashMap::new();
-        for event in &job.leased.events {
-            let cost = nanos(event.cost_usd);
-            if cost > 0 {
-                let sum = spent.entry(&event.api_key_id).or_default();
-                *sum = sum.saturating_add(cost);
-            }
-        }
         let now = std::time::Instant::now();
         if let Some(sink) = &self.spend {
-            for (key, nano_usd) in &spent {
+            for (key, nano_usd) in &job.spent {
                 sink.delivered(key, *nano_usd as f64 / NANOS, now);
             }
         }
-        let spent = spent.into_iter().map(|(key, sum)| (key.to_owned(), sum)).collect();
         let given_up: HashSet<usize> = given_up.into_iter().collect();
-        let (events, reason) = (job.leased.events, job.reason);
+        let (blocks, reason) = (std::mem::take(&mut job.leased.blocks), job.reason);
+        // Of most jobs nothing is: then they need not be read again.
+        let events = if given_up.is_empty() { Vec::new() } else { job.leased.into_events() };
         let dead: Vec<_> = events
             .into_iter()
             .enumerate()
@@ -331,7 +346,7 @@ impl Lanes {
             warn!(event_id, "the Cloud will not accept this usage event: {reason}");
         }
         lock(&self.outcome).rejected += dead.len() as u64;
-        self.spool.settle(job.leased.blocks, spent, dead);
+        self.spool.settle(blocks, job.spent.into_iter().collect(), dead);
     }
 
     fn note(&self, answer: Answer, error: Option<String>, events: usize) {

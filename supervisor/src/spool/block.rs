@@ -117,8 +117,8 @@ impl Block {
     pub fn unseal(number: u64, bytes: &[u8], sealer: &Sealer) -> Result<Self, BlockError> {
         let (count, sealed) = bytes.split_first_chunk::<COUNT_BYTES>().ok_or(BlockError::Short)?;
         let events = u32::from_le_bytes(*count);
-        let plain = sealer.open(&place(number, events), sealed)?.to_vec();
-        Ok(Self { events, plain })
+        let mut opened = sealer.open(&place(number, events), sealed)?;
+        Ok(Self { events, plain: std::mem::take(&mut *opened) })
     }
 }
 

@@ -39,6 +39,7 @@ use shared::usage::UsageEvent;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use self::block::Block;
 use self::dead_letters::DeadLetter;
 use self::keeper::Keeper;
 use self::ring_file::RingFile;
@@ -104,8 +105,31 @@ pub enum Report {
 pub struct Leased {
     /// The blocks they are in.
     pub blocks: Vec<u64>,
+    /// What is in them.
+    contents: Vec<Block>,
+}
+
+impl Leased {
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.contents.iter().map(|block| block.events as usize).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.contents.is_empty()
+    }
+
     /// The events of all blocks.
-    pub events: Vec<UsageEvent>,
+    pub fn events(&self) -> Vec<UsageEvent<&str>> {
+        // Each was looked at when it was read.
+        self.contents.iter().flat_map(|block| block.view().unwrap_or_default()).collect()
+    }
+
+    /// The same, with texts of their own.
+    pub fn into_events(self) -> Vec<UsageEvent> {
+        self.contents.iter().flat_map(|block| block.open().unwrap_or_default()).collect()
+    }
 }
 
 /// What became of leased events; see [`Spool::settle`].

@@ -19,7 +19,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use shared::codec::{self, Decode, Encode};
 use shared::ring::Place;
-use shared::usage::UsageEvent;
 use shared::usage_total::UsageTotal;
 
 use super::block::{Block, BlockError};
@@ -293,12 +292,15 @@ impl Store {
             if count > room && room < events_max {
                 break;
             }
-            let opened = Block::unseal(number, bytes.value(), &self.sealer)
-                .and_then(|block| block.open().map_err(BlockError::from));
+            let opened = Block::unseal(number, bytes.value(), &self.sealer).and_then(|block| {
+                // What cannot be read is no block that can be sent.
+                block.view()?;
+                Ok::<_, BlockError>(block)
+            });
             match opened {
-                Ok(events) => {
+                Ok(block) => {
                     room = room.saturating_sub(count);
-                    found.blocks.push((number, events));
+                    found.blocks.push((number, block));
                 }
                 Err(error) => found.damaged.push((number, error.to_string())),
             }
@@ -334,7 +336,7 @@ impl Store {
 #[derive(Debug, Default)]
 pub struct Found {
     /// By number, in the order asked for.
-    pub blocks: Vec<(u64, Vec<UsageEvent>)>,
+    pub blocks: Vec<(u64, Block)>,
     /// Those that cannot be opened, and why.
     pub damaged: Vec<(u64, String)>,
 }

@@ -35,9 +35,7 @@ impl Keeper {
         if found.blocks.is_empty() && !disk.is_open() {
             // The disk is away: what waits in memory is sent from there.
             let free = staged.sendable().find(|(number, _)| !leased.contains_key(*number));
-            found
-                .blocks
-                .extend(free.and_then(|(number, block)| Some((*number, block.open().ok()?))));
+            found.blocks.extend(free.map(|(number, block)| (*number, block.clone())));
         }
         for (number, error) in found.damaged {
             error!(
@@ -53,10 +51,10 @@ impl Keeper {
             self.staged_since.get_or_insert_with(Instant::now);
         }
         let mut leased = Leased::default();
-        for (number, events) in found.blocks {
-            self.leased.insert(number, events.len() as u64);
+        for (number, block) in found.blocks {
+            self.leased.insert(number, block.events.into());
             leased.blocks.push(number);
-            leased.events.extend(events);
+            leased.contents.push(block);
         }
         leased
     }
@@ -163,8 +161,9 @@ impl Keeper {
         let removed = &self.staged.removed;
         let disk = self.disk.as_mut()?;
         let found = disk.blocks(End::Oldest, 1, |number| removed.contains(&number));
-        let (number, events) = found.blocks.into_iter().next()?;
-        let moment = OffsetDateTime::parse(&events.first()?.occurred_at, &Rfc3339).ok();
+        let (number, block) = found.blocks.into_iter().next()?;
+        let moment = block.view().ok()?.first().map(|event| event.occurred_at)?;
+        let moment = OffsetDateTime::parse(moment, &Rfc3339).ok();
         let at = moment.map(SystemTime::from);
         self.oldest = Some((number, at));
         at
