@@ -116,7 +116,7 @@ fn cell(figure: &Figure, figures: &Figures) -> String {
     if figure.rounds.len() > 1 {
         more.push(format!("{} to {}", number(min), number(max)));
     }
-    if let Some(ratio) = figures.of_nginx(figure).filter(|_| figure.subject != "nginx") {
+    if let Some(ratio) = figures.of_nginx(figure).filter(|_| figure.subject != "nginx" && figure.unit != "%") {
         more.push(format!("{ratio:.2} N"));
     }
     let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join("; ")) };
