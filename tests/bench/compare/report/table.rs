@@ -19,6 +19,7 @@ const PARTS: &[(&str, &[(&str, &str)])] = &[
             ("latency_p50_us", "latency p50 at one connection, µs"),
             ("latency_p99_us", "latency p99 at one connection, µs"),
             ("core_0_busy", "core 0 (gateway) busy at 64, %"),
+            ("core_0_others", "core 0 used by other programs at 64, %"),
             ("core_1_busy", "core 1 (load, upstream, Cloud) busy at 64, %"),
             ("usage_events_behind", "usage events not yet delivered when the load ends, %"),
         ],
