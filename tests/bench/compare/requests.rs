@@ -32,6 +32,7 @@ pub fn turn(peer: &Peer, time: Duration) -> Result<Values, String> {
     let mut many = load::whole(&peer.target, MANY, time)?;
     let busy =
         [Core::now(cpu::GATEWAY).busy_since(cores[0]), Core::now(cpu::REST).busy_since(cores[1])];
+    let others = busy[0] - 100.0 * peer.used_since(before).as_secs_f64() / many.time.as_secs_f64();
     let requests = many.latencies.len() as u64;
     let behind = peer.behind(before, requests);
     // What is still to be done for these requests counts as theirs.
@@ -45,6 +46,7 @@ pub fn turn(peer: &Peer, time: Duration) -> Result<Values, String> {
         ("latency_p99_us_at_64", "us", microseconds(&mut many, 99)?),
         ("core_0_busy", "%", busy[0]),
         ("core_1_busy", "%", busy[1]),
+        ("core_0_others", "%", others.max(0.0)),
     ];
     if !peer.processes().is_empty() {
         let per_request =

@@ -323,7 +323,7 @@ fn understand(body: &[u8]) -> Wish {
 fn place(stream: u64, pace: u64) -> u64 {
     // Multiples of the golden ratio, as a fraction of 2^64.
     let fraction = stream.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    u64::try_from(u128::from(fraction) * u128::from(pace) >> 64).unwrap_or_default()
+    u64::try_from((u128::from(fraction) * u128::from(pace)) >> 64).unwrap_or_default()
 }
 
 fn stamp(event: &mut [u8], at: usize) {

@@ -90,7 +90,7 @@ impl Peer {
         }
     }
 
-    /// Waits until it answers a request with 200, and until nothing more is told of those that it did not.
+    /// Waits until it answers a request with 200, sees that a stranger is refused, and waits until nothing more is told of these.
     pub fn wait_until_served(&self) -> Result<(), String> {
         let begin = Instant::now();
         while let Err(error) = load::whole(&self.target, 1, Duration::ZERO) {
@@ -100,6 +100,12 @@ impl Peer {
                 return Err(format!("{} does not serve: {error}; its log:\n{logs}", self.name));
             }
             thread::sleep(Duration::from_millis(50));
+        }
+        let stranger = Target { key: "sk-nobody".into(), ..self.target.clone() };
+        match load::whole(&stranger, 1, Duration::ZERO) {
+            Err(refused) if refused.contains(" 401") || refused.contains(" 403") => {}
+            Err(other) => return Err(format!("{} tells a stranger: {other}", self.name)),
+            Ok(_) => return Err(format!("{} serves who has no key", self.name)),
         }
         let Some(usage) = &self.usage else { return Ok(()) };
         let mut last = Counts::default();

@@ -30,6 +30,10 @@ const fn goal(text: &'static str, figure: &'static str, against: Against, bound:
     Goal { text, figure, against, bound }
 }
 
+const fn alone(text: &'static str, figure: &'static str, bound: Bound) -> Goal {
+    goal(text, figure, Against::Nothing, bound)
+}
+
 /// Of the governed gateway.
 const SUBJECT: &str = "aisix";
 const NGINX: Against = Against::Subject("nginx");
@@ -46,11 +50,32 @@ const GOALS: &[Goal] = &[
     goal("added latency p99 at one connection, of N's", "added_p99_us", NGINX, Bound::AtMost(1.4)),
     goal("requests/s at 64 connections, of N's", "requests_per_s", NGINX, Bound::AtLeast(0.7)),
     goal("CPU per relayed event, of N's", "cpu_us_per_event", NGINX, Bound::AtMost(1.3)),
-    goal(
+    alone(
         "added gap between events, p99 at 500 streams, ms",
         "added_gap_p99_ms",
-        Against::Nothing,
         Bound::AtMost(0.3),
+    ),
+    alone("idle memory of all processes, MiB", "memory_idle", Bound::AtMost(24.0)),
+    alone("memory per idle connection, KiB", "memory_per_kept_connection", Bound::AtMost(4.0)),
+    alone("exec to ready, from a file, ms", "ready_from_file, root", Bound::AtMost(50.0)),
+    alone("exec to ready, managed, ms", "ready_from_snapshot, root", Bound::AtMost(50.0)),
+    alone(
+        "put to served p99 at 10,000 resources, ms",
+        "put_to_served_p99_10000",
+        Bound::AtMost(50.0),
+    ),
+    alone("two workers, of one", "two_workers_over_one", Bound::AtLeast(1.8)),
+    alone("idle connections at once", "crowd_idle_connections", Bound::AtLeast(10_000.0)),
+    alone("streams at once", "crowd_streams_at_once", Bound::AtLeast(5_000.0)),
+    alone(
+        "kept of the best at four times the connections, %",
+        "overload_closed_kept",
+        Bound::AtLeast(95.0),
+    ),
+    alone(
+        "kept of the best at four times the requests, %",
+        "overload_open_kept",
+        Bound::AtLeast(95.0),
     ),
 ];
 

@@ -19,6 +19,8 @@ pub use machine::Machine;
 
 /// Below this the gateways' core had time left, and something else was the limit.
 const SATURATED: f64 = 95.0;
+/// The percentage of the gateways' core that the kernel and what is always there may take.
+const OTHERS_MAX: f64 = 5.0;
 
 /// Everything that is told.
 #[derive(Debug)]
@@ -96,6 +98,11 @@ fn notes(figures: &Figures, voids: &[Void]) -> Vec<String> {
             let other = figures.median("core_1_busy", subject).unwrap_or_default();
             notes.push(format!(
                 "Requests/s of {subject} are not its limit: core 0 was busy {median:.0} %, core 1 (load and upstream) {other:.0} %."
+            ));
+        }
+        if figure.name == "core_0_others" && median > OTHERS_MAX {
+            notes.push(format!(
+                "The machine was not idle: while {subject} was measured, other programs had {median:.0} % of core 0. Times and requests/s mean little."
             ));
         }
         if figure.name == "usage_events_behind" && median > 5.0 {

@@ -84,7 +84,6 @@ fn panel(body: &mut String, title: &str, figures: &[&Figure], left: usize, top: 
             y + 12,
             short(median),
         );
-        let _ = writeln!(body, "");
     }
 }
 
@@ -98,4 +97,24 @@ fn short(value: f64) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_bar_is_the_greatest_median_and_names_are_escaped() {
+        let mut figures = Figures::default();
+        figures.add("cpu_us_per_request", "nginx", "us", 10.0);
+        figures.add("cpu_us_per_request", "a<b", "us", 40.0);
+        figures.add("unshown", "nginx", "us", 1.0);
+        let picture = svg(&figures);
+        assert!(
+            picture.contains("width=\"220.0\"") && picture.contains("width=\"55.0\""),
+            "{picture}"
+        );
+        assert!(picture.contains("a&lt;b") && !picture.contains("unshown"), "{picture}");
+        assert!(picture.contains("prefers-color-scheme: dark"));
+    }
 }

@@ -19,6 +19,7 @@ const PARTS: &[(&str, &[(&str, &str)])] = &[
             ("latency_p50_us", "latency p50 at one connection, µs"),
             ("latency_p99_us", "latency p99 at one connection, µs"),
             ("core_0_busy", "core 0 (gateway) busy at 64, %"),
+            ("core_0_others", "core 0 used by other programs at 64, %"),
             ("core_1_busy", "core 1 (load, upstream, Cloud) busy at 64, %"),
             ("usage_events_behind", "usage events not yet delivered when the load ends, %"),
         ],
@@ -47,6 +48,49 @@ const PARTS: &[(&str, &[(&str, &str)])] = &[
             ("prompt_20mb_mb_per_s", "MB/s"),
             ("prompt_20mb_cpu_ms", "CPU, ms"),
             ("prompt_20mb_peak_mib", "memory meanwhile, MiB"),
+        ],
+    ),
+    (
+        "Memory, all processes together",
+        &[
+            ("memory_idle", "idle, MiB"),
+            ("memory_per_new_connection", "per connection that has asked nothing yet, KiB"),
+            ("memory_per_kept_connection", "per idle connection, KiB"),
+            ("memory_per_stream", "per open stream, KiB"),
+        ],
+    ),
+    (
+        "Times",
+        &[
+            ("ready_from_file, root", "exec to ready, from a file, ms"),
+            ("ready_from_file, a plain user", "the same as a plain user, ms"),
+            ("ready_from_snapshot, root", "exec to ready, managed, ms"),
+            ("ready_from_snapshot, a plain user", "the same as a plain user, ms"),
+            ("put_to_served_p50_1000", "etcd put to served p50 at 1,000 resources, ms"),
+            ("put_to_served_p99_1000", "etcd put to served p99 at 1,000 resources, ms"),
+            ("put_to_served_p50_10000", "etcd put to served p50 at 10,000 resources, ms"),
+            ("put_to_served_p99_10000", "etcd put to served p99 at 10,000 resources, ms"),
+            ("put_to_served_p50_100000", "etcd put to served p50 at 100,000 resources, ms"),
+            ("put_to_served_p99_100000", "etcd put to served p99 at 100,000 resources, ms"),
+        ],
+    ),
+    (
+        "Scale",
+        &[
+            ("two_workers_over_one", "two workers on two cores, of one on one"),
+            ("cpu_us_per_request_1_worker", "CPU per request with one worker, µs"),
+            ("cpu_us_per_request_2_workers", "CPU per request with two, µs"),
+            ("busier_worker_share", "the busier one's part of the workers' time, %"),
+            ("crowd_idle_connections", "idle connections at once"),
+            ("crowd_streams_at_once", "streams at once beside them"),
+            ("best_requests_per_s", "best requests/s without overload"),
+            ("overload_closed_kept", "of that kept at four times the connections, %"),
+            ("overload_closed_refused", "refused then, 1/s"),
+            ("overload_closed_p99_ms", "latency p99 of the others, ms"),
+            ("overload_open_kept", "of the best kept at four times the requests, %"),
+            ("overload_open_refused", "refused then, 1/s"),
+            ("overload_open_p99_ms", "latency p99 of the others, ms"),
+            ("requests_per_s_after_overload", "requests/s after it"),
         ],
     ),
 ];
@@ -116,7 +160,9 @@ fn cell(figure: &Figure, figures: &Figures) -> String {
     if figure.rounds.len() > 1 {
         more.push(format!("{} to {}", number(min), number(max)));
     }
-    if let Some(ratio) = figures.of_nginx(figure).filter(|_| figure.subject != "nginx") {
+    if let Some(ratio) =
+        figures.of_nginx(figure).filter(|_| figure.subject != "nginx" && figure.unit != "%")
+    {
         more.push(format!("{ratio:.2} N"));
     }
     let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join("; ")) };
