@@ -1,7 +1,7 @@
 # Two commands do everything, from a fresh clone: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system build dist packages programs bench format lint check tools package-tools test-tools bench-tools
+.PHONY: help demo test test-system build dist profile packages programs bench format lint check tools package-tools test-tools bench-tools
 
 # $(call need,TEST,NAME,PACKAGES): what is missing is installed if we are root, else named in one line.
 define need
@@ -13,6 +13,9 @@ define need
     echo "$(2) is missing; install it and try again: sudo apt-get install $(3)" >&2; exit 1; \
   fi; }
 endef
+
+# The LLVM of the compiler, asked for where it is needed.
+LLVM = $(shell rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +39,10 @@ build: tools ## release programs, in target/release
 
 dist: tools ## the programs of the packages, linked statically, in target/programs
 	@packaging/programs.sh
+
+profile: tools ## how the programs are used, for the compiler that makes those of the packages: packaging/pgo
+	$(call need,packaging/profile.sh can-merge 2>/dev/null,llvm-profdata of this compiler's LLVM,llvm-$(LLVM))
+	@packaging/profile.sh
 
 packages: dist package-tools ## deb, rpm, container image, bill of materials and checksums, in target/packages
 	@packaging/packages.sh

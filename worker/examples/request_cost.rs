@@ -251,7 +251,7 @@ fn resources(is_governed: bool, upstream: SocketAddr) -> Result<Vec<Resource>, F
             provider: "openai".to_owned(),
             model_name: "gpt-4o".to_owned(),
             provider_key_id: "pk-1".to_owned(),
-            cost: is_governed.then(|| Cost { input_per_1k: 0.0025, output_per_1k: 0.01 }),
+            cost: is_governed.then_some(Cost { input_per_1k: 0.0025, output_per_1k: 0.01 }),
             ..DirectModel::default()
         })),
         ..Model::default()
