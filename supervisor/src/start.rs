@@ -119,6 +119,8 @@ fn resume(config: &Path, state: i32, failed: Option<String>) -> Result<(), Strin
 
 fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
     signals::hold_at_start();
+    // For us and every worker: a page of 2 MiB for what a few small ones hold is most of what an idle gateway would take.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let own = Own::of_this_process();
     // What the service manager has kept was handed to the program before, if there was one.
     let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };

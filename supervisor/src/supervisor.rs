@@ -43,7 +43,7 @@ use crate::listener_tls;
 use crate::log;
 use crate::metrics::Collector;
 use crate::pages::Sources;
-use crate::process::signals;
+use crate::process::{forget_program, signals};
 use crate::projection::{Reload, Update};
 use crate::reload::Reloader;
 use crate::sandbox_report;
@@ -411,6 +411,7 @@ impl Supervisor {
                 None => "waiting for the first configuration".to_owned(),
             };
             info!("ready: every worker accepts connections, {state}");
+            forget_program();
         }
     }
 

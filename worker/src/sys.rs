@@ -1,4 +1,5 @@
-//! The crate's only unsafe code: descriptors that are known by number only, and the handler of forbidden system calls.
+//! The crate's only unsafe code: descriptors that are known by number only, the handler of forbidden system calls, and one word
+//! to the allocator.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -48,6 +49,15 @@ pub fn files_max() -> usize {
         let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
         usize::try_from(soft).unwrap_or(usize::MAX)
     })
+}
+
+/// Hands memory that is free back to the system, which the allocator otherwise keeps for what comes next.
+pub fn give_back_memory() {
+    unsafe extern "C" {
+        /// Of mimalloc, the allocator of this program; the crate for it has it only with a dependency more.
+        safe fn mi_collect(force: bool);
+    }
+    mi_collect(true);
 }
 
 /// Takes a connection.

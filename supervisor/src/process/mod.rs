@@ -14,6 +14,6 @@ mod view;
 
 pub use self::view::View;
 pub use sys::{
-    TcpFacts, inherited, inherited_from_manager, keep_over_exec, kill, landlock_version, pass_on,
-    process_descriptor, reserve_descriptors, tcp_facts,
+    TcpFacts, forget_program, inherited, inherited_from_manager, keep_over_exec, kill,
+    landlock_version, pass_on, process_descriptor, reserve_descriptors, tcp_facts,
 };

@@ -1,5 +1,5 @@
-//! The crate's only unsafe code: what happens between fork and exec of a worker, the descriptor of a process, and locked
-//! memory.
+//! The crate's only unsafe code: what happens between fork and exec of a worker, the descriptor of a process, locked memory,
+//! and pages of the program that were needed only once.
 //!
 //! Between the two the child may only make system calls: another thread of ours may have held any lock at the fork.
 #![allow(unsafe_code)]
@@ -314,6 +314,24 @@ pub fn kill(process: &OwnedFd) -> io::Result<()> {
     }
 }
 
+/// The code and constants of the program leave this process; what is used again comes back from the file, a few microseconds
+/// for each piece. Most of it is of use only at the start, and would be most of what an idle supervisor takes.
+pub fn forget_program() {
+    unsafe extern "C" {
+        // Set by the linker: the begin of the program, and the end of its code.
+        safe static __executable_start: u8;
+        safe static etext: u8;
+    }
+    let (begin, end) = (&raw const __executable_start, &raw const etext);
+    let Some(length) = (end as usize).checked_sub(begin as usize) else { return };
+    // SAFETY: between the two are only mappings of the program's file that nobody can write to, code and constants, so the
+    // same bytes come back; what the dynamic loader has written lies behind them. Nothing in them is worth a lock.
+    unsafe {
+        libc::munlock(begin.cast(), length);
+        libc::madvise(begin.cast_mut().cast(), length, libc::MADV_DONTNEED);
+    }
+}
+
 /// Keeps every page of this process out of swap, from its first use on.
 pub fn lock_memory() -> io::Result<()> {
     // SAFETY: takes flags; changes where pages may lie, not what they hold.
@@ -375,4 +393,23 @@ pub fn tcp_facts(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
         segments_in: u32::try_from(field(SEGMENTS_IN, 4)).unwrap_or(u32::MAX),
         retransmits: u8::try_from(field(RETRANSMITS, 1)).unwrap_or(u8::MAX),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_forgotten_takes_less_memory_and_runs_on() {
+        let of_files = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+        };
+        let before = of_files();
+        forget_program();
+        let left = of_files();
+        assert!(left < before, "{left} of {before} KiB are left");
+        assert_eq!(std::process::id().to_string().parse(), Ok(std::process::id()));
+    }
 }

@@ -119,6 +119,7 @@ async fn converse(
                 Box::pin(connection.serve_http1(socket, stop.as_mut())).await
             }
         };
+        connection.proxy.calm.rests();
         match left {
             Some(waits) => socket = waits,
             None => return,

@@ -4,6 +4,7 @@
 
 mod activity;
 mod body;
+mod calm;
 mod connection;
 mod heads;
 mod health;
@@ -44,6 +45,7 @@ use crate::tls::Tls;
 use crate::upstream::{Connector, TrustRoots, Upstreams};
 
 pub use body::{Body, Broken, ByteStream};
+pub use calm::Calm;
 pub use health::{Health, InFlight};
 
 /// How long nothing is accepted when the process has no descriptor or memory left for a connection.
@@ -94,6 +96,8 @@ pub struct Proxy {
     pub cache_redis: Option<Rc<RedisCache>>,
     /// Whom requests are told of when they are over.
     pub traces: Traces,
+    /// Memory that connections have used.
+    pub calm: Rc<Calm>,
     /// What every answer calls the gateway.
     pub server_name: HeaderValue,
 }
@@ -122,6 +126,7 @@ impl Proxy {
         let traces = Traces::new(settings.trace_ratio, Rc::clone(&metrics));
         Rc::new(Self {
             traces,
+            calm: Rc::default(),
             rewrites: Rewrites::new(&settings.url_rewrites),
             client_types: ClientTypes::new(&settings.client_rules),
             settings,
@@ -155,6 +160,10 @@ pub async fn serve(
     stop: impl Future,
 ) {
     let (stopping, stopped) = watch::channel(false);
+    let calm = Rc::clone(&proxy.calm);
+    let calm = tokio::task::spawn_local(async move { calm.give_back().await });
+    // What the start has used.
+    proxy.calm.rests();
     let mut stop = pin!(stop);
     let connections_max = connections_max(sys::files_max());
     let mut is_full = false;
@@ -221,6 +230,7 @@ pub async fn serve(
     stopping.send_replace(true);
     // Each connection holds a receiver for as long as it lives.
     stopping.closed().await;
+    calm.abort();
 }
 
 /// Connections of callers at a time, of so many descriptors: each may need another one, to an upstream.
