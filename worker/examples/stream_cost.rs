@@ -271,6 +271,6 @@ fn main() {
     match role.as_str() {
         "gateway" => gateway(upstream, relay, &dialect, streams),
         "load" => load(upstream, relay, &dialect, streams, next().parse().unwrap()),
-        _ => panic!("gateway or load"),
+        _ => eprintln!("usage: stream_cost gateway|load …, as told at the head of its source"),
     }
 }
