@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 
-use aws_lc_rs::rand;
 use uuid::{Builder, Uuid};
 
 const ID_BYTES: usize = 16;
@@ -25,7 +24,7 @@ pub fn random_uuid() -> Uuid {
     DRAWN.with_borrow_mut(|drawn| {
         if drawn.used >= IDS {
             // Refused by no system that has started: otherwise one at a time, which says why.
-            if rand::fill(&mut drawn.bytes).is_err() {
+            if getrandom::fill(&mut drawn.bytes).is_err() {
                 return Uuid::new_v4();
             }
             drawn.used = 0;
