@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use crate::inherit::{InheritError, Inheritance};
 use crate::role::RoleError;
 use crate::tls::Handshakes;
-use crate::{cache, egress, export, proxy, sandbox, signer, status};
+use crate::{cache, egress, export, proxy, sandbox, server, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,8 @@ pub fn run() -> Result<(), WorkerError> {
         Role::Cache => c"aisix-cache",
         Role::Export => c"aisix-export",
     });
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().on_thread_park(server::paused).build()?;
     let tasks = LocalSet::new();
     match inheritance.role {
         Role::Proxy => {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::Proxy;
 use super::activity::{Activity, Verdict};
+use super::spread::Live;
 use crate::request;
 use crate::tls::Tls;
 
@@ -44,12 +45,13 @@ const STREAMS_MAX: u32 = 256;
 /// Silence before TCP asks whether the caller is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 
-/// Serves one connection in clear until it ends. `stopped` is kept for as long.
+/// Serves one connection in clear until it ends. `stopped` is kept for as long, and it counts as live.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     proxy: Rc<Proxy>,
     stopped: watch::Receiver<bool>,
+    _live: Live,
 ) {
     prepare(&stream);
     converse(stream, peer, proxy, stopped).await;
@@ -62,6 +64,7 @@ pub(super) async fn serve_tls(
     peer: SocketAddr,
     proxy: Rc<Proxy>,
     mut stopped: watch::Receiver<bool>,
+    _live: Live,
 ) {
     prepare(&stream);
     let late = async {
@@ -102,7 +105,10 @@ async fn converse(
             let mut response = if is_ambiguous {
                 request::refuse_ambiguous(proxy, peer, request).await
             } else {
-                request::serve(proxy, peer, request).await
+                match request::enter(&proxy, request.uri().path()).await {
+                    Ok(()) => request::serve(proxy, peer, request).await,
+                    Err(refused) => request::refuse_overload(&proxy, request, refused).await,
+                }
             };
             // An answer that is there at once is written before the connection hears of the end.
             if *stopping.borrow() && version != Version::HTTP_2 {
