@@ -1,7 +1,7 @@
 # Two commands do everything, from a fresh clone: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system build dist packages programs format lint check tools package-tools test-tools
+.PHONY: help demo test test-system build dist packages programs bench format lint check tools package-tools test-tools bench-tools
 
 # $(call need,TEST,NAME,PACKAGES): what is missing is installed if we are root, else named in one line.
 define need
@@ -45,6 +45,10 @@ programs: tools ## development programs, in target/debug: those of the demo and 
 	  echo "the build failed; if that is for want of a network: cargo needs its crates once, run 'cargo fetch --locked' where there is one" >&2; \
 	  exit 1; }
 
+bench: dist bench-tools ## the gateway beside nginx and HAProxy, in one run; needs two idle cores; BENCH holds arguments, such as --quick
+	cargo build --profile dist --locked -p tests --example bench --bin aisix-cloud
+	@GATEWAY_BIN_DIR=target/dist target/dist/examples/bench --programs target/programs --out target/bench $(BENCH)
+
 format: ## formatting
 	cargo fmt --all --check
 
@@ -70,6 +74,12 @@ package-tools:
 	$(call need,command -v rpmbuild >/dev/null,rpmbuild,rpm)
 	$(call need,command -v buildah >/dev/null,buildah,buildah)
 	$(call need,command -v python3 >/dev/null,python3,python3)
+
+# What the benchmark compares with, and where resources are.
+bench-tools: tools
+	$(call need,command -v nginx >/dev/null,nginx,nginx-light)
+	$(call need,command -v haproxy >/dev/null,HAProxy,haproxy)
+	$(call need,command -v etcd >/dev/null,etcd,etcd-server)
 
 # What the tests need beyond that.
 test-tools: tools

@@ -87,7 +87,8 @@ impl Drop for Manager {
     }
 }
 
-fn tls(server: &Authority, trusted: &[&Authority]) -> ServerConfig {
+/// How a server with a certificate of `server` speaks TLS with clients that have one of `trusted`.
+pub fn tls(server: &Authority, trusted: &[&Authority]) -> ServerConfig {
     let server = server.server();
     let certificates = |path: &Path| -> Vec<CertificateDer<'static>> {
         let found = CertificateDer::pem_file_iter(path).expect("a readable certificate");

@@ -1,0 +1,170 @@
+//! The gateway beside others, in one run: `make bench`.
+//!
+//! ```text
+//! core 0   the gateway that is measured, with one worker            (the others are there, and idle)
+//! core 1   load, upstream, the Cloud's counter of usage, etcd, and this program
+//! ```
+//! Every subject has its turn in every round, and another one is first each time. A turn in which anything but complete answers
+//! of status 200 came, or after which usage events are missing or came twice, is void and repeated. What is told are medians of
+//! the rounds, with the least and the greatest.
+
+// There is nobody to hand an error to: a benchmark that cannot go on ends with a sentence.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stdout)]
+
+mod clock;
+mod cpu;
+mod figure;
+mod load;
+mod peers;
+mod prompt;
+mod report;
+mod requests;
+mod rounds;
+mod streams;
+mod upstream;
+mod usage;
+mod wire;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use figure::Figures;
+use peers::{CONVENTION, Other, Peer};
+use report::{Machine, Report};
+
+/// Streams at once.
+const STREAMS: usize = 500;
+
+/// Measures the gateway beside a bare upstream, relays of nginx and HAProxy, and others.
+#[derive(Debug, Parser)]
+#[command(name = "bench", after_help = CONVENTION, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Folder of the programs aisix and aisix-worker; aisix-cloud is sought in GATEWAY_BIN_DIR.
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// Another gateway, by its start command.
+    #[arg(long = "other", value_name = "NAME=COMMAND")]
+    others: Vec<Other>,
+    /// Everything in about a minute, for trying the bench: the figures mean little.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds that count.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<What>,
+    /// Only these subjects, by name.
+    #[arg(long, value_delimiter = ',')]
+    subjects: Vec<String>,
+    /// Where the report is written.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+/// Processes that this program starts of itself.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Takes usage in the place of the Cloud.
+    #[command(hide = true)]
+    CountUsage(usage::CountArguments),
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Requests,
+    Streams,
+    Prompt,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.part {
+        Some(Part::CountUsage(arguments)) => usage::count(arguments),
+        None => measure(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    cpu::pin(cpu::REST).map_err(|error| format!("two cores are needed: {error}"))?;
+    let aisix = arguments.programs.as_ref().map(|folder| folder.join("aisix"));
+    let aisix = aisix.map_or_else(|| harness::binaries::find("aisix"), Ok)?;
+    let machine = Machine::look(&aisix);
+    let peers = start(arguments, upstream::start()?).await?;
+    for peer in &peers {
+        peer.wait_until_served()?;
+    }
+    let (mut figures, mut voids) = (Figures::default(), Vec::new());
+    let is_wanted = |what| arguments.only.is_empty() || arguments.only.contains(&what);
+    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 7 });
+    let seconds =
+        |whole: f64| Duration::from_secs_f64(if arguments.quick { whole / 5.0 } else { whole });
+    if is_wanted(What::Requests) {
+        let turn = |peer: &Peer| requests::turn(peer, seconds(5.0));
+        rounds::rounds("requests", rounds, &peers, &mut figures, &mut voids, turn, |values| {
+            rounds::above_direct(values, requests::ADDED);
+        });
+    }
+    if is_wanted(What::Streams) {
+        let turn = |peer: &Peer| streams::turn(peer, STREAMS, seconds(5.0));
+        rounds::rounds("streams", rounds, &peers, &mut figures, &mut voids, turn, |values| {
+            rounds::above_direct(values, streams::ADDED);
+        });
+    }
+    if is_wanted(What::Prompt) {
+        let turn = |peer: &Peer| prompt::turn(peer, if arguments.quick { 1 } else { 5 });
+        rounds::rounds("prompt", rounds, &peers, &mut figures, &mut voids, turn, |values| {
+            rounds::above_direct(values, prompt::ADDED);
+        });
+    }
+    drop(peers);
+    let report = Report::new(machine, figures, voids);
+    report.write(&arguments.out)?;
+    print!("{}", report.to_table());
+    println!("\nwritten to {}: bench.json, bench.md, bench.svg", arguments.out.display());
+    Ok(())
+}
+
+/// Starts everybody that is compared.
+async fn start(arguments: &Arguments, upstream: SocketAddr) -> Result<Vec<Peer>, Box<dyn Error>> {
+    let is_wanted = |name: &str| {
+        arguments.subjects.is_empty() || arguments.subjects.iter().any(|it| it == name)
+    };
+    let programs = arguments.programs.as_deref();
+    let mut peers = Vec::new();
+    if is_wanted("direct") {
+        peers.push(Peer::direct(upstream));
+    }
+    if is_wanted("nginx") {
+        peers.push(peers::nginx(upstream)?);
+    }
+    if is_wanted("haproxy") {
+        peers.push(peers::haproxy(upstream)?);
+    }
+    if is_wanted("aisix") {
+        peers.push(peers::governed(programs, upstream).await?);
+    }
+    if is_wanted("aisix-off") {
+        peers.push(peers::off(programs, upstream)?);
+    }
+    for other in &arguments.others {
+        peers.push(other.start(upstream)?);
+    }
+    Ok(peers)
+}

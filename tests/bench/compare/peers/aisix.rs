@@ -1,0 +1,98 @@
+//! The gateway, with one proxy worker: governed, and with everything off that can be.
+
+use std::error::Error;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use harness::cloud::ENVIRONMENT;
+use harness::{Builder, Cloud, Etcd, Gateway, Projection, projection};
+use serde_json::json;
+
+use super::{CALLER_KEY, Peer, Running};
+use crate::cpu;
+use crate::load::{MODEL, Target};
+use crate::upstream::KEY;
+use crate::usage::Usage;
+
+/// Far above anything that a run can reach.
+const PLENTY: u64 = 1_000_000_000_000;
+
+/// Managed, with a caller key that may use one model, limits of requests and tokens for the key and for the model, prices, a
+/// budget, usage events that are delivered, metrics and the access log.
+pub async fn governed(
+    programs: Option<&Path>,
+    upstream: SocketAddr,
+) -> Result<Peer, Box<dyn Error>> {
+    let limits = json!({"rpm": PLENTY, "tpm": PLENTY});
+    let mut model = projection::model(MODEL, "pk-1");
+    model["model_name"] = json!("upstream-model");
+    model["cost"] = json!({"input_per_1k": 0.001, "output_per_1k": 0.002});
+    model["rate_limit"] = limits.clone();
+    let mut caller = projection::api_key(CALLER_KEY, &[MODEL]);
+    caller["display_name"] = json!("bench");
+    caller["rate_limit"] = limits;
+    let resources = Projection::default()
+        .with("provider_keys", "pk-1", projection::provider_key(&api_base(upstream), KEY))
+        .with("models", "m-1", model)
+        .with("api_keys", "k-1", caller);
+    let etcd = Etcd::start().await;
+    etcd.project(&format!("/aisix/{ENVIRONMENT}/"), &resources).await;
+    let cloud = Cloud::over(&etcd).await;
+    let bundle = cloud.issue(ENVIRONMENT);
+    let usage = Usage::start(&cloud)?;
+    let builder = Builder::managed_at(&usage.url(), &bundle)
+        .set("/managed/cp_etcd_endpoint", json!(cloud.address()));
+    let gateway = start(builder, programs)?;
+    let mut peer = peer("aisix", &gateway);
+    peer.usage = Some(usage);
+    peer._running = Running::Managed(Box::new((gateway, cloud, etcd)));
+    Ok(peer)
+}
+
+/// Without a Cloud, limits, budget, usage, metrics and access log: a caller key and a model are left.
+pub fn off(programs: Option<&Path>, upstream: SocketAddr) -> Result<Peer, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let resources = folder.path().join("resources.yaml");
+    let provider_key = json!({"display_name": "main", "provider": "openai",
+        "api_base": api_base(upstream), "api_key": KEY});
+    let model = json!({"display_name": MODEL, "provider": "openai", "model_name": "upstream-model",
+        "provider_key": "main"});
+    let caller =
+        json!({"display_name": "bench", "key_env": "CALLER_KEY", "allowed_models": [MODEL]});
+    let text = json!({"_format_version": "1", "provider_keys": [provider_key], "models": [model],
+        "api_keys": [caller]});
+    fs::write(&resources, text.to_string())?;
+    let builder = Builder::from_file(&resources)
+        .env("CALLER_KEY", CALLER_KEY)
+        .set("/observability/access_log", json!(false))
+        .set("/observability/metrics/prometheus/enabled", json!(false));
+    let gateway = start(builder, programs)?;
+    let mut peer = peer("aisix-off", &gateway);
+    peer._running = Running::Gateway(Box::new((gateway, folder)));
+    Ok(peer)
+}
+
+fn start(builder: Builder, programs: Option<&Path>) -> Result<Gateway, Box<dyn Error>> {
+    let builder = builder.set("/proxy/workers", json!(1));
+    let builder = match programs {
+        Some(folder) => builder.programs(folder),
+        None => builder,
+    };
+    Ok(cpu::pinned(cpu::GATEWAY, || builder.spawn())?)
+}
+
+fn peer(name: &str, gateway: &Gateway) -> Peer {
+    Peer {
+        name: name.to_owned(),
+        target: Target { address: gateway.proxy(), key: CALLER_KEY.to_owned() },
+        root: Some(gateway.pid()),
+        usage: None,
+        logs: vec![gateway.folder().join("gateway.log")],
+        _running: Running::Nothing,
+    }
+}
+
+fn api_base(upstream: SocketAddr) -> String {
+    format!("http://{upstream}/v1")
+}

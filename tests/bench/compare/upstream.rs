@@ -1,0 +1,400 @@
+//! A model provider that costs next to nothing: one thread, raw bytes over epoll.
+//!
+//! It wants the provider's key (401 without), and answers a chat request that has `"stream":true` with as many paced events as
+//! `"max_tokens"` says, any other with one fixed answer. Every event tells when it was sent. Streams are spread evenly over the
+//! time between two events of one, so that no two of them send at the same moment: what waits in a gateway waits because of it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use memchr::memmem;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::clock;
+use crate::cpu;
+use crate::wire::{Part, Reader, Side};
+
+/// The provider's key.
+pub const KEY: &str = "sk-provider-of-the-bench";
+/// Between two events of a stream.
+pub const PACE: Duration = Duration::from_millis(20);
+/// Stands before the time at which an event was sent, which has [`TIME_DIGITS`] digits.
+pub const TIME_MARK: &[u8] = b"\"content\":\"@";
+/// Digits of a time.
+pub const TIME_DIGITS: usize = 20;
+
+/// What of a body is looked at. A longer one is a prompt of megabytes, and gets the fixed answer.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const LISTENER: u64 = u64::MAX;
+const TIMER: u64 = u64::MAX - 1;
+
+const ANSWER: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"model":"upstream-model","choices":[{"index":0,"message":{"role":"assistant","content":"The quick brown fox jumps over the lazy dog, and the lazy dog does not mind it at all."},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":24,"completion_tokens":20,"total_tokens":44},"system_fingerprint":"fp_bench"}"#;
+const EVENT: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"upstream-model","choices":[{"index":0,"delta":{"content":"@00000000000000000000"},"finish_reason":null}]}
+
+"#;
+const STOP: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"upstream-model","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}
+
+"#;
+const USAGE: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"upstream-model","choices":[],"usage":{"prompt_tokens":24,"completion_tokens":20,"total_tokens":44}}
+
+"#;
+const DONE: &str = "data: [DONE]\n\n";
+
+/// Starts it on the core of everything that is no gateway. It runs as long as this program.
+pub fn start() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    let mut upstream = Upstream::new(listener)?;
+    thread::Builder::new().name("upstream".into()).spawn(move || {
+        if let Err(error) = cpu::pin(cpu::REST).and_then(|()| upstream.run()) {
+            eprintln!("the upstream has ended: {error}");
+        }
+    })?;
+    Ok(address)
+}
+
+struct Upstream {
+    epoll: Epoll,
+    listener: TcpListener,
+    timer: TimerFd,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    /// When which connection sends its next event.
+    due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// What the timer is set to; 0 if it has gone off.
+    set_to: u64,
+    /// Streams so far: each has its place between two events of another.
+    streams: u64,
+    /// What is sent, with its head, or as a chunk of its own.
+    answer: Vec<u8>,
+    refusal: Vec<u8>,
+    event: Vec<u8>,
+    time_at: usize,
+}
+
+struct Connection {
+    stream: TcpStream,
+    reader: Reader,
+    /// Of the request that is coming.
+    known: bool,
+    body: Vec<u8>,
+    /// Events that are still to be sent.
+    left: u64,
+    /// What the other side has not taken yet.
+    unsent: Vec<u8>,
+}
+
+/// What a complete request wants.
+enum Wish {
+    Refusal,
+    Answer,
+    Events(u64),
+}
+
+impl Upstream {
+    fn new(listener: TcpListener) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let timer = TimerFd::new(
+            ClockId::CLOCK_MONOTONIC,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        let event = chunk(EVENT);
+        let time_at = memmem::find(&event, TIME_MARK).unwrap_or_default() + TIME_MARK.len();
+        Ok(Self {
+            epoll,
+            listener,
+            timer,
+            connections: Vec::new(),
+            free: Vec::new(),
+            due: BinaryHeap::new(),
+            set_to: 0,
+            streams: 0,
+            answer: whole("200 OK", ANSWER),
+            refusal: whole("401 Unauthorized", r#"{"error":{"message":"no such key"}}"#),
+            event,
+            time_at,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = vec![EpollEvent::empty(); 256];
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => 0,
+                ready => ready?,
+            };
+            for event in events.iter().take(ready) {
+                match event.data() {
+                    LISTENER => self.accept()?,
+                    TIMER => {
+                        let _ = self.timer.wait();
+                        self.set_to = 0;
+                    }
+                    index => self.serve(usize::try_from(index).unwrap_or(usize::MAX), &mut buffer),
+                }
+            }
+            self.send_due()?;
+        }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            let index = self.free.pop().unwrap_or_else(|| {
+                self.connections.push(None);
+                self.connections.len() - 1
+            });
+            let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+            self.epoll.add(&stream, EpollEvent::new(interest, index as u64))?;
+            self.connections[index] = Some(Connection {
+                stream,
+                reader: Reader::new(Side::Requests),
+                known: false,
+                body: Vec::new(),
+                left: 0,
+                unsent: Vec::new(),
+            });
+        }
+    }
+
+    /// Reads what has come, answers what is complete, and closes what is closed or broken.
+    fn serve(&mut self, index: usize, buffer: &mut [u8]) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        let mut lives = connection.flush().is_ok();
+        while lives {
+            let size = match connection.stream.read(buffer) {
+                Ok(0) => {
+                    lives = false;
+                    break;
+                }
+                Ok(size) => size,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    lives = false;
+                    break;
+                }
+            };
+            let done = match connection.take(&buffer[..size]) {
+                Err(_) => Err(()),
+                Ok(None) => Ok(()),
+                Ok(Some(Wish::Refusal)) => connection.send(&self.refusal).map_err(drop),
+                Ok(Some(Wish::Answer)) => connection.send(&self.answer).map_err(drop),
+                Ok(Some(Wish::Events(count))) => {
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\nx-request-id: req-bench\r\ntransfer-encoding: chunked\r\n\r\n";
+                    let mut first = head.as_bytes().to_vec();
+                    stamp(&mut self.event, self.time_at);
+                    first.extend_from_slice(&self.event);
+                    connection.left = count.saturating_sub(1);
+                    let pace = u64::try_from(PACE.as_nanos()).unwrap_or(u64::MAX);
+                    let due = clock::now() / pace * pace + pace + place(self.streams, pace);
+                    self.streams += 1;
+                    self.due.push(Reverse((due, index)));
+                    connection.send(&first).map_err(drop)
+                }
+            };
+            lives = done.is_ok();
+            // Less than there was room for: nothing more is there, and more to come is told.
+            if size < buffer.len() {
+                break;
+            }
+        }
+        if !lives {
+            self.connections[index] = None;
+            // A place in `due` may still be its own; whoever comes next there must not send its events.
+            if !self.due.iter().any(|Reverse((_, of))| *of == index) {
+                self.free.push(index);
+            }
+        }
+    }
+
+    /// Sends all events whose time has come, and sets the timer for the next.
+    fn send_due(&mut self) -> io::Result<()> {
+        let pace = u64::try_from(PACE.as_nanos()).unwrap_or(u64::MAX);
+        while let Some(Reverse((due, index))) = self.due.peek().copied() {
+            let now = clock::now();
+            if due > now {
+                if self.set_to != due {
+                    let wait = Duration::from_nanos(due - now);
+                    self.timer.set(Expiration::OneShot(wait.into()), TimerSetTimeFlags::empty())?;
+                    self.set_to = due;
+                }
+                break;
+            }
+            self.due.pop();
+            let Some(Some(connection)) = self.connections.get_mut(index) else {
+                self.free.push(index);
+                continue;
+            };
+            // An error shows when the connection is read.
+            if connection.left == 0 {
+                let last = [chunk(STOP), chunk(USAGE), chunk(DONE), b"0\r\n\r\n".to_vec()];
+                let _ = connection.send(&last.concat());
+                continue;
+            }
+            connection.left -= 1;
+            stamp(&mut self.event, self.time_at);
+            let _ = connection.send(&self.event);
+            self.due.push(Reverse((due + pace, index)));
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Takes bytes of requests. Who asks again before it has its answer gets no more than one.
+    fn take(&mut self, bytes: &[u8]) -> Result<Option<Wish>, crate::wire::Malformed> {
+        let mut wish = None;
+        let (known, body) = (&mut self.known, &mut self.body);
+        self.reader.feed(bytes, |part| match part {
+            Part::Head(head) => {
+                body.clear();
+                let credential = head.header("authorization").unwrap_or_default();
+                *known = credential.strip_prefix(b"Bearer ") == Some(KEY.as_bytes());
+            }
+            Part::Body(piece) => {
+                let room = BODY_BYTES_MAX.saturating_sub(body.len()).min(piece.len());
+                body.extend_from_slice(&piece[..room]);
+            }
+            Part::End => wish = Some(if *known { understand(body) } else { Wish::Refusal }),
+        })?;
+        Ok(wish)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.unsent.is_empty() {
+            self.unsent.extend_from_slice(bytes);
+            return Ok(());
+        }
+        match self.stream.write(bytes) {
+            Ok(sent) => {
+                self.unsent.extend_from_slice(&bytes[sent..]);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.unsent.extend_from_slice(bytes);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn understand(body: &[u8]) -> Wish {
+    let has = |text: &[u8]| memmem::find(body, text).is_some();
+    if !has(b"\"stream\":true") && !has(b"\"stream\": true") {
+        return Wish::Answer;
+    }
+    let name = b"\"max_tokens\":";
+    let behind = memmem::find(body, name).and_then(|at| body.get(at + name.len()..));
+    let digits = behind.unwrap_or_default().trim_ascii_start();
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+    Wish::Events(digits.fold(0, |number: u64, digit| {
+        number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+    }))
+}
+
+/// Where in the time between two events the stream of that number sends: any many of them lie evenly.
+fn place(stream: u64, pace: u64) -> u64 {
+    // Multiples of the golden ratio, as a fraction of 2^64.
+    let fraction = stream.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    u64::try_from((u128::from(fraction) * u128::from(pace)) >> 64).unwrap_or_default()
+}
+
+fn stamp(event: &mut [u8], at: usize) {
+    let mut now = clock::now();
+    for digit in event[at..at + TIME_DIGITS].iter_mut().rev() {
+        *digit = b'0' + u8::try_from(now % 10).unwrap_or_default();
+        now /= 10;
+    }
+}
+
+fn whole(status: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: req-bench\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+fn chunk(text: &str) -> Vec<u8> {
+    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_understood_however_its_members_are_spaced() {
+        let events = |body: &str| match understand(body.as_bytes()) {
+            Wish::Events(count) => Some(count),
+            Wish::Answer | Wish::Refusal => None,
+        };
+        assert_eq!(events(r#"{"stream":true,"max_tokens":17}"#), Some(17));
+        assert_eq!(events(r#"{"max_tokens": 5, "stream": true}"#), Some(5));
+        assert_eq!(events(r#"{"stream":false,"max_tokens":17}"#), None);
+        assert_eq!(events(r#"{"stream":true}"#), Some(0));
+    }
+
+    #[test]
+    fn streams_lie_evenly_between_two_events() {
+        let mut places: Vec<_> = (0..500).map(|stream| place(stream, 20_000_000)).collect();
+        places.sort_unstable();
+        let widest = places.windows(2).map(|two| two[1] - two[0]).max().unwrap();
+        assert!(widest < 120_000, "{widest} ns");
+        assert!(*places.last().unwrap() < 20_000_000);
+    }
+
+    #[test]
+    fn who_has_the_key_is_answered_and_streamed_to_and_nobody_else() {
+        let address = start().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let mut ask = |key: &str, body: &str| {
+            let length = body.len();
+            write!(stream, "POST / HTTP/1.1\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+            let (mut reader, mut status, mut text, mut over) =
+                (Reader::new(Side::Answers), 0, Vec::new(), false);
+            let mut buffer = [0; 1000];
+            while !over {
+                let size = stream.read(&mut buffer).unwrap();
+                let part = |part: Part| match part {
+                    Part::Head(head) => status = head.status(),
+                    Part::Body(piece) => text.extend_from_slice(piece),
+                    Part::End => over = true,
+                };
+                reader.feed(&buffer[..size], part).unwrap();
+            }
+            (status, String::from_utf8(text).unwrap())
+        };
+        assert_eq!(ask(KEY, "{}"), (200, ANSWER.to_owned()));
+        assert_eq!(ask("other", "{}").0, 401);
+        let (status, events) = ask(KEY, r#"{"stream":true,"max_tokens":3}"#);
+        assert_eq!((status, events.matches("\"content\":\"@").count()), (200, 3));
+        assert!(events.ends_with("data: [DONE]\n\n"));
+        assert_eq!(ask(KEY, "{}").0, 200);
+    }
+}
