@@ -33,6 +33,7 @@ mod non_root;
 mod offline;
 mod older_state;
 mod other_cloud;
+mod overload;
 mod passthrough;
 mod poison;
 mod process_kills;

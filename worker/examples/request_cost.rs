@@ -93,7 +93,8 @@ fn main() -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().on_thread_park(worker::run::pauses).build()?;
     let stop = std::sync::Arc::new(Notify::new());
     let caller = {
         let stop = std::sync::Arc::clone(&stop);

@@ -145,7 +145,9 @@ fn resources(upstream: u16, dialect: &str) -> [Resource; 3] {
 }
 
 fn gateway(upstream: u16, port: u16, dialect: &str, streams: usize) {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut runtime = Builder::new_current_thread();
+    let runtime =
+        runtime.enable_all().on_thread_park(worker::run::pauses).build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
         let stop = Rc::new(Notify::new());
         let usage = Rc::new(Last { over: Cell::new(0), stop: Rc::clone(&stop), streams });

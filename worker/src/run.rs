@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use crate::inherit::{InheritError, Inheritance};
 use crate::role::RoleError;
 use crate::tls::Handshakes;
-use crate::{cache, egress, export, log, proxy, sandbox, signer, status};
+use crate::{cache, egress, export, log, proxy, sandbox, server, signer, status};
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// To be called by the runtime each time before it waits.
+pub fn pauses() {
+    server::paused();
+    log::flush();
+}
+
 /// The whole life of a worker.
 pub fn run() -> Result<(), WorkerError> {
     // Asked by a supervisor that is about to start workers from this program.
@@ -58,7 +64,7 @@ pub fn run() -> Result<(), WorkerError> {
         Role::Export => c"aisix-export",
     });
     let mut runtime = runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().on_thread_park(log::flush).build()?;
+    let runtime = runtime.enable_all().on_thread_park(pauses).build()?;
     let tasks = LocalSet::new();
     match inheritance.role {
         Role::Proxy => {

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::{CounterKey, Counters, GAUGES, GAUGES_AT, HELD_MAX, LANES, LEDGERS_AT};
+use super::{CounterKey, Counters, GAUGES, GAUGES_AT, HELD_MAX, LANES, LEDGERS_AT, connections_of};
 
 /// One of those in progress, until it is dropped.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ impl Counters {
     pub fn abandon(&self, lane: usize) {
         if lane >= LANES {
             return;
+        }
+        if let Some(connections) = self.known_cell(connections_of(lane)) {
+            connections.store(0, SeqCst);
         }
         for line in 0..HELD_MAX {
             let ledger = self.word(LEDGERS_AT + lane * HELD_MAX + line);

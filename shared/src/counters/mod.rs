@@ -61,6 +61,11 @@ pub const REDIS_ANSWERS: u64 = 1;
 /// It does not: limits are counted on this node alone.
 pub const REDIS_AWAY: u64 = 2;
 
+/// Names the cell in which the worker of a lane tells how many connections it has, plus one; zero while it accepts none.
+pub fn connections_of(lane: usize) -> CounterKey {
+    CounterKey::of(&["connections", &lane.to_string()])
+}
+
 /// Names something that is counted. Zero names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CounterKey(u64);
@@ -122,6 +127,11 @@ impl Counters {
     /// The same counters for another lane.
     pub fn with_lane(self, lane: usize) -> Option<Self> {
         Self::new(self.words, lane)
+    }
+
+    /// The lane that they are used from.
+    pub fn lane(&self) -> usize {
+        self.lane
     }
 
     /// A word that all workers share; zero at first. `None` if there is no room for another one.

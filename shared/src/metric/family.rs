@@ -3,7 +3,7 @@
 use super::{Family, Kind, Latency};
 
 /// The families by number. Append only: a number is never given to another family.
-pub static FAMILIES: [&Family; 40] = [
+pub static FAMILIES: [&Family; 41] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &TOKENS_CONSUMED,
@@ -44,6 +44,7 @@ pub static FAMILIES: [&Family; 40] = [
     &RATE_LIMIT_TOKENS_LEFT,
     &OTLP_DROPS,
     &OTLP_FAILURES,
+    &PROXY_OVERLOAD_REJECTIONS,
 ];
 
 /// Labels of what is counted per request.
@@ -464,6 +465,15 @@ pub static OTLP_FAILURES: Family = family(
     Kind::Counter,
     &["exporter"],
     "Tries to deliver a batch of spans that failed.",
+);
+
+/// Requests refused since there were too many. Not among the published ones.
+pub static PROXY_OVERLOAD_REJECTIONS: Family = family(
+    40,
+    "aisix_proxy_overload_rejections_total",
+    Kind::Counter,
+    &["endpoint", "inbound_protocol"],
+    "Requests answered with 503 and Retry-After, because more came than the workers can serve.",
 );
 
 #[cfg(test)]

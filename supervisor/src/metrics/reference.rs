@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use shared::metric::family::{CACHE_REDIS_FAILURES, SAMPLES_DROPPED, TLS_HANDSHAKES};
+use shared::metric::family::{
+    CACHE_REDIS_FAILURES, PROXY_OVERLOAD_REJECTIONS, SAMPLES_DROPPED, TLS_HANDSHAKES,
+};
 use shared::metric::{EdgeSets, Edges, FAMILIES, Family, Kind, SERIES_MAX};
 
 use super::own::table::OWN;
@@ -39,7 +41,8 @@ serves no agents and asks no model about meanings.
 ";
 
 /// Those families of workers that are not among the published ones.
-const OWN_OF_WORKERS: [&Family; 3] = [&SAMPLES_DROPPED, &TLS_HANDSHAKES, &CACHE_REDIS_FAILURES];
+const OWN_OF_WORKERS: [&Family; 4] =
+    [&SAMPLES_DROPPED, &TLS_HANDSHAKES, &CACHE_REDIS_FAILURES, &PROXY_OVERLOAD_REJECTIONS];
 /// Those families of the supervisor that are.
 const PUBLISHED: [&str; 17] = [
     "aisix_budget_details_present",

@@ -21,9 +21,9 @@ use shared::metric::family::{
     AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_COOLED_DOWN,
     DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES, GUARDRAIL_BLOCKS,
     GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY, OTLP_DROPS, OTLP_FAILURES, PROXY_BODY_LIMIT_REJECTIONS,
-    PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, RATE_LIMIT_REJECTIONS, RATE_LIMIT_REQUESTS_LEFT,
-    RATE_LIMIT_TOKENS_LEFT, ROUTING_FAILED_FALLBACKS, ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES,
-    USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
+    PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, PROXY_OVERLOAD_REJECTIONS, RATE_LIMIT_REJECTIONS,
+    RATE_LIMIT_REQUESTS_LEFT, RATE_LIMIT_TOKENS_LEFT, ROUTING_FAILED_FALLBACKS,
+    ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES, USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
@@ -228,6 +228,11 @@ impl Metrics {
     /// Counts a request refused for the size of its body; `outcome` tells how reading the rest of it ended.
     pub fn body_limit_rejected(&self, endpoint: &str, protocol: &str, outcome: &str) {
         self.add(&PROXY_BODY_LIMIT_REJECTIONS, &[endpoint, protocol, outcome], 1);
+    }
+
+    /// Counts a request refused since there were too many.
+    pub fn overload_rejected(&self, endpoint: &str, protocol: &str) {
+        self.add(&PROXY_OVERLOAD_REJECTIONS, &[endpoint, protocol], 1);
     }
 
     /// Counts a request that a limit has refused.

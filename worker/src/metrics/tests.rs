@@ -164,6 +164,7 @@ fn every_method_gives_as_many_labels_as_its_family_has() {
     metrics.fallback("group", "gpt-4o", false);
     metrics.export_dropped("otel", "queue_full", 3);
     metrics.export_failed("otel");
+    metrics.overload_rejected("a", "b");
     metrics.limited("requests", "api_key", "none");
     metrics.limits_left(
         ["k-1", "gpt-4o"],

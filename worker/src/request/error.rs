@@ -103,6 +103,9 @@ pub enum RequestError {
         /// Seconds after which there may be one.
         retry_after: Option<u64>,
     },
+    /// More requests come than can be served.
+    #[error("the gateway is overloaded, try again later")]
+    Overloaded,
     /// A path that had a meaning in earlier versions.
     #[error("this endpoint was removed; configure a passthrough route instead")]
     EndpointRemoved,
@@ -170,7 +173,9 @@ impl RequestError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnusableCredential => StatusCode::UNAUTHORIZED,
-            Self::NoBridge(_) | Self::NoTarget { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBridge(_) | Self::NoTarget { .. } | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NotServed(_) | Self::ModelNotServed(_) | Self::Guarded(_) => {
                 StatusCode::NOT_IMPLEMENTED
             }
@@ -203,6 +208,7 @@ impl RequestError {
             Self::UnusableCredential => "authentication_error",
             Self::NoBridge(_) => "provider_unavailable",
             Self::NoTarget { .. } => "all_candidates_unavailable",
+            Self::Overloaded => "overloaded",
             Self::NotServed(_) | Self::ModelNotServed(_) | Self::Guarded(_) => "not_implemented",
             Self::Token(rejection) => rejection.kind(),
             Self::Upstream(error) => error.kind(),

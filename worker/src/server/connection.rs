@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use super::activity::{Activity, Verdict};
 use super::socket::{Begun, Socket};
+use super::spread::Live;
 use super::{Body, Proxy};
 use crate::request;
 use crate::tls::Tls;
@@ -49,12 +50,13 @@ const STREAMS_MAX: u32 = 256;
 /// Silence before TCP asks whether the caller is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 
-/// Serves one connection in clear until it ends. `stopped` is kept for as long.
+/// Serves one connection in clear until it ends. `stopped` is kept for as long, and it counts as live.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     proxy: Rc<Proxy>,
     stopped: watch::Receiver<bool>,
+    _live: Live,
 ) {
     prepare(&stream);
     converse(stream, peer, proxy, stopped).await;
@@ -67,6 +69,7 @@ pub(super) async fn serve_tls(
     peer: SocketAddr,
     proxy: Rc<Proxy>,
     mut stopped: watch::Receiver<bool>,
+    _live: Live,
 ) {
     prepare(&stream);
     let late = async {
@@ -235,7 +238,10 @@ impl Connection {
                 let mut response = if is_ambiguous {
                     request::refuse_ambiguous(proxy, peer, request).await
                 } else {
-                    request::serve(proxy, peer, request).await
+                    match request::enter(&proxy, request.uri().path()).await {
+                        Ok(()) => request::serve(proxy, peer, request).await,
+                        Err(refused) => request::refuse_overload(&proxy, request, refused).await,
+                    }
                 };
                 // An answer that is there at once is written before the connection hears of the end.
                 if *stopping.borrow() && version != Version::HTTP_2 {

@@ -6,9 +6,11 @@ mod activity;
 mod body;
 mod calm;
 mod connection;
+mod entrance;
 mod heads;
 mod health;
 mod socket;
+mod spread;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -20,6 +22,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::HeaderValue;
 use nix::errno::Errno;
 use shared::counters::Counters;
@@ -29,6 +32,7 @@ use shared::version::VERSION;
 use shared::worker_settings::ProxySettings;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::budgets::Budgets;
 use crate::cache::{CacheClient, RedisCache};
@@ -43,9 +47,11 @@ use crate::sys;
 use crate::tables::Tables;
 use crate::tls::Tls;
 use crate::upstream::{Connector, TrustRoots, Upstreams};
+use spread::Spread;
 
 pub use body::{Body, Broken, ByteStream};
 pub use calm::Calm;
+pub use entrance::{Entrance, Refused, paused};
 pub use health::{Health, InFlight};
 
 /// How long nothing is accepted when the process has no descriptor or memory left for a connection.
@@ -72,6 +78,8 @@ pub struct Proxy {
     pub identity_keys: KeyStore,
     /// Whether the worker serves.
     pub health: Health,
+    /// Where requests begin.
+    pub entrance: Rc<Entrance>,
     /// Where usage goes.
     pub usage: Rc<dyn UsageSink>,
     /// Where is counted.
@@ -134,6 +142,7 @@ impl Proxy {
             budgets,
             identity_keys: KeyStore::new(Some(counters)),
             health: Health::new(),
+            entrance: Entrance::new(connections_max(sys::files_max())),
             usage,
             metrics,
             counters,
@@ -167,9 +176,9 @@ pub async fn serve(
     let mut stop = pin!(stop);
     let connections_max = connections_max(sys::files_max());
     let mut is_full = false;
+    let mut spread = Spread::new(proxy.counters);
     loop {
-        // One of the receivers is ours.
-        let live = stopping.receiver_count().saturating_sub(1);
+        let live = spread.live();
         if live >= connections_max {
             if !is_full {
                 tracing::warn!(
@@ -178,6 +187,7 @@ pub async fn serve(
                 );
             }
             is_full = true;
+            spread.accepts(false);
             tokio::select! {
                 _ = &mut stop => break,
                 () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
@@ -185,19 +195,35 @@ pub async fn serve(
         }
         // Said again only if it was better for a while, not for every connection that takes the place of another.
         is_full &= live >= connections_max.saturating_sub(connections_max / 8);
-        let accepted = tokio::select! {
-            _ = &mut stop => break,
-            accepted = listener.accept() => accepted,
+        spread.accepts(true);
+        let mut still_there = None;
+        if spread.lets_others(Instant::now()) {
+            tokio::select! {
+                _ = &mut stop => break,
+                () = tokio::time::sleep(spread::PAUSE) => {}
+            }
+            still_there = listener.accept().now_or_never();
+            if still_there.is_some() {
+                spread.nobody_else_came();
+            }
+        }
+        let accepted = match still_there {
+            Some(accepted) => accepted,
+            None => tokio::select! {
+                _ = &mut stop => break,
+                accepted = listener.accept() => accepted,
+            },
         };
         match accepted {
             Ok((stream, peer)) => {
+                let live = spread.one();
                 let (proxy, stopped) = (proxy.clone(), stopped.clone());
                 match tls.clone() {
                     Some(tls) => drop(tokio::task::spawn_local(connection::serve_tls(
-                        stream, tls, peer, proxy, stopped,
+                        stream, tls, peer, proxy, stopped, live,
                     ))),
                     None => drop(tokio::task::spawn_local(connection::serve(
-                        stream, peer, proxy, stopped,
+                        stream, peer, proxy, stopped, live,
                     ))),
                 }
                 // One at a time: of many that come at once, workers that have nothing to do take their share meanwhile.
@@ -226,6 +252,7 @@ pub async fn serve(
     // Deregistered, so that this process is not woken for connections that others take, but kept open: its number must not
     // go to a socket to an upstream, since the system call filter knows it as the listener's.
     let _kept = listener.into_std();
+    spread.accepts(false);
     drop(stopped);
     stopping.send_replace(true);
     // Each connection holds a receiver for as long as it lives.
@@ -233,7 +260,7 @@ pub async fn serve(
     calm.abort();
 }
 
-/// Connections of callers at a time, of so many descriptors: each may need another one, to an upstream.
+/// Connections of callers at a time, and requests, of so many descriptors: each may need another one, to an upstream.
 fn connections_max(files: usize) -> usize {
     (files.saturating_sub(OTHER_FILES) / 2).max(1)
 }

@@ -1,0 +1,214 @@
+//! More requests than a worker can hold or begin at once: the rest is told to come back, and nothing is lost of what is served.
+
+use bytes::Bytes;
+use harness::caller::{chat, chat_stream};
+use harness::projection::CALLER_KEY;
+use harness::{Builder, Connection, World, client, wait};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What a worker needs beside connections (`OTHER_FILES` in `worker/src/server/mod.rs`); of the rest, half is for callers.
+const OTHER_FILES: usize = 256;
+
+/// One worker, in a gateway that may have so many files open.
+fn with_files(builder: Builder, files: usize) -> Builder {
+    let limited = format!("ulimit -n {files}; exec \"$@\"");
+    builder.set("/proxy/workers", json!(1)).started_by(&["sh", "-c", &limited, "sh"])
+}
+
+/// Many requests at once over one connection.
+struct Multiplexed {
+    base: String,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Multiplexed {
+    async fn open(world: &World) -> Self {
+        let address = world.gateway.proxy();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (sender, driver) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(driver);
+        Self { base: format!("http://{address}"), sender }
+    }
+
+    async fn ask(&mut self, method: Method, path: &str, body: &str) -> Response<Incoming> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {CALLER_KEY}"))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .unwrap();
+        wait::within("an answer", self.sender.send_request(request)).await.unwrap()
+    }
+}
+
+async fn is_refused(answer: Response<Incoming>) -> Value {
+    assert_eq!(answer.status(), 503);
+    let seconds = answer.headers()["retry-after"].to_str().unwrap();
+    assert!(["1", "2"].contains(&seconds), "{seconds}");
+    assert!(answer.headers().contains_key("x-aisix-request-id"));
+    serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_worker_cannot_hold_is_told_to_come_back_and_what_it_holds_is_served_and_counted() {
+    const HELD: usize = 40;
+    let world = World::start_with(|it| with_files(it, OTHER_FILES + 2 * HELD)).await;
+    let mut caller = Multiplexed::open(&world).await;
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        let body = chat_stream("hold", "hello").to_string();
+        let answer = caller.ask(Method::POST, "/v1/chat/completions", &body).await;
+        assert_eq!(answer.status(), 200);
+        held.push(answer);
+    }
+    let body = chat("small-1", "hello").to_string();
+    let told = is_refused(caller.ask(Method::POST, "/v1/chat/completions", &body).await).await;
+    assert_eq!(told["error"]["type"], "overloaded", "{told}");
+    let told = is_refused(caller.ask(Method::POST, "/v1/messages", &body).await).await;
+    assert_eq!(
+        (&told["type"], &told["error"]["type"]),
+        (&json!("error"), &json!("overloaded_error"))
+    );
+    is_refused(caller.ask(Method::GET, "/v1/models", "").await).await;
+    // A caller with a connection of its own keeps it.
+    let mut kept = Connection::open(world.gateway.proxy()).await.unwrap();
+    for _ in 0..2 {
+        let answer = world.caller().chat_over(&mut kept, &chat("small-1", "hello")).await.unwrap();
+        assert_eq!(answer.status, 503);
+        answer.bytes().await.unwrap();
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(caller.ask(Method::GET, path, "").await.status(), 200, "{path}");
+        assert_eq!(client::fetch(world.gateway.proxy(), path).await.unwrap().status, 200);
+    }
+    wait::until("the refused are counted", async || {
+        let metrics = world.gateway.metrics().await;
+        let refused = metrics.sum("aisix_proxy_overload_rejections_total", &[]);
+        let answered = metrics.sum("aisix_proxy_requests_total", &[("status", "503")]);
+        if (refused, answered) == (5.0, 5.0) {
+            Ok(())
+        } else {
+            Err(format!("{refused} {answered}"))
+        }
+    })
+    .await;
+    let log = world.gateway.log();
+    assert_eq!(log.matches("more requests come than this worker can serve").count(), 1, "{log}");
+
+    world.upstream.release();
+    for answer in held {
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(text.ends_with(b"data: [DONE]\n\n"));
+    }
+    let answer = world.caller().chat_over(&mut kept, &chat("small-1", "hello")).await.unwrap();
+    assert_eq!(answer.status, 200);
+    answer.bytes().await.unwrap();
+    // Those that were refused are no usage.
+    let events = world.cloud.usage_of(HELD + 1).await;
+    assert_eq!(events.len(), HELD + 1);
+    assert!(events.iter().all(|event| event["status_code"] == 200));
+    assert_eq!(world.cloud.usage_repeats().await, 0);
+}
+
+/// Asks over a connection of its own, and returns as soon as the kernel has the request.
+async fn asked(world: &World, body: &Value) -> TcpStream {
+    let (body, address) = (body.to_string(), world.gateway.proxy());
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {CALLER_KEY}\r\n\
+         content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    wait::within("the whole answer", stream.read_to_string(&mut text)).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn requests_that_have_piled_up_are_all_served_with_the_first_come_first() {
+    const PILED_UP: usize = 200;
+    let world = World::start_with(|builder| builder.set("/proxy/workers", json!(1))).await;
+    let worker = world.gateway.proxies().pop().unwrap();
+    kill(worker.pid, Signal::SIGSTOP).unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..PILED_UP {
+        streams.push(asked(&world, &chat("small-1", "hello")).await);
+    }
+    kill(worker.pid, Signal::SIGCONT).unwrap();
+    for stream in streams {
+        let text = answer(stream).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    }
+    assert!(worker.runs());
+    assert_eq!(world.cloud.usage_of(PILED_UP).await.len(), PILED_UP);
+    assert_eq!(world.cloud.usage_repeats().await, 0);
+}
+
+#[tokio::test]
+async fn many_idle_connections_and_many_streams_are_there_at_once_on_one_worker() {
+    const IDLE: usize = 200;
+    const STREAMS: usize = 100;
+    let world = World::start_with(|builder| builder.set("/proxy/workers", json!(1))).await;
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let mut connection = Connection::open(world.gateway.proxy()).await.unwrap();
+        let listed = world.caller().models_over(&mut connection).await.unwrap();
+        assert_eq!(listed.status, 200);
+        listed.bytes().await.unwrap();
+        idle.push(connection);
+    }
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(asked(&world, &chat_stream("hold", "hello")).await);
+    }
+    wait::until("all streams have begun", async || {
+        let in_flight = world.gateway.metrics().await.sum("aisix_proxy_in_flight_requests", &[]);
+        if in_flight == STREAMS as f64 { Ok(()) } else { Err(format!("{in_flight} are in flight")) }
+    })
+    .await;
+    world.upstream.release();
+    for stream in streams {
+        let text = answer(stream).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("[DONE]"), "{text}");
+    }
+    for mut connection in idle {
+        let listed = world.caller().models_over(&mut connection).await.unwrap();
+        assert_eq!(listed.status, 200);
+        listed.bytes().await.unwrap();
+    }
+    assert_eq!(world.cloud.usage_of(STREAMS).await.len(), STREAMS);
+}
+
+#[tokio::test]
+async fn connections_that_no_other_worker_has_time_for_are_taken_by_the_one_that_has_more_already()
+{
+    const CALLERS: usize = 64;
+    let world = World::start().await;
+    let stopped = world.gateway.proxies().pop().unwrap();
+    kill(stopped.pid, Signal::SIGSTOP).unwrap();
+    let (caller, mut kept) = (world.caller(), Vec::new());
+    for _ in 0..CALLERS {
+        let mut connection = Connection::open(world.gateway.proxy()).await.unwrap();
+        let listed = caller.models_over(&mut connection);
+        let listed = wait::within("an answer", listed).await.unwrap();
+        assert_eq!(listed.status, 200);
+        listed.bytes().await.unwrap();
+        kept.push(connection);
+    }
+    kill(stopped.pid, Signal::SIGCONT).unwrap();
+}

@@ -1,0 +1,71 @@
+//! The entrance of a request, and the answer to one for which there is no room: as cheap as an answer can be.
+//!
+//! Nobody is looked up, and nothing is left behind but numbers: neither a usage event nor a line of the log.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+
+use super::route::{self, Endpoint, Route};
+use super::{JSON, RequestError, body, finish, request_id};
+use crate::dialect::Dialect;
+use crate::metrics::RequestFacts;
+use crate::server::{Body, Proxy, Refused};
+
+/// Returns when a request to that path may begin. Health routes always may.
+///
+/// # Errors
+/// There is no room for it.
+pub async fn enter(proxy: &Proxy, path: &str) -> Result<(), Refused> {
+    if matches!(path, "/livez" | "/readyz") {
+        return Ok(());
+    }
+    proxy.entrance.pass(proxy.health.in_flight()).await
+}
+
+/// Answers a request for which there is no room.
+pub async fn refuse(proxy: &Proxy, request: Request<Incoming>, refused: Refused) -> Response<Body> {
+    let (head, incoming) = request.into_parts();
+    // What lies in the connection's way is read, so that the next request can come over it.
+    if !incoming.is_end_stream() {
+        body::drain(&head, incoming).await;
+    }
+    let endpoint = match route::find(&head.method, head.uri.path()) {
+        Route::Endpoint(endpoint) => endpoint,
+        _ => route::OTHER,
+    };
+    count(proxy, endpoint);
+    let mut response = Response::new(Body::from(words(endpoint.dialect)));
+    *response.status_mut() = RequestError::Overloaded.status();
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response.headers_mut().insert(RETRY_AFTER, refused.retry_after.into());
+    let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
+    finish(proxy, &head, id, &mut response);
+    response
+}
+
+fn count(proxy: &Proxy, endpoint: Endpoint) {
+    let (template, protocol) = (endpoint.template, endpoint.dialect.name());
+    proxy.metrics.overload_rejected(template, protocol);
+    proxy.metrics.request(&RequestFacts {
+        endpoint: template,
+        inbound_protocol: protocol,
+        status: RequestError::Overloaded.status().as_u16(),
+        duration: Duration::ZERO,
+        ..RequestFacts::default()
+    });
+}
+
+fn words(dialect: Dialect) -> Bytes {
+    static OPENAI: OnceLock<Bytes> = OnceLock::new();
+    static ANTHROPIC: OnceLock<Bytes> = OnceLock::new();
+    let words = match dialect {
+        Dialect::OpenAi => &OPENAI,
+        Dialect::Anthropic => &ANTHROPIC,
+    };
+    words.get_or_init(|| dialect.envelope(&RequestError::Overloaded).into()).clone()
+}
