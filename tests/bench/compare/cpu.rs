@@ -33,6 +33,16 @@ pub fn pinned<T>(core: usize, start: impl FnOnce() -> T) -> io::Result<T> {
     Ok(started)
 }
 
+/// Gives this thread back all cores, for what is measured without a core of its own.
+pub fn unpin() -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    for core in [GATEWAY, REST] {
+        cores.set(core)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &cores)?;
+    Ok(())
+}
+
 /// The process and all that descend from it.
 pub fn tree(root: Pid) -> Vec<Pid> {
     let mut found = vec![root];

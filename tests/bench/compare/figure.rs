@@ -58,6 +58,11 @@ impl Figures {
         }
     }
 
+    /// Takes in figures that were measured elsewhere.
+    pub fn extend(&mut self, figures: Vec<Figure>) {
+        self.0.extend(figures);
+    }
+
     /// All of them.
     pub fn all(&self) -> &[Figure] {
         &self.0

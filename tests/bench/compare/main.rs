@@ -15,11 +15,15 @@ mod clock;
 mod cpu;
 mod figure;
 mod load;
+mod memory;
 mod peers;
 mod prompt;
+mod ready;
 mod report;
 mod requests;
 mod rounds;
+mod scale;
+mod served;
 mod streams;
 mod upstream;
 mod usage;
@@ -33,9 +37,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use figure::Figures;
+use figure::{Figure, Figures};
 use peers::{CONVENTION, Other, Peer};
 use report::{Machine, Report};
+use rounds::Void;
 
 /// Streams at once.
 const STREAMS: usize = 500;
@@ -52,7 +57,7 @@ struct Arguments {
     /// Another gateway, by its start command.
     #[arg(long = "other", value_name = "NAME=COMMAND")]
     others: Vec<Other>,
-    /// Everything in about a minute, for trying the bench: the figures mean little.
+    /// The comparison in about a minute, for trying the bench: the figures mean little. The rest only if `--only` names it.
     #[arg(long)]
     quick: bool,
     /// Rounds that count.
@@ -83,6 +88,10 @@ enum What {
     Requests,
     Streams,
     Prompt,
+    Memory,
+    Ready,
+    Served,
+    Scale,
 }
 
 fn main() -> ExitCode {
@@ -134,6 +143,29 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         });
     }
     drop(peers);
+    let programs = arguments.programs.as_deref();
+    let mut take = |part, measured: Result<Vec<Figure>, Box<dyn Error>>| match measured {
+        Ok(measured) => figures.extend(measured),
+        Err(error) => {
+            eprintln!("{part}: void: {error}");
+            voids.push(Void { part, subject: "aisix".into(), reason: error.to_string() });
+        }
+    };
+    let is_wanted = |what| is_wanted(what) && (!arguments.quick || !arguments.only.is_empty());
+    if is_wanted(What::Scale) {
+        take("scale", scale::figures(programs, rounds.min(3), seconds(5.0)).await);
+    }
+    // What follows asks for no core of its own: the gateway starts and changes as it would anywhere.
+    cpu::unpin()?;
+    if is_wanted(What::Memory) {
+        take("memory", memory::figures(programs, rounds.min(3)).await);
+    }
+    if is_wanted(What::Ready) {
+        take("ready", ready::figures(programs, rounds).await);
+    }
+    if is_wanted(What::Served) {
+        take("served", served::figures(programs, rounds.min(3)).await);
+    }
     let report = Report::new(machine, figures, voids);
     report.write(&arguments.out)?;
     print!("{}", report.to_table());
