@@ -20,6 +20,7 @@ mod prompt;
 mod report;
 mod requests;
 mod rounds;
+mod scale;
 mod streams;
 mod upstream;
 mod usage;
@@ -83,6 +84,7 @@ enum What {
     Requests,
     Streams,
     Prompt,
+    Scale,
 }
 
 fn main() -> ExitCode {
@@ -134,6 +136,15 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         });
     }
     drop(peers);
+    if is_wanted(What::Scale) {
+        let scale =
+            scale::figures(arguments.programs.as_deref(), rounds.min(3), seconds(5.0)).await?;
+        for figure in scale {
+            for value in figure.rounds {
+                figures.add(&figure.name, &figure.subject, figure.unit, value);
+            }
+        }
+    }
     let report = Report::new(machine, figures, voids);
     report.write(&arguments.out)?;
     print!("{}", report.to_table());
