@@ -19,6 +19,8 @@ use crate::rounds::Values;
 
 const IDLE: usize = 10_000;
 const STREAMS: usize = 5_000;
+/// Files that a process may need open: a worker accepts as many connections as it could have upstream too.
+pub const FILES: u64 = 2 * (IDLE + STREAMS) as u64 + 1024;
 /// Between two events of a stream. All together are 5,000 events a second.
 const PACE: Duration = Duration::from_secs(1);
 /// Events of a stream: enough for all to be there at once, also on a slow machine.

@@ -36,7 +36,15 @@ pub async fn figures(
         eprintln!("scale: round {} of {rounds}", round + 1);
         let two = two::turn(programs, upstream, time).await?;
         let overload = overload::turn(programs, upstream, time).await?;
-        let crowd = crowd::turn(programs).await?;
+        let crowd = if most >= crowd::FILES {
+            crowd::turn(programs).await?
+        } else {
+            let needed = crowd::FILES;
+            eprintln!(
+                "scale: no crowd: {most} files may be open and it needs {needed}; ulimit -Hn"
+            );
+            Vec::new()
+        };
         for (name, unit, value) in two.into_iter().chain(overload).chain(crowd) {
             add(&mut all, name, unit, value);
         }
