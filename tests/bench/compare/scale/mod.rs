@@ -1,0 +1,65 @@
+//! How the gateway bears many workers, many connections and too many requests.
+//!
+//! | file | what |
+//! |---|---|
+//! | `two.rs` | two workers on two cores beside one on one |
+//! | `crowd.rs` | 10,000 idle connections and 5,000 streams at once on one worker |
+//! | `overload.rs` | four times what one worker can serve |
+//!
+//! An error in any of them ends it: there is no figure of what did not work.
+
+mod crowd;
+mod gateway;
+mod overload;
+mod two;
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::figure::Figure;
+use crate::upstream;
+
+/// Measures all of it, in so many rounds of so long each.
+pub async fn figures(
+    programs: Option<&Path>,
+    rounds: usize,
+    time: Duration,
+) -> Result<Vec<Figure>, Box<dyn Error>> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let upstream = upstream::start()?;
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        eprintln!("scale: round {} of {rounds}", round + 1);
+        let two = two::turn(programs, upstream, time).await?;
+        let overload = overload::turn(programs, upstream, time).await?;
+        let crowd = if most >= crowd::FILES {
+            crowd::turn(programs).await?
+        } else {
+            let needed = crowd::FILES;
+            eprintln!(
+                "scale: no crowd: {most} files may be open and it needs {needed}; ulimit -Hn"
+            );
+            Vec::new()
+        };
+        for (name, unit, value) in two.into_iter().chain(overload).chain(crowd) {
+            add(&mut all, name, unit, value);
+        }
+    }
+    Ok(all)
+}
+
+fn add(all: &mut Vec<Figure>, name: &str, unit: &'static str, value: f64) {
+    match all.iter_mut().find(|figure| figure.name == name) {
+        Some(figure) => figure.rounds.push(value),
+        None => all.push(Figure {
+            name: name.to_owned(),
+            subject: "aisix".to_owned(),
+            unit,
+            rounds: vec![value],
+        }),
+    }
+}
