@@ -32,6 +32,8 @@ test-system: programs packages ## packages, unit and image for real: systemd, rp
 	tests/system/kubernetes.sh
 	tests/system/compose.sh target/programs
 	tests/clients/run.sh target/debug
+	$(call need,command -v valgrind >/dev/null,valgrind,valgrind)
+	tests/bench/instructions.sh
 
 build: tools ## release programs, in target/release
 	cargo build --release --locked -p supervisor

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod journal;
 pub mod load;
 pub mod manager;
+pub mod memory;
 pub mod mounted;
 pub mod own_network;
 pub mod port;

@@ -1,8 +1,8 @@
 //! What a taken-over worker would find: as the kernel shows it, from outside.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use harness::cloud::{Bundle, ENVIRONMENT};
 use harness::provider::KEY;
 use harness::worker::Worker;
-use harness::{Builder, World, wait};
+use harness::{Builder, World, memory, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::json;
@@ -183,7 +183,7 @@ async fn the_certificates_private_key_is_nowhere_in_a_worker() {
     let secrets = forms_of_key(&world);
     for worker in world.gateway.workers() {
         for (form, secret) in &secrets {
-            assert!(!memory_holds(worker.pid, secret), "{worker:?}: {form} in memory");
+            assert!(!memory::holds(worker.pid, secret), "{worker:?}: {form} in memory");
             assert!(!descriptors_hold(&worker, secret), "{worker:?}: {form} in a descriptor");
             for file in ["environ", "cmdline"] {
                 let text = fs::read(worker.proc(file)).unwrap();
@@ -193,7 +193,7 @@ async fn the_certificates_private_key_is_nowhere_in_a_worker() {
     }
     // The search finds what is there: a proxy worker needs the upstream's key, and was handed it.
     let proxy = &world.gateway.proxies()[0];
-    assert!(memory_holds(proxy.pid, KEY.as_bytes()), "the search is blind");
+    assert!(memory::holds(proxy.pid, KEY.as_bytes()), "the search is blind");
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn only_proxy_workers_know_the_keys_of_providers_and_callers() {
     world.caller().ask("small-1", "hello").await.bytes().await.unwrap();
     for worker in world.gateway.workers().iter().filter(|worker| worker.role != "proxy") {
         for secret in [KEY, harness::projection::CALLER_KEY] {
-            assert!(!memory_holds(worker.pid, secret.as_bytes()), "{worker:?}");
+            assert!(!memory::holds(worker.pid, secret.as_bytes()), "{worker:?}");
             assert!(!descriptors_hold(worker, secret.as_bytes()), "{worker:?}");
         }
     }
@@ -337,7 +337,7 @@ async fn the_supervisor_never_sees_the_key_of_a_caller() {
     }
     let world = World::start().await;
     world.caller().ask("small-1", "hello").await.bytes().await.unwrap();
-    assert!(!memory_holds(world.gateway.pid(), harness::projection::CALLER_KEY.as_bytes()));
+    assert!(!memory::holds(world.gateway.pid(), harness::projection::CALLER_KEY.as_bytes()));
 }
 
 #[tokio::test]
@@ -430,30 +430,4 @@ fn scalar(pem: &[u8]) -> Vec<u8> {
     let at = pem.contents.windows(before.len()).position(|window| window == before);
     let start = at.expect("the key is an EC key") + before.len();
     pem.contents[start..start + 32].to_vec()
-}
-
-/// Whether these bytes stand anywhere in the readable memory of a process.
-fn memory_holds(pid: Pid, needle: &[u8]) -> bool {
-    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read memory");
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read the maps");
-    let mut regions = 0;
-    let found = maps.lines().any(|line| {
-        let mut columns = line.split_whitespace();
-        let (range, rights) = (columns.next().unwrap(), columns.next().unwrap());
-        // The kernel's own pages cannot be read like this.
-        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
-            return false;
-        }
-        let (start, end) = range.split_once('-').unwrap();
-        let number = |text| u64::from_str_radix(text, 16).unwrap();
-        let (start, end) = (number(start), number(end));
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-        if memory.read_exact_at(&mut bytes, start).is_err() {
-            return false;
-        }
-        regions += 1;
-        holds(&bytes, needle)
-    });
-    assert!(found || regions > 5, "the memory was readable");
-    found
 }

@@ -40,7 +40,7 @@ impl Figure {
 }
 
 /// All figures of a run, in the order in which they were first measured.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Figures(Vec<Figure>);
 
 impl Figures {

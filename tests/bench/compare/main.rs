@@ -80,6 +80,9 @@ enum Part {
     /// Takes usage in the place of the Cloud.
     #[command(hide = true)]
     CountUsage(usage::CountArguments),
+    /// Holds idle connections.
+    #[command(hide = true)]
+    HoldIdle(scale::IdleArguments),
 }
 
 /// What can be measured.
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.part {
         Some(Part::CountUsage(arguments)) => usage::count(arguments),
+        Some(Part::HoldIdle(arguments)) => scale::hold_idle(arguments),
         None => measure(&arguments),
     };
     match done {
@@ -143,6 +147,8 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         });
     }
     drop(peers);
+    // What follows takes long, and must not cost what there is if it fails.
+    Report::new(machine.clone(), figures.clone(), voids.clone()).write(&arguments.out)?;
     let programs = arguments.programs.as_deref();
     let mut take = |part, measured: Result<Vec<Figure>, Box<dyn Error>>| match measured {
         Ok(measured) => figures.extend(measured),

@@ -1,10 +1,10 @@
 //! Where the listener's key is, and what confines those that have to do with it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs;
 
-use nix::unistd::{Pid, geteuid};
+use harness::memory;
+use nix::unistd::geteuid;
 
 use super::{World, is_root};
 
@@ -27,12 +27,12 @@ async fn the_listeners_key_is_in_the_signer_and_in_no_other_process() {
     let others = others.iter().filter(|worker| worker.role != "signer").map(|worker| worker.pid);
     for pid in others.chain([supervisor]) {
         for (name, secret) in &secrets {
-            assert!(!memory_holds(pid, secret), "{name} is in process {pid}");
+            assert!(!memory::holds(pid, secret), "{name} is in process {pid}");
         }
     }
     // The search finds what is there, in a form that the signer's library keeps.
     let signer = world.signer().expect("a signer").pid;
-    let found = secrets.iter().filter(|(_, secret)| memory_holds(signer, secret)).count();
+    let found = secrets.iter().filter(|(_, secret)| memory::holds(signer, secret)).count();
     assert!(found > 0, "the search is blind");
     let log = world.gateway.log();
     for (name, secret) in &secrets {
@@ -99,30 +99,4 @@ fn secrets(pem: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let line = text.lines().nth(2).expect("a key has several lines").as_bytes().to_vec();
     let der = parsed.contents[start - 8..start + 32].to_vec();
     vec![("the number", scalar), ("the number", reversed), ("the DER", der), ("the text", line)]
-}
-
-/// Whether these bytes stand anywhere in the readable memory of a process.
-fn memory_holds(pid: Pid, needle: &[u8]) -> bool {
-    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read memory");
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read the maps");
-    let mut regions = 0;
-    let found = maps.lines().any(|line| {
-        let mut columns = line.split_whitespace();
-        let (range, rights) = (columns.next().unwrap(), columns.next().unwrap());
-        // The kernel's own pages cannot be read like this.
-        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
-            return false;
-        }
-        let (start, end) = range.split_once('-').unwrap();
-        let number = |text| u64::from_str_radix(text, 16).unwrap();
-        let (start, end) = (number(start), number(end));
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-        if memory.read_exact_at(&mut bytes, start).is_err() {
-            return false;
-        }
-        regions += 1;
-        bytes.windows(needle.len()).any(|window| window == needle)
-    });
-    assert!(found || regions > 5, "the memory was readable");
-    found
 }

@@ -1,15 +1,18 @@
-//! 10,000 idle connections and 5,000 streams at once, on one worker: all are there at the same moment, and none fails.
+//! 10,000 idle connections and 5,000 streams at once: all are there at the same moment, and none fails. On one worker where it may
+//! open as many files as that takes, else on two. Who holds the idle ones is a process of its own, for its files' sake.
 
 use std::cell::Cell;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, io, thread};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::gateway::Governed;
@@ -19,8 +22,10 @@ use crate::rounds::Values;
 
 const IDLE: usize = 10_000;
 const STREAMS: usize = 5_000;
-/// Files that a process may need open: a worker accepts as many connections as it could have upstream too.
-pub const FILES: u64 = 2 * (IDLE + STREAMS) as u64 + 1024;
+/// Files that a worker may need open which has everybody: it accepts as many connections as it could have upstream too.
+const FILES_OF_ALL: u64 = 2 * (IDLE + STREAMS) as u64 + 1024;
+/// Files that any process needs open.
+pub const FILES: u64 = FILES_OF_ALL / 2 + 1024;
 /// Between two events of a stream. All together are 5,000 events a second.
 const PACE: Duration = Duration::from_secs(1);
 /// Events of a stream: enough for all to be there at once, also on a slow machine.
@@ -34,8 +39,9 @@ const EVENT: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"
 const DONE: &str = "data: [DONE]\n\n";
 
 /// One turn.
-pub async fn turn(programs: Option<&Path>) -> Result<Values, Box<dyn Error>> {
-    let gateway = Governed::start(programs, slow_upstream()?, 1).await?;
+pub async fn turn(programs: Option<&Path>, files: u64) -> Result<Values, Box<dyn Error>> {
+    let workers = if files >= FILES_OF_ALL { 1 } else { 2 };
+    let gateway = Governed::start(programs, slow_upstream()?, workers).await?;
     let tasks = LocalSet::new();
     let crowd = tasks.run_until(tokio::time::timeout(TIME_MAX, crowd(&gateway)));
     crowd.await.map_err(|_| "the crowd was not served in time")?
@@ -43,12 +49,15 @@ pub async fn turn(programs: Option<&Path>) -> Result<Values, Box<dyn Error>> {
 
 async fn crowd(gateway: &Governed) -> Result<Values, Box<dyn Error>> {
     let begin = Instant::now();
-    let mut idle = Vec::with_capacity(IDLE);
-    for _ in 0..IDLE {
-        let mut stream = TcpStream::connect(gateway.target.address).await?;
-        livez(&mut stream).await?;
-        idle.push(stream);
-    }
+    let mut idle = Command::new(env::current_exe()?)
+        .args(["hold-idle", &gateway.target.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let said = idle.stdout.take().ok_or("no standard output")?;
+    let mut said = BufReader::new(said).lines();
+    said.next_line().await?.ok_or("not all idle connections could be opened")?;
     let (opened, used) = (begin.elapsed(), gateway.used());
     let (running, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let begin = Instant::now();
@@ -71,9 +80,8 @@ async fn crowd(gateway: &Governed) -> Result<Values, Box<dyn Error>> {
     }
     let used = gateway.used().saturating_sub(used);
     // All who were idle meanwhile are still there.
-    for stream in &mut idle {
-        livez(stream).await?;
-    }
+    drop(idle.stdin.take());
+    said.next_line().await?.ok_or("an idle connection was not served any more")?;
     let slowest = first_events.into_iter().max().unwrap_or_default();
     Ok(vec![
         ("crowd_idle_connections", "", IDLE as f64),
@@ -82,6 +90,30 @@ async fn crowd(gateway: &Governed) -> Result<Values, Box<dyn Error>> {
         ("crowd_last_first_event_ms", "ms", slowest.as_secs_f64() * 1e3),
         ("crowd_cpu_us_per_event", "us", used.as_secs_f64() * 1e6 / (STREAMS * EVENTS) as f64),
     ])
+}
+
+/// Where idle connections lead to.
+#[derive(Debug, clap::Args)]
+pub struct IdleArguments {
+    gateway: SocketAddr,
+}
+
+/// Opens the idle connections, each served once, and says so; served again when standard input ends, it says so again.
+#[tokio::main(flavor = "current_thread")]
+pub async fn hold_idle(arguments: IdleArguments) -> Result<(), Box<dyn Error>> {
+    let mut idle = Vec::with_capacity(IDLE);
+    for _ in 0..IDLE {
+        let mut stream = TcpStream::connect(arguments.gateway).await?;
+        livez(&mut stream).await?;
+        idle.push(stream);
+    }
+    println!("opened");
+    io::stdin().read_line(&mut String::new())?;
+    for stream in &mut idle {
+        livez(stream).await?;
+    }
+    println!("still there");
+    Ok(())
 }
 
 async fn livez(stream: &mut TcpStream) -> Result<(), Box<dyn Error>> {

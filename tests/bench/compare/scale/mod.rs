@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `two.rs` | two workers on two cores beside one on one |
-//! | `crowd.rs` | 10,000 idle connections and 5,000 streams at once on one worker |
+//! | `crowd.rs` | 10,000 idle connections and 5,000 streams at once |
 //! | `overload.rs` | four times what one worker can serve |
 //!
 //! An error in any of them ends it: there is no figure of what did not work.
@@ -22,6 +22,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::figure::Figure;
 use crate::upstream;
 
+pub use crowd::{IdleArguments, hold_idle};
+
 /// Measures all of it, in so many rounds of so long each.
 pub async fn figures(
     programs: Option<&Path>,
@@ -37,7 +39,7 @@ pub async fn figures(
         let two = two::turn(programs, upstream, time).await?;
         let overload = overload::turn(programs, upstream, time).await?;
         let crowd = if most >= crowd::FILES {
-            crowd::turn(programs).await?
+            crowd::turn(programs, most).await?
         } else {
             let needed = crowd::FILES;
             eprintln!(
