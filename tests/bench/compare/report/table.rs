@@ -80,7 +80,7 @@ const PARTS: &[(&str, &[(&str, &str)])] = &[
             ("two_workers_over_one", "two workers on two cores, of one on one"),
             ("cpu_us_per_request_1_worker", "CPU per request with one worker, µs"),
             ("cpu_us_per_request_2_workers", "CPU per request with two, µs"),
-            ("busier_worker_share", "the busier one's part of the workers' time, %"),
+            ("busier_worker_share", "the busier worker's part of the connections, %"),
             ("crowd_idle_connections", "idle connections at once"),
             ("crowd_streams_at_once", "streams at once beside them"),
             ("best_requests_per_s", "best requests/s without overload"),

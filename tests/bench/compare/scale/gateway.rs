@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use harness::cloud::ENVIRONMENT;
 use harness::{Builder, Cloud, Etcd, Gateway, Projection, projection};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::time::ClockId;
 use nix::unistd::Pid;
 use serde_json::json;
 
@@ -102,10 +101,4 @@ impl Governed {
     pub async fn refused(&self) -> f64 {
         self.gateway.metrics().await.sum("aisix_proxy_overload_rejections_total", &[])
     }
-}
-
-/// Processor time of one process.
-pub fn used_by(pid: Pid) -> Duration {
-    let used = ClockId::pid_cpu_clock_id(pid).and_then(ClockId::now).map(Duration::from);
-    used.unwrap_or_default()
 }

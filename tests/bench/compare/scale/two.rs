@@ -1,8 +1,9 @@
 //! Two workers on two cores beside one worker on one.
 //!
-//! The machine has two cores, and load and upstream need some of them: requests per second cannot tell. What tells is the
-//! processor time that a request takes of all processes of the gateway, with one worker (`c1`) and with two (`c2`), and how evenly
-//! the two are used: where the busier one has the share `s` of their time, both together can serve until that one is full.
+//! The machine has two cores, and load and upstream need some of them: neither requests per second nor the workers' own time can
+//! tell, since the worker beside the load has less of its core. What tells is the processor time that a request takes of all
+//! processes of the gateway, with one worker (`c1`) and with two (`c2`), and how evenly the connections are spread: where one
+//! has the share `s` of them, both together can serve until that one is full.
 //!
 //! ```text
 //! two workers over one  =  c1 / c2 / s        (2 where a request costs the same and s is a half)
@@ -12,8 +13,11 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, thread};
 
-use super::gateway::{Governed, used_by};
+use nix::unistd::Pid;
+
+use super::gateway::Governed;
 use crate::load;
 use crate::rounds::Values;
 
@@ -38,21 +42,28 @@ pub async fn turn(
 
 struct Measured {
     cpu_us: f64,
-    /// The part of the workers' time that the busiest has used.
+    /// The part of the connections that the busiest worker has.
     busier: f64,
 }
 
 fn measure(gateway: &Governed, time: Duration) -> Result<Measured, String> {
-    load::whole(&gateway.target, CALLERS, time / 4)?;
     let workers = gateway.workers();
-    let before = (gateway.used(), workers.iter().map(|pid| used_by(*pid)).collect::<Vec<_>>());
-    let seen = load::whole(&gateway.target, CALLERS, time)?;
-    let used = gateway.used().saturating_sub(before.0);
-    let each: Vec<_> = workers
-        .iter()
-        .zip(before.1)
-        .map(|(pid, before)| used_by(*pid).saturating_sub(before).as_secs_f64())
-        .collect();
+    let files = |pid: &Pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    let before: Vec<_> = workers.iter().map(files).collect();
+    load::whole(&gateway.target, CALLERS, time / 4)?;
+    let used = gateway.used();
+    // Half-way, when everybody is connected; connections to the upstream are as many as those of callers.
+    let connections = thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            thread::sleep(time / 2);
+            let opened = |(pid, before)| files(pid).saturating_sub(before) as f64;
+            workers.iter().zip(before).map(opened).collect::<Vec<_>>()
+        });
+        let seen = load::whole(&gateway.target, CALLERS, time);
+        (seen, counting.join())
+    });
+    let (Ok(seen), Ok(each)) = connections else { return Err("no connections".to_owned()) };
+    let used = gateway.used().saturating_sub(used);
     let busiest = each.iter().copied().fold(0.0, f64::max);
     Ok(Measured {
         cpu_us: used.as_secs_f64() * 1e6 / seen.latencies.len() as f64,
