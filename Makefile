@@ -56,7 +56,7 @@ programs: tools ## development programs, in target/debug: those of the demo and 
 
 bench: dist bench-tools ## the gateway beside nginx and HAProxy, in one run; needs two idle cores; BENCH holds arguments, such as --quick
 	cargo build --release --config profile.release.lto=false --config profile.release.codegen-units=16 --locked -p tests --example bench --bin aisix-cloud
-	@GATEWAY_BIN_DIR=target/release target/release/examples/bench --programs target/programs --out target/bench $(BENCH)
+	@GATEWAY_BIN_DIR=$(CURDIR)/target/release target/release/examples/bench --programs target/programs --out target/bench $(BENCH)
 
 format: ## formatting
 	cargo fmt --all --check
