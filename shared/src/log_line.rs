@@ -171,6 +171,8 @@ pub struct Pieces<'a> {
     start: usize,
     has_message: bool,
     is_in_order: bool,
+    /// Whoever writes knows that the names of fields are names.
+    trusts_names: bool,
     fields: usize,
 }
 
@@ -182,7 +184,19 @@ impl<'a> Pieces<'a> {
         written.push_str(level.letter());
         written.push(SEPARATOR);
         push_escaped(written, head_of(target, TARGET_BYTES_MAX));
-        Self { written, start, has_message: false, is_in_order: true, fields: 0 }
+        Self {
+            written,
+            start,
+            has_message: false,
+            is_in_order: true,
+            trusts_names: false,
+            fields: 0,
+        }
+    }
+
+    /// The names of all fields that follow are names ([`is_name`]), and need not be looked at.
+    pub const fn trust_names(&mut self) {
+        self.trusts_names = true;
     }
 
     /// Takes the message, which `write` writes.
@@ -201,7 +215,7 @@ impl<'a> Pieces<'a> {
         write: impl FnOnce(&mut Escaping<'_>),
     ) {
         self.is_in_order &= self.has_message;
-        if self.fields >= FIELDS_MAX || !is_name(name) {
+        if self.fields >= FIELDS_MAX || !(self.trusts_names || is_name(name)) {
             return;
         }
         self.fields = self.fields.saturating_add(1);
@@ -389,9 +403,7 @@ fn escaped(text: &str) -> String {
 }
 
 fn push_escaped(escaped: &mut String, text: &str) {
-    let is_escaped = |byte: u8| byte.is_ascii_control() || byte == b'\\';
-    // Over all bytes, without a way out: many are looked at at a time.
-    if !text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
+    if !has_escapes(text.as_bytes()) {
         return escaped.push_str(text);
     }
     for character in text.chars() {
@@ -400,6 +412,25 @@ fn push_escaped(escaped: &mut String, text: &str) {
         } else {
             escaped.push(character);
         }
+    }
+}
+
+/// Whether a byte of them is written otherwise: a control character or a backslash. Eight are looked at at a time.
+fn has_escapes(bytes: &[u8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let has_zero = |word: u64| word.wrapping_sub(EACH) & !word;
+    // The highest bit of a byte tells; the others mean nothing.
+    let look = |eight: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*eight);
+        let low = word.wrapping_sub(u64::from_ne_bytes([b' '; 8])) & !word;
+        let [backslash, delete] = [b'\\', 0x7f].map(|it| has_zero(word ^ u64::from_ne_bytes([it; 8])));
+        low | backslash | delete
+    };
+    let (eights, _) = bytes.as_chunks::<8>();
+    match bytes.last_chunk::<8>() {
+        // The last eight once more, so that none is left over.
+        Some(last) => eights.iter().fold(look(last), |any, eight| any | look(eight)) & (EACH << 7) != 0,
+        None => bytes.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\'),
     }
 }
 

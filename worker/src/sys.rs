@@ -1,7 +1,8 @@
-//! The crate's only unsafe code: descriptors that are known by number only, the handler of forbidden system calls, and one word
-//! to the allocator.
+//! The crate's only unsafe code: descriptors that are known by number only, the handler of forbidden system calls, and the
+//! allocator.
 #![allow(unsafe_code)]
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
@@ -58,6 +59,59 @@ pub fn give_back_memory() {
         safe fn mi_collect(force: bool);
     }
     mi_collect(true);
+}
+
+/// mimalloc, asked in the words that cost it least: its crate names an alignment each time, even one that every piece has.
+#[derive(Debug)]
+pub struct Allocator;
+
+/// Every piece of mimalloc's is aligned to a word.
+const ALIGNED_ANYWAY: usize = align_of::<usize>();
+
+unsafe extern "C" {
+    fn mi_malloc(size: usize) -> *mut libc::c_void;
+    fn mi_zalloc(size: usize) -> *mut libc::c_void;
+    fn mi_realloc(piece: *mut libc::c_void, size: usize) -> *mut libc::c_void;
+}
+
+// SAFETY: mimalloc keeps the contract of malloc(3): a piece of at least that size, aligned to a word, until it is freed, or null.
+// Its crate does the rest, on the same pieces.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ALIGNED_ANYWAY {
+            // SAFETY: asks for nothing but memory.
+            return unsafe { mi_malloc(layout.size()) }.cast();
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { mimalloc::MiMalloc.alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ALIGNED_ANYWAY {
+            // SAFETY: asks for nothing but memory.
+            return unsafe { mi_zalloc(layout.size()) }.cast();
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { mimalloc::MiMalloc.alloc_zeroed(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on: it is one of ours.
+        unsafe { mimalloc::MiMalloc.dealloc(piece, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.align() <= ALIGNED_ANYWAY {
+            // SAFETY: the caller promises that the piece is one of ours.
+            return unsafe { mi_realloc(piece.cast(), size) }.cast();
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { mimalloc::MiMalloc.realloc(piece, layout, size) }
+    }
 }
 
 /// Takes a connection.

@@ -21,6 +21,7 @@ use crate::guards::Guards;
 use crate::hooks;
 use crate::identity::Directory;
 use crate::limits::Policies;
+use crate::request::Target;
 use crate::routes::Routes;
 use crate::upstream::Place;
 
@@ -30,6 +31,8 @@ pub struct Tables {
     provider_keys: Map<String, Rc<ProviderKey>>,
     /// Where they lead to, as far as it was asked for.
     places: RefCell<Map<String, Rc<Place>>>,
+    /// What stands behind models, by their ids, as far as it was asked for.
+    targets: RefCell<Map<String, Rc<Target>>>,
     models: Map<String, Rc<Model>>,
     models_by_name: Index<String, Model>,
     wildcards: BTreeMap<Wildcard, Rc<Model>>,
@@ -111,6 +114,25 @@ impl Tables {
         Some(place)
     }
 
+    /// What stands behind a model that was found here: `make` finds it out, once as long as no model and no provider key changes.
+    ///
+    /// # Errors
+    /// That of `make`.
+    pub fn target<E>(
+        &self,
+        model: &Rc<Model>,
+        make: impl FnOnce() -> Result<Rc<Target>, E>,
+    ) -> Result<Rc<Target>, E> {
+        let known = self.targets.borrow().get(&model.id).cloned();
+        // A request may still hold a model that has changed since.
+        if let Some(target) = known.filter(|target| Rc::ptr_eq(&target.model, model)) {
+            return Ok(target);
+        }
+        let target = make()?;
+        self.targets.borrow_mut().insert(model.id.clone(), target.clone());
+        Ok(target)
+    }
+
     /// The caller key that hashes to `hash`.
     pub fn api_key(&self, hash: &KeyHash) -> Option<Rc<ApiKey>> {
         self.api_keys_by_hash.get(hash).cloned()
@@ -174,6 +196,13 @@ impl Tables {
 
     fn change(&mut self, change: Change) {
         hooks::applying(&change);
+        let kind = match &change {
+            Change::Put(resource) => resource.kind(),
+            Change::Delete(kind, _) => *kind,
+        };
+        if matches!(kind, Kind::Model | Kind::ProviderKey) {
+            self.targets.get_mut().clear();
+        }
         match change {
             Change::Put(resource) => match *resource {
                 Resource::ProviderKey(provider_key) => {

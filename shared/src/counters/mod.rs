@@ -73,22 +73,46 @@ pub struct CounterKey(u64);
 impl CounterKey {
     /// The key of a name that consists of these parts. The same in every build.
     pub fn of(parts: &[&str]) -> Self {
-        // FNV-1a, and murmur's finalizer since places are taken from the low bits.
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for part in parts {
-            // A separator that no text holds keeps parts apart.
-            for byte in part.bytes().chain([0xff]) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        Self((hash ^ (hash >> 33)).max(1))
+        Self::beginning(parts).key()
+    }
+
+    /// What the keys of names have in common that begin with these parts.
+    pub fn beginning(parts: &[&str]) -> KeyBegin {
+        let begin = KeyBegin(0xcbf2_9ce4_8422_2325);
+        parts.iter().fold(begin, |begin, part| begin.and(part))
     }
 
     /// The hash itself.
     pub const fn get(self) -> u64 {
         self.0
+    }
+}
+
+/// The first parts of a name.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyBegin(u64);
+
+impl KeyBegin {
+    /// The key of the name that ends with this part.
+    pub fn with(self, part: &str) -> CounterKey {
+        self.and(part).key()
+    }
+
+    /// FNV-1a.
+    fn and(self, part: &str) -> Self {
+        // A separator that no text holds keeps parts apart.
+        let bytes = part.bytes().chain([0xff]);
+        Self(bytes.fold(self.0, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        }))
+    }
+
+    /// With murmur's finalizer, since places are taken from the low bits.
+    fn key(self) -> CounterKey {
+        let mut hash = self.0;
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        CounterKey((hash ^ (hash >> 33)).max(1))
     }
 }
 

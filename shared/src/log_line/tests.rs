@@ -67,6 +67,14 @@ fn the_longest_text_is_cut_and_the_others_are_whole() {
 
 proptest! {
     #[test]
+    fn an_escape_is_seen_wherever_it_is(text in r"[\x00-\x7f\\é €]{0,40}", plain in "[ -~é]{0,40}") {
+        for text in [text, plain] {
+            let has = text.bytes().any(|byte| byte.is_ascii_control() || byte == b'\\');
+            prop_assert_eq!(has_escapes(text.as_bytes()), has, "{:?}", text);
+        }
+    }
+
+    #[test]
     fn what_is_written_is_read_back_and_fits(
         message in any::<String>(),
         texts in prop::collection::vec(any::<String>(), 0..20),

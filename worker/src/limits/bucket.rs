@@ -1,6 +1,6 @@
 //! The buckets of a request, by their published names: its key's, its model's, those of the policies that concern it.
 
-use ::shared::counters::{CounterKey, Period};
+use ::shared::counters::{CounterKey, KeyBegin, Period};
 use ::shared::resource::{ApiKey, Model, ModelKind, RateLimits};
 
 use super::Policies;
@@ -137,7 +137,7 @@ pub(super) fn remaining_seconds(period: Period, now: u64) -> u64 {
     period.seconds() - now % period.seconds()
 }
 
-/// What of a bucket is counted where.
-pub(super) fn counter(bucket: &str, what: &str) -> CounterKey {
-    CounterKey::of(&["rate limit", bucket, what])
+/// Where is counted what there is of a bucket.
+pub(super) fn keys_of(bucket: &str) -> KeyBegin {
+    CounterKey::beginning(&["rate limit", bucket])
 }

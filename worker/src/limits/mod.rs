@@ -35,7 +35,7 @@ pub use policies::Policies;
 
 use self::shared::Shared;
 use crate::upstream::TrustRoots;
-use bucket::{REQUESTS, TOKENS, counter};
+use bucket::{REQUESTS, TOKENS, keys_of};
 
 /// A limit that is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,8 +113,9 @@ impl Limits {
     fn take(&self, permit: &mut Permit, bucket: &Bucket, now: u64) -> Result<(), Exceeded> {
         let exceeded =
             |what, retry_after| Exceeded { what, layer: bucket.layer.clone(), retry_after };
+        let keys = keys_of(&bucket.name);
         if let Some(limit) = bucket.limits.concurrency {
-            match self.counters.hold(counter(&bucket.name, "concurrency"), limit.into()) {
+            match self.counters.hold(keys.with("concurrency"), limit.into()) {
                 Ok(Some(held)) => permit.holds(held),
                 Ok(None) => return Err(exceeded(What::Concurrency, None)),
                 // More is counted than there is memory for: rather one too many than nobody.
@@ -123,7 +124,7 @@ impl Limits {
         }
         for window in &TOKENS {
             let Some(limit) = (window.limit)(&bucket.limits) else { continue };
-            let key = counter(&bucket.name, window.name);
+            let key = keys.with(window.name);
             // Counted after the answer, so that the request which reaches the limit is still let through.
             if self.counters.count(key, Window::at(window.period, now)) > limit {
                 return Err(exceeded(What::Tokens, Some(window.remaining_seconds(now))));
@@ -132,7 +133,7 @@ impl Limits {
         }
         for window in &REQUESTS {
             let Some(limit) = (window.limit)(&bucket.limits) else { continue };
-            let key = counter(&bucket.name, window.name);
+            let key = keys.with(window.name);
             let at = Window::at(window.period, now);
             match self.counters.take(key, at, 1, limit) {
                 Taken::Counted(_) => permit.took(key, at),

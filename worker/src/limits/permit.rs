@@ -5,7 +5,7 @@ use std::rc::Rc;
 use ::shared::counters::{CounterKey, Counters, Held, Period, Window};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::bucket::{Bucket, Layer, counter, remaining_seconds};
+use super::bucket::{Bucket, Layer, keys_of, remaining_seconds};
 use super::shared::{Lease, Shared};
 
 const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
@@ -89,16 +89,16 @@ impl Permit {
     }
 
     fn left(&self, bucket: &Bucket, now: u64) -> Shown {
-        let here = |what: &str| {
-            self.counters.count(counter(&bucket.name, what), Window::at(Period::Minute, now))
-        };
+        let keys = keys_of(&bucket.name);
+        let minute = Window::at(Period::Minute, now);
+        let here = |what: &str| self.counters.count(keys.with(what), minute);
         let lease = self.leases.iter().find(|lease| lease.is_of(&bucket.name));
         let counted = |what: &str| {
             let shared = lease.and_then(|lease| lease.counted(what));
             shared.unwrap_or_else(|| here(what))
         };
         let left = |limit: u64, count: u64| (limit, limit.saturating_sub(count));
-        let in_progress = || self.counters.in_progress(counter(&bucket.name, "concurrency"));
+        let in_progress = || self.counters.in_progress(keys.with("concurrency"));
         let limits = &bucket.limits;
         Shown {
             requests: limits.rpm.map(|limit| left(limit, counted("rpm"))),
@@ -156,8 +156,9 @@ impl Shown {
             number(LIMIT_CONCURRENT, limit);
             number(REMAINING_CONCURRENT, left);
         }
-        let reset = format!("{}s", remaining_seconds(Period::Minute, now));
-        let Ok(reset) = HeaderValue::try_from(reset) else { return };
+        let mut number = itoa::Buffer::new();
+        let seconds = number.format(remaining_seconds(Period::Minute, now));
+        let Ok(reset) = HeaderValue::try_from([seconds, "s"].concat()) else { return };
         if self.requests.is_some() {
             headers.insert(RESET_REQUESTS, reset.clone());
         }

@@ -16,6 +16,8 @@ pub mod vertex;
 
 use std::net::IpAddr;
 
+pub use outgoing::Template;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Full;
@@ -221,7 +223,9 @@ pub fn is_event_stream(content_type: &HeaderValue) -> bool {
 
 /// Whether a text is of visible ASCII and blanks, and no longer than that: there is nothing to leave out of it.
 pub fn is_plain(text: &str, chars_max: usize) -> bool {
-    text.len() <= chars_max && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~');
+    // Over all bytes, without a way out: many are looked at at a time.
+    text.len() <= chars_max && text.bytes().fold(true, |all, byte| all & is_plain(byte))
 }
 
 /// A provider's text, fit for usage and logs.

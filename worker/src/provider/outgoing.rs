@@ -1,6 +1,7 @@
 //! The HTTP request to a provider: what all protocols have in common.
 
-use std::fmt::Display;
+use std::cell::{OnceCell, RefCell};
+use std::fmt::{self, Display};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
@@ -28,8 +29,7 @@ pub fn post(
     accept: &'static str,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, RequestError> {
-    let path = [&target.endpoint.path, path].concat();
-    post_at(target, context, path, content_type, accept, body)
+    post_to(target, context, [&target.endpoint.path, path], content_type, accept, body)
 }
 
 /// The same to a path that is whole already.
@@ -39,25 +39,58 @@ pub fn post(
 pub fn post_at(
     target: &Target,
     context: &Context<'_>,
-    path: String,
+    path: &str,
     content_type: &str,
     accept: &'static str,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, RequestError> {
-    let body = match content_type {
-        "application/json" => overrides::body(&target.provider_key, body),
-        _ => body,
+    post_to(target, context, [path, ""], content_type, accept, body)
+}
+
+fn post_to(
+    target: &Target,
+    context: &Context<'_>,
+    path: [&str; 2],
+    content_type: &str,
+    accept: &'static str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, RequestError> {
+    let is_json = content_type == "application/json";
+    let body = if is_json { overrides::body(&target.provider_key, body) } else { body };
+    let (uri, mut headers) = match target.template.copy(path, accept).filter(|_| is_json) {
+        Some(known) => known,
+        None => {
+            let (uri, headers) = head(target, context, path, content_type, accept)?;
+            if is_json {
+                target.template.keep(path, accept, &uri, &headers);
+            }
+            (uri, headers)
+        }
     };
+    headers.insert(REQUEST_ID, context.request_id.clone());
+    overrides::headers(&mut headers, target, context);
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Where the request goes, and its headers as far as all requests to that target have them.
+fn head(
+    target: &Target,
+    context: &Context<'_>,
+    path: [&str; 2],
+    content_type: &str,
+    accept: &'static str,
+) -> Result<(Uri, HeaderMap), RequestError> {
     let unusable = |why: &dyn Display| {
         RequestError::Unusable(format!("the provider key's api_base is not usable: {why}"))
     };
-    let uri = PathAndQuery::try_from(path).map_err(|error| unusable(&error))?;
+    let path = PathAndQuery::try_from(path.concat()).map_err(|error| unusable(&error))?;
     let host = target.place.host.clone();
     let host = host.ok_or_else(|| unusable(&"no header can carry its host"))?;
-    let content_type = match content_type {
-        "application/json" => HeaderValue::from_static("application/json"),
-        other => HeaderValue::try_from(other).map_err(|error| unusable(&error))?,
-    };
+    let content_type = HeaderValue::try_from(content_type).map_err(|error| unusable(&error))?;
     // Room for what follows, a credential and what the connection adds.
     let mut headers = HeaderMap::with_capacity(HEADERS_EXPECTED);
     headers.insert(HOST, host);
@@ -66,13 +99,56 @@ pub fn post_at(
     // What comes back is read here, and relayed as it came.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, context.proxy.server_name.clone());
-    headers.insert(REQUEST_ID, context.request_id.clone());
-    overrides::headers(&mut headers, target, context);
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from(uri);
-    *request.headers_mut() = headers;
-    Ok(request)
+    Ok((Uri::from(path), headers))
+}
+
+/// What JSON requests to one target have in common: as one was written, so is the next to the same path.
+#[derive(Default)]
+pub struct Template {
+    written: RefCell<Vec<Written>>,
+    bearer: OnceCell<HeaderValue>,
+}
+
+struct Written {
+    path: String,
+    accept: &'static str,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+/// Most requests to a target go to one path, with streams to two.
+const WRITTEN_MAX: usize = 4;
+
+impl Template {
+    fn copy(&self, [begin, end]: [&str; 2], accept: &'static str) -> Option<(Uri, HeaderMap)> {
+        let written = self.written.borrow();
+        let mut written = written.iter();
+        let same = written.find(|it| it.path.strip_prefix(begin) == Some(end) && it.accept == accept)?;
+        Some((same.uri.clone(), same.headers.clone()))
+    }
+
+    fn keep(&self, path: [&str; 2], accept: &'static str, uri: &Uri, headers: &HeaderMap) {
+        let mut written = self.written.borrow_mut();
+        if written.len() >= WRITTEN_MAX {
+            written.clear();
+        }
+        let (path, uri, headers) = (path.concat(), uri.clone(), headers.clone());
+        written.push(Written { path, accept, uri, headers });
+    }
+}
+
+/// It holds a secret.
+impl fmt::Debug for Template {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Template").finish_non_exhaustive()
+    }
+}
+
+/// A copy of a target is there to be changed.
+impl Clone for Template {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// A text as one segment of a path: nothing in it leads to another one.
@@ -94,19 +170,44 @@ pub fn accept(is_stream: bool) -> &'static str {
     if is_stream { "text/event-stream" } else { "application/json" }
 }
 
-/// Adds `Authorization: Bearer` with the secret; nothing if it is empty: a server of one's own often asks for no key.
+/// Adds `Authorization: Bearer` with the secret of the target's provider key; nothing if it is empty: a server of one's own often
+/// asks for no key.
 ///
 /// # Errors
 /// [`RequestError::UnusableCredential`] if no header can carry it.
-pub fn bearer(
-    request: &mut Request<Full<Bytes>>,
-    secret: &Secret<String>,
-) -> Result<(), RequestError> {
-    if secret.expose().is_empty() {
+pub fn bearer(request: &mut Request<Full<Bytes>>, target: &Target) -> Result<(), RequestError> {
+    let secret = target.provider_key.secret.expose();
+    if secret.is_empty() {
         return Ok(());
     }
-    let value = Secret::new(format!("Bearer {}", secret.expose()));
-    set_secret(request, AUTHORIZATION, &value)
+    let known = &target.template.bearer;
+    let value = match known.get() {
+        Some(value) => value.clone(),
+        None => {
+            let value = bearer_value(secret)?;
+            known.get_or_init(|| value).clone()
+        }
+    };
+    request.headers_mut().insert(AUTHORIZATION, value);
+    Ok(())
+}
+
+/// The same with a token; nothing if it is empty.
+///
+/// # Errors
+/// [`RequestError::UnusableCredential`] if no header can carry it.
+pub fn bearer_token(
+    request: &mut Request<Full<Bytes>>,
+    token: &Secret<String>,
+) -> Result<(), RequestError> {
+    if !token.expose().is_empty() {
+        request.headers_mut().insert(AUTHORIZATION, bearer_value(token.expose())?);
+    }
+    Ok(())
+}
+
+fn bearer_value(token: &str) -> Result<HeaderValue, RequestError> {
+    secret_value(&Secret::new(format!("Bearer {token}")))
 }
 
 /// Adds a header that holds a secret.
@@ -118,11 +219,15 @@ pub fn set_secret(
     name: HeaderName,
     secret: &Secret<String>,
 ) -> Result<(), RequestError> {
+    request.headers_mut().insert(name, secret_value(secret)?);
+    Ok(())
+}
+
+fn secret_value(secret: &Secret<String>) -> Result<HeaderValue, RequestError> {
     let mut value = HeaderValue::try_from(secret.expose().as_str())
         .map_err(|_| RequestError::UnusableCredential)?;
     value.set_sensitive(true);
-    request.headers_mut().insert(name, value);
-    Ok(())
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -2,10 +2,9 @@
 
 use http::HeaderMap;
 use shared::resource::Model;
-use time::OffsetDateTime;
 
 use super::RequestError;
-use super::account::Account;
+use super::account::{Account, unix_now};
 use crate::limits::{Asked, Permit, Shown, What, buckets};
 
 /// Takes what the request needs; `model` is the one that was asked for, where there are models.
@@ -41,13 +40,16 @@ async fn permitted(
 ) -> Result<Option<Permit>, RequestError> {
     let Some(caller) = account.caller.clone() else { return Ok(None) };
     let proxy = account.proxy.clone();
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let now = unix_now();
     let asked = Asked { caller: &caller, requested, target };
-    let buckets = buckets(proxy.tables.borrow().policies(), asked, now);
+    let buckets = {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        buckets(proxy.tables.borrow().policies(), asked, now)
+    };
     if buckets.is_empty() {
         return Ok(None);
     }
-    let permit = proxy.limits.admit(buckets, u64::try_from(now).unwrap_or(0)).await;
+    let permit = proxy.limits.admit(buckets, now).await;
     permit.map(Some).map_err(|exceeded| {
         let scope = match exceeded.what {
             What::Requests | What::Concurrency => "requests",
@@ -61,6 +63,5 @@ async fn permitted(
 
 /// Adds to an answer what its caller is told.
 pub fn show(shown: &Shown, tokens: u64, headers: &mut HeaderMap) {
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    shown.write(headers, tokens, u64::try_from(now).unwrap_or(0));
+    shown.write(headers, tokens, unix_now());
 }

@@ -8,6 +8,7 @@
 //! A direct model is a group of one. Nothing has been said to the caller before an attempt has succeeded; a stream counts as
 //! such once its first event has come.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -299,6 +300,8 @@ impl Attempts {
             }
         };
         let limit = if call.is_stream { limits.silence } else { limits.whole };
+        // It is large: not to be moved.
+        let answering = pin!(answering);
         Ok(within(limit, answering).await?)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::request::Parts;
 use http_body_util::BodyExt;
@@ -41,12 +42,19 @@ pub async fn whole(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestErro
         return Err(too_large);
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    let begun = Instant::now();
-    loop {
-        let received = (first.len() + rest.len()) as u64;
-        let deadline = (Instant::now() + SILENCE_MAX).min(begun + total_limit(received));
-        let frame = tokio::time::timeout_at(deadline, body.frame());
-        let frame = match frame.await.map_err(|_| RequestError::BodyTimeout)? {
+    let mut begun = None;
+    while !body.is_end_stream() {
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                let now = Instant::now();
+                let received = (first.len() + rest.len()) as u64;
+                let end = *begun.get_or_insert(now) + total_limit(received);
+                let frame = tokio::time::timeout_at(end.min(now + SILENCE_MAX), body.frame());
+                frame.await.map_err(|_| RequestError::BodyTimeout)?
+            }
+        };
+        let frame = match frame {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 let reason = format!("the request body cannot be read: {error}");

@@ -8,7 +8,7 @@ use shared::resource::{Adapter, ApiKey, DirectModel, Endpoint, Model, ModelKind,
 use super::RequestError;
 use crate::guards::Guarded;
 use crate::hooks;
-use crate::provider;
+use crate::provider::{self, Template};
 use crate::tables::{FoundModel, Tables};
 use crate::upstream::Place;
 
@@ -29,6 +29,8 @@ pub struct Target {
     pub adapter: Adapter,
     /// The model.
     pub model: Rc<Model>,
+    /// What requests to it have in common.
+    pub template: Template,
 }
 
 impl Target {
@@ -70,9 +72,16 @@ pub fn unguarded(tables: &Tables, caller: &ApiKey, found: &FoundModel) -> Result
 }
 
 /// What stands behind the model.
-pub fn target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestError> {
+pub fn target(tables: &Tables, found: &FoundModel) -> Result<Rc<Target>, RequestError> {
+    hooks::serving(&found.model);
+    if found.captured.is_some() {
+        return Ok(Rc::new(new_target(tables, found)?));
+    }
+    tables.target(&found.model, || Ok(Rc::new(new_target(tables, found)?)))
+}
+
+fn new_target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestError> {
     let model = &found.model;
-    hooks::serving(model);
     let ModelKind::Direct(direct) = &model.kind else {
         return Err(RequestError::ModelNotServed(model.display_name.clone()));
     };
@@ -93,7 +102,8 @@ pub fn target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestErro
     let endpoint = place.endpoint.clone();
     let upstream_model = upstream_model(direct, found.captured.as_deref());
     let model = model.clone();
-    Ok(Target { provider, upstream_model, provider_key, endpoint, place, adapter, model })
+    let template = Template::default();
+    Ok(Target { provider, upstream_model, provider_key, endpoint, place, adapter, model, template })
 }
 
 fn upstream_model(direct: &DirectModel, captured: Option<&str>) -> String {

@@ -125,11 +125,11 @@ impl Upstreams {
         place: &Rc<Place>,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, SendError> {
-        if let Some(connection) = self.take_idle(place) {
+        let now = Instant::now();
+        if let Some(connection) = self.take_idle(place, now) {
             let lease = self.lease(place, connection);
-            let sent = Instant::now();
             match lease.send(request.clone()).await {
-                Err(error) if has_died(&error) && sent.elapsed() < DEAD_WITHIN => {
+                Err(error) if has_died(&error) && now.elapsed() < DEAD_WITHIN => {
                     tracing::debug!(%error, "an idle connection had died; trying a new one");
                 }
                 result => return Ok(result?),
@@ -145,14 +145,13 @@ impl Upstreams {
     }
 
     /// The idle connection used last, if one is still usable.
-    fn take_idle(&self, place: &Rc<Place>) -> Option<Connection> {
+    fn take_idle(&self, place: &Rc<Place>, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let of_key = idle.get_mut(&place.key)?;
         if !is_same(&of_key.place, place) {
             idle.remove(&place.key);
             return None;
         }
-        let now = Instant::now();
         while let Some((since, connection)) = of_key.connections.pop_back() {
             if connection.sender.is_ready() && !self.is_expired(since, now) {
                 return Some(connection);

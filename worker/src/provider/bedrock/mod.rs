@@ -38,7 +38,7 @@ pub fn exchange(
     let body = body.to_string().into();
     let mut request = outgoing::post(target, context, &path, "application/json", accept, body)?;
     match Credential::read(&target.provider_key.secret)? {
-        Credential::Bearer(token) => outgoing::bearer(&mut request, &token)?,
+        Credential::Bearer(token) => outgoing::bearer_token(&mut request, &token)?,
         Credential::Keys(keys) => {
             let now = OffsetDateTime::now_utc().into();
             sign::sign(&mut request, &keys, &target.endpoint, now)?;

@@ -33,7 +33,7 @@ pub fn exchange(
     let (content_type, body) = body(call, &target.upstream_model)?;
     let accept = if reading.is_events() { outgoing::accept(call.is_stream) } else { "*/*" };
     let mut request = outgoing::post(target, context, path, &content_type, accept, body)?;
-    outgoing::bearer(&mut request, &target.provider_key.secret)?;
+    outgoing::bearer(&mut request, target)?;
     Ok(Exchange { request, reading })
 }
 
@@ -99,7 +99,7 @@ fn translated(
     let (accept, body) = (outgoing::accept(call.is_stream), body.to_string().into());
     let path = "/chat/completions";
     let mut request = outgoing::post(target, context, path, "application/json", accept, body)?;
-    outgoing::bearer(&mut request, &target.provider_key.secret)?;
+    outgoing::bearer(&mut request, target)?;
     let decoder = ChatDecoder::new(overrides.reasoning_field.as_deref(), overrides.requires_done);
     let reading = Translation::new(Box::new(decoder), encoder);
     Ok(Exchange { request, reading: Box::new(reading) })

@@ -46,7 +46,7 @@ pub async fn exchange(
     let path = format!("{path}{method}");
     let accept = outgoing::accept(call.is_stream);
     let body = body.to_string().into();
-    let mut request = outgoing::post_at(target, context, path, "application/json", accept, body)?;
+    let mut request = outgoing::post_at(target, context, &path, "application/json", accept, body)?;
     match credential {
         Credential::Account(account) => {
             let proxy = context.proxy;

@@ -1,6 +1,6 @@
 //! The attempts of a request, as its line in the log lists them: `gpt-4o@openai:500:12ms,claude@anthropic:200:340ms`.
 
-use std::fmt::Write;
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::{cut, millis};
@@ -35,28 +35,37 @@ impl Attempts {
         if self.count > 1 {
             self.list.push(',');
         }
-        let (model, provider) = (cut(model, NAME_CHARS_MAX), cut(provider, NAME_CHARS_MAX));
-        let outcome = outcome(status, error);
-        let _ = write!(self.list, "{model}@{provider}:{outcome}:{}ms", millis(took));
+        let mut number = itoa::Buffer::new();
+        self.list.push_str(&cut(model, NAME_CHARS_MAX));
+        self.list.push('@');
+        self.list.push_str(&cut(provider, NAME_CHARS_MAX));
+        self.list.push(':');
+        self.list.push_str(match outcome(status, error) {
+            Ok(status) => number.format(status),
+            Err(class) => class,
+        });
+        self.list.push(':');
+        self.list.push_str(number.format(millis(took)));
+        self.list.push_str("ms");
     }
 
     /// All of them.
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> Cow<'_, str> {
         match self.count.saturating_sub(LISTED_MAX) {
-            0 => self.list.clone(),
-            more => format!("{},+{more}", self.list),
+            0 => self.list.as_str().into(),
+            more => format!("{},+{more}", self.list).into(),
         }
     }
 }
 
 /// The status that the upstream has answered with; or, if it has not, what has failed.
-fn outcome(status: u16, error: Option<&RequestError>) -> String {
+fn outcome(status: u16, error: Option<&RequestError>) -> Result<u16, &'static str> {
     match error {
-        None => status.to_string(),
+        None => Ok(status),
         Some(RequestError::Upstream(
             UpstreamError::Refused { status, .. } | UpstreamError::Failed { status, .. },
-        )) => status.as_u16().to_string(),
-        Some(error) => error.class().to_owned(),
+        )) => Ok(status.as_u16()),
+        Some(error) => Err(error.class()),
     }
 }
 

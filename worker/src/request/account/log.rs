@@ -17,7 +17,7 @@ impl Account {
             method = self.method,
             path = self.path,
             status,
-            latency_ms = millis(self.started.elapsed()),
+            latency_ms = millis(self.since(self.started)),
             provider = labels.provider,
             model = labels.model,
             api_key_id = self.caller.as_ref().map_or("", |key| key.id.as_str()),
@@ -29,9 +29,9 @@ impl Account {
             served_by_model = if self.attempt.is_some() { self.dispatched_name() } else { "" },
             routing_attempt_count = self.failed_attempts + u32::from(self.attempt.is_some()),
             routing_fallback_count = self.fallbacks,
-            attempts = self.attempts.text(),
+            attempts = &*self.attempts.text(),
             trace_id = self.trace_id,
-            client_ip = %self.client_ip,
+            client_ip = %self.client_address.as_str(),
             cache = self.cache.map_or("", |cache| cache.name()),
             error_kind = error.map_or("", RequestError::kind),
             error = error.map(words).unwrap_or_default(),
@@ -62,7 +62,7 @@ impl Account {
             upstream_model = labels.upstream_model,
             provider_request_id = attempt.seen.id,
             request_id = self.id(),
-            latency_ms = millis(attempt.started.elapsed()),
+            latency_ms = millis(self.since(attempt.started)),
             "provider call completed"
         );
     }
@@ -97,7 +97,7 @@ fn words(error: &RequestError) -> String {
         }
         error => unquoted(&error.detail()),
     };
-    cut(&words, MESSAGE_CHARS_MAX)
+    cut(&words, MESSAGE_CHARS_MAX).into_owned()
 }
 
 /// Whether it is a word of a machine.

@@ -10,9 +10,10 @@ mod log;
 mod spans;
 mod usage;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
@@ -63,7 +64,7 @@ pub struct Account {
     /// The model of that name.
     pub model: Option<Rc<Model>>,
     /// Where the attempt goes, if that can be used.
-    pub target: Option<Target>,
+    pub target: Option<Rc<Target>>,
     /// The direct model that the latest attempt was meant for.
     dispatched: Option<Rc<Model>>,
     attempt_kind: AttemptKind,
@@ -97,7 +98,11 @@ pub struct Account {
     spent_at_target: u64,
     failed_attempts: u32,
     started: Instant,
+    /// When it was settled.
+    ended: Option<Instant>,
     occurred_at: OffsetDateTime,
+    /// [`Account::client_ip`] as it is written.
+    client_address: String,
     method: String,
     path: String,
     user_agent: String,
@@ -183,11 +188,14 @@ impl Account {
             spent_at_target: 0,
             failed_attempts: 0,
             started: Instant::now(),
+            ended: None,
             occurred_at: OffsetDateTime::now_utc(),
-            method: cut(head.method.as_str(), CALLER_TEXT_CHARS_MAX),
-            path: cut(head.uri.path(), CALLER_TEXT_CHARS_MAX),
+            client_address: address_text(client_ip),
+            method: cut(head.method.as_str(), CALLER_TEXT_CHARS_MAX).into_owned(),
+            path: cut(head.uri.path(), CALLER_TEXT_CHARS_MAX).into_owned(),
             user_agent: user_agent
-                .map(|value| cut(&String::from_utf8_lossy(value.as_bytes()), CALLER_TEXT_CHARS_MAX))
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .map(|text| cut(&text, CALLER_TEXT_CHARS_MAX).into_owned())
                 .unwrap_or_default(),
             trace_id: incoming.map(|trace| trace.id).unwrap_or_default(),
             traced: traced.map(Traced::new),
@@ -313,6 +321,7 @@ impl Account {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
+        self.ended = Some(Instant::now());
         self.guarding.close();
         guarding::count(self);
         let tokens = self.tokens(status);
@@ -340,7 +349,7 @@ impl Account {
     }
 
     fn list_attempt(&mut self, status: u16, error: Option<&RequestError>) {
-        let took = self.attempt.as_ref().map_or(Duration::ZERO, |it| it.started.elapsed());
+        let took = self.attempt.as_ref().map_or(Duration::ZERO, |it| self.since(it.started));
         let model = self.dispatched.as_ref().or(self.model.as_ref());
         let model = model.map_or("", |model| model.display_name.as_str());
         let provider = self.target.as_ref().map_or("", |target| target.provider.as_str());
@@ -416,7 +425,7 @@ impl Account {
             return;
         }
         let end = if self.is_stream { attempt.first_event } else { None };
-        let took = end.unwrap_or_else(Instant::now).saturating_duration_since(attempt.started);
+        let took = end.unwrap_or_else(|| self.now()).saturating_duration_since(attempt.started);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         Deployment::new(self.proxy.counters, &model.id)
             .answered_in(micros, routing::now_ms() / 1000);
@@ -480,7 +489,7 @@ impl Account {
             user_name: of_caller(|key| key.user_name.as_ref()),
             stream: self.is_stream,
             status,
-            duration: self.started.elapsed(),
+            duration: self.since(self.started),
             ttft: first_event.map(|first| first.saturating_duration_since(self.started)),
             prompt_tokens: tokens.prompt.into(),
             completion_tokens: tokens.completion.into(),
@@ -494,7 +503,7 @@ impl Account {
 
     fn labels(&self) -> Labels<'_> {
         let unresolved = if self.requested_model.is_some() { "unresolved" } else { "" };
-        let target = self.target.as_ref();
+        let target = self.target.as_deref();
         Labels {
             provider: target.map_or("", |target| target.provider.as_str()),
             model: self.model.as_ref().map_or(unresolved, |model| model.display_name.as_str()),
@@ -503,6 +512,15 @@ impl Account {
             key_id: target.map_or("", |target| target.provider_key.id.as_str()),
             key_name: target.map_or("", |target| target.provider_key.display_name.as_str()),
         }
+    }
+
+    /// This moment; of what is settled the one when it was.
+    fn now(&self) -> Instant {
+        self.ended.unwrap_or_else(Instant::now)
+    }
+
+    fn since(&self, begin: Instant) -> Duration {
+        self.now().saturating_duration_since(begin)
     }
 
     fn id(&self) -> &str {
@@ -540,9 +558,22 @@ impl Tokens {
     }
 }
 
+/// An address as it is written everywhere. Nearly all are four numbers, which the standard library takes its time for.
+fn address_text(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let (mut text, mut number) = (String::with_capacity(15), itoa::Buffer::new());
+    for octet in address.octets() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(number.format(octet));
+    }
+    text
+}
+
 /// Seconds since 1970 UTC.
-fn unix_now() -> u64 {
-    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0)
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Tokens of a text of which only the size is known: four bytes each, on average.
@@ -555,10 +586,10 @@ fn millis(duration: Duration) -> u32 {
 }
 
 /// The text without control characters and line separators, at most so many characters of it.
-fn cut(text: &str, chars_max: usize) -> String {
+fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
     if is_plain(text, chars_max) {
-        return text.to_owned();
+        return text.into();
     }
     let is_shown = |c: &char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().filter(is_shown).take(chars_max).collect()
+    text.chars().filter(is_shown).take(chars_max).collect::<String>().into()
 }

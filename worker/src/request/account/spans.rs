@@ -60,7 +60,7 @@ pub(super) fn note_attempt(
 /// Tells of a request that is over, and whose attempts are noted.
 pub(super) fn tell(account: &mut Account, status: u16, error: Option<&RequestError>) {
     let Some(traced) = account.traced.take() else { return };
-    let text = |text: &str| cut(text, TEXT_CHARS_MAX);
+    let text = |text: &str| cut(text, TEXT_CHARS_MAX).into_owned();
     let caller = account.caller.as_deref();
     let of_caller = |field: fn(&ApiKey) -> &str| text(caller.map_or("", field));
     let gone = (status == CALLER_GONE).then_some("client_disconnected");
@@ -68,7 +68,7 @@ pub(super) fn tell(account: &mut Account, status: u16, error: Option<&RequestErr
         trace_id: traced.context.trace_id,
         parent: traced.context.parent,
         started: moment(account, account.started),
-        ended: moment(account, Instant::now()),
+        ended: moment(account, account.now()),
         method: account.method.clone(),
         // A passthrough route has no path of the gateway's own.
         route: match account.route {
@@ -110,7 +110,7 @@ fn attempt(
     tokens: Tokens,
 ) -> Option<Attempt> {
     let attempt = account.attempt.as_ref()?;
-    let text = |text: &str| cut(text, TEXT_CHARS_MAX);
+    let text = |text: &str| cut(text, TEXT_CHARS_MAX).into_owned();
     let target = account.target.as_ref();
     let of_upstream = match error {
         Some(RequestError::Upstream(error)) => Some(error),

@@ -26,7 +26,7 @@ pub(super) fn event<'a>(
     tokens: Tokens,
 ) -> Option<UsageEvent<Cow<'a, str>>> {
     let requested_model = account.requested_model.as_ref()?;
-    let now = Instant::now();
+    let now = account.now();
     let since = |start: Instant, end: Instant| millis(end.saturating_duration_since(start));
     let attempt = account.attempt.as_ref();
     let first_event = attempt.and_then(|attempt| attempt.first_event);
@@ -92,7 +92,7 @@ pub(super) fn event<'a>(
         },
         error_class: error.map_or("", RequestError::class).into(),
         error_message: error
-            .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX))
+            .map(|error| cut(&error.detail(), MESSAGE_CHARS_MAX).into_owned())
             .unwrap_or_default()
             .into(),
         cache_status: account.cache.map_or("", CacheStatus::name).into(),
@@ -111,7 +111,7 @@ pub(super) fn event<'a>(
         jwt_subject: identity(|identity| Some(&identity.subject)),
         jwt_provider: identity(|identity| Some(&identity.provider)),
         jwt_claim_mapping: identity(|identity| identity.mapping.as_ref()),
-        client_source_ip: account.client_ip.to_string().into(),
+        client_source_ip: account.client_address.as_str().into(),
         client_user_agent: account.user_agent.as_str().into(),
         auth_type: account.auth_type.into(),
         passthrough_route_name: short(account.route.as_ref().map_or("", |it| it.name.as_str())),
@@ -124,14 +124,7 @@ pub(super) fn event<'a>(
 
 /// At most as much of a text as is told of one, without control characters.
 fn short(text: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'~');
-    // Over all bytes, without a way out: many are looked at at a time.
-    let all_plain = text.bytes().fold(true, |all, byte| all & is_plain(byte));
-    if all_plain && text.len() <= CALLER_TEXT_CHARS_MAX {
-        text.into()
-    } else {
-        cut(text, CALLER_TEXT_CHARS_MAX).into()
-    }
+    cut(text, CALLER_TEXT_CHARS_MAX)
 }
 
 /// What the tokens cost at the model that was asked, in dollars; 0 where it tells no cost.
