@@ -25,7 +25,6 @@ use super::{RequestError, UpstreamError, admit, echo, resolve};
 use crate::call::Call;
 use crate::provider::{self, Context, Exchange, ProviderError, Reading, Seen, Whole};
 use crate::routing::{self, Asking, Sources};
-use crate::server::Proxy;
 use crate::tables::FoundModel;
 use crate::upstream::{Answer, AnswerBody, SendError};
 
@@ -265,14 +264,7 @@ impl Attempts {
             resolve::target(&tables, &self.current)?
         };
         account.target = Some(target.clone());
-        let context = Context {
-            proxy: &proxy,
-            request_id: &account.request_id,
-            headers: &head.headers,
-            caller: account.caller.as_deref(),
-            client_ip: account.client_ip,
-        };
-        let Exchange { request, mut reading } = provider::exchange(call, &target, &context).await?;
+        let Exchange { request, mut reading } = exchange(account, call, &target, head).await?;
         let held = self.routing().filter(|routing| routing.strategy == Strategy::LeastBusy);
         let held = held.and_then(|_| {
             let deployment = Deployment::new(proxy.counters, &self.current.model.id);
@@ -281,9 +273,19 @@ impl Attempts {
         account.attempt_begins(held);
         let limits = self.limits(account);
         let answering = async {
-            let answer = send(&proxy, &target, request).await?;
+            let upstreams = &proxy.upstreams;
+            let sent = upstreams.send_once(&target.place, request).await.map_err(unanswered)?;
+            let answer = match sent {
+                Some(answer) => answer,
+                None => {
+                    let anew = Box::pin(exchange(account, call, &target, head)).await?;
+                    reading = anew.reading;
+                    let sending = Box::pin(upstreams.send_anew(&target.place, anew.request));
+                    sending.await.map_err(unanswered)?
+                }
+            };
             if !answer.head.status.is_success() {
-                return Err(refusal(answer, &*reading, &target).await);
+                return Err(refusal(answer, &*reading, &target).await.into());
             }
             account.attempt_accepted();
             match answer.head.headers.get(CONTENT_TYPE) {
@@ -302,7 +304,7 @@ impl Attempts {
         let limit = if call.is_stream { limits.silence } else { limits.whole };
         // It is large: not to be moved.
         let answering = pin!(answering);
-        Ok(within(limit, answering).await?)
+        within(limit, answering).await
     }
 }
 
@@ -316,7 +318,8 @@ pub async fn ask_once(
     context: &Context<'_>,
 ) -> Result<(), RequestError> {
     let Exchange { request, mut reading } = provider::exchange(call, target, context).await?;
-    let answer = send(context.proxy, target, request).await?;
+    let sending = context.proxy.upstreams.send(&target.place, request);
+    let answer = sending.await.map_err(unanswered)?;
     if !answer.head.status.is_success() {
         return Err(refusal(answer, &*reading, target).await.into());
     }
@@ -324,15 +327,28 @@ pub async fn ask_once(
     Ok(())
 }
 
-async fn send(
-    proxy: &Proxy,
+/// What the provider is asked for this request.
+async fn exchange(
+    account: &Account,
+    call: &Call,
     target: &resolve::Target,
-    request: http::Request<http_body_util::Full<Bytes>>,
-) -> Result<Answer, UpstreamError> {
-    proxy.upstreams.send(&target.place, request).await.map_err(|error| match error {
+    head: &Parts,
+) -> Result<Exchange, RequestError> {
+    let context = Context {
+        proxy: &account.proxy,
+        request_id: &account.request_id,
+        headers: &head.headers,
+        caller: account.caller.as_deref(),
+        client_ip: account.client_ip,
+    };
+    provider::exchange(call, target, &context).await
+}
+
+fn unanswered(error: SendError) -> UpstreamError {
+    match error {
         SendError::Connect(error) => UpstreamError::Unreached(error.to_string()),
         SendError::Transport(_) => UpstreamError::Transport(error.to_string()),
-    })
+    }
 }
 
 /// A number from 0 to 1.
@@ -342,15 +358,15 @@ fn chance() -> f64 {
 }
 
 /// What `work` brings, if it does so in time.
-pub async fn within<T>(
+pub async fn within<T, E: From<UpstreamError>>(
     limit: Option<Duration>,
-    work: impl Future<Output = Result<T, UpstreamError>>,
-) -> Result<T, UpstreamError> {
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     match limit {
         None => work.await,
-        Some(limit) => {
-            tokio::time::timeout(limit, work).await.unwrap_or(Err(UpstreamError::Timeout(limit)))
-        }
+        Some(limit) => tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(UpstreamError::Timeout(limit).into())),
     }
 }
 
@@ -372,13 +388,16 @@ async fn whole(
 
 /// The body; more than `bytes_max` only if it is longer than that, and then not all of it.
 async fn collect(body: &mut AnswerBody, bytes_max: usize) -> Result<Bytes, UpstreamError> {
-    let mut collected = BytesMut::new();
-    while let Some(chunk) = body.chunk().await {
-        let chunk = chunk.map_err(|error| UpstreamError::Transport(error.to_string()))?;
-        collected.extend_from_slice(&chunk);
-        if collected.len() > bytes_max {
-            break;
-        }
+    let failed = |error: hyper::Error| UpstreamError::Transport(error.to_string());
+    let Some(first) = body.chunk().await else { return Ok(Bytes::new()) };
+    let first = first.map_err(failed)?;
+    let Some(second) = body.chunk().await else { return Ok(first) };
+    let mut collected = BytesMut::from(first);
+    collected.extend_from_slice(&second.map_err(failed)?);
+    while collected.len() <= bytes_max
+        && let Some(chunk) = body.chunk().await
+    {
+        collected.extend_from_slice(&chunk.map_err(failed)?);
     }
     Ok(collected.freeze())
 }

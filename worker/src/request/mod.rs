@@ -31,7 +31,7 @@ use std::rc::Rc;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use time::OffsetDateTime;
@@ -52,7 +52,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Reads headers as the life of a request does, and keeps nothing: for those who try what can be sent.
 pub fn look_at(headers: &HeaderMap) {
-    let _ = request_id::choose(&["x-request-id".to_owned()], headers);
+    let _ = request_id::choose(&[HeaderName::from_static("x-request-id")], headers);
     let _ = trace::incoming(headers);
     passthrough::look_at(headers);
 }
@@ -69,7 +69,7 @@ pub async fn serve(
         proxy.rewrites.apply(&mut head.uri);
         through = passthrough::of_path(&proxy, &head);
     }
-    let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
+    let id = request_id::choose(&proxy.request_id_headers, &head.headers);
     if let Some(found) = through {
         let serving = passthrough::serve(proxy.clone(), id.clone(), peer, found, &head, incoming);
         let mut response = serving.await;
@@ -107,7 +107,7 @@ pub async fn refuse_ambiguous(
 ) -> Response<Body> {
     let (head, incoming) = request.into_parts();
     body::drain(&head, incoming).await;
-    let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
+    let id = request_id::choose(&proxy.request_id_headers, &head.headers);
     let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
     let account = Account::open(proxy.clone(), id.clone(), client_ip, route::OTHER, &head);
     let reason = "the request has conflicting Content-Length or Transfer-Encoding headers";

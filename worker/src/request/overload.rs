@@ -43,7 +43,7 @@ pub async fn refuse(proxy: &Proxy, request: Request<Incoming>, refused: Refused)
     *response.status_mut() = RequestError::Overloaded.status();
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(RETRY_AFTER, refused.retry_after.into());
-    let id = request_id::choose(&proxy.settings.request_id_headers, &head.headers);
+    let id = request_id::choose(&proxy.request_id_headers, &head.headers);
     finish(proxy, &head, id, &mut response);
     response
 }

@@ -13,8 +13,8 @@ const ID_BYTES_MAX: usize = 256;
 
 /// The first acceptable value of the headers in which a caller may name its request: 1-256 visible ASCII characters. A
 /// UUID where there is none.
-pub fn choose(accepted_headers: &[String], headers: &HeaderMap) -> HeaderValue {
-    let mut named = accepted_headers.iter().filter_map(|name| headers.get(name.as_str()));
+pub fn choose(accepted_headers: &[HeaderName], headers: &HeaderMap) -> HeaderValue {
+    let mut named = accepted_headers.iter().filter_map(|name| headers.get(name));
     let acceptable = |value: &&HeaderValue| {
         (1..=ID_BYTES_MAX).contains(&value.len())
             && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -37,7 +37,8 @@ mod tests {
     use super::*;
 
     fn chosen(accepted: &[&str], headers: &[(&'static str, &str)]) -> String {
-        let accepted: Vec<_> = accepted.iter().map(ToString::to_string).collect();
+        let accepted: Vec<_> =
+            accepted.iter().map(|name| HeaderName::try_from(*name).unwrap()).collect();
         let headers = headers.iter().map(|(name, value)| {
             (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         });

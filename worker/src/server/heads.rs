@@ -10,23 +10,34 @@ const BYTES_MAX: usize = 64 * 1024;
 /// A head on its way.
 #[derive(Debug, Default)]
 pub(super) struct Head {
+    /// As far as it has come; nothing of one that came in one piece.
     bytes: Vec<u8>,
     is_complete: bool,
+    /// How often it tells the length of its body.
+    lengths: usize,
 }
 
 impl Head {
     /// Another head begins.
     pub fn begin(&mut self) {
         self.bytes.clear();
-        self.is_complete = false;
+        (self.is_complete, self.lengths) = (false, 0);
     }
 
     /// Bytes have come; those of the body are passed over.
     pub fn push(&mut self, mut bytes: &[u8]) {
+        if self.is_complete {
+            return;
+        }
         if self.bytes.is_empty() {
             // Empty lines before a request are none of it.
             let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
             bytes = bytes.get(begin.unwrap_or(bytes.len())..).unwrap_or_default();
+            let seen = look_at(bytes);
+            if seen.is_complete {
+                (self.is_complete, self.lengths) = (true, seen.lengths);
+                return;
+            }
         }
         while !self.is_complete && !bytes.is_empty() {
             let line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
@@ -38,30 +49,45 @@ impl Head {
             self.is_complete = self.bytes.ends_with(b"\n\r\n") || self.bytes.ends_with(b"\n\n");
             bytes = rest;
         }
+        if self.is_complete {
+            self.lengths = look_at(&self.bytes).lengths;
+        }
     }
 
     /// Whether it tells the length of its body more than once.
     pub fn is_ambiguous(&self) -> bool {
-        let (mut lengths, mut encodings) = (0, 0);
-        let mut rest = self.bytes.as_slice();
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            rest = rest.get(end + 1..).unwrap_or_default();
-            // Both names begin with one of two letters, whatever blanks stand before.
-            if !matches!(
-                rest.first(),
-                Some(b'c' | b'C' | b't' | b'T' | b' ' | b'\t' | b'\r' | b'\x0c')
-            ) {
-                continue;
-            }
-            let line =
-                memchr::memchr(b'\n', rest).map_or(rest, |end| rest.get(..end).unwrap_or_default());
-            let Some(colon) = memchr::memchr(b':', line) else { continue };
-            let name = line.get(..colon).unwrap_or_default().trim_ascii();
-            lengths += usize::from(name.eq_ignore_ascii_case(b"content-length"));
-            encodings += usize::from(name.eq_ignore_ascii_case(b"transfer-encoding"));
-        }
-        lengths + encodings > 1
+        self.lengths > 1
     }
+}
+
+/// What a head tells as far as it has come.
+struct Seen {
+    is_complete: bool,
+    lengths: usize,
+}
+
+fn look_at(head: &[u8]) -> Seen {
+    let mut lengths = 0;
+    for end in memchr::memchr_iter(b'\n', head) {
+        let rest = head.get(end + 1..).unwrap_or_default();
+        match rest {
+            [b'\n', ..] | [b'\r', b'\n', ..] => return Seen { is_complete: true, lengths },
+            // Both names begin with one of two letters, whatever blanks stand before.
+            [b'c' | b'C' | b't' | b'T' | b' ' | b'\t' | b'\r' | b'\x0c', ..] => {
+                lengths += usize::from(is_length(rest));
+            }
+            _ => {}
+        }
+    }
+    Seen { is_complete: false, lengths }
+}
+
+/// Whether a line tells the length of the body.
+fn is_length(line: &[u8]) -> bool {
+    let Some(end) = memchr::memchr2(b':', b'\n', line) else { return false };
+    let Some((name, [b':', ..])) = line.split_at_checked(end) else { return false };
+    let name = name.trim_ascii();
+    name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use nix::errno::Errno;
 use shared::counters::Counters;
 use shared::dial::Dial;
@@ -106,6 +106,8 @@ pub struct Proxy {
     pub traces: Traces,
     /// Memory that connections have used.
     pub calm: Rc<Calm>,
+    /// In which a caller may name its request.
+    pub request_id_headers: Vec<HeaderName>,
     /// What every answer calls the gateway.
     pub server_name: HeaderValue,
 }
@@ -135,6 +137,12 @@ impl Proxy {
         Rc::new(Self {
             traces,
             calm: Rc::default(),
+            // A name that no header can have names none.
+            request_id_headers: settings
+                .request_id_headers
+                .iter()
+                .filter_map(|name| HeaderName::try_from(name).ok())
+                .collect(),
             rewrites: Rewrites::new(&settings.url_rewrites),
             client_types: ClientTypes::new(&settings.client_rules),
             settings,

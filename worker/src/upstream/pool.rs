@@ -125,16 +125,37 @@ impl Upstreams {
         place: &Rc<Place>,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, SendError> {
-        let now = Instant::now();
-        if let Some(connection) = self.take_idle(place, now) {
-            let lease = self.lease(place, connection);
-            match lease.send(request.clone()).await {
-                Err(error) if has_died(&error) && now.elapsed() < DEAD_WITHIN => {
-                    tracing::debug!(%error, "an idle connection had died; trying a new one");
-                }
-                result => return Ok(result?),
-            }
+        match self.send_once(place, request.clone()).await? {
+            Some(answer) => Ok(answer),
+            None => self.send_anew(place, request).await,
         }
+    }
+
+    /// The same without a copy of the request: `None` where it should go out once more, by [`Self::send_anew`].
+    pub async fn send_once(
+        self: &Rc<Self>,
+        place: &Rc<Place>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Option<Answer>, SendError> {
+        let now = Instant::now();
+        let Some(connection) = self.take_idle(place, now) else {
+            return Ok(Some(self.send_anew(place, request).await?));
+        };
+        match self.lease(place, connection).send(request).await {
+            Err(error) if has_died(&error) && now.elapsed() < DEAD_WITHIN => {
+                tracing::debug!(%error, "an idle connection had died; trying a new one");
+                Ok(None)
+            }
+            result => Ok(Some(result?)),
+        }
+    }
+
+    /// Sends a request over a new connection.
+    pub async fn send_anew(
+        self: &Rc<Self>,
+        place: &Rc<Place>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, SendError> {
         let connection = self.connector.connect(place).await?;
         Ok(self.lease(place, connection).send(request).await?)
     }
