@@ -1,5 +1,9 @@
 //! A request in OpenAI's dialect, read only as far as the gateway acts on it.
 
+use std::sync::LazyLock;
+
+use memchr::memchr;
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use crate::call::{Call, Form, Operation};
@@ -15,7 +19,7 @@ pub fn completions_like(
 ) -> Result<Call, RequestError> {
     let invalid = RequestError::Invalid;
     let model: String =
-        body.read("model", "a string").map_err(invalid)?.ok_or_else(|| missing("model"))?;
+        body.read_text("model", "a string").map_err(invalid)?.ok_or_else(|| missing("model"))?;
     let text = body.get(content).ok_or_else(|| missing(content))?;
     if content == "messages" && (!text.starts_with('[') || is_empty_after(text, '[', ']')) {
         let reason = "invalid request body: `messages` must be a non-empty array";
@@ -45,10 +49,10 @@ fn wants_usage(body: &JsonBody) -> Result<bool, String> {
 
 /// Size of the messages without images and sounds in them, which are no text: `"data:…"` URLs.
 pub fn text_bytes(messages: &str) -> usize {
-    const DATA: &str = "\"data:";
-    let media = messages.match_indices(DATA).map(|(start, _)| {
-        let rest = messages.get(start + DATA.len()..).unwrap_or_default();
-        rest.find('"').unwrap_or(rest.len())
+    static DATA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"data:"));
+    let media = DATA.find_iter(messages.as_bytes()).map(|start| {
+        let rest = messages.as_bytes().get(start + DATA.needle().len()..).unwrap_or_default();
+        memchr(b'"', rest).unwrap_or(rest.len())
     });
     messages.len().saturating_sub(media.sum())
 }

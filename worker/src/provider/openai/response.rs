@@ -3,11 +3,14 @@
 //! The answer itself is relayed as it came. Only that it is a JSON object is insisted on; a field of an unexpected type is
 //! as if it were absent.
 
+mod typical;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::json::plain_text;
 use crate::provider::{ProviderError, Seen, TokenUsage, short};
 
 #[derive(Deserialize)]
@@ -124,6 +127,10 @@ struct CompletionDetails {
 
 /// What a whole answer tells, or `None` if it is no JSON object.
 pub fn read_answer(body: &[u8]) -> Option<Seen> {
+    typical::read(body).or_else(|| read_any(body))
+}
+
+fn read_any(body: &[u8]) -> Option<Seen> {
     let answer: Typical<'_> = match object(body) {
         Some(typical) => typical,
         None => lenient_answer(body)?,
@@ -219,16 +226,21 @@ impl Choice<'_> {
         if let Some(reason) = &self.finish_reason {
             seen.finish_reason = short(reason);
         }
-        let bytes = |part: &RawValue| match part.get() {
-            "null" => 0,
-            // Without the quotes.
-            text => text.len().saturating_sub(2),
-        };
+        let bytes = |part: &RawValue| text_bytes(part.get().as_bytes());
         seen.text_bytes += self.text.map_or(0, bytes);
         if let Some(message) = self.delta.as_ref().or(self.message.as_ref()) {
             let parts = [message.content, message.reasoning_content, message.tool_calls];
             seen.text_bytes += parts.into_iter().flatten().map(bytes).sum::<usize>();
         }
+    }
+}
+
+/// The length of a part of the answer.
+fn text_bytes(json: &[u8]) -> usize {
+    match json {
+        b"null" => 0,
+        // Without the quotes.
+        text => text.len().saturating_sub(2),
     }
 }
 
@@ -282,12 +294,14 @@ pub(super) fn lenient<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> 
 
 /// A text, cut; empty if it is none.
 pub(super) fn short_text(value: &RawValue) -> String {
-    // Without escapes a text is what stands between its quotes.
-    let inside = value.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    if let Some(text) = inside.filter(|text| !text.contains('\\')) {
+    short_json(value.get())
+}
+
+fn short_json(json: &str) -> String {
+    if let Some(text) = plain_text(json) {
         return short(text);
     }
-    lenient::<Cow<'_, str>>(value).map(|text| short(&text)).unwrap_or_default()
+    serde_json::from_str::<Cow<'_, str>>(json).map(|text| short(&text)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,0 +1,307 @@
+//! Reads JSON from front to back and builds nothing: members are handed on one by one, values are passed over or borrowed.
+//!
+//! What it takes, serde_json takes too. What it refuses may still be JSON that is unusual (nested very deep, a count that is
+//! written as no plain number): whoever calls it then asks serde_json, which decides and has the words for it.
+
+use std::ops::Range;
+
+/// Nested deeper is what nobody writes.
+const DEPTH_MAX: u8 = 64;
+
+/// A place in a text. Where a value is read, it stands at its first character.
+pub struct Reader<'a> {
+    /// Valid UTF-8.
+    text: &'a [u8],
+    at: usize,
+    depth_left: u8,
+}
+
+/// A string as it is written.
+pub struct Quoted<'a> {
+    inside: &'a [u8],
+    is_escaped: bool,
+    /// Where it is, quotes included.
+    pub at: Range<usize>,
+}
+
+impl<'a> Quoted<'a> {
+    /// What it spells, if it is written in the same way.
+    #[inline]
+    pub fn plain(&self) -> Option<&'a [u8]> {
+        (!self.is_escaped).then_some(self.inside)
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Stands at the value that the text is. `None` if it is none.
+    pub fn new(text: &'a [u8]) -> Option<Self> {
+        // The first is found out much faster.
+        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+            return None;
+        }
+        let mut reader = Self { text, at: 0, depth_left: DEPTH_MAX };
+        reader.blanks();
+        Some(reader)
+    }
+
+    /// Where it stands.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Nothing but blanks is left.
+    pub fn end(&mut self) -> Option<()> {
+        self.blanks();
+        (self.at == self.text.len()).then_some(())
+    }
+
+    /// Reads an object: `member` is called at the value of each member, with its name, and reads it.
+    pub fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Quoted<'a>) -> Option<()>,
+    ) -> Option<()> {
+        self.open(b'{')?;
+        if self.peek() == b'}' {
+            return self.close();
+        }
+        loop {
+            let name = self.string()?;
+            if self.peek() != b':' {
+                self.blanks();
+                self.is_at(b':')?;
+            }
+            self.at += 1;
+            self.blanks();
+            member(self, name)?;
+            self.blanks();
+            if self.peek() != b',' {
+                self.is_at(b'}')?;
+                return self.close();
+            }
+            self.at += 1;
+            self.blanks();
+        }
+    }
+
+    /// Reads a list: `item` is called at each of its values, and reads it.
+    pub fn list(&mut self, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.open(b'[')?;
+        if self.peek() == b']' {
+            return self.close();
+        }
+        loop {
+            item(self)?;
+            self.blanks();
+            if self.peek() != b',' {
+                self.is_at(b']')?;
+                return self.close();
+            }
+            self.at += 1;
+            self.blanks();
+        }
+    }
+
+    /// Passes over a value.
+    pub fn skip(&mut self) -> Option<()> {
+        match self.peek() {
+            b'"' => self.string().map(drop),
+            b'{' => self.object(|reader, _| reader.skip()),
+            b'[' => self.list(Self::skip),
+            b't' => self.word("true"),
+            b'f' => self.word("false"),
+            b'n' => self.word("null"),
+            _ => self.number(),
+        }
+    }
+
+    /// Passes over a value: what is written there.
+    pub fn value(&mut self) -> Option<&'a [u8]> {
+        let start = self.at;
+        self.skip()?;
+        self.text.get(start..self.at)
+    }
+
+    /// `None` within if the value is null.
+    pub fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        if self.peek() == b'n' {
+            return self.word("null").map(|()| None);
+        }
+        read(self).map(Some)
+    }
+
+    /// A string without escapes.
+    pub fn plain_string(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.string()?.plain()?).ok()
+    }
+
+    /// A number that is written with nothing but digits.
+    pub fn count(&mut self) -> Option<u64> {
+        let start = self.at;
+        let mut count = 0_u64;
+        while let digit @ b'0'..=b'9' = self.peek() {
+            count = count.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            self.at += 1;
+        }
+        let is_count = match self.at - start {
+            0 => false,
+            1 => true,
+            _ => self.byte(start) != b'0',
+        };
+        (is_count && !matches!(self.peek(), b'.' | b'e' | b'E')).then_some(count)
+    }
+
+    #[inline(always)]
+    fn string(&mut self) -> Option<Quoted<'a>> {
+        self.is_at(b'"')?;
+        let start = self.at;
+        let mut end = special(self.text, start + 1);
+        let is_escaped = self.byte(end) == b'\\';
+        if is_escaped {
+            end = end_of_string(self.text, end)?;
+        }
+        if self.byte(end) != b'"' {
+            return None;
+        }
+        self.at = end + 1;
+        Some(Quoted { inside: self.text.get(start + 1..end)?, is_escaped, at: start..end + 1 })
+    }
+
+    fn number(&mut self) -> Option<()> {
+        if self.peek() == b'-' {
+            self.at += 1;
+        }
+        if self.peek() == b'0' {
+            self.at += 1;
+            if self.peek().is_ascii_digit() {
+                return None;
+            }
+        } else {
+            self.digits()?;
+        }
+        if self.peek() == b'.' {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), b'e' | b'E') {
+            self.at += 1;
+            if matches!(self.peek(), b'+' | b'-') {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Some(())
+    }
+
+    /// One digit and those behind it.
+    fn digits(&mut self) -> Option<()> {
+        if !self.peek().is_ascii_digit() {
+            return None;
+        }
+        while self.peek().is_ascii_digit() {
+            self.at += 1;
+        }
+        Some(())
+    }
+
+    fn word(&mut self, word: &str) -> Option<()> {
+        let rest = self.text.get(self.at..)?;
+        self.at += word.len();
+        rest.starts_with(word.as_bytes()).then_some(())
+    }
+
+    fn open(&mut self, brace: u8) -> Option<()> {
+        self.take(brace)?;
+        self.depth_left = self.depth_left.checked_sub(1)?;
+        self.blanks();
+        Some(())
+    }
+
+    fn close(&mut self) -> Option<()> {
+        self.at += 1;
+        self.depth_left += 1;
+        Some(())
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        self.is_at(byte)?;
+        self.at += 1;
+        Some(())
+    }
+
+    fn is_at(&self, byte: u8) -> Option<()> {
+        (self.peek() == byte).then_some(())
+    }
+
+    #[inline]
+    fn blanks(&mut self) {
+        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
+            self.at += 1;
+        }
+    }
+
+    /// What it stands at; 0, which no JSON has outside of strings, at the end.
+    #[inline]
+    fn peek(&self) -> u8 {
+        self.byte(self.at)
+    }
+
+    #[inline]
+    fn byte(&self, at: usize) -> u8 {
+        self.text.get(at).copied().unwrap_or(0)
+    }
+}
+
+/// Where the first byte from `at` on is that ends a string or that has a meaning or no place in it: a quote, a backslash, a
+/// control character. Eight are looked at at once, as long as there are so many.
+#[inline(always)]
+fn special(text: &[u8], at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let mut rest = text.get(at..).unwrap_or_default();
+    while let Some((eight, behind)) = rest.split_first_chunk() {
+        let eight = u64::from_le_bytes(*eight);
+        // A byte below `n` has its high bit set once `n` is taken from it, and had not before; what is borrowed reaches only
+        // bytes behind the first such one. With its second bit flipped a quote is next to the control characters.
+        let quote_or_control = (eight ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+        let backslash = (eight ^ (ONES * 0x5c)).wrapping_sub(ONES);
+        let found = (quote_or_control | backslash) & !eight & HIGH;
+        if found != 0 {
+            return text.len() - rest.len() + found.trailing_zeros() as usize / 8;
+        }
+        rest = behind;
+    }
+    special_of_few(text, rest)
+}
+
+#[inline(never)]
+fn special_of_few(text: &[u8], rest: &[u8]) -> usize {
+    let is_special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    text.len() - rest.len() + rest.iter().position(is_special).unwrap_or(rest.len())
+}
+
+/// Where the string ends that has its first escape at `at`: at a quote, or at what has no place there.
+#[inline(never)]
+fn end_of_string(text: &[u8], mut at: usize) -> Option<usize> {
+    while text.get(at) == Some(&b'\\') {
+        at = special(text, after_escape(text, at)?);
+    }
+    Some(at)
+}
+
+/// Behind the escape at `at`. Which half of a character it may be is not asked: neither does serde_json where a string is
+/// passed over.
+fn after_escape(text: &[u8], at: usize) -> Option<usize> {
+    match *text.get(at + 1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 2),
+        b'u' => {
+            let digits = text.get(at + 2..at + 6)?;
+            digits.iter().all(u8::is_ascii_hexdigit).then_some(at + 6)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod texts;
