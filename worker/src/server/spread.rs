@@ -25,9 +25,9 @@ use tokio::time::Instant;
 const AHEAD_MAX: u64 = 2;
 const AHEAD_PART: u64 = 16;
 /// In this time, while nobody who has fewer takes one, a worker may get ahead by one more.
-const TIME_OF_ONE: Duration = Duration::from_millis(4);
+const TIME_OF_ONE: Duration = Duration::from_millis(5);
 /// A worker that has not come after this time does not come. Several turns of a core that others want too.
-const PATIENCE: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// After this time it is looked again who else there is, and nobody is known not to come.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 

@@ -93,15 +93,15 @@ impl Governed {
         self.gateway.proxies().into_iter().map(|worker| worker.pid).collect()
     }
 
-    /// How many connections of callers each proxy worker has.
+    /// How many connections of callers each proxy worker has, those included that the caller has closed and it has not.
     pub fn connections(&self) -> io::Result<Vec<usize>> {
-        // sl  local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode; addresses in hexadecimal, 01 is established
+        // sl  local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode; addresses in hexadecimal, state 0A listens
         let local = format!(":{:04X}", self.target.address.port());
         let table = fs::read_to_string("/proc/net/tcp")?;
         let sockets: HashSet<_> = table
             .lines()
             .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
-            .filter(|it| it.len() > 9 && it[1].ends_with(&local) && it[3] == "01")
+            .filter(|it| it.len() > 9 && it[1].ends_with(&local) && it[3] != "0A")
             .map(|it| format!("socket:[{}]", it[9]))
             .collect();
         let is_callers = |file: io::Result<fs::DirEntry>| {

@@ -44,10 +44,10 @@ pub async fn turn(
     load::whole(&gateway.target, 64, time / 4)?;
     if std::env::var_os("SWEEP").is_some() {
         for connections in [64, 256, 1024, 2048, 4000, 64, 256, 1024, 2048, 4000] {
-            let (used, own) = (gateway.used(), cpu::used_by(nix::unistd::Pid::this()));
+            let (used, own) = (gateway.used(), cpu::used_by(Pid::this()));
             let seen = load::whole(&gateway.target, connections, Duration::from_millis(1500))?;
             let used = gateway.used().saturating_sub(used);
-            let own = cpu::used_by(nix::unistd::Pid::this()).saturating_sub(own).saturating_sub(used);
+            let own = cpu::used_by(Pid::this()).saturating_sub(own).saturating_sub(used);
             let n = seen.latencies.len() as f64;
             eprintln!("scale: sweep {connections}: gateway {:.1} us, rest {:.1} us, {:.0}/s", used.as_secs_f64() * 1e6 / n, own.as_secs_f64() * 1e6 / n, n / seen.time.as_secs_f64());
         }

@@ -21,6 +21,8 @@ use crate::rounds::Values;
 
 /// Connections at once, all opened at the same time.
 const CALLERS: usize = 64;
+/// How long it may take until a connection is closed whose caller has gone.
+const CLOSED_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at who has them.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
@@ -48,6 +50,14 @@ struct Measured {
 
 fn measure(gateway: &Governed, time: Duration) -> Result<Measured, String> {
     load::whole(&gateway.target, CALLERS, time / 4)?;
+    // Who has not noticed yet that its callers have gone would get no others.
+    let begin = Instant::now();
+    while connections(gateway)?.iter().sum::<usize>() > 0 {
+        if begin.elapsed() > CLOSED_MAX {
+            return Err("connections whose callers have gone are still there".to_owned());
+        }
+        thread::sleep(LOOK_AGAIN_AFTER);
+    }
     let used = gateway.used();
     let (seen, busier) = thread::scope(|scope| {
         let load = scope.spawn(|| load::whole(&gateway.target, CALLERS, time));
@@ -59,11 +69,15 @@ fn measure(gateway: &Governed, time: Duration) -> Result<Measured, String> {
     Ok(Measured { cpu_us: used.as_secs_f64() * 1e6 / seen.latencies.len() as f64, busier })
 }
 
+fn connections(gateway: &Governed) -> Result<Vec<usize>, String> {
+    gateway.connections().map_err(|error| format!("cannot count the connections: {error}"))
+}
+
 /// The part of the connections that the busiest worker has, when a worker has taken the last of them.
 fn busier(gateway: &Governed, is_over: impl Fn() -> bool) -> Result<f64, String> {
     let begin = Instant::now();
     loop {
-        let each = gateway.connections().map_err(|error| format!("the connections: {error}"))?;
+        let each = connections(gateway)?;
         let all: usize = each.iter().sum();
         if all == CALLERS {
             eprintln!("scale: connections of each worker, after {:?}: {each:?}", begin.elapsed());
