@@ -38,6 +38,8 @@ pub enum Topic {
     Quarantine,
     /// The Redis that limits are shared by.
     Redis,
+    /// More requests than the workers can serve.
+    Overload,
     /// A replacement of all workers that did not come to its end, or a reload that was refused.
     Replacement,
     /// An upgrade that was asked for, and did not take place.
@@ -48,7 +50,7 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic, for whoever tells also of those that are well.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Certificate,
         Self::ListenerCertificate,
         Self::Rotation,
@@ -63,6 +65,7 @@ impl Topic {
         Self::NotEnforced,
         Self::Quarantine,
         Self::Redis,
+        Self::Overload,
         Self::Replacement,
         Self::Upgrade,
     ];
@@ -84,6 +87,7 @@ impl Topic {
             Self::NotEnforced => "not_enforced",
             Self::Quarantine => "quarantine",
             Self::Redis => "redis",
+            Self::Overload => "overload",
             Self::Replacement => "replacement",
             Self::Upgrade => "upgrade",
             Self::Export => "export",

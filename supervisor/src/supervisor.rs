@@ -306,6 +306,7 @@ impl Supervisor {
         self.parts.fleet.tick(now, &mut happenings);
         self.act(happenings, now);
         self.look_at_redis();
+        self.look_at_overload();
         let serves = !self.begun || self.parts.fleet.serving(Role::Egress) > 0;
         let findings = &self.parts.sources.findings;
         match self.egress_watch.look(serves, now) {

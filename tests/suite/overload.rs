@@ -1,8 +1,15 @@
 //! More requests than a worker can hold or begin at once: the rest is told to come back, and nothing is lost of what is served.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use harness::caller::{chat, chat_stream};
 use harness::projection::CALLER_KEY;
+use harness::exposition::Exposition;
+use harness::worker::Worker;
 use harness::{Builder, Connection, World, client, wait};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -13,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::LocalSet;
 
 /// What a worker needs beside connections (`OTHER_FILES` in `worker/src/server/mod.rs`); of the rest, half is for callers.
 const OTHER_FILES: usize = 256;
@@ -54,7 +62,7 @@ impl Multiplexed {
 async fn is_refused(answer: Response<Incoming>) -> Value {
     assert_eq!(answer.status(), 503);
     let seconds = answer.headers()["retry-after"].to_str().unwrap();
-    assert!(["1", "2"].contains(&seconds), "{seconds}");
+    assert!(["2", "3", "4"].contains(&seconds), "{seconds}");
     assert!(answer.headers().contains_key("x-aisix-request-id"));
     serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
 }
@@ -211,4 +219,136 @@ async fn connections_that_no_other_worker_has_time_for_are_taken_by_the_one_that
         kept.push(connection);
     }
     kill(stopped.pid, Signal::SIGCONT).unwrap();
+}
+
+/// Reads one answer: its status, and when to ask again.
+async fn one_answer(stream: &mut TcpStream) -> (u16, Option<String>) {
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    loop {
+        let size = stream.read(&mut buffer).await.unwrap();
+        assert_ne!(size, 0, "the connection was closed after {text:?}");
+        text.push_str(str::from_utf8(&buffer[..size]).unwrap());
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let header = |name: &str| {
+            let lines = head.lines().filter_map(|line| line.split_once(": "));
+            let mut found = lines.filter(|(its, _)| its.eq_ignore_ascii_case(name));
+            found.next().map(|(_, value)| value.to_owned())
+        };
+        if header("content-length").unwrap().parse() == Ok(body.len()) {
+            return (head[9..12].parse().unwrap(), header("retry-after"));
+        }
+    }
+}
+
+/// Asks for the models again and again over a connection of its own until it is enough; each answer's status is counted.
+async fn ask_on(address: SocketAddr, seen: Rc<RefCell<BTreeMap<u16, usize>>>, enough: Rc<Cell<bool>>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /v1/models HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {CALLER_KEY}\r\n\r\n"
+    );
+    while !enough.get() {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (status, retry_after) = wait::within("an answer", one_answer(&mut stream)).await;
+        if status == 503 {
+            assert!(["2", "3", "4"].contains(&retry_after.as_deref().unwrap()), "{retry_after:?}");
+        }
+        *seen.borrow_mut().entry(status).or_default() += 1;
+    }
+}
+
+#[tokio::test]
+async fn callers_beyond_what_can_be_served_are_told_to_come_back_as_long_as_there_are_too_many() {
+    let world = World::start_with(|builder| builder.set("/proxy/workers", json!(1))).await;
+    let address = world.gateway.proxy();
+    let (seen, enough) = (Rc::new(RefCell::new(BTreeMap::new())), Rc::new(Cell::new(false)));
+    let refused = |seen: &BTreeMap<u16, usize>| seen.get(&503).copied().unwrap_or(0);
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            // Whatever this machine can serve, at some number of callers it is too many.
+            let mut callers = Vec::new();
+            wait::until("somebody is refused", async || {
+                for _ in 0..16 {
+                    let asking = ask_on(address, Rc::clone(&seen), Rc::clone(&enough));
+                    callers.push(tokio::task::spawn_local(asking));
+                }
+                match refused(&seen.borrow()) {
+                    0 => Err(format!("{} callers: {:?}", callers.len(), seen.borrow())),
+                    _ => Ok(()),
+                }
+            })
+            .await;
+            // Meanwhile health is told, and others are served.
+            for path in ["/livez", "/readyz"] {
+                assert_eq!(client::fetch(address, path).await.unwrap().status, 200, "{path}");
+            }
+            wait::until("a finding says so", async || {
+                let finding = world.gateway.finding("overload").await;
+                if finding.contains("more requests come") { Ok(()) } else { Err(finding) }
+            })
+            .await;
+            let served = seen.borrow()[&200];
+            wait::until("more are served", async || {
+                if seen.borrow()[&200] > served + 100 { Ok(()) } else { Err("") }
+            })
+            .await;
+            enough.set(true);
+            for caller in callers {
+                caller.await.unwrap();
+            }
+        })
+        .await;
+    let seen = seen.take();
+    assert!(seen.keys().all(|status| [200, 503].contains(status)), "{seen:?}");
+    let counted = |metrics: Exposition| {
+        metrics.sum("aisix_proxy_overload_rejections_total", &[("endpoint", "/v1/models")])
+    };
+    wait::until("the refused are counted", async || {
+        let counted = counted(world.gateway.metrics().await);
+        if counted == refused(&seen) as f64 { Ok(()) } else { Err(format!("{counted} {seen:?}")) }
+    })
+    .await;
+    // It is over, and nobody is refused any more.
+    for _ in 0..20 {
+        assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
+    }
+    assert_eq!(counted(world.gateway.metrics().await), refused(&seen) as f64);
+    wait::until("the finding is gone", async || {
+        let finding = world.gateway.finding("overload").await;
+        if finding.is_empty() { Ok(()) } else { Err(finding) }
+    })
+    .await;
+}
+
+/// Asks once over a new connection, which is kept.
+async fn keep_one(world: &World) -> Connection {
+    let mut connection = Connection::open(world.gateway.proxy()).await.unwrap();
+    let listed = wait::within("an answer", world.caller().models_over(&mut connection)).await;
+    listed.unwrap().bytes().await.unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn a_worker_that_has_missed_connections_gets_those_that_come_until_it_has_as_many() {
+    const KEPT: usize = 40;
+    let world = World::start().await;
+    let mut workers = world.gateway.proxies();
+    let (other, late) = (workers.remove(0), workers.pop().unwrap());
+    let files = |worker: &Worker| std::fs::read_dir(format!("/proc/{}/fd", worker.pid)).unwrap().count();
+    let before = [&other, &late].map(files);
+    let mut kept = Vec::new();
+    kill(late.pid, Signal::SIGSTOP).unwrap();
+    for _ in 0..KEPT {
+        kept.push(keep_one(&world).await);
+    }
+    kill(late.pid, Signal::SIGCONT).unwrap();
+    assert_eq!(files(&late), before[1]);
+    wait::until("both have as many", async || {
+        kept.push(keep_one(&world).await);
+        let (other, late) = (files(&other) - before[0], files(&late) - before[1]);
+        if late + 3 >= other { Ok(()) } else { Err(format!("{other} and {late}")) }
+    })
+    .await;
+    // Few were taken by the one that had enough.
+    assert!(kept.len() <= KEPT * 3, "{} were needed", kept.len());
 }

@@ -5,6 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +13,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{SockFlag, accept4};
 use shared::descriptor;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Highest descriptor a worker is born with.
 const BORN_MAX: usize = 16;
@@ -112,6 +115,12 @@ unsafe impl GlobalAlloc for Allocator {
         // SAFETY: the caller's promise, passed on.
         unsafe { mimalloc::MiMalloc.realloc(piece, layout, size) }
     }
+}
+
+/// Is told when there is something to take or to read.
+pub fn watched(socket: Rc<OwnedFd>) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
+    // SAFETY: its reference keeps the descriptor open for as long, and nobody can change what a shared one refers to.
+    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(Into::into)
 }
 
 /// Takes a connection.

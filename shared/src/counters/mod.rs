@@ -61,6 +61,9 @@ pub const REDIS_ANSWERS: u64 = 1;
 /// It does not: limits are counted on this node alone.
 pub const REDIS_AWAY: u64 = 2;
 
+/// Names the cell in which workers tell when they last had to refuse a request because too many came, in seconds since 1970.
+pub const OVERLOADED_AT: &[&str] = &["state", "overloaded at"];
+
 /// Names the cell in which the worker of a lane tells how many connections it has, plus one; zero while it accepts none.
 pub fn connections_of(lane: usize) -> CounterKey {
     CounterKey::of(&["connections", &lane.to_string()])

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, UNIX_EPOCH};
 
 use shared::counters::{self, CounterKey};
 use shared::id::{Role, WorkerId};
@@ -12,6 +13,9 @@ use super::Supervisor;
 use crate::findings::Topic;
 use crate::metrics::WorkerFacts;
 use crate::pages::{self, Workers};
+
+/// A request that was refused for overload is told of for so long.
+const OVERLOAD_TOLD_FOR: Duration = Duration::from_secs(15);
 
 impl Supervisor {
     /// Whether limits are shared with other nodes, as the workers tell it.
@@ -26,6 +30,22 @@ impl Supervisor {
             ),
             Some(_) => findings.settled(Topic::Redis),
             None => {}
+        }
+    }
+
+    /// Whether requests are refused because too many come, as the workers tell it.
+    pub(super) fn look_at_overload(&self) {
+        let findings = &self.parts.sources.findings;
+        let key = CounterKey::of(counters::OVERLOADED_AT);
+        let Some(told) = self.parts.fleet.counters().known_cell(key) else { return };
+        let at = UNIX_EPOCH + Duration::from_secs(told.load(Ordering::Relaxed));
+        if at.elapsed().is_ok_and(|age| age > OVERLOAD_TOLD_FOR) {
+            findings.settled(Topic::Overload);
+        } else {
+            findings.found(
+                Topic::Overload,
+                "more requests come than the workers can serve, and some are answered with 503 and Retry-After; give the gateway more processors (proxy.workers) or more nodes, or have callers send less",
+            );
         }
     }
 

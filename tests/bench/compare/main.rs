@@ -94,7 +94,11 @@ enum What {
     Memory,
     Ready,
     Served,
+    /// The three that follow.
     Scale,
+    Two,
+    Overload,
+    Crowd,
 }
 
 fn main() -> ExitCode {
@@ -158,8 +162,9 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     };
     let is_wanted = |what| is_wanted(what) && (!arguments.quick || !arguments.only.is_empty());
-    if is_wanted(What::Scale) {
-        take("scale", scale::figures(programs, rounds.min(3), seconds(5.0)).await);
+    let parts = [What::Two, What::Overload, What::Crowd].map(|part| is_wanted(What::Scale) || is_wanted(part));
+    if parts.contains(&true) {
+        take("scale", scale::figures(programs, parts, rounds.min(3), seconds(5.0)).await);
     }
     // What follows asks for no core of its own: the gateway starts and changes as it would anywhere.
     cpu::unpin()?;

@@ -3,12 +3,14 @@
 //! Nobody is looked up, and nothing is left behind but numbers: neither a usage event nor a line of the log.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
+use shared::counters::{CounterKey, OVERLOADED_AT};
 
 use super::route::{self, Endpoint, Route};
 use super::{JSON, RequestError, body, finish, request_id};
@@ -49,6 +51,10 @@ pub async fn refuse(proxy: &Proxy, request: Request<Incoming>, refused: Refused)
 }
 
 fn count(proxy: &Proxy, endpoint: Endpoint) {
+    if let Some(told) = proxy.counters.cell(CounterKey::of(OVERLOADED_AT)) {
+        let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        told.store(now, Relaxed);
+    }
     let (template, protocol) = (endpoint.template, endpoint.dialect.name());
     proxy.metrics.overload_rejected(template, protocol);
     proxy.metrics.request(&RequestFacts {

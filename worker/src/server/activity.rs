@@ -9,9 +9,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Version;
@@ -60,6 +60,8 @@ pub(super) struct Activity {
     rests: Cell<bool>,
     /// Bytes of an answer wait until the caller reads.
     is_blocked: Cell<bool>,
+    /// The caller is not heard before this has come to its end.
+    held: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
 }
 
 /// One request in progress.
@@ -81,7 +83,33 @@ impl Activity {
             head: RefCell::default(),
             rests: Cell::new(false),
             is_blocked: Cell::new(false),
+            held: RefCell::default(),
         }
+    }
+
+    /// The caller, who was told to come back later, is not heard before `end`.
+    pub(super) fn hold(&self, end: impl Future<Output = ()> + 'static) {
+        self.held.replace(Some(Box::pin(end)));
+    }
+
+    /// The caller is heard from now on.
+    pub(super) fn release(&self) {
+        self.held.take();
+    }
+
+    /// Whether the caller is not heard for now.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.borrow().is_some()
+    }
+
+    /// Is ready when the caller is heard.
+    pub(super) fn poll_held(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut held = self.held.borrow_mut();
+        if let Some(end) = held.as_mut() {
+            ready!(end.as_mut().poll(context));
+            *held = None;
+        }
+        Poll::Ready(())
     }
 
     /// The head of a request is complete; its answer is done when the guard is dropped.

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::activity::{Activity, Verdict};
 use super::socket::{Begun, Socket};
 use super::spread::Live;
-use super::{Body, Proxy};
+use super::{Body, Proxy, Refused};
 use crate::request;
 use crate::tls::Tls;
 
@@ -232,7 +232,7 @@ impl Connection {
         service_fn(move |request: Request<Incoming>| {
             let version = request.version();
             let (proxy, busy) = (proxy.clone(), activity.busy(version));
-            let stopping = stopping.clone();
+            let (stopping, activity) = (stopping.clone(), activity.clone());
             let is_ambiguous = activity.is_ambiguous();
             async move {
                 let mut response = if is_ambiguous {
@@ -240,7 +240,14 @@ impl Connection {
                 } else {
                     match request::enter(&proxy, request.uri().path()).await {
                         Ok(()) => request::serve(proxy, peer, request).await,
-                        Err(refused) => request::refuse_overload(&proxy, request, refused).await,
+                        Err(refused) => {
+                            let response = request::refuse_overload(&proxy, request, refused).await;
+                            // Over HTTP/2 others would wait with it.
+                            if version != Version::HTTP_2 {
+                                activity.hold(until_heard(proxy, stopping.clone(), refused));
+                            }
+                            response
+                        }
                     }
                 };
                 // An answer that is there at once is written before the connection hears of the end.
@@ -287,6 +294,15 @@ impl Connection {
                 },
             }
         }
+    }
+}
+
+/// Returns when a caller that was refused is heard again: when it is time, when everybody is served, or when the server stops.
+async fn until_heard(proxy: Rc<Proxy>, mut stopping: watch::Receiver<bool>, refused: Refused) {
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(refused.retry_after.into())) => {}
+        () = proxy.entrance.is_over() => {}
+        _ = stopping.wait_for(|stopping| *stopping) => {}
     }
 }
 

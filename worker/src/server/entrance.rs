@@ -8,28 +8,37 @@
 //!    ├───── otherwise ──▶ waits ──its turn, or nothing else to do──▶ begins
 //!    └───── overload, or as many as the process can hold ──▶ refused: 503, Retry-After
 //! ```
-//! Overload: for [`OVERLOAD_AFTER`] whoever began had waited [`WAIT_TARGET`] or longer. A burst is none, however large.
+//! Overload: for [`OVERLOAD_AFTER`] whoever began had waited [`WAIT_MAX`] or longer. A burst is none, however large. It is over
+//! when nobody waits. Meanwhile whoever comes is refused while others have waited for [`WAIT_IN_OVERLOAD`]: thousands who wait
+//! are more than the processor's caches hold, and each of them costs a quarter more than one of a few hundred.
+//!
 //! Since a refusal costs a good part of what an answer costs, there is one at most for every [`BEGUN_PER_REFUSAL`] requests
-//! that begin: callers who ask again at once cannot take the time of those that are served. Who waits is never refused.
+//! that begin, and whoever was refused is not heard before it is time (`connection`), or the overload is over: callers who ask
+//! again at once cannot take the time of those that are served. Who waits is never refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 /// Requests that begin in one round. A few milliseconds of work, so that those in progress are not kept waiting for longer.
 const ROUND_MAX: usize = 32;
 /// A request that waits no longer than this is not kept waiting.
-const WAIT_TARGET: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Everybody has to have waited longer for this time before anybody is refused.
-const OVERLOAD_AFTER: Duration = Duration::from_secs(2);
+const OVERLOAD_AFTER: Duration = Duration::from_secs(1);
+/// In overload nobody is refused while all wait for less.
+const WAIT_IN_OVERLOAD: Duration = Duration::from_millis(10);
+/// When whoever is refused may ask again, in seconds: the least, and how many different ones there are.
+const RETRY_AFTER: u32 = 2;
+const RETRY_AFTER_SPREAD: u32 = 3;
 /// Requests begin for each that is refused.
 const BEGUN_PER_REFUSAL: usize = 8;
 /// Refusals in a row, at most, when there were none for a while.
-const REFUSALS_IN_A_ROW: usize = 32;
+const REFUSALS_IN_A_ROW: usize = 256;
 /// The log is told again after this time.
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -45,7 +54,11 @@ pub fn paused() {
 
 /// The entrance of a worker.
 #[derive(Debug)]
-pub struct Entrance(RefCell<Inner>);
+pub struct Entrance {
+    inner: RefCell<Inner>,
+    /// Told when an overload is over.
+    over: Notify,
+}
 
 /// A request that is not served, since there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +87,14 @@ struct Waiting {
 impl Entrance {
     /// An entrance for so many requests at a time, those that wait included.
     pub fn new(requests_max: usize) -> Rc<Self> {
-        Rc::new(Self(RefCell::new(Inner {
+        let inner = RefCell::new(Inner {
             pressure: Pressure::new(requests_max),
             line: VecDeque::new(),
             pauses: PAUSES.get(),
             refused: 0,
             told: None,
-        })))
+        });
+        Rc::new(Self { inner, over: Notify::new() })
     }
 
     /// Returns when a request may begin. `in_progress` have begun and are not over.
@@ -89,7 +103,7 @@ impl Entrance {
     /// It is not served.
     pub async fn pass(self: &Rc<Self>, in_progress: usize) -> Result<(), Refused> {
         let turn = {
-            let mut inner = self.0.borrow_mut();
+            let mut inner = self.inner.borrow_mut();
             let pauses = PAUSES.get();
             if inner.pauses != pauses {
                 inner.pauses = pauses;
@@ -108,10 +122,18 @@ impl Entrance {
 
     /// Lets those begin whose turn it is, a round after the other, until nobody waits.
     async fn admit(self: Rc<Self>) {
-        while !self.0.borrow().line.is_empty() {
+        while !self.inner.borrow().line.is_empty() {
             // The runtime wakes us when everything that is ready has been queued before us.
             tokio::task::yield_now().await;
-            self.0.borrow_mut().round(Instant::now());
+            self.inner.borrow_mut().round(Instant::now());
+        }
+        self.over.notify_waiters();
+    }
+
+    /// Returns when there is no overload.
+    pub async fn is_over(&self) {
+        while self.inner.borrow().pressure.is_overload {
+            self.over.notified().await;
         }
     }
 }
@@ -155,7 +177,8 @@ impl Inner {
                  give the gateway more processors (proxy.workers) or more nodes, or have callers send less"
             );
         }
-        Refused { retry_after: if self.refused.is_multiple_of(2) { 2 } else { 1 } }
+        let turn = u32::try_from(self.refused % u64::from(RETRY_AFTER_SPREAD)).unwrap_or(0);
+        Refused { retry_after: RETRY_AFTER + turn }
     }
 }
 
@@ -176,6 +199,8 @@ struct Pressure {
     /// Since when everybody has waited for too long.
     late_since: Option<Instant>,
     is_overload: bool,
+    /// Who was first in the line at the last round had waited for longer than anybody should in overload.
+    is_long: bool,
     /// Begun for refusals to come.
     begun_ahead: usize,
 }
@@ -188,6 +213,7 @@ impl Pressure {
             waiting: 0,
             late_since: None,
             is_overload: false,
+            is_long: false,
             begun_ahead: 0,
         }
     }
@@ -200,7 +226,7 @@ impl Pressure {
             self.begun_in_round += 1;
             return Arrival::Begins;
         }
-        if self.is_overload && self.begun_ahead >= BEGUN_PER_REFUSAL {
+        if self.is_overload && self.is_long && self.begun_ahead >= BEGUN_PER_REFUSAL {
             self.begun_ahead -= BEGUN_PER_REFUSAL;
             return Arrival::Refused;
         }
@@ -216,15 +242,13 @@ impl Pressure {
     /// Another round begins; whoever is first in the line has waited for so long.
     fn round(&mut self, longest: Option<Duration>, now: Instant) {
         self.begun_in_round = 0;
-        match longest {
-            Some(waited) if waited >= WAIT_TARGET => {
-                let since = *self.late_since.get_or_insert(now);
-                self.is_overload = now.saturating_duration_since(since) >= OVERLOAD_AFTER;
-            }
-            Some(_) | None => {
-                self.late_since = None;
-                self.is_overload = false;
-            }
+        let waited = longest.unwrap_or_default();
+        self.is_long = waited >= WAIT_IN_OVERLOAD;
+        if waited >= WAIT_MAX {
+            let since = *self.late_since.get_or_insert(now);
+            self.is_overload |= now.saturating_duration_since(since) >= OVERLOAD_AFTER;
+        } else {
+            self.late_since = None;
         }
     }
 
@@ -323,7 +347,7 @@ mod tests {
     #[test]
     fn what_comes_beyond_what_can_be_served_is_refused_in_part_as_long_as_it_lasts() {
         let mut worker = Worker::new(MANY);
-        let rounds_until_overload = (WAIT_TARGET + OVERLOAD_AFTER).as_millis() / ROUND.as_millis();
+        let rounds_until_overload = (WAIT_MAX + OVERLOAD_AFTER).as_millis() / ROUND.as_millis();
         // Four times what can be served.
         for _ in 0..rounds_until_overload {
             worker.round(ROUND_MAX * 4);
@@ -412,7 +436,7 @@ mod tests {
             }
             let expected: Vec<_> = (0..ROUND_MAX * 10).filter(|number| *number != gone).collect();
             assert_eq!(*begun.borrow(), expected);
-            let inner = entrance.0.borrow();
+            let inner = entrance.inner.borrow();
             assert_eq!((inner.line.len(), inner.pressure.waiting), (0, 0));
         });
     }
@@ -425,7 +449,7 @@ mod tests {
                 // A timer is waited for with nothing to do.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert_eq!(entrance.0.borrow().pressure.begun_in_round, 1);
+            assert_eq!(entrance.inner.borrow().pressure.begun_in_round, 1);
         });
     }
 
@@ -436,7 +460,7 @@ mod tests {
             for _ in 0..4 {
                 times.push(entrance.pass(0).await.unwrap_err().retry_after);
             }
-            assert_eq!(times, [1, 2, 1, 2]);
+            assert_eq!(times, [3, 4, 2, 3]);
         });
     }
 }

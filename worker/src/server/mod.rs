@@ -9,6 +9,7 @@ mod connection;
 mod entrance;
 mod heads;
 mod health;
+mod listener;
 mod socket;
 mod spread;
 #[cfg(test)]
@@ -22,7 +23,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue};
 use nix::errno::Errno;
 use shared::counters::Counters;
@@ -32,7 +32,6 @@ use shared::version::VERSION;
 use shared::worker_settings::ProxySettings;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::budgets::Budgets;
 use crate::cache::{CacheClient, RedisCache};
@@ -47,6 +46,7 @@ use crate::sys;
 use crate::tables::Tables;
 use crate::tls::Tls;
 use crate::upstream::{Connector, TrustRoots, Upstreams};
+use listener::Listener;
 use spread::Spread;
 
 pub use body::{Body, Broken, ByteStream};
@@ -184,6 +184,12 @@ pub async fn serve(
     let mut stop = pin!(stop);
     let connections_max = connections_max(sys::files_max());
     let mut is_full = false;
+    let mut listener = match Listener::new(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            return tracing::error!(%error, "the listener cannot be watched, and nothing is served");
+        }
+    };
     let mut spread = Spread::new(proxy.counters);
     loop {
         let live = spread.live();
@@ -204,23 +210,9 @@ pub async fn serve(
         // Said again only if it was better for a while, not for every connection that takes the place of another.
         is_full &= live >= connections_max.saturating_sub(connections_max / 8);
         spread.accepts(true);
-        let mut still_there = None;
-        if spread.lets_others(Instant::now()) {
-            tokio::select! {
-                _ = &mut stop => break,
-                () = tokio::time::sleep(spread::PAUSE) => {}
-            }
-            still_there = listener.accept().now_or_never();
-            if still_there.is_some() {
-                spread.nobody_else_came();
-            }
-        }
-        let accepted = match still_there {
-            Some(accepted) => accepted,
-            None => tokio::select! {
-                _ = &mut stop => break,
-                accepted = listener.accept() => accepted,
-            },
+        let accepted = tokio::select! {
+            _ = &mut stop => break,
+            accepted = listener.accept(&mut spread) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -257,9 +249,7 @@ pub async fn serve(
             }
         }
     }
-    // Deregistered, so that this process is not woken for connections that others take, but kept open: its number must not
-    // go to a socket to an upstream, since the system call filter knows it as the listener's.
-    let _kept = listener.into_std();
+    listener.leave();
     spread.accepts(false);
     drop(stopped);
     stopping.send_replace(true);

@@ -1,6 +1,9 @@
 //! The socket of a caller: tells the activity what happens on it, and gives back bytes that were read ahead.
 //!
 //! While nothing is in progress a connection is only this (see `connection`): it waits for bytes without a buffer of its own.
+//!
+//! A caller that was refused and told when to come back is not heard before that: of what it sends the beginning is kept here,
+//! and the rest stays in the kernel. Only health is told at any time.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,6 +20,8 @@ use super::activity::Activity;
 
 /// What HTTP/2 begins with where it was not agreed upon before.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How requests begin that are always answered.
+const HEALTH: [&[u8]; 2] = [b"GET /livez", b"GET /readyz"];
 /// Bytes that are read ahead at a time, on the stack.
 const AHEAD: usize = 1024;
 
@@ -68,13 +73,34 @@ impl<S: AsyncRead + Unpin> Socket<S> {
     /// Waits for bytes, which are kept ahead. Returns whether any came: after the last one none do.
     pub(super) async fn more(&mut self) -> io::Result<bool> {
         poll_fn(|context| {
-            let mut bytes = [const { MaybeUninit::uninit() }; AHEAD];
-            let mut buffer = ReadBuf::uninit(&mut bytes);
-            ready!(self.poll_stream(context, &mut buffer))?;
-            self.ahead = joined(&self.ahead, buffer.filled());
-            Poll::Ready(Ok(!buffer.filled().is_empty()))
+            if self.activity.is_held() {
+                ready!(self.poll_heard(context))?;
+                if self.has_ahead() {
+                    return Poll::Ready(Ok(true));
+                }
+            }
+            self.poll_ahead(context)
         })
         .await
+    }
+
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut bytes = [const { MaybeUninit::uninit() }; AHEAD];
+        let mut buffer = ReadBuf::uninit(&mut bytes);
+        ready!(self.poll_stream(context, &mut buffer))?;
+        self.ahead = joined(&self.ahead, buffer.filled());
+        Poll::Ready(Ok(!buffer.filled().is_empty()))
+    }
+
+    /// Is ready when a caller that is held is to be heard.
+    fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.has_ahead()
+            && let Poll::Ready(came) = self.poll_ahead(context)
+            && (!came? || HEALTH.iter().any(|health| self.ahead.starts_with(health)))
+        {
+            self.activity.release();
+        }
+        self.activity.poll_held(context).map(Ok)
     }
 
     fn poll_stream(
@@ -105,6 +131,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.activity.is_held() {
+            ready!(self.poll_heard(context))?;
+        }
         if self.ahead.is_empty() {
             return self.poll_stream(context, buffer);
         }
@@ -158,6 +187,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
     use tokio::io::AsyncReadExt;
 
     use super::*;
@@ -178,6 +208,23 @@ mod tests {
             socket.read_to_string(&mut text).await.unwrap();
             assert_eq!(text, "one two three");
             assert!(!socket.more().await.unwrap());
+        });
+    }
+
+    #[test]
+    fn a_caller_that_is_held_is_heard_when_it_is_time_or_asks_for_health_or_has_gone() {
+        run(async {
+            for (bytes, expected) in [("GET /livez", true), ("POST /v1", false), ("", true)] {
+                let mut socket = socket(bytes.as_bytes());
+                let (end, ended) = tokio::sync::oneshot::channel::<()>();
+                socket.activity.hold(async { drop(ended.await) });
+                let heard = socket.more().now_or_never();
+                assert_eq!(heard.is_some(), expected, "{bytes}");
+                drop(end);
+                let mut text = String::new();
+                socket.read_to_string(&mut text).await.unwrap();
+                assert_eq!(text, bytes);
+            }
         });
     }
 

@@ -131,6 +131,13 @@ static REDIS: Fault = warning(
     "see to ratelimit.redis: address, password, TLS, whether it runs; the log of the workers says why",
     &[],
 );
+static OVERLOADED: Fault = warning(
+    "gateway-overloaded",
+    "more requests come than the workers can serve",
+    "Some are answered with 503 and Retry-After, the others wait in order; aisix_proxy_overload_rejections_total counts them.",
+    "give the gateway more processors (proxy.workers) or more nodes, or have callers send less",
+    &[],
+);
 static CERTIFICATE: Fault = warning(
     "gateway-certificate",
     "the certificate bundle in force is not as it should be",
@@ -227,6 +234,7 @@ pub static FAULTS: &[&Fault] = &[
     &UNDELIVERED,
     &BUDGETS,
     &REDIS,
+    &OVERLOADED,
     &NOT_CONFINED,
     &SOCKET,
     &OTHER,
@@ -259,6 +267,7 @@ fn of_topic(name: &str) -> &'static Fault {
         "quarantine" => &QUARANTINE,
         "export" => &EXPORT,
         "redis" => &REDIS,
+        "overload" => &OVERLOADED,
         "replacement" => &REPLACEMENT,
         "upgrade" => &UPGRADE,
         _ => &OTHER,
@@ -374,6 +383,7 @@ mod tests {
             Topic::Quarantine,
             Topic::Export,
             Topic::Redis,
+            Topic::Overload,
             Topic::Replacement,
             Topic::Upgrade,
         ];

@@ -1,9 +1,11 @@
 //! A governed gateway with so many workers, on so many cores.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use harness::cloud::ENVIRONMENT;
 use harness::{Builder, Cloud, Etcd, Gateway, Projection, projection};
@@ -87,9 +89,27 @@ impl Governed {
         Ok(())
     }
 
-    /// The proxy workers.
-    pub fn workers(&self) -> Vec<Pid> {
+    fn workers(&self) -> Vec<Pid> {
         self.gateway.proxies().into_iter().map(|worker| worker.pid).collect()
+    }
+
+    /// How many connections of callers each proxy worker has, those included that the caller has closed and it has not.
+    pub fn connections(&self) -> io::Result<Vec<usize>> {
+        // sl  local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode; addresses in hexadecimal, state 0A listens
+        let local = format!(":{:04X}", self.target.address.port());
+        let table = fs::read_to_string("/proc/net/tcp")?;
+        let sockets: HashSet<_> = table
+            .lines()
+            .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+            .filter(|it| it.len() > 9 && it[1].ends_with(&local) && it[3] != "0A")
+            .map(|it| format!("socket:[{}]", it[9]))
+            .collect();
+        let is_callers = |file: io::Result<fs::DirEntry>| {
+            let to = fs::read_link(file.ok()?.path()).ok()?;
+            to.to_str().is_some_and(|to| sockets.contains(to)).then_some(())
+        };
+        let of = |pid: Pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(is_callers).count());
+        self.workers().into_iter().map(of).collect()
     }
 
     /// Processor time of all its processes.

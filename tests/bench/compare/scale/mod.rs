@@ -24,9 +24,10 @@ use crate::upstream;
 
 pub use crowd::{IdleArguments, hold_idle};
 
-/// Measures all of it, in so many rounds of so long each.
+/// Measures what is wanted of it, in so many rounds of so long each.
 pub async fn figures(
     programs: Option<&Path>,
+    [is_two_wanted, is_overload_wanted, is_crowd_wanted]: [bool; 3],
     rounds: usize,
     time: Duration,
 ) -> Result<Vec<Figure>, Box<dyn Error>> {
@@ -36,18 +37,22 @@ pub async fn figures(
     let mut all = Vec::new();
     for round in 0..rounds {
         eprintln!("scale: round {} of {rounds}", round + 1);
-        let two = two::turn(programs, upstream, time).await?;
-        let overload = overload::turn(programs, upstream, time).await?;
-        let crowd = if most >= crowd::FILES {
-            crowd::turn(programs, most).await?
-        } else {
+        let mut values = Vec::new();
+        if is_two_wanted {
+            values.extend(two::turn(programs, upstream, time).await?);
+        }
+        if is_overload_wanted {
+            values.extend(overload::turn(programs, upstream, time).await?);
+        }
+        if is_crowd_wanted && most >= crowd::FILES {
+            values.extend(crowd::turn(programs, most).await?);
+        } else if is_crowd_wanted {
             let needed = crowd::FILES;
             eprintln!(
                 "scale: no crowd: {most} files may be open and it needs {needed}; ulimit -Hn"
             );
-            Vec::new()
-        };
-        for (name, unit, value) in two.into_iter().chain(overload).chain(crowd) {
+        }
+        for (name, unit, value) in values {
             add(&mut all, name, unit, value);
         }
     }

@@ -14,9 +14,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::unistd::Pid;
 
 use super::gateway::Governed;
 use crate::clock;
+use crate::cpu::{self, Core};
 use crate::figure::percentile;
 use crate::load::{self, Target};
 use crate::rounds::Values;
@@ -40,9 +42,23 @@ pub async fn turn(
 ) -> Result<Values, Box<dyn Error>> {
     let gateway = Governed::start(programs, upstream, 1).await?;
     load::whole(&gateway.target, 64, time / 4)?;
+    if std::env::var_os("SWEEP").is_some() {
+        for connections in [64, 256, 1024, 2048, 4000, 64, 256, 1024, 2048, 4000] {
+            let (used, own) = (gateway.used(), cpu::used_by(Pid::this()));
+            let seen = load::whole(&gateway.target, connections, Duration::from_millis(1500))?;
+            let used = gateway.used().saturating_sub(used);
+            let own = cpu::used_by(Pid::this()).saturating_sub(own).saturating_sub(used);
+            let n = seen.latencies.len() as f64;
+            eprintln!("scale: sweep {connections}: gateway {:.1} us, rest {:.1} us, {:.0}/s", used.as_secs_f64() * 1e6 / n, own.as_secs_f64() * 1e6 / n, n / seen.time.as_secs_f64());
+        }
+    }
     let mut best = (0.0, 0);
     for connections in CONNECTIONS {
+        let used = gateway.used();
         let seen = load::whole(&gateway.target, connections, time)?;
+        let used = gateway.used().saturating_sub(used).as_secs_f64();
+        let us = used * 1e6 / seen.latencies.len() as f64;
+        eprintln!("scale: {connections} connections: {us:.1} us of CPU per answer");
         let per_second = seen.latencies.len() as f64 / seen.time.as_secs_f64();
         if per_second > best.0 {
             best = (per_second, connections);
@@ -50,8 +66,10 @@ pub async fn turn(
     }
     // Long enough for overload to be noticed.
     let time = time.max(Duration::from_secs(10));
-    let closed = run(&gateway.target, best.1 * TIMES, None, time)?;
-    let open = run(&gateway.target, OPEN_CONNECTIONS, Some(best.0 * TIMES as f64), time)?;
+    let closed = measured(&gateway, "closed", || run(&gateway.target, best.1 * TIMES, None, time))?;
+    let offered = best.0 * TIMES as f64;
+    let open =
+        measured(&gateway, "open", || run(&gateway.target, OPEN_CONNECTIONS, Some(offered), time))?;
     eprintln!("scale: refused as the gateway counts: {}", gateway.refused().await);
     // Again, so that what the machine did meanwhile does not count as the overload's.
     let seen = load::whole(&gateway.target, best.1, time)?;
@@ -74,6 +92,29 @@ pub async fn turn(
         values.push((p99, "ms", slowest / 1e6));
     }
     Ok(values)
+}
+
+/// Tells also what an answer has cost the gateway, and whether its core or the one of the load is the limit.
+fn measured(
+    gateway: &Governed,
+    name: &str,
+    run: impl FnOnce() -> Result<Seen, String>,
+) -> Result<Seen, String> {
+    let cores = [cpu::GATEWAY, cpu::REST].map(Core::now);
+    let (used, all) = (gateway.used(), cpu::used_by(Pid::this()));
+    let seen = run()?;
+    let used = gateway.used().saturating_sub(used).as_secs_f64();
+    let rest = cpu::used_by(Pid::this()).saturating_sub(all).as_secs_f64() - used;
+    let answers = seen.latencies.len() as f64 / 1e6;
+    let busy = |core, before| Core::now(core).busy_since(before);
+    eprintln!(
+        "scale: {name}: {:.1} us of CPU per answer, {:.1} us of load and upstream; the gateway's core was busy for {:.0} %, the other one for {:.0} %",
+        used / answers,
+        rest / answers,
+        busy(cpu::GATEWAY, cores[0]),
+        busy(cpu::REST, cores[1]),
+    );
+    Ok(seen)
 }
 
 /// What callers have seen.

@@ -12,17 +12,19 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
-use std::{fs, thread};
-
-use nix::unistd::Pid;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::gateway::Governed;
-use crate::load;
+use crate::load::{self, Whole};
 use crate::rounds::Values;
 
 /// Connections at once, all opened at the same time.
 const CALLERS: usize = 64;
+/// How long it may take until a connection is closed whose caller has gone.
+const CLOSED_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at who has them.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// One turn.
 pub async fn turn(
@@ -47,26 +49,43 @@ struct Measured {
 }
 
 fn measure(gateway: &Governed, time: Duration) -> Result<Measured, String> {
-    let workers = gateway.workers();
-    let files = |pid: &Pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-    let before: Vec<_> = workers.iter().map(files).collect();
     load::whole(&gateway.target, CALLERS, time / 4)?;
+    // Who has not noticed yet that its callers have gone would get no others.
+    let begin = Instant::now();
+    while connections(gateway)?.iter().sum::<usize>() > 0 {
+        if begin.elapsed() > CLOSED_MAX {
+            return Err("connections whose callers have gone are still there".to_owned());
+        }
+        thread::sleep(LOOK_AGAIN_AFTER);
+    }
     let used = gateway.used();
-    // Half-way, when everybody is connected; connections to the upstream are as many as those of callers.
-    let connections = thread::scope(|scope| {
-        let counting = scope.spawn(|| {
-            thread::sleep(time / 2);
-            let opened = |(pid, before)| files(pid).saturating_sub(before) as f64;
-            workers.iter().zip(before).map(opened).collect::<Vec<_>>()
-        });
-        let seen = load::whole(&gateway.target, CALLERS, time);
-        (seen, counting.join())
-    });
-    let (Ok(seen), Ok(each)) = connections else { return Err("no connections".to_owned()) };
+    let (seen, busier) = thread::scope(|scope| {
+        let load = scope.spawn(|| load::whole(&gateway.target, CALLERS, time));
+        let busier = busier(gateway, || load.is_finished());
+        let seen: Result<Whole, String> = load.join().map_err(|_| "the load has failed")?;
+        Ok::<_, String>((seen?, busier?))
+    })?;
     let used = gateway.used().saturating_sub(used);
-    let busiest = each.iter().copied().fold(0.0, f64::max);
-    Ok(Measured {
-        cpu_us: used.as_secs_f64() * 1e6 / seen.latencies.len() as f64,
-        busier: busiest / each.iter().sum::<f64>(),
-    })
+    Ok(Measured { cpu_us: used.as_secs_f64() * 1e6 / seen.latencies.len() as f64, busier })
+}
+
+fn connections(gateway: &Governed) -> Result<Vec<usize>, String> {
+    gateway.connections().map_err(|error| format!("cannot count the connections: {error}"))
+}
+
+/// The part of the connections that the busiest worker has, when a worker has taken the last of them.
+fn busier(gateway: &Governed, is_over: impl Fn() -> bool) -> Result<f64, String> {
+    let begin = Instant::now();
+    loop {
+        let each = connections(gateway)?;
+        let all: usize = each.iter().sum();
+        if all == CALLERS {
+            eprintln!("scale: connections of each worker, after {:?}: {each:?}", begin.elapsed());
+            return Ok(each.into_iter().max().unwrap_or_default() as f64 / all as f64);
+        }
+        if is_over() {
+            return Err(format!("{all} of {CALLERS} connections were there at once"));
+        }
+        thread::sleep(LOOK_AGAIN_AFTER);
+    }
 }

@@ -62,6 +62,7 @@ fn each_topic_is_told_with_what_the_gateway_says_of_it() {
         ("export", "gateway-export-failing"),
         ("quarantine", "gateway-quarantine"),
         ("redis", "gateway-redis-away"),
+        ("overload", "gateway-overloaded"),
         ("replacement", "gateway-replacement-failed"),
         ("upgrade", "gateway-upgrade-failed"),
         ("of_a_later_version", "gateway-finding"),
