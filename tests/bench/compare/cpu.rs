@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::io;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::ClockId;
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::{Pid, SysconfVar, gettid, sysconf};
 
 /// Where gateways run.
 pub const GATEWAY: usize = 0;
@@ -41,6 +42,14 @@ pub fn unpin() -> io::Result<()> {
     }
     sched_setaffinity(Pid::from_raw(0), &cores)?;
     Ok(())
+}
+
+/// From now on this thread waits until others leave its core, and pushes nobody off it when it wakes up.
+pub fn wait_for_a_turn() -> io::Result<()> {
+    let thread = gettid().to_string();
+    let done = Command::new("chrt").args(["--batch", "--pid", "0", &thread]).output()?;
+    let said = || String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    if done.status.success() { Ok(()) } else { Err(io::Error::other(said())) }
 }
 
 /// The process and all that descend from it.

@@ -1,4 +1,10 @@
 //! Streams at once, with an event each every 20 ms: what an event costs, how late it comes, and how soon the first one does.
+//!
+//! An event is on its way from the stamp that the upstream puts into it, just before its `write`, until the kernel has its last
+//! byte for the caller, within the `write` of who relays it: what lies between is the relay's, and the kernel's work of two
+//! sendings. Neither a load that comes late to read it, nor an upstream that comes late to send it, is in it. Of `direct` it is
+//! one `write`. By how much longer a gap between two events of a stream was when they came than when they were sent is what is
+//! added to it.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -9,7 +15,7 @@ use crate::figure::percentile;
 use crate::load::{self, Progress};
 use crate::peers::Peer;
 use crate::rounds::Values;
-use crate::upstream::PACE;
+use crate::upstream::{self, PACE};
 
 /// From the first event of the last stream until it is measured.
 const CALM: Duration = Duration::from_millis(300);
@@ -59,6 +65,8 @@ pub fn turn(peer: &Peer, streams: usize, time: Duration) -> Result<Values, Strin
         ("event_delay_p50_us", "us", value(&mut seen.delay, 50, 1e3)?),
         ("event_delay_p99_us", "us", value(&mut seen.delay, 99, 1e3)?),
         ("gap_p99_ms", "ms", value(&mut seen.added_gap, 99, 1e6)?),
+        ("events_sent_late", "%", middle.sent_late),
+        ("events_read_together", "%", 100.0 * seen.together as f64 / seen.delay.len() as f64),
         ("core_0_busy_streams", "%", middle.busy[0]),
         ("core_1_busy_streams", "%", middle.busy[1]),
     ];
@@ -75,6 +83,8 @@ struct Middle {
     time: Duration,
     used: Duration,
     busy: [f64; 2],
+    /// The percentage of events in whose sending the upstream was interrupted.
+    sent_late: f64,
     /// Streams that had ended before it was over.
     ended: usize,
 }
@@ -89,13 +99,19 @@ impl Middle {
 fn measure(peer: &Peer, time: Duration, progress: &Progress) -> Middle {
     let cores = [Core::now(cpu::GATEWAY), Core::now(cpu::REST)];
     progress.counts.store(true, Ordering::Relaxed);
-    let (begin, used) = (Instant::now(), peer.used());
+    let sent = || {
+        [&upstream::SENT, &upstream::SENT_LATE].map(|count| count.load(Ordering::Relaxed) as f64)
+    };
+    let (begin, used, [all, late]) = (Instant::now(), peer.used(), sent());
     let events = progress.events.load(Ordering::Relaxed);
     thread::sleep(time);
     let events = progress.events.load(Ordering::Relaxed) - events;
     let (used, time) = (peer.used().saturating_sub(used), begin.elapsed());
     progress.counts.store(false, Ordering::Relaxed);
+    let [all_after, late_after] = sent();
+    let sent_late = 100.0 * (late_after - late) / (all_after - all).max(1.0);
     let busy =
         [Core::now(cpu::GATEWAY).busy_since(cores[0]), Core::now(cpu::REST).busy_since(cores[1])];
-    Middle { events, time, used, busy, ended: progress.ended.load(Ordering::Relaxed) }
+    let ended = progress.ended.load(Ordering::Relaxed);
+    Middle { events, time, used, busy, sent_late, ended }
 }

@@ -1,14 +1,17 @@
 //! Callers of streams: all open theirs one after the other, and read until all have ended.
+//!
+//! An event has come when the kernel says that its bytes have, not when this thread comes to read them; so it need not be in
+//! time, and does not push the upstream, which shares its core, off it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use memchr::memmem;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::Target;
-use crate::clock;
+use super::{Target, arrival};
+use crate::{clock, cpu};
 use crate::upstream::{TIME_DIGITS, TIME_MARK};
 use crate::wire::{Part, Reader, Side};
 
@@ -40,6 +43,8 @@ pub struct Streams {
     pub added_gap: Vec<u32>,
     /// From the sending of an event to its coming.
     pub delay: Vec<u32>,
+    /// Of these, events that were read together with a later one of the same stream, whose time then stands for theirs.
+    pub together: u64,
 }
 
 struct Caller {
@@ -63,12 +68,14 @@ pub fn streams(
 ) -> Result<Streams, String> {
     let request = target.stream_request(events_each);
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+    cpu::wait_for_a_turn().map_err(|it| failed("the load gets no scheduling policy", &it))?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|it| failed("epoll", &it))?;
     let mut open: Vec<Caller> = Vec::with_capacity(callers);
     for index in 0..callers {
         let stream = TcpStream::connect(target.address).map_err(|it| failed("connect", &it))?;
         stream.set_nodelay(true).map_err(|it| failed("TCP_NODELAY", &it))?;
         stream.set_nonblocking(true).map_err(|it| failed("O_NONBLOCK", &it))?;
+        arrival::keep(&stream).map_err(|it| failed("SO_TIMESTAMPNS", &it))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
         epoll.add(&stream, event).map_err(|it| failed("epoll", &it))?;
         open.push(Caller::new(stream));
@@ -85,7 +92,7 @@ pub fn streams(
         };
         let now = clock::now();
         if asked < callers && now >= next {
-            open[asked].ask(&request, now)?;
+            open[asked].ask(&request)?;
             asked += 1;
             next = now + u64::from(OPENING_MS) * 1_000_000;
         }
@@ -122,8 +129,8 @@ impl Caller {
         }
     }
 
-    fn ask(&mut self, request: &[u8], now: u64) -> Result<(), String> {
-        self.asked = now;
+    fn ask(&mut self, request: &[u8]) -> Result<(), String> {
+        self.asked = clock::of_day();
         let all = self.stream.write_all(request);
         all.map_err(|error| format!("a request was not taken: {error}"))
     }
@@ -135,14 +142,14 @@ impl Caller {
         progress: &Progress,
         seen: &mut Streams,
     ) -> Result<bool, String> {
-        let size = match self.stream.read(buffer) {
-            Ok(0) => return Err("the connection was closed before the stream was complete".into()),
-            Ok(size) => size,
+        let (size, came) = match arrival::read(&self.stream, buffer) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Err("the connection was closed before the stream was complete".into()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(format!("the connection failed: {error}")),
         };
-        let now = clock::now();
-        let (mut refused, mut is_complete) = (None, false);
+        let (mut refused, mut is_complete, mut counted) = (None, false, 0_u64);
+        let mut was_set = false;
         let Self { reader, asked, begun, events, delay, is_done, .. } = self;
         let fed = reader.feed(&buffer[..size], |part| match part {
             Part::Head(head) if head.status() != 200 => refused = Some(head.first_line()),
@@ -154,13 +161,15 @@ impl Caller {
                 let Some(sent) = sent_at(event) else { return };
                 *events += 1;
                 progress.events.fetch_add(1, Ordering::Relaxed);
-                let took = now.saturating_sub(sent);
+                was_set |= came < sent;
+                let took = came.saturating_sub(sent);
                 match delay.replace(took) {
                     None => {
-                        seen.first_event.push(nanoseconds(now - *asked));
+                        seen.first_event.push(nanoseconds(came.saturating_sub(*asked)));
                         progress.begun.fetch_add(1, Ordering::Relaxed);
                     }
                     Some(before) if progress.counts.load(Ordering::Relaxed) => {
+                        counted += 1;
                         seen.delay.push(nanoseconds(took));
                         seen.added_gap.push(nanoseconds(took.saturating_sub(before)));
                     }
@@ -170,6 +179,10 @@ impl Caller {
             Part::End => is_complete = true,
         });
         fed.map_err(|error| error.to_string())?;
+        if was_set {
+            return Err("an event came before it was sent: the clock was set meanwhile".into());
+        }
+        seen.together += counted.saturating_sub(1);
         refused.map_or(Ok(is_complete), Err)
     }
 
