@@ -54,6 +54,9 @@ struct Arguments {
     /// Folder of the programs aisix and aisix-worker; aisix-cloud is sought in GATEWAY_BIN_DIR.
     #[arg(long)]
     programs: Option<PathBuf>,
+    /// Folder of the same programs built without a profile of their use, measured beside them as aisix-plain.
+    #[arg(long)]
+    plain: Option<PathBuf>,
     /// Another gateway, by its start command.
     #[arg(long = "other", value_name = "NAME=COMMAND")]
     others: Vec<Other>,
@@ -196,7 +199,10 @@ async fn start(arguments: &Arguments, upstream: SocketAddr) -> Result<Vec<Peer>,
         peers.push(peers::haproxy(upstream)?);
     }
     if is_wanted("aisix") {
-        peers.push(peers::governed(programs, upstream).await?);
+        peers.push(peers::governed("aisix", programs, upstream).await?);
+    }
+    if let Some(plain) = &arguments.plain {
+        peers.push(peers::governed(peers::PLAIN, Some(plain), upstream).await?);
     }
     if is_wanted("aisix-off") {
         peers.push(peers::off(programs, upstream)?);

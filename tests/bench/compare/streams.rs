@@ -66,6 +66,7 @@ pub fn turn(peer: &Peer, streams: usize, time: Duration) -> Result<Values, Strin
         ("event_delay_p99_us", "us", value(&mut seen.delay, 99, 1e3)?),
         ("gap_p99_ms", "ms", value(&mut seen.added_gap, 99, 1e6)?),
         ("events_sent_late", "%", middle.sent_late),
+        ("events_bunched", "%", middle.bunched),
         ("events_read_together", "%", 100.0 * seen.together as f64 / seen.delay.len() as f64),
         ("core_0_busy_streams", "%", middle.busy[0]),
         ("core_1_busy_streams", "%", middle.busy[1]),
@@ -85,6 +86,8 @@ struct Middle {
     busy: [f64; 2],
     /// The percentage of events in whose sending the upstream was interrupted.
     sent_late: f64,
+    /// The percentage of events that the upstream sent after their time.
+    bunched: f64,
     /// Streams that had ended before it was over.
     ended: usize,
 }
@@ -100,18 +103,21 @@ fn measure(peer: &Peer, time: Duration, progress: &Progress) -> Middle {
     let cores = [Core::now(cpu::GATEWAY), Core::now(cpu::REST)];
     progress.counts.store(true, Ordering::Relaxed);
     let sent = || {
-        [&upstream::SENT, &upstream::SENT_LATE].map(|count| count.load(Ordering::Relaxed) as f64)
+        let counts = [&upstream::SENT, &upstream::SENT_LATE, &upstream::BUNCHED];
+        counts.map(|count| count.load(Ordering::Relaxed) as f64)
     };
-    let (begin, used, [all, late]) = (Instant::now(), peer.used(), sent());
+    let (begin, used, before) = (Instant::now(), peer.used(), sent());
     let events = progress.events.load(Ordering::Relaxed);
     thread::sleep(time);
     let events = progress.events.load(Ordering::Relaxed) - events;
     let (used, time) = (peer.used().saturating_sub(used), begin.elapsed());
     progress.counts.store(false, Ordering::Relaxed);
-    let [all_after, late_after] = sent();
-    let sent_late = 100.0 * (late_after - late) / (all_after - all).max(1.0);
+    let after = sent();
+    let percent =
+        |count: usize| 100.0 * (after[count] - before[count]) / (after[0] - before[0]).max(1.0);
+    let (sent_late, bunched) = (percent(1), percent(2));
     let busy =
         [Core::now(cpu::GATEWAY).busy_since(cores[0]), Core::now(cpu::REST).busy_since(cores[1])];
     let ended = progress.ended.load(Ordering::Relaxed);
-    Middle { events, time, used, busy, sent_late, ended }
+    Middle { events, time, used, busy, sent_late, bunched, ended }
 }

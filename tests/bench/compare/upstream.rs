@@ -3,7 +3,8 @@
 //! It wants the provider's key (401 without), and answers a chat request that has `"stream":true` with as many paced events as
 //! `"max_tokens"` says, any other with one fixed answer. Every event tells when it was sent. Streams are spread evenly over the
 //! time between two events of one, so that no two of them send at the same moment: what waits in a gateway waits because of it.
-//! From the stamp of an event to the end of its `write` takes some 10 µs; how often it took far longer is told.
+//! From the stamp of an event to the end of its `write` takes some 10 µs. How often it took far longer is told, and how often an
+//! event was sent late, together with those after it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -34,7 +35,9 @@ pub const TIME_DIGITS: usize = 20;
 pub static SENT: AtomicU64 = AtomicU64::new(0);
 /// Of these, those that were not: the upstream was interrupted, and what that took counts as the gateway's.
 pub static SENT_LATE: AtomicU64 = AtomicU64::new(0);
-/// From the stamp of an event to the end of its sending, in nanoseconds.
+/// Events that were stamped later than that after their time: they come to the gateway in a bunch.
+pub static BUNCHED: AtomicU64 = AtomicU64::new(0);
+/// From the stamp of an event to the end of its sending, and from its time to its stamp, in nanoseconds.
 const SENDING_MAX: u64 = 100_000;
 
 /// What of a body is looked at. A longer one is a prompt of megabytes, and gets the fixed answer.
@@ -259,6 +262,9 @@ impl Upstream {
             let stamped = stamp(&mut self.event, self.time_at);
             let _ = connection.send(&self.event);
             SENT.fetch_add(1, Ordering::Relaxed);
+            if now - due > SENDING_MAX {
+                BUNCHED.fetch_add(1, Ordering::Relaxed);
+            }
             if clock::of_day().saturating_sub(stamped) > SENDING_MAX {
                 SENT_LATE.fetch_add(1, Ordering::Relaxed);
             }

@@ -21,8 +21,7 @@ pub fn keep(stream: &TcpStream) -> io::Result<()> {
 pub fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<(usize, u64)>> {
     let mut control = cmsg_space!(TimeSpec);
     let mut into = [IoSliceMut::new(buffer)];
-    let told =
-        recvmsg::<()>(stream.as_raw_fd(), &mut into, Some(&mut control), MsgFlags::empty())?;
+    let told = recvmsg::<()>(stream.as_raw_fd(), &mut into, Some(&mut control), MsgFlags::empty())?;
     if told.bytes == 0 {
         return Ok(None);
     }

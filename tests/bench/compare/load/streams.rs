@@ -1,7 +1,7 @@
 //! Callers of streams: all open theirs one after the other, and read until all have ended.
 //!
-//! An event has come when the kernel says that its bytes have, not when this thread comes to read them; so it need not be in
-//! time, and does not push the upstream, which shares its core, off it.
+//! An event has come when the kernel says that its bytes have, not when this thread comes to read them; so it works only when the
+//! upstream, which shares its core, does not, and the upstream sends in time.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -11,9 +11,9 @@ use memchr::memmem;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::{Target, arrival};
-use crate::{clock, cpu};
 use crate::upstream::{TIME_DIGITS, TIME_MARK};
 use crate::wire::{Part, Reader, Side};
+use crate::{clock, cpu};
 
 /// How long nothing may come, in nanoseconds.
 const SILENCE_MAX: u64 = 10_000_000_000;
@@ -144,7 +144,9 @@ impl Caller {
     ) -> Result<bool, String> {
         let (size, came) = match arrival::read(&self.stream, buffer) {
             Ok(Some(read)) => read,
-            Ok(None) => return Err("the connection was closed before the stream was complete".into()),
+            Ok(None) => {
+                return Err("the connection was closed before the stream was complete".into());
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(format!("the connection failed: {error}")),
         };

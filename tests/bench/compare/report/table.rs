@@ -11,6 +11,7 @@ const PARTS: &[(&str, &[(&str, &str)])] = &[
         "Requests",
         &[
             ("cpu_us_per_request", "CPU per request, at 64 connections, µs"),
+            ("cpu_us_per_request_by_threads", "the same as the threads' schedstat tell, µs"),
             ("cpu_us_per_request_at_1", "CPU per request, at one connection, µs"),
             ("requests_per_s", "requests/s at 64 connections"),
             ("latency_p99_us_at_64", "latency p99 at 64 connections, µs"),
@@ -36,7 +37,8 @@ const PARTS: &[(&str, &[(&str, &str)])] = &[
             ("added_gap_p99_ms", "added gap between events p99, ms"),
             ("event_delay_p50_us", "event from sent to come p50, µs"),
             ("event_delay_p99_us", "event from sent to come p99, µs"),
-            ("events_sent_late", "events that took the upstream long to send, %"),
+            ("events_sent_late", "events that took the upstream 0.1 ms to send, %"),
+            ("events_bunched", "events that it sent 0.1 ms after their time, %"),
             ("events_read_together", "events read with a later one of their stream, %"),
             ("core_0_busy_streams", "core 0 busy, %"),
             ("core_1_busy_streams", "core 1 busy, %"),
