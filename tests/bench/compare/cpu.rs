@@ -49,7 +49,14 @@ pub fn unpin() -> io::Result<()> {
 /// From now on this thread has its core only while nobody else wants it.
 pub fn wait_for_a_turn() -> io::Result<()> {
     let thread = gettid().to_string();
-    let done = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).output()?;
+    let done = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).output();
+    let missing = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("chrt: {error}; install it: apt-get install util-linux"),
+        )
+    };
+    let done = done.map_err(missing)?;
     let said = || String::from_utf8_lossy(&done.stderr).trim().to_owned();
     if done.status.success() { Ok(()) } else { Err(io::Error::other(said())) }
 }

@@ -22,6 +22,9 @@ const CALM: Duration = Duration::from_millis(300);
 /// What streams last longer than the opening of all and the measurement.
 const SPARE: Duration = Duration::from_millis(1500);
 
+/// The percentage of events whose times are known less well, below which no p99 is theirs.
+pub const UNSURE_MAX: f64 = 0.5;
+
 /// What stands for what a subject adds to a stream.
 pub const ADDED: &[(&str, &str)] = &[
     ("first_event_p50_us", "added_first_event_p50_us"),
@@ -56,6 +59,7 @@ pub fn turn(peer: &Peer, streams: usize, time: Duration) -> Result<Values, Strin
         ));
     }
 
+    let unknown = seen.unknown as f64 / (seen.unknown as f64 + seen.delay.len() as f64);
     let value = |samples: &mut Vec<u32>, hundredths, unit: f64| {
         percentile(samples, hundredths).map(|it| it / unit).ok_or("no event came".to_owned())
     };
@@ -67,7 +71,7 @@ pub fn turn(peer: &Peer, streams: usize, time: Duration) -> Result<Values, Strin
         ("gap_p99_ms", "ms", value(&mut seen.added_gap, 99, 1e6)?),
         ("events_sent_late", "%", middle.sent_late),
         ("events_bunched", "%", middle.bunched),
-        ("events_read_together", "%", 100.0 * seen.together as f64 / seen.delay.len() as f64),
+        ("events_left_out", "%", 100.0 * unknown),
         ("core_0_busy_streams", "%", middle.busy[0]),
         ("core_1_busy_streams", "%", middle.busy[1]),
     ];

@@ -13,14 +13,13 @@ use serde_json::{Value, json};
 
 use crate::figure::{Figure, Figures};
 use crate::rounds::Void;
+use crate::streams::UNSURE_MAX;
 
 use goals::Standing;
 pub use machine::Machine;
 
 /// Below this the gateways' core had time left, and something else was the limit.
 const SATURATED: f64 = 95.0;
-/// The percentage of events whose times are known less well, below which no p99 is theirs.
-const UNSURE_MAX: f64 = 0.5;
 /// By so much, as a part, the accounts of processes and of their threads may differ: a tick at the end.
 const ACCOUNTS_APART_MAX: f64 = 0.01;
 /// The governed gateway, and the same built without a profile of its use.
@@ -130,9 +129,9 @@ fn notes(figures: &Figures, voids: &[Void]) -> Vec<String> {
                 "The machine was not idle: while {subject} was measured, other programs had {median:.0} % of core 0. Times and requests/s mean little."
             ));
         }
-        if figure.name == "events_read_together" && median > UNSURE_MAX {
+        if figure.name == "events_left_out" && median > UNSURE_MAX {
             notes.push(format!(
-                "Gaps of {subject} are upper bounds: {median:.1} % of its events were read together with a later one of their stream, which came 20 ms after. It sent them together, or the load had no time on core 1."
+                "The load had no time on core 1: it came too late to know when {median:.1} % of the events of {subject} came, which are left out."
             ));
         }
         if figure.name == "events_sent_late" && median > UNSURE_MAX {

@@ -39,7 +39,7 @@ const PARTS: &[(&str, &[(&str, &str)])] = &[
             ("event_delay_p99_us", "event from sent to come p99, µs"),
             ("events_sent_late", "events that took the upstream 0.1 ms to send, %"),
             ("events_bunched", "events that it sent 0.1 ms after their time, %"),
-            ("events_read_together", "events read with a later one of their stream, %"),
+            ("events_left_out", "events that the load came too late to time, %"),
             ("core_0_busy_streams", "core 0 busy, %"),
             ("core_1_busy_streams", "core 1 busy, %"),
         ],
