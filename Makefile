@@ -1,7 +1,7 @@
 # Two commands do everything, from a fresh clone: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system build dist profile packages programs bench format lint check tools package-tools test-tools bench-tools
+.PHONY: help demo test test-system build dist profile packages programs bench bench-profile format lint check tools package-tools test-tools bench-tools
 
 # $(call need,TEST,NAME,PACKAGES): what is missing is installed if we are root, else named in one line.
 define need
@@ -57,6 +57,10 @@ programs: tools ## development programs, in target/debug: those of the demo and 
 bench: dist bench-tools ## the gateway beside nginx and HAProxy, in one run; needs two idle cores; BENCH holds arguments, such as --quick
 	cargo build --release --config profile.release.lto=false --config profile.release.codegen-units=16 --locked -p tests --example bench --bin aisix-cloud
 	@GATEWAY_BIN_DIR=$(CURDIR)/target/release target/release/examples/bench --programs target/programs --out target/bench $(BENCH)
+
+bench-profile: bench-tools ## what the profile of use brings: the gateway built with it and without, in one run
+	@PLAIN=$(CURDIR)/target/plain CARGO_TARGET_DIR=$(CURDIR)/target/plain packaging/programs.sh
+	@$(MAKE) --no-print-directory bench BENCH="--only requests,streams --plain target/plain/programs $(BENCH)"
 
 format: ## formatting
 	cargo fmt --all --check

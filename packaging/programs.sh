@@ -17,13 +17,16 @@ flags=$(printf '%s\037' -Ctarget-feature=+crt-static)
 flags=$flags$(printf '%s\037' --cfg 'getrandom_backend="linux_getrandom"')
 flags=$flags$(printf -- '--remap-path-prefix=%s\037' "$target=/target" "$PWD=/aisix" "$cargo_home=/cargo")
 # How the programs are used, which the compiler optimises for (pgo/README.md): by this compiler, no other gives functions the
-# same names. With TRAINING, a folder, they are made to write that down when they end, and are put there.
+# same names. With TRAINING, a folder, they are made to write that down when they end, and are put there. With PLAIN, a folder,
+# they are built without it, for comparison, and are put there. Both want a CARGO_TARGET_DIR of their own.
 programs=target/programs
 profile=packaging/pgo/rustc-$(rustc -vV | sed -n 's/^release: //p')-$host.profdata
 if [ -n "${TRAINING:-}" ]; then
     programs=$TRAINING/programs
     # Whoever optimises the whole comes after what counts, and need not take long here.
     flags=$flags$(printf '%s\037' "-Cprofile-generate=$TRAINING/raw" -Clto=thin)
+elif [ -n "${PLAIN:-}" ]; then
+    programs=$PLAIN/programs
 elif [ ! -e "$profile" ]; then
     echo "there is no $profile: the programs are built without knowing how they are used; \`make profile\` makes it" >&2
 elif said=$(echo 'fn main() {}' | rustc --emit=llvm-ir "-Cprofile-use=$PWD/$profile" -o /dev/null - 2>&1 | head -n 1) && [ -z "$said" ]; then

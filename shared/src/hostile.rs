@@ -7,16 +7,19 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use crate::budget;
 use crate::cache::{FromCache, ToCache};
 use crate::codec;
+use crate::crc32::checksum;
 use crate::export::{Exporting, ToExport};
 use crate::frame;
 use crate::memory;
 use crate::message::{self, Message, ToSupervisor, ToWorker};
-use crate::ring::{Place, Reader};
+use crate::ring::{BODY_BYTES_MAX, Place, ReadError, Reader, Record, Seen};
 use crate::update::{self, Change, Changes};
+use crate::usage::UsageEvent;
 
 /// A decoder under attack.
 pub type Target = fn(&[u8]);
@@ -97,21 +100,50 @@ pub fn exporters(bytes: &[u8]) {
     );
 }
 
-/// A usage ring, from its beginning.
+/// A usage ring, from its beginning, and one of a single record with these bytes as its body.
 pub fn ring(bytes: &[u8]) {
+    both_see_the_same(bytes);
+    let sequence = 1_u64.to_le_bytes();
+    let sum = checksum(&[&sequence, bytes]).to_le_bytes();
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+    both_see_the_same(&[&length, &sum, &sequence[..], bytes].concat());
+}
+
+/// The supervisor, which looks at a record where it lies, and who takes it out as a whole.
+fn both_see_the_same(bytes: &[u8]) {
     let length = bytes.len() as u64;
     let Ok(memory) = memory::fixed_size("ring", length) else { return };
-    let file = File::from(memory);
+    let file = Arc::new(File::from(memory));
     if file.write_all_at(bytes, 0).is_err() {
         return;
     }
-    let mut reader = Reader::new(file, length, Place::default());
+    let mut looking = Reader::new(Arc::clone(&file), length, Place::default());
+    let mut taking = Reader::new(file, length, Place::default());
     // No ring holds more records than it has bytes, whoever wrote it; the reader goes on around the end.
     for _ in 0..bytes.len() {
-        let before = reader.place();
-        match reader.next_record() {
-            Ok(_) => assert!(reader.place() != before, "what was read is behind"),
-            Err(_) => return assert!(reader.place() == before, "an error moves nothing"),
+        let before = looking.place();
+        let record = taking.next_record();
+        let seen = looking.next_seen(|seen| match (seen, &record) {
+            (Seen::Event(event, encoded), Ok(Record::Event(taken))) => {
+                let again = codec::decode::<UsageEvent, { BODY_BYTES_MAX * 4 }>(encoded);
+                codec::encode(&event).ok() == codec::encode(taken).ok()
+                    && again.is_ok_and(|again| is_same(&again, &**taken))
+            }
+            (Seen::Total(total), Ok(Record::Total(taken))) => is_same(&total, taken),
+            // Nearer to the limit of a value, by the number that tells an event from a total.
+            (_, taken) => matches!(taken, Err(ReadError::Body { .. })),
+        });
+        match seen {
+            Ok(is_alike) => assert!(is_alike, "what is seen is what is taken"),
+            Err(_) => {
+                assert!(record.is_err(), "what is taken is seen");
+                return assert!(looking.place() == before, "an error moves nothing");
+            }
+        }
+        assert!(looking.place() != before, "what was seen is behind");
+        match record {
+            Ok(_) => assert!(taking.place() == looking.place(), "both stand at the same place"),
+            Err(_) => return assert!(taking.place() == before, "an error moves nothing"),
         }
     }
 }

@@ -423,13 +423,16 @@ fn has_escapes(bytes: &[u8]) -> bool {
     let look = |eight: &[u8; 8]| {
         let word = u64::from_ne_bytes(*eight);
         let low = word.wrapping_sub(u64::from_ne_bytes([b' '; 8])) & !word;
-        let [backslash, delete] = [b'\\', 0x7f].map(|it| has_zero(word ^ u64::from_ne_bytes([it; 8])));
+        let [backslash, delete] =
+            [b'\\', 0x7f].map(|it| has_zero(word ^ u64::from_ne_bytes([it; 8])));
         low | backslash | delete
     };
     let (eights, _) = bytes.as_chunks::<8>();
     match bytes.last_chunk::<8>() {
         // The last eight once more, so that none is left over.
-        Some(last) => eights.iter().fold(look(last), |any, eight| any | look(eight)) & (EACH << 7) != 0,
+        Some(last) => {
+            eights.iter().fold(look(last), |any, eight| any | look(eight)) & (EACH << 7) != 0
+        }
         None => bytes.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\'),
     }
 }

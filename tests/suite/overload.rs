@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use harness::caller::{chat, chat_stream};
-use harness::projection::CALLER_KEY;
 use harness::exposition::Exposition;
+use harness::projection::CALLER_KEY;
 use harness::worker::Worker;
 use harness::{Builder, Connection, World, client, wait};
 use http::{Method, Request, Response};
@@ -241,7 +241,11 @@ async fn one_answer(stream: &mut TcpStream) -> (u16, Option<String>) {
 }
 
 /// Asks for the models again and again over a connection of its own until it is enough; each answer's status is counted.
-async fn ask_on(address: SocketAddr, seen: Rc<RefCell<BTreeMap<u16, usize>>>, enough: Rc<Cell<bool>>) {
+async fn ask_on(
+    address: SocketAddr,
+    seen: Rc<RefCell<BTreeMap<u16, usize>>>,
+    enough: Rc<Cell<bool>>,
+) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!(
         "GET /v1/models HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {CALLER_KEY}\r\n\r\n"
@@ -334,7 +338,8 @@ async fn a_worker_that_has_missed_connections_gets_those_that_come_until_it_has_
     let world = World::start().await;
     let mut workers = world.gateway.proxies();
     let (other, late) = (workers.remove(0), workers.pop().unwrap());
-    let files = |worker: &Worker| std::fs::read_dir(format!("/proc/{}/fd", worker.pid)).unwrap().count();
+    let files =
+        |worker: &Worker| std::fs::read_dir(format!("/proc/{}/fd", worker.pid)).unwrap().count();
     let before = [&other, &late].map(files);
     let mut kept = Vec::new();
     kill(late.pid, Signal::SIGSTOP).unwrap();

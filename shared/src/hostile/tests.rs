@@ -10,6 +10,7 @@ use crate::memory::MemoryReader;
 use crate::resource::{Exporter, Kind};
 use crate::ring::{Record, Writer};
 use crate::usage::UsageEvent;
+use crate::usage_total::UsageTotal;
 use crate::worker_settings::{RoleSettings, StatusSettings, WorkerSettings};
 
 /// Bytes that each target takes for a value: damage is done to them.
@@ -61,6 +62,8 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
             of(told.kind(), told.encode().unwrap())
         }),
         ("ring", read(ring)),
+        ("ring", codec::encode(&event).unwrap()),
+        ("ring", codec::encode(&Record::Total(UsageTotal::default())).unwrap()),
         ("changes", read(update::write(1, changes.iter()).unwrap())),
         ("settings", read(message::welcome(&settings).unwrap())),
         ("to_cache", of(keep.kind(), keep.encode().unwrap())),
@@ -100,7 +103,7 @@ proptest! {
 
     #[test]
     fn no_damage_to_what_is_valid_can_break_a_decoder(
-        which in 0..12_usize,
+        which in 0..14_usize,
         damage in prop::collection::vec((0..4096_usize, any::<u8>()), 1..6),
     ) {
         let valid = valid();

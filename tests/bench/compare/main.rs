@@ -54,6 +54,9 @@ struct Arguments {
     /// Folder of the programs aisix and aisix-worker; aisix-cloud is sought in GATEWAY_BIN_DIR.
     #[arg(long)]
     programs: Option<PathBuf>,
+    /// Folder of the same programs built without a profile of their use, measured beside them as aisix-plain.
+    #[arg(long)]
+    plain: Option<PathBuf>,
     /// Another gateway, by its start command.
     #[arg(long = "other", value_name = "NAME=COMMAND")]
     others: Vec<Other>,
@@ -162,7 +165,8 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     };
     let is_wanted = |what| is_wanted(what) && (!arguments.quick || !arguments.only.is_empty());
-    let parts = [What::Two, What::Overload, What::Crowd].map(|part| is_wanted(What::Scale) || is_wanted(part));
+    let parts = [What::Two, What::Overload, What::Crowd]
+        .map(|part| is_wanted(What::Scale) || is_wanted(part));
     if parts.contains(&true) {
         take("scale", scale::figures(programs, parts, rounds.min(3), seconds(5.0)).await);
     }
@@ -201,7 +205,10 @@ async fn start(arguments: &Arguments, upstream: SocketAddr) -> Result<Vec<Peer>,
         peers.push(peers::haproxy(upstream)?);
     }
     if is_wanted("aisix") {
-        peers.push(peers::governed(programs, upstream).await?);
+        peers.push(peers::governed("aisix", programs, upstream).await?);
+    }
+    if let Some(plain) = &arguments.plain {
+        peers.push(peers::governed(peers::PLAIN, Some(plain), upstream).await?);
     }
     if is_wanted("aisix-off") {
         peers.push(peers::off(programs, upstream)?);

@@ -38,6 +38,7 @@ pub fn turn(peer: &Peer, time: Duration) -> Result<Values, String> {
     // What is still to be done for these requests counts as theirs.
     peer.settle(before, requests)?;
     let many_cpu = peer.used_since(before);
+    let by_threads = peer.used_by_threads_since(before);
 
     let mut values = vec![
         ("latency_p50_us", "us", microseconds(&mut one, 50)?),
@@ -52,6 +53,7 @@ pub fn turn(peer: &Peer, time: Duration) -> Result<Values, String> {
         let per_request =
             |used: Duration, seen: &Whole| used.as_secs_f64() * 1e6 / seen.latencies.len() as f64;
         values.push(("cpu_us_per_request", "us", per_request(many_cpu, &many)));
+        values.push(("cpu_us_per_request_by_threads", "us", per_request(by_threads, &many)));
         values.push(("cpu_us_per_request_at_1", "us", per_request(one_cpu, &one)));
         values.push(("usage_events_behind", "%", 100.0 * behind as f64 / requests as f64));
     }

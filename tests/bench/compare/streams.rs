@@ -1,4 +1,10 @@
 //! Streams at once, with an event each every 20 ms: what an event costs, how late it comes, and how soon the first one does.
+//!
+//! An event is on its way from the stamp that the upstream puts into it, just before its `write`, until the kernel has its last
+//! byte for the caller, within the `write` of who relays it: what lies between is the relay's, and the kernel's work of two
+//! sendings. Neither a load that comes late to read it, nor an upstream that comes late to send it, is in it. Of `direct` it is
+//! one `write`. By how much longer a gap between two events of a stream was when they came than when they were sent is what is
+//! added to it.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -9,12 +15,15 @@ use crate::figure::percentile;
 use crate::load::{self, Progress};
 use crate::peers::Peer;
 use crate::rounds::Values;
-use crate::upstream::PACE;
+use crate::upstream::{self, PACE};
 
 /// From the first event of the last stream until it is measured.
 const CALM: Duration = Duration::from_millis(300);
 /// What streams last longer than the opening of all and the measurement.
 const SPARE: Duration = Duration::from_millis(1500);
+
+/// The percentage of events whose times are known less well, below which no p99 is theirs.
+pub const UNSURE_MAX: f64 = 0.5;
 
 /// What stands for what a subject adds to a stream.
 pub const ADDED: &[(&str, &str)] = &[
@@ -50,6 +59,7 @@ pub fn turn(peer: &Peer, streams: usize, time: Duration) -> Result<Values, Strin
         ));
     }
 
+    let unknown = seen.unknown as f64 / (seen.unknown as f64 + seen.delay.len() as f64);
     let value = |samples: &mut Vec<u32>, hundredths, unit: f64| {
         percentile(samples, hundredths).map(|it| it / unit).ok_or("no event came".to_owned())
     };
@@ -59,6 +69,9 @@ pub fn turn(peer: &Peer, streams: usize, time: Duration) -> Result<Values, Strin
         ("event_delay_p50_us", "us", value(&mut seen.delay, 50, 1e3)?),
         ("event_delay_p99_us", "us", value(&mut seen.delay, 99, 1e3)?),
         ("gap_p99_ms", "ms", value(&mut seen.added_gap, 99, 1e6)?),
+        ("events_sent_late", "%", middle.sent_late),
+        ("events_bunched", "%", middle.bunched),
+        ("events_left_out", "%", 100.0 * unknown),
         ("core_0_busy_streams", "%", middle.busy[0]),
         ("core_1_busy_streams", "%", middle.busy[1]),
     ];
@@ -75,6 +88,10 @@ struct Middle {
     time: Duration,
     used: Duration,
     busy: [f64; 2],
+    /// The percentage of events in whose sending the upstream was interrupted.
+    sent_late: f64,
+    /// The percentage of events that the upstream sent after their time.
+    bunched: f64,
     /// Streams that had ended before it was over.
     ended: usize,
 }
@@ -89,13 +106,22 @@ impl Middle {
 fn measure(peer: &Peer, time: Duration, progress: &Progress) -> Middle {
     let cores = [Core::now(cpu::GATEWAY), Core::now(cpu::REST)];
     progress.counts.store(true, Ordering::Relaxed);
-    let (begin, used) = (Instant::now(), peer.used());
+    let sent = || {
+        let counts = [&upstream::SENT, &upstream::SENT_LATE, &upstream::BUNCHED];
+        counts.map(|count| count.load(Ordering::Relaxed) as f64)
+    };
+    let (begin, used, before) = (Instant::now(), peer.used(), sent());
     let events = progress.events.load(Ordering::Relaxed);
     thread::sleep(time);
     let events = progress.events.load(Ordering::Relaxed) - events;
     let (used, time) = (peer.used().saturating_sub(used), begin.elapsed());
     progress.counts.store(false, Ordering::Relaxed);
+    let after = sent();
+    let percent =
+        |count: usize| 100.0 * (after[count] - before[count]) / (after[0] - before[0]).max(1.0);
+    let (sent_late, bunched) = (percent(1), percent(2));
     let busy =
         [Core::now(cpu::GATEWAY).busy_since(cores[0]), Core::now(cpu::REST).busy_since(cores[1])];
-    Middle { events, time, used, busy, ended: progress.ended.load(Ordering::Relaxed) }
+    let ended = progress.ended.load(Ordering::Relaxed);
+    Middle { events, time, used, busy, sent_late, bunched, ended }
 }

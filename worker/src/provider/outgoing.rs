@@ -123,7 +123,8 @@ impl Template {
     fn copy(&self, [begin, end]: [&str; 2], accept: &'static str) -> Option<(Uri, HeaderMap)> {
         let written = self.written.borrow();
         let mut written = written.iter();
-        let same = written.find(|it| it.path.strip_prefix(begin) == Some(end) && it.accept == accept)?;
+        let same =
+            written.find(|it| it.path.strip_prefix(begin) == Some(end) && it.accept == accept)?;
         Some((same.uri.clone(), same.headers.clone()))
     }
 

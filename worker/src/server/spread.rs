@@ -203,9 +203,8 @@ mod tests {
     impl Node {
         fn new(workers: usize) -> Self {
             let counters = Counters::private();
-            let workers: Vec<_> = (0..workers)
-                .map(|lane| Spread::new(counters.with_lane(lane).unwrap()))
-                .collect();
+            let workers: Vec<_> =
+                (0..workers).map(|lane| Spread::new(counters.with_lane(lane).unwrap())).collect();
             let held = workers.iter().map(|_| Vec::new()).collect();
             Self { workers, held, now: Instant::now() }
         }

@@ -2,6 +2,7 @@
 //!
 //! Anything but a complete answer of status 200 ends a load with an error: its round is void.
 
+mod arrival;
 mod large;
 mod streams;
 mod whole;

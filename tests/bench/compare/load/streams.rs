@@ -1,21 +1,29 @@
 //! Callers of streams: all open theirs one after the other, and read until all have ended.
+//!
+//! An event has come when the kernel says that its bytes have, not when this thread comes to read them; so it works
+//! while the upstream, which shares its core, has nothing to send, and the upstream sends in time.
+//!
+//! Of an event that is read together with a later one of its stream the kernel has forgotten the time: it lies between that of the
+//! later one and the last look at all streams. Where that is too long it is left out.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use memchr::memmem;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::Target;
-use crate::clock;
+use super::{Target, arrival};
 use crate::upstream::{TIME_DIGITS, TIME_MARK};
 use crate::wire::{Part, Reader, Side};
+use crate::{clock, cpu};
 
 /// How long nothing may come, in nanoseconds.
 const SILENCE_MAX: u64 = 10_000_000_000;
 /// Between two streams that are opened, in milliseconds.
 const OPENING_MS: u16 = 1;
+/// By how much the time of an event may be too late, in nanoseconds.
+const UNSURE_MAX: u64 = 1_000_000;
 const DONE: &[u8] = b"data: [DONE]";
 
 /// What is known while the streams run.
@@ -40,6 +48,8 @@ pub struct Streams {
     pub added_gap: Vec<u32>,
     /// From the sending of an event to its coming.
     pub delay: Vec<u32>,
+    /// Events whose times are not known, because the load came to read them too late.
+    pub unknown: u64,
 }
 
 struct Caller {
@@ -49,7 +59,9 @@ struct Caller {
     /// The event that has come in part.
     begun: Vec<u8>,
     events: u64,
-    /// How long the event before took.
+    /// Events that have just been read: when they were sent.
+    sent: Vec<u64>,
+    /// How long the event before took, if that is known.
     delay: Option<u64>,
     is_done: bool,
 }
@@ -63,12 +75,14 @@ pub fn streams(
 ) -> Result<Streams, String> {
     let request = target.stream_request(events_each);
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+    cpu::wait_for_a_turn().map_err(|it| failed("the load gets no scheduling policy", &it))?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|it| failed("epoll", &it))?;
     let mut open: Vec<Caller> = Vec::with_capacity(callers);
     for index in 0..callers {
         let stream = TcpStream::connect(target.address).map_err(|it| failed("connect", &it))?;
         stream.set_nodelay(true).map_err(|it| failed("TCP_NODELAY", &it))?;
         stream.set_nonblocking(true).map_err(|it| failed("O_NONBLOCK", &it))?;
+        arrival::keep(&stream).map_err(|it| failed("SO_TIMESTAMPNS", &it))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
         epoll.add(&stream, event).map_err(|it| failed("epoll", &it))?;
         open.push(Caller::new(stream));
@@ -76,16 +90,19 @@ pub fn streams(
     let mut seen = Streams::default();
     let (mut asked, mut running, mut last) = (0, callers, clock::now());
     let mut next = last;
-    let mut events = vec![EpollEvent::empty(); 256];
+    // All that have something are read before the next look.
+    let mut events = vec![EpollEvent::empty(); callers.max(1)];
+    let mut looked = clock::of_day();
     let mut buffer = vec![0; 64 * 1024];
     while running > 0 {
         let ready = match epoll.wait(&mut events, OPENING_MS) {
             Err(nix::errno::Errno::EINTR) => continue,
             ready => ready.map_err(|it| failed("epoll", &it))?,
         };
+        let before = std::mem::replace(&mut looked, clock::of_day());
         let now = clock::now();
         if asked < callers && now >= next {
-            open[asked].ask(&request, now)?;
+            open[asked].ask(&request)?;
             asked += 1;
             next = now + u64::from(OPENING_MS) * 1_000_000;
         }
@@ -99,7 +116,7 @@ pub fn streams(
         }
         for event in events.iter().take(ready) {
             let caller = &mut open[usize::try_from(event.data()).unwrap_or_default()];
-            if caller.read(&mut buffer, progress, &mut seen)? {
+            if caller.read(&mut buffer, before, progress, &mut seen)? {
                 caller.check(events_each)?;
                 progress.ended.fetch_add(1, Ordering::Relaxed);
                 running -= 1;
@@ -117,60 +134,79 @@ impl Caller {
             asked: 0,
             begun: Vec::new(),
             events: 0,
+            sent: Vec::new(),
             delay: None,
             is_done: false,
         }
     }
 
-    fn ask(&mut self, request: &[u8], now: u64) -> Result<(), String> {
-        self.asked = now;
+    fn ask(&mut self, request: &[u8]) -> Result<(), String> {
+        self.asked = clock::of_day();
         let all = self.stream.write_all(request);
         all.map_err(|error| format!("a request was not taken: {error}"))
     }
 
-    /// Reads what has come. Says whether the answer is complete.
+    /// Reads what has come, since the look at all streams `before` at the earliest. Says whether the answer is complete.
     fn read(
         &mut self,
         buffer: &mut [u8],
+        before: u64,
         progress: &Progress,
         seen: &mut Streams,
     ) -> Result<bool, String> {
-        let size = match self.stream.read(buffer) {
-            Ok(0) => return Err("the connection was closed before the stream was complete".into()),
-            Ok(size) => size,
+        let (size, came) = match arrival::read(&self.stream, buffer) {
+            Ok(Some(read)) => read,
+            Ok(None) => {
+                return Err("the connection was closed before the stream was complete".into());
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(format!("the connection failed: {error}")),
         };
-        let now = clock::now();
         let (mut refused, mut is_complete) = (None, false);
-        let Self { reader, asked, begun, events, delay, is_done, .. } = self;
+        let Self { reader, begun, sent, is_done, .. } = self;
         let fed = reader.feed(&buffer[..size], |part| match part {
             Part::Head(head) if head.status() != 200 => refused = Some(head.first_line()),
             Part::Head(_) => {}
             Part::Body(piece) => split(begun, piece, |event| {
-                if event.starts_with(DONE) {
-                    *is_done = true;
-                }
-                let Some(sent) = sent_at(event) else { return };
-                *events += 1;
-                progress.events.fetch_add(1, Ordering::Relaxed);
-                let took = now.saturating_sub(sent);
-                match delay.replace(took) {
-                    None => {
-                        seen.first_event.push(nanoseconds(now - *asked));
-                        progress.begun.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Some(before) if progress.counts.load(Ordering::Relaxed) => {
-                        seen.delay.push(nanoseconds(took));
-                        seen.added_gap.push(nanoseconds(took.saturating_sub(before)));
-                    }
-                    Some(_) => {}
-                }
+                *is_done |= event.starts_with(DONE);
+                sent.extend(sent_at(event));
             }),
             Part::End => is_complete = true,
         });
         fed.map_err(|error| error.to_string())?;
+        self.count(came, before, progress, seen)?;
         refused.map_or(Ok(is_complete), Err)
+    }
+
+    /// Counts the events that have just been read, the last of which came at that time.
+    fn count(
+        &mut self,
+        came: u64,
+        before: u64,
+        progress: &Progress,
+        seen: &mut Streams,
+    ) -> Result<(), String> {
+        let together = self.sent.len();
+        for (place, sent) in self.sent.drain(..).enumerate() {
+            let took = came.checked_sub(sent);
+            let took =
+                took.ok_or("an event came before it was sent: the clock was set meanwhile")?;
+            let is_known = place + 1 == together || came.saturating_sub(before) < UNSURE_MAX;
+            let took = is_known.then_some(took);
+            let former = std::mem::replace(&mut self.delay, took);
+            self.events += 1;
+            progress.events.fetch_add(1, Ordering::Relaxed);
+            if self.events == 1 {
+                seen.first_event.push(nanoseconds(came.saturating_sub(self.asked)));
+                progress.begun.fetch_add(1, Ordering::Relaxed);
+            } else if progress.counts.load(Ordering::Relaxed) {
+                seen.unknown += u64::from(!is_known);
+                seen.delay.extend(took.map(nanoseconds));
+                let added = took.zip(former).map(|(took, former)| took.saturating_sub(former));
+                seen.added_gap.extend(added.map(nanoseconds));
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, events: u64) -> Result<(), String> {
@@ -220,6 +256,38 @@ fn sent_at(event: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn caller() -> Caller {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Caller::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+    }
+
+    #[test]
+    fn an_event_read_with_a_later_one_came_with_it_or_is_left_out_if_nobody_has_looked_for_long() {
+        let (mut caller, mut seen, progress) = (caller(), Streams::default(), Progress::default());
+        progress.counts.store(true, Ordering::Relaxed);
+        let mut read = |sent: &[u64], came, before| {
+            caller.sent.extend(sent);
+            caller.count(came, before, &progress, &mut seen)
+        };
+        read(&[1_000], 1_400, 0).unwrap();
+        read(&[2_000], 2_500, 1_900).unwrap();
+        read(&[3_000, 4_000], 4_200, 2_900).unwrap();
+        let late = 4_000 + UNSURE_MAX;
+        read(&[5_000, late], late + 700, 4_900).unwrap();
+        read(&[late + 1_000], late + 1_900, late + 900).unwrap();
+        assert_eq!(seen.delay, [500, 1_200, 200, 700, 900]);
+        assert_eq!(seen.added_gap, [100, 700, 0, 200]);
+        assert_eq!((seen.unknown, seen.first_event.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_meanwhile_is_an_error() {
+        let mut caller = caller();
+        caller.sent.push(7);
+        let counted = caller.count(6, 0, &Progress::default(), &mut Streams::default());
+        assert!(counted.unwrap_err().contains("the clock was set"));
+    }
 
     #[test]
     fn events_are_the_same_however_their_bytes_come() {

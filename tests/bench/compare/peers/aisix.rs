@@ -18,12 +18,9 @@ use crate::usage::Usage;
 /// Far above anything that a run can reach.
 const PLENTY: u64 = 1_000_000_000_000;
 
-/// Managed, with a caller key that may use one model, limits of requests and tokens for the key and for the model, prices, a
-/// budget, usage events that are delivered, metrics and the access log.
-pub async fn governed(
-    programs: Option<&Path>,
-    upstream: SocketAddr,
-) -> Result<Peer, Box<dyn Error>> {
+/// A Cloud for a governed gateway: a caller key that may use one model, limits of requests and tokens for the key and for the
+/// model that are not reached, and prices.
+pub async fn cloud(upstream: SocketAddr) -> (Cloud, Etcd) {
     let limits = json!({"rpm": PLENTY, "tpm": PLENTY});
     let mut model = projection::model(MODEL, "pk-1");
     model["model_name"] = json!("upstream-model");
@@ -38,13 +35,22 @@ pub async fn governed(
         .with("api_keys", "k-1", caller);
     let etcd = Etcd::start().await;
     etcd.project(&format!("/aisix/{ENVIRONMENT}/"), &resources).await;
-    let cloud = Cloud::over(&etcd).await;
+    (Cloud::over(&etcd).await, etcd)
+}
+
+/// Managed by such a Cloud, with a budget, usage events that are delivered, metrics and the access log.
+pub async fn governed(
+    name: &str,
+    programs: Option<&Path>,
+    upstream: SocketAddr,
+) -> Result<Peer, Box<dyn Error>> {
+    let (cloud, etcd) = cloud(upstream).await;
     let bundle = cloud.issue(ENVIRONMENT);
     let usage = Usage::start(&cloud)?;
     let builder = Builder::managed_at(&usage.url(), &bundle)
         .set("/managed/cp_etcd_endpoint", json!(cloud.address()));
-    let gateway = start(builder, programs)?;
-    let mut peer = peer("aisix", &gateway);
+    let gateway = start(builder, programs, 1)?;
+    let mut peer = peer(name, &gateway);
     peer.usage = Some(usage);
     peer._running = Running::Managed(Box::new((gateway, cloud, etcd)));
     Ok(peer)
@@ -67,14 +73,19 @@ pub fn off(programs: Option<&Path>, upstream: SocketAddr) -> Result<Peer, Box<dy
         .env("CALLER_KEY", CALLER_KEY)
         .set("/observability/access_log", json!(false))
         .set("/observability/metrics/prometheus/enabled", json!(false));
-    let gateway = start(builder, programs)?;
+    let gateway = start(builder, programs, 1)?;
     let mut peer = peer("aisix-off", &gateway);
     peer._running = Running::Gateway(Box::new((gateway, folder)));
     Ok(peer)
 }
 
-fn start(builder: Builder, programs: Option<&Path>) -> Result<Gateway, Box<dyn Error>> {
-    let builder = builder.set("/proxy/workers", json!(1));
+/// Starts a gateway with so many workers on the gateways' core, with the programs in that folder or those beside this one.
+pub fn start(
+    builder: Builder,
+    programs: Option<&Path>,
+    workers: usize,
+) -> Result<Gateway, Box<dyn Error>> {
+    let builder = builder.set("/proxy/workers", json!(workers));
     let builder = match programs {
         Some(folder) => builder.programs(folder),
         None => builder,

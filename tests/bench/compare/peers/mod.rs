@@ -3,7 +3,7 @@
 //! The work is the same for all but `direct`: the caller's key is checked (401 without), the provider's takes its place, the
 //! request gets an id, connections to the upstream are kept, and a line of the access log goes to a file.
 
-mod aisix;
+pub mod aisix;
 mod other;
 mod relays;
 
@@ -30,6 +30,8 @@ pub use aisix::{governed, off};
 pub use other::{CONVENTION, Other};
 pub use relays::{haproxy, nginx};
 
+/// The governed gateway as it is built without a profile of its use.
+pub const PLAIN: &str = "aisix-plain";
 /// The key of callers.
 pub const CALLER_KEY: &str = "sk-caller-of-the-bench";
 /// How long it may take until the first request is answered.
@@ -73,6 +75,7 @@ struct Tree {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Before {
     used: Duration,
+    used_by_threads: Duration,
     usage: Counts,
 }
 
@@ -134,7 +137,8 @@ impl Peer {
             }
             None => Counts::default(),
         };
-        Ok(Before { used: self.used(), usage })
+        let used_by_threads = self.root.map(cpu::used_by_threads).unwrap_or_default();
+        Ok(Before { used: self.used(), used_by_threads, usage })
     }
 
     /// Waits until everything is done that the requests since then have made it do.
@@ -151,6 +155,12 @@ impl Peer {
     /// Processor time of all its processes since then.
     pub fn used_since(&self, before: Before) -> Duration {
         self.used().saturating_sub(before.used)
+    }
+
+    /// The same as the threads tell that there are now.
+    pub fn used_by_threads_since(&self, before: Before) -> Duration {
+        let now = self.root.map(cpu::used_by_threads).unwrap_or_default();
+        now.saturating_sub(before.used_by_threads)
     }
 
     /// Processor time of all its processes.

@@ -13,12 +13,18 @@ use serde_json::{Value, json};
 
 use crate::figure::{Figure, Figures};
 use crate::rounds::Void;
+use crate::streams::UNSURE_MAX;
 
 use goals::Standing;
 pub use machine::Machine;
 
 /// Below this the gateways' core had time left, and something else was the limit.
 const SATURATED: f64 = 95.0;
+/// By so much, as a part, the accounts of processes and of their threads may differ: a tick at the end.
+const ACCOUNTS_APART_MAX: f64 = 0.01;
+/// The governed gateway, and the same built without a profile of its use.
+const WITH_PROFILE: &str = "aisix";
+const WITHOUT_PROFILE: &str = crate::peers::PLAIN;
 /// The percentage of the gateways' core that the kernel and what is always there may take.
 const OTHERS_MAX: f64 = 5.0;
 
@@ -91,9 +97,27 @@ fn notes(figures: &Figures, voids: &[Void]) -> Vec<String> {
     for void in voids {
         notes.push(format!("Void: {} of {}: {}", void.part, void.subject, void.reason));
     }
+    let both = |name| figures.median(name, WITH_PROFILE).zip(figures.median(name, WITHOUT_PROFILE));
+    if let (Some(cpu), Some(rate)) = (both("cpu_us_per_request"), both("requests_per_s")) {
+        notes.push(format!(
+            "With the profile of its use {WITH_PROFILE} takes {:.2} of the CPU per request that it takes without ({WITHOUT_PROFILE}), and serves {:.2} of the requests/s.",
+            cpu.0 / cpu.1,
+            rate.0 / rate.1
+        ));
+    }
     for figure in figures.all() {
         let Some(median) = figure.median() else { continue };
         let subject = &figure.subject;
+        if figure.name == "cpu_us_per_request" {
+            let by_threads = figures.median("cpu_us_per_request_by_threads", subject);
+            let apart = by_threads.map_or(0.0, |it| (it / median - 1.0).abs());
+            if apart > ACCOUNTS_APART_MAX {
+                notes.push(format!(
+                    "CPU of {subject}: the schedstat of its threads tells a sum that is {:.1} % off that of its processes, which count threads that have ended.",
+                    apart * 100.0
+                ));
+            }
+        }
         if figure.name == "core_0_busy" && subject != "direct" && median < SATURATED {
             let other = figures.median("core_1_busy", subject).unwrap_or_default();
             notes.push(format!(
@@ -103,6 +127,16 @@ fn notes(figures: &Figures, voids: &[Void]) -> Vec<String> {
         if figure.name == "core_0_others" && median > OTHERS_MAX {
             notes.push(format!(
                 "The machine was not idle: while {subject} was measured, other programs had {median:.0} % of core 0. Times and requests/s mean little."
+            ));
+        }
+        if figure.name == "events_left_out" && median > UNSURE_MAX {
+            notes.push(format!(
+                "The load had no time on core 1: it came too late to know when {median:.1} % of the events of {subject} came, which are left out."
+            ));
+        }
+        if figure.name == "events_sent_late" && median > UNSURE_MAX {
+            notes.push(format!(
+                "In the sending of {median:.1} % of the events of {subject} the upstream was interrupted, which counts as a delay."
             ));
         }
         if figure.name == "usage_events_behind" && median > 5.0 {
@@ -148,6 +182,23 @@ mod tests {
         {
             assert!(table.contains(text), "{text}: {table}");
         }
+    }
+
+    #[test]
+    fn what_the_profile_of_use_has_brought_is_told_and_accounts_that_differ() {
+        let mut figures = figures();
+        figures.add("requests_per_s", "aisix", "1/s", 1200.0);
+        figures.add("cpu_us_per_request", "aisix-plain", "us", 62.5);
+        figures.add("requests_per_s", "aisix-plain", "1/s", 1000.0);
+        figures.add("cpu_us_per_request_by_threads", "aisix", "us", 49.6);
+        figures.add("cpu_us_per_request_by_threads", "nginx", "us", 24.0);
+        let notes = notes(&figures, &[]).join("\n");
+        assert!(notes.contains("takes 0.80 of the CPU"), "{notes}");
+        assert!(notes.contains("serves 1.20 of the requests/s"), "{notes}");
+        assert!(
+            notes.contains("CPU of nginx: the schedstat") && !notes.contains("CPU of aisix:"),
+            "{notes}"
+        );
     }
 
     #[test]

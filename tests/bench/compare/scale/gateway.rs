@@ -7,19 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use harness::cloud::ENVIRONMENT;
-use harness::{Builder, Cloud, Etcd, Gateway, Projection, projection};
+use harness::{Builder, Cloud, Etcd, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use serde_json::json;
 
 use crate::cpu;
-use crate::load::{self, MODEL, Target};
-use crate::peers::CALLER_KEY;
-use crate::upstream::KEY;
+use crate::load::{self, Target};
+use crate::peers::{CALLER_KEY, aisix};
 
-/// Far above anything that a run can reach.
-const PLENTY: u64 = 1_000_000_000_000;
 /// How long it may take until the first request is answered.
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -39,26 +34,8 @@ impl Governed {
         upstream: SocketAddr,
         workers: usize,
     ) -> Result<Self, Box<dyn Error>> {
-        let limits = json!({"rpm": PLENTY, "tpm": PLENTY});
-        let mut model = projection::model(MODEL, "pk-1");
-        model["model_name"] = json!("upstream-model");
-        model["cost"] = json!({"input_per_1k": 0.001, "output_per_1k": 0.002});
-        model["rate_limit"] = limits.clone();
-        let mut caller = projection::api_key(CALLER_KEY, &[MODEL]);
-        caller["rate_limit"] = limits;
-        let api_base = format!("http://{upstream}/v1");
-        let resources = Projection::default()
-            .with("provider_keys", "pk-1", projection::provider_key(&api_base, KEY))
-            .with("models", "m-1", model)
-            .with("api_keys", "k-1", caller);
-        let etcd = Etcd::start().await;
-        etcd.project(&format!("/aisix/{ENVIRONMENT}/"), &resources).await;
-        let cloud = Cloud::over(&etcd).await;
-        let mut builder = Builder::managed(&cloud).set("/proxy/workers", json!(workers));
-        if let Some(folder) = programs {
-            builder = builder.programs(folder);
-        }
-        let gateway = cpu::pinned(cpu::GATEWAY, || builder.spawn())?;
+        let (cloud, etcd) = aisix::cloud(upstream).await;
+        let gateway = aisix::start(Builder::managed(&cloud), programs, workers)?;
         let target = Target { address: gateway.proxy(), key: CALLER_KEY.to_owned() };
         let begin = Instant::now();
         while let Err(error) = load::whole(&target, 1, Duration::ZERO) {
@@ -108,7 +85,8 @@ impl Governed {
             let to = fs::read_link(file.ok()?.path()).ok()?;
             to.to_str().is_some_and(|to| sockets.contains(to)).then_some(())
         };
-        let of = |pid: Pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(is_callers).count());
+        let of =
+            |pid: Pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(is_callers).count());
         self.workers().into_iter().map(of).collect()
     }
 

@@ -49,7 +49,12 @@ pub async fn turn(
             let used = gateway.used().saturating_sub(used);
             let own = cpu::used_by(Pid::this()).saturating_sub(own).saturating_sub(used);
             let n = seen.latencies.len() as f64;
-            eprintln!("scale: sweep {connections}: gateway {:.1} us, rest {:.1} us, {:.0}/s", used.as_secs_f64() * 1e6 / n, own.as_secs_f64() * 1e6 / n, n / seen.time.as_secs_f64());
+            eprintln!(
+                "scale: sweep {connections}: gateway {:.1} us, rest {:.1} us, {:.0}/s",
+                used.as_secs_f64() * 1e6 / n,
+                own.as_secs_f64() * 1e6 / n,
+                n / seen.time.as_secs_f64()
+            );
         }
     }
     let mut best = (0.0, 0);
