@@ -6,7 +6,7 @@
 //!                              └── ended ──▶ the connection is gone, and so is the task
 //! ```
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,9 +23,10 @@ const ROUNDS_MAX: usize = 32;
 pub(super) struct Work {
     /// `None` when it has ended.
     connection: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    is_lent: Cell<bool>,
-    /// Wakes the task; a task of the runtime has one waker for all its life.
-    task: RefCell<Option<Waker>>,
+    own: Arc<Own>,
+    /// Wakes the task, unless the work is lent.
+    waker: Waker,
+    bell: Arc<Bell>,
 }
 
 /// The work, in the hands of who waits for an answer.
@@ -33,6 +34,25 @@ pub(super) struct Worker {
     work: Rc<Work>,
     bell: Arc<Bell>,
     waker: Waker,
+}
+
+/// Wakes the task that has the work while it is not lent: whoever has it then looks at the connection in any case.
+#[derive(Default)]
+struct Own {
+    task: AtomicWaker,
+    is_lent: AtomicBool,
+}
+
+impl Wake for Own {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_lent.load(Ordering::SeqCst) {
+            self.task.wake();
+        }
+    }
 }
 
 /// Wakes who waits, unless it is awake: then it looks again before it waits.
@@ -59,23 +79,28 @@ impl Wake for Bell {
 impl Work {
     /// Starts the task, within a `LocalSet`.
     pub(super) fn start(connection: impl Future<Output = ()> + 'static) -> Rc<Self> {
+        let own = Arc::<Own>::default();
         let work = Rc::new(Self {
             connection: RefCell::new(Some(Box::pin(connection))),
-            is_lent: Cell::new(false),
-            task: RefCell::default(),
+            waker: own.clone().into(),
+            own,
+            bell: Arc::default(),
         });
         let of_task = work.clone();
         tokio::task::spawn_local(poll_fn(move |context| {
-            of_task.task.borrow_mut().get_or_insert_with(|| context.waker().clone());
-            if of_task.is_lent.get() { Poll::Pending } else { of_task.poll(context) }
+            of_task.own.task.register(context.waker());
+            if of_task.own.is_lent.load(Ordering::SeqCst) {
+                return Poll::Pending;
+            }
+            of_task.poll(&mut Context::from_waker(&of_task.waker))
         }));
         work
     }
 
     /// Takes the work over.
     pub(super) fn lend(self: &Rc<Self>) -> Worker {
-        self.is_lent.set(true);
-        let bell = Arc::<Bell>::default();
+        self.own.is_lent.store(true, Ordering::SeqCst);
+        let bell = self.bell.clone();
         Worker { work: self.clone(), waker: bell.clone().into(), bell }
     }
 
@@ -87,11 +112,11 @@ impl Work {
         self.take_back();
     }
 
-    /// Lets the task go on with it.
+    /// Lets the task go on with it, which is woken only when there is something to do.
     pub(super) fn take_back(&self) {
-        self.is_lent.set(false);
-        if let Some(task) = &*self.task.borrow() {
-            task.wake_by_ref();
+        self.own.is_lent.store(false, Ordering::SeqCst);
+        if self.poll(&mut Context::from_waker(&self.waker)).is_ready() {
+            self.own.task.wake();
         }
     }
 
@@ -143,6 +168,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
     use tokio::task::{LocalSet, yield_now};
 
