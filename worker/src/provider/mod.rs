@@ -221,7 +221,9 @@ pub fn is_event_stream(content_type: &HeaderValue) -> bool {
 
 /// Whether a text is of visible ASCII and blanks, and no longer than that: there is nothing to leave out of it.
 pub fn is_plain(text: &str, chars_max: usize) -> bool {
-    text.len() <= chars_max && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    // Without an end before the end many are looked at at once.
+    let are_plain = |plain: bool, byte| plain & matches!(byte, b' '..=b'~');
+    text.len() <= chars_max && text.bytes().fold(true, are_plain)
 }
 
 /// A provider's text, fit for usage and logs.
