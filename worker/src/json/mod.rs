@@ -104,7 +104,11 @@ impl JsonBody {
     fn has_name(&self, member: &Member, name: &str) -> bool {
         match &member.spelled {
             Some(spelled) => **spelled == *name,
-            None => self.bytes.get(member.inside_quotes()) == Some(name.as_bytes()),
+            // Most names differ in length.
+            None => {
+                member.name_at.len() == name.len() + 2
+                    && self.bytes.get(member.inside_quotes()) == Some(name.as_bytes())
+            }
         }
     }
 

@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
     /// Stands at the value that the text is. `None` if it is none.
     pub fn new(text: &'a [u8]) -> Option<Self> {
         // The first is found out much faster.
-        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+        if !is_ascii(text) && std::str::from_utf8(text).is_err() {
             return None;
         }
         let mut reader = Self { text, at: 0, depth_left: DEPTH_MAX };
@@ -56,6 +56,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an object: `member` is called at the value of each member, with its name, and reads it.
+    #[inline]
     pub fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Quoted<'a>) -> Option<()>,
@@ -73,6 +74,11 @@ impl<'a> Reader<'a> {
             self.at += 1;
             self.blanks();
             member(self, name)?;
+            // Mostly there are no blanks.
+            if let Some([b',', b'"']) = self.text.get(self.at..self.at + 2) {
+                self.at += 1;
+                continue;
+            }
             self.blanks();
             if self.peek() != b',' {
                 self.is_at(b'}')?;
@@ -102,15 +108,28 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over a value.
+    #[inline(always)]
     pub fn skip(&mut self) -> Option<()> {
         match self.peek() {
-            b'"' => self.string().map(drop),
-            b'{' => self.object(|reader, _| reader.skip()),
-            b'[' => self.list(Self::skip),
+            b'"' => self.skip_string(),
+            b'{' | b'[' => self.skip_nested(),
             b't' => self.word("true"),
             b'f' => self.word("false"),
             b'n' => self.word("null"),
             _ => self.number(),
+        }
+    }
+
+    #[inline(never)]
+    fn skip_string(&mut self) -> Option<()> {
+        self.string().map(drop)
+    }
+
+    #[inline(never)]
+    fn skip_nested(&mut self) -> Option<()> {
+        match self.peek() {
+            b'{' => self.object(|reader, _| reader.skip()),
+            _ => self.list(Self::skip),
         }
     }
 
@@ -122,6 +141,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `None` within if the value is null.
+    #[inline(always)]
     pub fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         if self.peek() == b'n' {
             return self.word("null").map(|()| None);
@@ -135,6 +155,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number that is written with nothing but digits.
+    #[inline(always)]
     pub fn count(&mut self) -> Option<u64> {
         let start = self.at;
         let mut count = 0_u64;
@@ -154,18 +175,15 @@ impl<'a> Reader<'a> {
     fn string(&mut self) -> Option<Quoted<'a>> {
         self.is_at(b'"')?;
         let start = self.at;
-        let mut end = special(self.text, start + 1);
-        let is_escaped = self.byte(end) == b'\\';
-        if is_escaped {
-            end = end_of_string(self.text, end)?;
-        }
+        let (mut end, mut is_escaped) = (plain_until(self.text, start + 1), false);
         if self.byte(end) != b'"' {
-            return None;
+            (end, is_escaped) = end_of_string(self.text, end)?;
         }
         self.at = end + 1;
         Some(Quoted { inside: self.text.get(start + 1..end)?, is_escaped, at: start..end + 1 })
     }
 
+    #[inline(never)]
     fn number(&mut self) -> Option<()> {
         if self.peek() == b'-' {
             self.at += 1;
@@ -251,41 +269,73 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Where the first byte from `at` on is that ends a string or that has a meaning or no place in it: a quote, a backslash, a
-/// control character. Eight are looked at at once, as long as there are so many.
-#[inline(always)]
-fn special(text: &[u8], at: usize) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    let mut rest = text.get(at..).unwrap_or_default();
-    while let Some((eight, behind)) = rest.split_first_chunk() {
-        let eight = u64::from_le_bytes(*eight);
-        // A byte below `n` has its high bit set once `n` is taken from it, and had not before; what is borrowed reaches only
-        // bytes behind the first such one. With its second bit flipped a quote is next to the control characters.
-        let quote_or_control = (eight ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
-        let backslash = (eight ^ (ONES * 0x5c)).wrapping_sub(ONES);
-        let found = (quote_or_control | backslash) & !eight & HIGH;
-        if found != 0 {
-            return text.len() - rest.len() + found.trailing_zeros() as usize / 8;
+/// Blocks of 64 are looked at as a whole, and the last one may overlap another so that nothing is left of them.
+fn is_ascii(text: &[u8]) -> bool {
+    match text.last_chunk::<64>() {
+        Some(last) => {
+            last.is_ascii() && text.get(..text.len() / 64 * 64).is_some_and(<[u8]>::is_ascii)
         }
-        rest = behind;
+        None => text.is_ascii(),
     }
-    special_of_few(text, rest)
 }
 
-#[inline(never)]
-fn special_of_few(text: &[u8], rest: &[u8]) -> usize {
-    let is_special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
-    text.len() - rest.len() + rest.iter().position(is_special).unwrap_or(rest.len())
+const ONES: u64 = u64::MAX / 255;
+const HIGH: u64 = ONES << 7;
+
+/// The high bit of the first byte that has a meaning or no place in a string: of a quote, a backslash, a control character.
+/// Bytes behind it may have theirs as well, and so may bytes that are no ASCII.
+#[inline(always)]
+fn specials(eight: u64) -> u64 {
+    // A byte below `n` has its high bit set once `n` is taken from it; what is borrowed reaches only bytes behind it. With its
+    // second bit flipped a quote is next to the control characters.
+    let quote_or_control = (eight ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
+    let backslash = (eight ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    (quote_or_control | backslash) & HIGH
 }
 
-/// Where the string ends that has its first escape at `at`: at a quote, or at what has no place there.
-#[inline(never)]
-fn end_of_string(text: &[u8], mut at: usize) -> Option<usize> {
-    while text.get(at) == Some(&b'\\') {
-        at = special(text, after_escape(text, at)?);
+#[inline(always)]
+fn eight(text: &[u8], at: usize) -> Option<u64> {
+    let eight = text.get(at..at + 8)?.first_chunk()?;
+    Some(u64::from_le_bytes(*eight))
+}
+
+/// Nothing from `at` to there is special. There mostly is the quote that ends the string.
+#[inline(always)]
+fn plain_until(text: &[u8], mut at: usize) -> usize {
+    while let Some(eight) = eight(text, at) {
+        let found = specials(eight);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
     }
-    Some(at)
+    at
+}
+
+/// Where the quote is that ends the string, of which nothing before `at` is special, and whether there are escapes before it.
+#[inline(never)]
+fn end_of_string(text: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut is_escaped = false;
+    loop {
+        while let Some(eight) = eight(text, at) {
+            let found = specials(eight) & !eight;
+            if found != 0 {
+                at += found.trailing_zeros() as usize / 8;
+                break;
+            }
+            at += 8;
+        }
+        match *text.get(at)? {
+            b'"' => return Some((at, is_escaped)),
+            b'\\' => {
+                at = after_escape(text, at)?;
+                is_escaped = true;
+            }
+            0..0x20 => return None,
+            // Of the last few.
+            _ => at += 1,
+        }
+    }
 }
 
 /// Behind the escape at `at`. Which half of a character it may be is not asked: neither does serde_json where a string is

@@ -47,6 +47,19 @@ fn strings_of_every_length_end_where_they_end() {
 }
 
 #[test]
+fn what_is_no_text_is_no_json() {
+    for length in [1, 8, 63, 64, 65, 127, 128, 129, 200] {
+        for at in 0..length {
+            for bytes in [&b"\xff"[..], b"\x80", b"\xc3", b"\xc3\xa9", b"\xed\xa0\x80"] {
+                let mut text = vec![b'a'; length];
+                text.splice(at..at, bytes.iter().copied());
+                agree(&[b"\"", &text[..], b"\""].concat());
+            }
+        }
+    }
+}
+
+#[test]
 fn every_escape_is_taken_that_there_is() {
     for byte in 0..=0x7f_u8 {
         let byte = char::from(byte);

@@ -19,14 +19,14 @@ pub(super) fn read(body: &[u8]) -> Option<Seen> {
             let read = |reader: &mut Reader<'_>| reader.list(|reader| choice(reader, &mut seen));
             once(&mut choices, reader.optional(read)?)
         }
-        b"usage" => once(&mut usage, reader.optional(counts)?),
+        b"usage" => once(&mut usage, reader.optional(|reader| counts(reader).map(Usage::tokens))?),
         _ => reader.skip(),
     })?;
     reader.end()?;
     let short = |json: &[u8]| std::str::from_utf8(json).map(short_json).unwrap_or_default();
     seen.id = id.map(short).unwrap_or_default();
     seen.model = model.map(short).unwrap_or_default();
-    seen.usage = usage.flatten().and_then(Usage::tokens);
+    seen.usage = usage.flatten().flatten();
     Some(seen)
 }
 
@@ -68,25 +68,28 @@ fn counts(reader: &mut Reader<'_>) -> Option<Usage> {
     let (mut prompt_details, mut input_details) = (None, None);
     let (mut completion_details, mut output_details) = (None, None);
     reader.object(|reader, name| {
-        let count = match name.plain()? {
-            b"prompt_tokens" => &mut prompt,
-            b"completion_tokens" => &mut completion,
-            b"input_tokens" => &mut input,
-            b"output_tokens" => &mut output,
-            b"total_tokens" => &mut total,
-            b"prompt_tokens_details" => {
-                return once(&mut prompt_details, reader.optional(prompt_counts)?);
-            }
-            b"input_tokens_details" | b"input_token_details" => {
-                return once(&mut input_details, reader.optional(prompt_counts)?);
-            }
-            b"completion_tokens_details" => {
-                return once(&mut completion_details, reader.optional(completion_counts)?);
-            }
-            b"output_tokens_details" | b"output_token_details" => {
-                return once(&mut output_details, reader.optional(completion_counts)?);
-            }
-            _ => return reader.skip(),
+        // Compared as a whole, which a `match` does not.
+        let name = name.plain()?;
+        let count = if name == b"prompt_tokens" {
+            &mut prompt
+        } else if name == b"completion_tokens" {
+            &mut completion
+        } else if name == b"total_tokens" {
+            &mut total
+        } else if name == b"input_tokens" {
+            &mut input
+        } else if name == b"output_tokens" {
+            &mut output
+        } else if name == b"prompt_tokens_details" {
+            return once(&mut prompt_details, reader.optional(prompt_counts)?);
+        } else if name == b"completion_tokens_details" {
+            return once(&mut completion_details, reader.optional(completion_counts)?);
+        } else if name == b"input_tokens_details" || name == b"input_token_details" {
+            return once(&mut input_details, reader.optional(prompt_counts)?);
+        } else if name == b"output_tokens_details" || name == b"output_token_details" {
+            return once(&mut output_details, reader.optional(completion_counts)?);
+        } else {
+            return reader.skip();
         };
         once(count, reader.optional(Reader::count)?)
     })?;
@@ -104,32 +107,35 @@ fn counts(reader: &mut Reader<'_>) -> Option<Usage> {
 }
 
 fn prompt_counts(reader: &mut Reader<'_>) -> Option<PromptDetails> {
-    let [cached_tokens, audio_tokens] = two(reader, [b"cached_tokens", b"audio_tokens"])?;
-    Some(PromptDetails { cached_tokens, audio_tokens })
-}
-
-fn completion_counts(reader: &mut Reader<'_>) -> Option<CompletionDetails> {
-    let [reasoning_tokens, audio_tokens] = two(reader, [b"reasoning_tokens", b"audio_tokens"])?;
-    Some(CompletionDetails { reasoning_tokens, audio_tokens })
-}
-
-/// The counts of these two names.
-#[inline]
-fn two(reader: &mut Reader<'_>, names: [&[u8]; 2]) -> Option<[Option<u64>; 2]> {
-    let (mut first, mut second) = (None, None);
-    let [first_name, second_name] = names;
+    let (mut cached, mut audio) = (None, None);
     reader.object(|reader, name| {
         let name = name.plain()?;
-        let count = if name == first_name {
-            &mut first
-        } else if name == second_name {
-            &mut second
+        let count = if name == b"cached_tokens" {
+            &mut cached
+        } else if name == b"audio_tokens" {
+            &mut audio
         } else {
             return reader.skip();
         };
         once(count, reader.optional(Reader::count)?)
     })?;
-    Some([first.flatten(), second.flatten()])
+    Some(PromptDetails { cached_tokens: cached.flatten(), audio_tokens: audio.flatten() })
+}
+
+fn completion_counts(reader: &mut Reader<'_>) -> Option<CompletionDetails> {
+    let (mut reasoning, mut audio) = (None, None);
+    reader.object(|reader, name| {
+        let name = name.plain()?;
+        let count = if name == b"reasoning_tokens" {
+            &mut reasoning
+        } else if name == b"audio_tokens" {
+            &mut audio
+        } else {
+            return reader.skip();
+        };
+        once(count, reader.optional(Reader::count)?)
+    })?;
+    Some(CompletionDetails { reasoning_tokens: reasoning.flatten(), audio_tokens: audio.flatten() })
 }
 
 /// Keeps what a member says; one that comes twice says nothing sure.
