@@ -65,6 +65,25 @@ fn the_longest_text_is_cut_and_the_others_are_whole() {
     assert!(long.ends_with('…') && long.trim_end_matches('…').chars().all(|c| "ä\n".contains(c)));
 }
 
+#[test]
+fn a_line_that_is_appended_is_the_line_that_it_is_and_one_that_is_too_long_is_cut() {
+    for long in [0, 2 * LINE_BYTES_MAX] {
+        let mut written = "before".to_owned();
+        let text = format!("a\\b\n{}", "x".repeat(long));
+        append(&mut written, Level::Info, "a::b", "it \"is\"\r", |fields| {
+            fields.text("text", &text);
+            fields.shown("at", &std::net::Ipv4Addr::LOCALHOST);
+            fields.number("least", 0);
+            fields.number("most", u64::MAX);
+        });
+        let mut line = Line::new(Level::Info, "a::b", "it \"is\"\r");
+        line.fields.push(("text".to_owned(), Value::Text(text)));
+        line.fields.push(("at".to_owned(), Value::Shown("127.0.0.1".to_owned())));
+        let expected = encode(&line.with("least", 0).with("most", u64::MAX));
+        assert_eq!(written, format!("before{}", String::from_utf8(expected).unwrap()));
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back_and_fits(
