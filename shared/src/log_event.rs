@@ -1,15 +1,11 @@
 //! A [`tracing`] event as a line of a log.
 
-use std::cell::RefCell;
 use std::fmt::{self, Write};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level as Severity, Metadata};
+use tracing::{Event, Level as Severity};
 
 use crate::log_line::{self, Level, Line, Pieces, Value};
-
-/// Places that are remembered: more than write lines again and again.
-const PLACES_MAX: usize = 16;
 
 /// The line that an event is.
 pub fn line(event: &Event<'_>) -> Line {
@@ -21,33 +17,12 @@ pub fn line(event: &Event<'_>) -> Line {
 
 /// Appends the line that an event is, as it is written.
 pub fn write(event: &Event<'_>, written: &mut String) {
-    let metadata = event.metadata();
-    let mut pieces = Pieces::begin(written, level(event), metadata.target());
-    if has_good_names(metadata) {
-        pieces.trust_names();
-    }
-    let mut written_at_once = Written(pieces);
+    let mut written_at_once =
+        Written(Pieces::begin(written, level(event), event.metadata().target()));
     event.record(&mut written_at_once);
     if !written_at_once.0.end() {
         written.push_str(&String::from_utf8_lossy(&log_line::encode(&line(event))));
     }
-}
-
-/// Whether all fields of a place in the program have names that a line takes. Each place is looked at once.
-fn has_good_names(metadata: &'static Metadata<'static>) -> bool {
-    thread_local! {
-        static GOOD: RefCell<Vec<&'static Metadata<'static>>> = const { RefCell::new(Vec::new()) };
-    }
-    GOOD.with_borrow_mut(|good| {
-        if good.iter().any(|known| std::ptr::eq(*known, metadata)) {
-            return true;
-        }
-        let is_good = metadata.fields().iter().all(|field| log_line::is_name(name(&field)));
-        if is_good && good.len() < PLACES_MAX {
-            good.push(metadata);
-        }
-        is_good
-    })
 }
 
 /// How much an event matters.
@@ -108,9 +83,15 @@ impl Visit for Fields {
 struct Written<'a>(Pieces<'a>);
 
 impl Written<'_> {
-    fn text<'b>(&mut self, field: &Field, kind: fn(&'b str) -> Value<&'b str>, value: &str) {
+    fn add<'b>(
+        &mut self,
+        field: &Field,
+        kind: fn(&'b str) -> Value<&'b str>,
+        value: fmt::Arguments<'_>,
+    ) {
+        // Writing into memory does not fail; a value that cannot be shown is as far as it came.
         let write = |to: &mut log_line::Escaping<'_>| {
-            let _ = to.write_str(value);
+            let _ = to.write_fmt(value);
         };
         match field.name() {
             "message" => self.0.message(write),
@@ -121,30 +102,29 @@ impl Written<'_> {
 
 impl Visit for Written<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, Value::Text, value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.text(field, Value::Plain, itoa::Buffer::new().format(value));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.text(field, Value::Plain, itoa::Buffer::new().format(value));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.text(field, Value::Plain, if value { "true" } else { "false" });
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing into memory does not fail; a value that cannot be shown is as far as it came.
         let write = |to: &mut log_line::Escaping<'_>| {
-            let _ = write!(to, "{value:?}");
+            let _ = to.write_str(value);
         };
         match field.name() {
             "message" => self.0.message(write),
-            _ => self.0.field(name(field), Value::Shown, write),
+            _ => self.0.field(name(field), Value::Text, write),
         }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, Value::Plain, format_args!("{value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, Value::Plain, format_args!("{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, Value::Plain, format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, Value::Shown, format_args!("{value:?}"));
     }
 }
 

@@ -12,8 +12,13 @@
 //! What is read is hostile: a worker that was taken over writes what it likes. [`decode`] takes nothing that is not of this
 //! form; who a line is of, and when it was written, is never in it.
 
+mod read;
+
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
+
+use self::read::Gather;
+pub use self::read::{Reader, Text, read};
 
 /// What a pipe takes in one piece (`PIPE_BUF`), in bytes.
 pub const LINE_BYTES_MAX: usize = 4096;
@@ -171,8 +176,6 @@ pub struct Pieces<'a> {
     start: usize,
     has_message: bool,
     is_in_order: bool,
-    /// Whoever writes knows that the names of fields are names.
-    trusts_names: bool,
     fields: usize,
 }
 
@@ -184,19 +187,7 @@ impl<'a> Pieces<'a> {
         written.push_str(level.letter());
         written.push(SEPARATOR);
         push_escaped(written, head_of(target, TARGET_BYTES_MAX));
-        Self {
-            written,
-            start,
-            has_message: false,
-            is_in_order: true,
-            trusts_names: false,
-            fields: 0,
-        }
-    }
-
-    /// The names of all fields that follow are names ([`is_name`]), and need not be looked at.
-    pub const fn trust_names(&mut self) {
-        self.trusts_names = true;
+        Self { written, start, has_message: false, is_in_order: true, fields: 0 }
     }
 
     /// Takes the message, which `write` writes.
@@ -215,7 +206,7 @@ impl<'a> Pieces<'a> {
         write: impl FnOnce(&mut Escaping<'_>),
     ) {
         self.is_in_order &= self.has_message;
-        if self.fields >= FIELDS_MAX || !(self.trusts_names || is_name(name)) {
+        if self.fields >= FIELDS_MAX || !is_name(name) {
             return;
         }
         self.fields = self.fields.saturating_add(1);
@@ -237,6 +228,78 @@ impl<'a> Pieces<'a> {
     }
 }
 
+/// The fields of a line that is written with every request: see [`append`].
+pub trait Fields {
+    /// Adds a text. The name is one that a field may have.
+    fn text(&mut self, name: &'static str, text: &str);
+    /// Adds anything else that can be written out.
+    fn shown(&mut self, name: &'static str, value: &dyn Display);
+    /// Adds a number.
+    fn number(&mut self, name: &'static str, number: u64);
+}
+
+impl Pieces<'_> {
+    fn add(&mut self, name: &'static str, kind: &str, write: impl FnOnce(&mut Escaping<'_>)) {
+        debug_assert!(is_name(name), "{name:?} is no name of a field");
+        if self.fields < FIELDS_MAX {
+            self.fields = self.fields.saturating_add(1);
+            self.written.push(SEPARATOR);
+            self.written.push_str(name);
+            self.written.push_str(kind);
+            write(&mut Escaping(self.written));
+        }
+    }
+}
+
+impl Fields for Pieces<'_> {
+    fn text(&mut self, name: &'static str, text: &str) {
+        self.add(name, "\"", |to| push_escaped(to.0, text));
+    }
+
+    fn shown(&mut self, name: &'static str, value: &dyn Display) {
+        self.add(name, "=", |to| {
+            // Writing into memory does not fail; a value that cannot be shown is as far as it came.
+            let _ = write!(to, "{value}");
+        });
+    }
+
+    fn number(&mut self, name: &'static str, number: u64) {
+        self.add(name, "#", |to| to.0.push_str(itoa::Buffer::new().format(number)));
+    }
+}
+
+impl Fields for Line {
+    fn text(&mut self, name: &'static str, text: &str) {
+        self.fields.push((name.to_owned(), Value::Text(text.to_owned())));
+    }
+
+    fn shown(&mut self, name: &'static str, value: &dyn Display) {
+        self.fields.push((name.to_owned(), Value::Shown(value.to_string())));
+    }
+
+    fn number(&mut self, name: &'static str, number: u64) {
+        self.fields.push((name.to_owned(), Value::Plain(number.to_string())));
+    }
+}
+
+/// Appends a line with the fields that `tell` adds, which is called again if they have to be cut.
+pub fn append(
+    written: &mut String,
+    level: Level,
+    target: &str,
+    message: &str,
+    tell: impl Fn(&mut dyn Fields),
+) {
+    let mut pieces = Pieces::begin(written, level, target);
+    pieces.message(|to| push_escaped(to.0, message));
+    tell(&mut pieces);
+    if !pieces.end() {
+        let mut line = Line::new(level, target, message);
+        tell(&mut line);
+        written.push_str(&String::from_utf8_lossy(&encode(&line)));
+    }
+}
+
 /// Writes a text of a line as it is written there.
 #[derive(Debug)]
 pub struct Escaping<'a>(&'a mut String);
@@ -246,6 +309,13 @@ impl Write for Escaping<'_> {
         push_escaped(self.0, text);
         Ok(())
     }
+}
+
+/// Whether what is written tells of a failure, if it is a line.
+pub fn tells_failure(written: &[u8]) -> bool {
+    let letter = written.get(1).map(|letter| [*letter]);
+    let mut failures = Level::ALL.into_iter().filter(|level| level.is_failure());
+    failures.any(|level| letter.is_some_and(|it| it == level.letter().as_bytes()))
 }
 
 /// The line as it is written, its end included.
@@ -292,51 +362,8 @@ pub fn decode(bytes: &[u8]) -> Option<Line<Cow<'_, str>>> {
 }
 
 fn parse(text: &str) -> Option<Line<Cow<'_, str>>> {
-    let mut parts = text.strip_prefix(BEGIN)?.split(SEPARATOR);
-    let letter = parts.next()?;
-    let level = Level::ALL.into_iter().find(|level| level.letter() == letter)?;
-    let target = parts.next().filter(|target| is_target(target))?.into();
-    let message = unescaped(parts.next()?);
-    let mut fields: Vec<(Cow<'_, str>, Value<Cow<'_, str>>)> = Vec::new();
-    let mut seen = Seen::default();
-    for part in parts {
-        let place = part.bytes().position(|byte| matches!(byte, b'"' | b'=' | b'#'))?;
-        let (name, value) = part.split_at_checked(place)?;
-        let (kind, value) = value.split_at_checked(1)?;
-        let value = unescaped(value);
-        if !is_name(name) || fields.len() >= FIELDS_MAX {
-            return None;
-        }
-        if seen.may_have(name) && fields.iter().any(|(known, _)| known == name) {
-            return None;
-        }
-        if fields.is_empty() {
-            fields.reserve(FIELDS_MAX);
-        }
-        let value = match kind {
-            "\"" => Value::Text(value),
-            "#" if is_plain(&value) => Value::Plain(value),
-            "=" => Value::Shown(value),
-            _ => return None,
-        };
-        fields.push((name.into(), value));
-    }
-    Some(Line { level, target, message, fields })
-}
-
-/// Names that were seen, in a few bits: most names are new, and need not be looked for.
-#[derive(Default)]
-struct Seen(u64);
-
-impl Seen {
-    /// Whether the name may have been there before.
-    fn may_have(&mut self, name: &str) -> bool {
-        let mix = |sum: u32, byte: u8| sum.rotate_left(5).wrapping_mul(31) ^ u32::from(byte);
-        let bit = 1_u64.rotate_left(name.bytes().fold(0, mix));
-        let before = self.0;
-        self.0 |= bit;
-        before & bit != 0
-    }
+    let mut line = Gather(None);
+    if read(text, &mut line) { line.0 } else { None }
 }
 
 fn is_target(target: &str) -> bool {
@@ -403,7 +430,12 @@ fn escaped(text: &str) -> String {
 }
 
 fn push_escaped(escaped: &mut String, text: &str) {
-    if !has_escapes(text.as_bytes()) {
+    if read::is_simple(text) {
+        return escaped.push_str(text);
+    }
+    let is_escaped = |byte: u8| byte.is_ascii_control() || byte == b'\\';
+    // Over all bytes, without a way out: many are looked at at a time.
+    if !text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
         return escaped.push_str(text);
     }
     for character in text.chars() {
@@ -412,28 +444,6 @@ fn push_escaped(escaped: &mut String, text: &str) {
         } else {
             escaped.push(character);
         }
-    }
-}
-
-/// Whether a byte of them is written otherwise: a control character or a backslash. Eight are looked at at a time.
-fn has_escapes(bytes: &[u8]) -> bool {
-    const EACH: u64 = u64::from_ne_bytes([1; 8]);
-    let has_zero = |word: u64| word.wrapping_sub(EACH) & !word;
-    // The highest bit of a byte tells; the others mean nothing.
-    let look = |eight: &[u8; 8]| {
-        let word = u64::from_ne_bytes(*eight);
-        let low = word.wrapping_sub(u64::from_ne_bytes([b' '; 8])) & !word;
-        let [backslash, delete] =
-            [b'\\', 0x7f].map(|it| has_zero(word ^ u64::from_ne_bytes([it; 8])));
-        low | backslash | delete
-    };
-    let (eights, _) = bytes.as_chunks::<8>();
-    match bytes.last_chunk::<8>() {
-        // The last eight once more, so that none is left over.
-        Some(last) => {
-            eights.iter().fold(look(last), |any, eight| any | look(eight)) & (EACH << 7) != 0
-        }
-        None => bytes.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\'),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::listener_tls::PairError;
 use crate::log::{self, FilterError};
 use crate::origin::{Cloud, OpenError, Origin};
 use crate::process::launch::ProgramError;
-use crate::process::{own, reserve_descriptors, signals};
+use crate::process::{own, reserve_descriptors, signals, take_long_turns};
 use crate::resources::ResourcesError;
 use crate::settings::{Settings, SettingsError, Source};
 use crate::state::lock::{StateError, StateLock};
@@ -121,6 +121,7 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
     signals::hold_at_start();
     // For us and every worker: a page of 2 MiB for what a few small ones hold is most of what an idle gateway would take.
     let _ = nix::sys::prctl::set_thp_disable(true);
+    take_long_turns();
     let own = Own::of_this_process();
     // What the service manager has kept was handed to the program before, if there was one.
     let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };

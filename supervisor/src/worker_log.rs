@@ -46,7 +46,7 @@ pub fn dropped() -> Vec<(&'static str, u64)> {
 }
 
 fn lines_in(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte == b'\n').count()
+    memchr::memchr_iter(b'\n', bytes).count()
 }
 
 fn note_dropped(role: Role, lines: u64) {
@@ -171,10 +171,17 @@ impl Hearing {
             if dropped > 0 {
                 telling.say(&Said::Line(dropped_note(dropped)));
             }
-            lines.push(read, |line| match log_line::decode(line) {
-                Some(line) if !repeats.hear(&line, now) => {}
-                Some(line) => telling.say(&Said::Line(line)),
-                None => telling.say(&raw(line)),
+            lines.push(read, |line| {
+                let as_it_is =
+                    std::str::from_utf8(line).ok().filter(|_| !log_line::tells_failure(line));
+                if as_it_is.is_some_and(|line| telling.say_written(line)) {
+                    return;
+                }
+                match log_line::decode(line) {
+                    Some(line) if !repeats.hear(&line, now) => {}
+                    Some(line) => telling.say(&Said::Line(line)),
+                    None => telling.say(&raw(line)),
+                }
             });
         });
         note_dropped(self.role, lost);

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::{mem, panic};
 
-use shared::log_line::{self, LINE_BYTES_MAX, Level, Line};
+use shared::log_line::{self, Fields, LINE_BYTES_MAX, Level, Line};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -63,6 +63,17 @@ pub fn flush() {
     }
 }
 
+/// Says what happens, of that target, with the fields that `tell` adds: the line that an event of [`tracing`] would be, without the
+/// way through it. For what is said with every request, by whoever has asked whether it is wanted.
+pub fn say(target: &str, message: &str, tell: impl Fn(&mut dyn Fields)) {
+    let Some(pipe) = PIPE.get() else { return };
+    let mut waiting = pipe.lock();
+    waiting.add(|text| log_line::append(text, Level::Info, target, message, tell));
+    if !FLUSHES.get() {
+        waiting.write();
+    }
+}
+
 struct Lines(Arc<Pipe>);
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -103,20 +114,23 @@ impl Waiting {
         let before = self.text.len();
         write(&mut self.text);
         if before > 0 && self.text.len() > LINE_BYTES_MAX {
-            let line = self.text.split_off(before);
-            self.write();
-            self.text.push_str(&line);
+            self.write_first(before);
         }
         self.lines += 1;
     }
 
     fn write(&mut self) {
-        if self.text.is_empty() {
+        self.write_first(self.text.len());
+    }
+
+    /// Writes so many bytes.
+    fn write_first(&mut self, bytes: usize) {
+        if bytes == 0 {
             return;
         }
         let lines = mem::take(&mut self.lines);
-        let written = (&self.file).write(self.text.as_bytes());
-        self.text.clear();
+        let written = (&self.file).write(self.text.as_bytes().get(..bytes).unwrap_or_default());
+        self.text.drain(..bytes);
         if written.is_err() {
             self.dropped += lines;
             return;

@@ -65,15 +65,26 @@ fn the_longest_text_is_cut_and_the_others_are_whole() {
     assert!(long.ends_with('…') && long.trim_end_matches('…').chars().all(|c| "ä\n".contains(c)));
 }
 
-proptest! {
-    #[test]
-    fn an_escape_is_seen_wherever_it_is(text in r"[\x00-\x7f\\é €]{0,40}", plain in "[ -~é]{0,40}") {
-        for text in [text, plain] {
-            let has = text.bytes().any(|byte| byte.is_ascii_control() || byte == b'\\');
-            prop_assert_eq!(has_escapes(text.as_bytes()), has, "{:?}", text);
-        }
+#[test]
+fn a_line_that_is_appended_is_the_line_that_it_is_and_one_that_is_too_long_is_cut() {
+    for long in [0, 2 * LINE_BYTES_MAX] {
+        let mut written = "before".to_owned();
+        let text = format!("a\\b\n{}", "x".repeat(long));
+        append(&mut written, Level::Info, "a::b", "it \"is\"\r", |fields| {
+            fields.text("text", &text);
+            fields.shown("at", &std::net::Ipv4Addr::LOCALHOST);
+            fields.number("least", 0);
+            fields.number("most", u64::MAX);
+        });
+        let mut line = Line::new(Level::Info, "a::b", "it \"is\"\r");
+        line.fields.push(("text".to_owned(), Value::Text(text)));
+        line.fields.push(("at".to_owned(), Value::Shown("127.0.0.1".to_owned())));
+        let expected = encode(&line.with("least", 0).with("most", u64::MAX));
+        assert_eq!(written, format!("before{}", String::from_utf8(expected).unwrap()));
     }
+}
 
+proptest! {
     #[test]
     fn what_is_written_is_read_back_and_fits(
         message in any::<String>(),

@@ -34,6 +34,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const PARKED_MAX: usize = 16;
 /// How long such a batch waits before it is tried again although nothing else was accepted.
 const PARKED_PAUSE: Duration = Duration::from_secs(20);
+/// What an event takes in a request, as most are, in bytes.
+const EVENT_BYTES: usize = 1024;
 /// Billionths of a dollar in a dollar.
 const NANOS: f64 = 1e9;
 
@@ -283,8 +285,10 @@ impl Lanes {
                 let events = job.leased.events();
                 job.spent = spent(&events);
                 let events = events.get(range).unwrap_or_default();
+                let mut body = Vec::with_capacity(events.len().saturating_mul(EVENT_BYTES));
                 // Nothing in an event can fail to serialize.
-                (serde_json::to_vec(&Body { events }).unwrap_or_default(), events.len())
+                let _ = serde_json::to_writer(&mut body, &Body { events });
+                (body, events.len())
             };
             let result = session.post(PATH, Bytes::from(body)).await;
             let answer = match &result {

@@ -93,7 +93,7 @@ pub fn datagram<S: AsRef<str>>(speaker: &Speaker, said: &Said<S>) -> Vec<u8> {
             push_fields(&mut text, line);
         }
         Said::Raw(words) => {
-            push_harmless(&mut text, words);
+            push_harmless(&mut text, &words.as_str());
             push_about(&mut text, speaker, Level::Warn, "raw");
         }
     }
@@ -112,7 +112,7 @@ fn push_about(text: &mut String, speaker: &Speaker, level: Level, target: &str) 
         text,
         "\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=aisix\nAISIX_ROLE={role}\nAISIX_PID={pid}\nAISIX_LEVEL={level}\nAISIX_TARGET="
     );
-    push_harmless(text, target);
+    push_harmless(text, &target);
     text.push('\n');
     if let Some((_, id)) = speaker.worker {
         let _ = writeln!(text, "AISIX_WORKER={id}");
@@ -130,7 +130,7 @@ fn push_fields<S: AsRef<str>>(text: &mut String, line: &Line<S>) {
         let upper = |character: char| if character == '.' { '_' } else { character };
         text.extend(name.chars().map(|character| upper(character.to_ascii_uppercase())));
         text.push('=');
-        push_harmless(text, value.text());
+        push_harmless(text, &value.text());
         text.push('\n');
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! All waiting together takes at most [`PATIENCE`] of a second ([`Patience`]); what is not taken then is dropped and counted,
 //! and the number is told with the next line that is taken. Standard error is written in pieces that a pipe takes whole once it
-//! is ready, so that no write ever waits, whatever its flags, which are other processes' too.
+//! is ready, so that no write ever waits, whatever its flags, which are other processes' too. A file is always ready, and takes
+//! as many lines at once as there are.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,18 +11,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::write;
+use shared::log_line;
 
 use super::form::Form;
 use super::journal::{Journal, datagram};
-use super::render::{Head, json, text};
+use super::render::{Head, Shape, said, written};
 use super::{Said, Speaker, note, standard_error};
 
 /// How long is waited in each second, at most.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// What a pipe takes in one piece once it is ready, in bytes.
 const PIECE_BYTES: usize = 4096;
-
+/// What is written to a file in one piece, in bytes.
+const FILE_PIECE_BYTES: usize = 64 * 1024;
 /// How often a write may be refused by what had said that it was ready.
 const REFUSED_MAX: u8 = 10;
 
@@ -30,6 +34,8 @@ const REFUSED_MAX: u8 = 10;
 pub struct Outlet {
     form: Form,
     journal: Option<Journal>,
+    /// Standard error is a file.
+    is_file: bool,
     patience: Patience,
     /// Lines that were dropped and not told of.
     dropped: u64,
@@ -54,33 +60,52 @@ pub struct Telling<'a> {
 
 impl Telling<'_> {
     /// Says a line.
-    pub fn say<S: AsRef<str>>(&mut self, said: &Said<S>) {
+    pub fn say<S: AsRef<str>>(&mut self, it: &Said<S>) {
         self.outlet.tell_dropped(self.time);
         if self.outlet.form == Form::Journal {
-            if !self.outlet.tell_one(&self.speaker, &self.head, said) {
+            if !self.outlet.tell_one(&self.speaker, &self.head, it) {
                 self.lose(1);
             }
             return;
         }
         let before = self.piece.len();
-        self.outlet.render(&mut self.piece, &self.head, said);
-        if before > 0 && self.piece.len() > PIECE_BYTES {
-            let line = self.piece.split_off(before);
-            self.write();
-            self.piece.push_str(&line);
+        said(&mut self.piece, self.outlet.shape(), &self.head, it);
+        self.added(before);
+    }
+
+    /// Says a worker's line, as it lies in its pipe. False if it is no line.
+    pub fn say_written(&mut self, line: &str) -> bool {
+        if self.outlet.form == Form::Journal {
+            let line = log_line::decode(line.as_bytes());
+            return line.map(|line| self.say(&Said::Line(line))).is_some();
+        }
+        self.outlet.tell_dropped(self.time);
+        let before = self.piece.len();
+        let is_line = written(&mut self.piece, self.outlet.shape(), &self.head, line);
+        if is_line {
+            self.added(before);
+        }
+        is_line
+    }
+
+    /// A line was added. What was there before goes first if both do not fit into one piece.
+    fn added(&mut self, before: usize) {
+        if before > 0 && self.piece.len() > self.outlet.piece_bytes() {
+            self.write(before);
         }
         self.lines += 1;
     }
 
-    fn write(&mut self) {
-        if self.piece.is_empty() {
+    /// Writes so many bytes.
+    fn write(&mut self, bytes: usize) {
+        if bytes == 0 {
             return;
         }
         let lines = std::mem::take(&mut self.lines);
-        if !self.outlet.write(&self.piece) {
+        if !self.outlet.write(self.piece.get(..bytes).unwrap_or(&self.piece)) {
             self.lose(lines);
         }
-        self.piece.clear();
+        self.piece.drain(..bytes);
     }
 
     fn lose(&mut self, lines: u64) {
@@ -92,8 +117,21 @@ impl Telling<'_> {
 impl Outlet {
     /// With a connection to the journal, if that is the form.
     pub fn new(form: Form, journal: Option<Journal>) -> Self {
-        let patience = Patience::new(Instant::now());
-        Self { form, journal, patience, dropped: 0, is_broken: false, piece: String::new() }
+        let (is_file, patience) = (is_file(standard_error()), Patience::new(Instant::now()));
+        Self {
+            form,
+            journal,
+            is_file,
+            patience,
+            dropped: 0,
+            is_broken: false,
+            piece: String::new(),
+        }
+    }
+
+    /// What is written in one piece, in bytes.
+    fn piece_bytes(&self) -> usize {
+        if self.is_file { FILE_PIECE_BYTES } else { PIECE_BYTES }
     }
 
     /// Lets `tell` say lines of one speaker, in order. Returns how many of them nobody took.
@@ -106,7 +144,7 @@ impl Outlet {
         let (piece, head) = (std::mem::take(&mut self.piece), Head::new(speaker, time));
         let mut telling = Telling { outlet: self, speaker, time, head, piece, lines: 0, lost: 0 };
         tell(&mut telling);
-        telling.write();
+        telling.write(telling.piece.len());
         let Telling { mut piece, lost, .. } = telling;
         piece.clear();
         self.piece = piece;
@@ -127,18 +165,18 @@ impl Outlet {
         }
     }
 
-    fn render<S: AsRef<str>>(&self, out: &mut String, head: &Head, said: &Said<S>) {
+    fn shape(&self) -> Shape {
         match self.form {
-            Form::Json => json(out, head, said),
-            Form::Terminal => text(out, head, said, true),
-            Form::Text | Form::Journal => text(out, head, said, false),
+            Form::Json => Shape::Json,
+            Form::Terminal => Shape::Coloured,
+            Form::Text | Form::Journal => Shape::Text,
         }
     }
 
     /// Whether the line was taken.
-    fn tell_one<S: AsRef<str>>(&mut self, speaker: &Speaker, head: &Head, said: &Said<S>) -> bool {
+    fn tell_one<S: AsRef<str>>(&mut self, speaker: &Speaker, head: &Head, it: &Said<S>) -> bool {
         if let Some(journal) = &mut self.journal {
-            let datagram = datagram(speaker, said);
+            let datagram = datagram(speaker, it);
             let mut sent = journal.send(&datagram);
             if is_busy(&sent) && self.patience.wait(journal_fd(journal)) {
                 sent = journal.send(&datagram);
@@ -151,7 +189,7 @@ impl Outlet {
             }
         }
         let mut line = String::new();
-        self.render(&mut line, head, said);
+        said(&mut line, self.shape(), head, it);
         self.write(&line)
     }
 
@@ -164,12 +202,12 @@ impl Outlet {
         }
         let (whole, mut refused) = (rest.len(), 0_u8);
         while !rest.is_empty() {
-            if !is_ready(standard_error(), Duration::ZERO) && !self.patience.wait(standard_error())
-            {
+            let is_ready = self.is_file || is_ready(standard_error(), Duration::ZERO);
+            if !is_ready && !self.patience.wait(standard_error()) {
                 self.is_broken = broken || rest.len() < whole;
                 return false;
             }
-            let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
+            let piece = rest.get(..self.piece_bytes()).unwrap_or(rest);
             match write(standard_error(), piece) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EINTR) => {}
@@ -193,6 +231,11 @@ fn journal_fd(journal: &Journal) -> BorrowedFd<'_> {
 
 fn is_busy(sent: &io::Result<()>) -> bool {
     sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn is_file(descriptor: BorrowedFd<'_>) -> bool {
+    let is_regular = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    fstat(descriptor).is_ok_and(|stat| is_regular(stat.st_mode))
 }
 
 /// Whether it takes something, at once or within that time. What has failed does: the next call says so.

@@ -2,8 +2,13 @@
 //!
 //! On disk it is `count u32 (little-endian), sealed bincode`, sealed for its table, number and count.
 
+use std::ops::Range;
+use std::time::SystemTime;
+
 use shared::codec::{self, CodecError};
 use shared::usage::UsageEvent;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::state::seal::{SealError, Sealer};
 
@@ -55,10 +60,15 @@ impl Encoded {
         self.ends.chunks(EVENTS_MAX).map(move |ends| {
             let end = ends.last().copied().unwrap_or(begin);
             // As a list of them is encoded: how many, and then they.
-            let mut plain = codec::encode(&(ends.len() as u64))?;
-            plain.extend_from_slice(self.bytes.get(begin..end).unwrap_or_default());
+            let count = codec::encode(&(ends.len() as u64))?;
+            let encoded = self.bytes.get(begin..end).unwrap_or_default();
+            let mut plain = Vec::with_capacity(count.len().saturating_add(encoded.len()));
+            plain.extend_from_slice(&count);
+            plain.extend_from_slice(encoded);
+            let first = ends.first().map_or(0, |first| first.saturating_sub(begin));
+            let first = count.len()..count.len().saturating_add(first);
             begin = end;
-            Ok(Block { events: u32::try_from(ends.len()).unwrap_or(u32::MAX), plain })
+            Ok(Block { events: u32::try_from(ends.len()).unwrap_or(u32::MAX), plain, first })
         })
     }
 }
@@ -69,6 +79,8 @@ pub struct Block {
     /// How many events.
     pub events: u32,
     plain: Vec<u8>,
+    /// Where its first event is; empty if that is not known.
+    first: Range<usize>,
 }
 
 /// Why a block cannot be opened.
@@ -96,6 +108,16 @@ impl Block {
         codec::borrow_decode::<_, DECODED_MAX>(&self.plain)
     }
 
+    /// When its first event occurred.
+    pub fn begins(&self) -> Option<SystemTime> {
+        let event = |bytes| codec::borrow_decode::<UsageEvent<&str>, DECODED_MAX>(bytes);
+        let moment = match self.plain.get(self.first.clone()).filter(|first| !first.is_empty()) {
+            Some(first) => event(first).ok()?.occurred_at,
+            None => self.view().ok()?.first()?.occurred_at,
+        };
+        OffsetDateTime::parse(moment, &Rfc3339).ok().map(SystemTime::from)
+    }
+
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> u64 {
         self.plain.len() as u64
@@ -118,7 +140,7 @@ impl Block {
         let (count, sealed) = bytes.split_first_chunk::<COUNT_BYTES>().ok_or(BlockError::Short)?;
         let events = u32::from_le_bytes(*count);
         let mut opened = sealer.open(&place(number, events), sealed)?;
-        Ok(Self { events, plain: std::mem::take(&mut *opened) })
+        Ok(Self { events, plain: std::mem::take(&mut *opened), first: 0..0 })
     }
 }
 
@@ -135,17 +157,27 @@ pub fn allocated(bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::state::seal::DataKey;
 
     #[test]
     fn a_block_opens_under_its_own_number_and_count_alone() {
         let sealer = DataKey::generate().unwrap().sealer(&[0; 16], "spool", "e").unwrap();
-        let events = vec![UsageEvent { event_id: "a".to_owned(), ..UsageEvent::default() }; 3];
+        let event = |event_id: &str, at: &str| UsageEvent {
+            event_id: event_id.to_owned(),
+            occurred_at: at.to_owned(),
+            ..UsageEvent::default()
+        };
+        let events = vec![event("a", "2023-11-14T22:13:20Z"), event("b", "b"), event("c", "c")];
         let block = Encoded::of(&events).unwrap().blocks().next().unwrap().unwrap();
         let mut sealed = block.seal(7, &sealer).unwrap();
         assert_eq!(Block::count(&sealed), 3);
-        assert_eq!(Block::unseal(7, &sealed, &sealer).unwrap().open().unwrap(), events);
+        let opened = Block::unseal(7, &sealed, &sealer).unwrap();
+        assert_eq!(opened.open().unwrap(), events);
+        let begins = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        assert_eq!([opened.begins(), block.begins()], [begins, begins]);
         assert!(Block::unseal(8, &sealed, &sealer).is_err());
         for length in 0..sealed.len() {
             assert!(Block::unseal(7, &sealed[..length], &sealer).is_err());

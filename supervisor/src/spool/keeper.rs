@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::block::Encoded;
 use super::dead_letters::DeadLetters;
 use super::disk::{Disk, Opened};
+use super::recent::Recent;
 use super::ring_file::RingFile;
 use super::rings::{Read, Rings};
 use super::staged::{Staged, first_number};
@@ -33,6 +34,14 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Billionths of a dollar in a dollar.
 const NANOS: f64 = 1e9;
 
+/// A block on its way to the Cloud.
+#[derive(Clone, Copy)]
+struct OnItsWay {
+    events: u64,
+    /// When its first event occurred.
+    begins: Option<SystemTime>,
+}
+
 /// What the thread owns.
 pub struct Keeper {
     disk: Option<Disk>,
@@ -46,8 +55,10 @@ pub struct Keeper {
     /// Since when something is staged.
     staged_since: Option<Instant>,
     next: u64,
-    /// Blocks on their way, and how many events they hold.
-    leased: HashMap<u64, u64>,
+    /// Blocks on their way.
+    leased: HashMap<u64, OnItsWay>,
+    /// Blocks on disk that need not be read from there.
+    recent: Recent,
     /// Blocks whose dead letters cannot be written: they stay leased.
     unsettled: Vec<Settled>,
     /// When that was tried last.
@@ -89,6 +100,7 @@ impl Keeper {
             staged_since: None,
             next: first_number(SystemTime::now()),
             leased: HashMap::new(),
+            recent: Recent::default(),
             unsettled: Vec::new(),
             settled_at: Instant::now(),
             going: 0,
@@ -203,6 +215,7 @@ impl Keeper {
             return;
         };
         let Some((opened, next)) = disk.try_open(now) else { return };
+        self.recent.clear();
         self.next = self.next.max(next);
         if !self.was_open {
             // The clock was set back: what was staged meanwhile must not take the place of what waits there.
@@ -372,6 +385,11 @@ impl Keeper {
         self.answer();
         if !written {
             return;
+        }
+        for (number, block) in std::mem::take(&mut self.staged.blocks) {
+            if !self.leased.contains_key(&number) {
+                self.recent.add(number, block);
+            }
         }
         self.staged.clear();
         self.going = 0;

@@ -7,7 +7,7 @@
 //! 2. what a ring held is kept exactly once, whoever died when: how far it was read is part of the same transaction;
 //! 3. an event leaves the spool when the Cloud has accepted it, or when it is a dead letter on disk;
 //! 4. past the cap details go, counted, and totals per caller key, model and hour stay exact;
-//! 5. memory does not grow with what waits: blocks are read when they are sent.
+//! 5. memory does not grow with what waits: blocks are read when they are sent, but for a few of the latest (`recent.rs`).
 //!
 //! Where dead letters cannot be written, their blocks stay and are not sent again meanwhile; past a bound nothing is.
 //! Where the disk refuses, events wait in memory within a bound (`staged.rs`), a finding says so, and they are written once
@@ -23,6 +23,7 @@ pub mod block;
 pub mod dead_letters;
 mod disk;
 mod keeper;
+mod recent;
 pub mod ring_file;
 mod rings;
 mod staged;

@@ -2,15 +2,14 @@
 
 use std::time::{Instant, SystemTime};
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tracing::error;
 
-use super::{IDLE, Keeper};
+use super::{IDLE, Keeper, OnItsWay};
 use crate::findings::Topic;
 use crate::projection::report::rfc3339;
+use crate::spool::block::Block;
 use crate::spool::dead_letters::DeadLetter;
-use crate::spool::disk::unix;
+use crate::spool::disk::{Disk, unix};
 use crate::spool::store::End;
 use crate::spool::{Leased, Settled};
 
@@ -21,10 +20,14 @@ const UNSETTLED_MAX: usize = 64;
 
 impl Keeper {
     pub(super) fn lease(&mut self, end: End, events_max: usize) -> Leased {
-        let Some(disk) = &mut self.disk else { return Leased::default() };
         if self.unsettled.len() >= UNSETTLED_MAX {
             return Leased::default();
         }
+        if self.has_all_in_memory() {
+            let blocks = self.recent.take(end, events_max);
+            return self.lend(blocks);
+        }
+        let Some(disk) = &mut self.disk else { return Leased::default() };
         let (leased, staged) = (&self.leased, &self.staged);
         let skip = |number: u64| {
             leased.contains_key(&number)
@@ -50,13 +53,31 @@ impl Keeper {
             self.staged.damaged.insert(number);
             self.staged_since.get_or_insert_with(Instant::now);
         }
+        self.lend(found.blocks)
+    }
+
+    fn lend(&mut self, blocks: Vec<(u64, Block)>) -> Leased {
         let mut leased = Leased::default();
-        for (number, block) in found.blocks {
-            self.leased.insert(number, block.events.into());
+        for (number, block) in blocks {
+            self.recent.remove(number);
+            let (events, begins) = (block.events.into(), block.begins());
+            self.leased.insert(number, OnItsWay { events, begins });
             leased.blocks.push(number);
             leased.contents.push(block);
         }
         leased
+    }
+
+    /// Events on disk that nobody is sending.
+    fn free(&self) -> u64 {
+        let leased = self.leased.values().map(|block| block.events).sum();
+        self.counts.events.saturating_sub(self.going).saturating_sub(leased)
+    }
+
+    /// Whether every block on disk that nobody is sending is in memory too. Each one that is in memory is such a block.
+    fn has_all_in_memory(&self) -> bool {
+        let is_open = self.disk.as_ref().is_some_and(Disk::is_open);
+        is_open && self.recent.events() > 0 && self.recent.events() == self.free()
     }
 
     pub(super) fn settle(&mut self, settled: Settled) {
@@ -66,7 +87,7 @@ impl Keeper {
             return;
         }
         for number in settled.blocks {
-            let events = self.leased.remove(&number).unwrap_or_default();
+            let events = self.leased.remove(&number).map_or(0, |block| block.events);
             if self.staged.remove(number).is_none() {
                 self.going += events;
             }
@@ -125,15 +146,14 @@ impl Keeper {
 
     /// Tells how the spool stands.
     pub(super) fn tell(&mut self) {
-        let leased: u64 = self.leased.values().sum();
         self.facts.known = true;
         let there = self.counts.events.saturating_sub(self.going);
         self.facts.waiting = there.saturating_add(self.staged.events());
         // What is only in memory is sent from there if the disk is away, else after the commit.
         let is_away = self.disk.as_ref().is_some_and(|disk| !disk.is_open());
         let in_memory = || self.staged.sendable().map(|(_, block)| u64::from(block.events)).sum();
-        let sendable = if is_away { in_memory() } else { there };
-        self.facts.free = sendable.saturating_sub(leased);
+        let leased: u64 = self.leased.values().map(|block| block.events).sum();
+        self.facts.free = if is_away { in_memory() } else { there }.saturating_sub(leased);
         self.facts.folded = self.counts.folded.saturating_add(self.staged.folded());
         self.facts.unwritten = self.staged.events().saturating_add(self.staged.folded());
         self.facts.bytes = self.counts.bytes.saturating_add(self.staged.bytes());
@@ -158,13 +178,17 @@ impl Keeper {
         if let Some((_, at)) = known {
             return at;
         }
-        let removed = &self.staged.removed;
-        let disk = self.disk.as_mut()?;
-        let found = disk.blocks(End::Oldest, 1, |number| removed.contains(&number));
-        let (number, block) = found.blocks.into_iter().next()?;
-        let moment = block.view().ok()?.first().map(|event| event.occurred_at)?;
-        let moment = OffsetDateTime::parse(moment, &Rfc3339).ok();
-        let at = moment.map(SystemTime::from);
+        let (number, at) = if self.recent.events() == self.free() {
+            let on_their_way = self.leased.iter().map(|(number, block)| (*number, block.begins));
+            let recent = self.recent.oldest().map(|(number, block)| (number, block.begins()));
+            on_their_way.chain(recent).min_by_key(|(number, _)| *number)?
+        } else {
+            let removed = &self.staged.removed;
+            let disk = self.disk.as_mut()?;
+            let found = disk.blocks(End::Oldest, 1, |number| removed.contains(&number));
+            let (number, block) = found.blocks.into_iter().next()?;
+            (number, block.begins())
+        };
         self.oldest = Some((number, at));
         at
     }

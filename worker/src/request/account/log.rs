@@ -1,42 +1,51 @@
 //! The lines that a request leaves in the log. Nothing of a prompt, of an answer or of what an upstream has said is in them.
 
+use tracing::Level;
+
 use super::{Account, MESSAGE_CHARS_MAX, cut, millis};
+use crate::log;
 use crate::provider::TokenUsage;
 use crate::request::{RequestError, UpstreamError};
+
+/// What filters of the log know these lines by.
+const TARGET: &str = module_path!();
 
 impl Account {
     /// The line of the request, its last.
     pub(super) fn log(&self, status: u16, error: Option<&RequestError>, tokens: TokenUsage) {
         self.log_call();
-        if !self.proxy.settings.access_log {
+        if !self.proxy.settings.access_log || !tracing::enabled!(Level::INFO) {
             return;
         }
         let labels = self.labels();
         let seen = self.attempt.as_ref().map(|attempt| &attempt.seen);
-        tracing::info!(
-            method = self.method,
-            path = self.path,
-            status,
-            latency_ms = millis(self.since(self.started)),
-            provider = labels.provider,
-            model = labels.model,
-            api_key_id = self.caller.as_ref().map_or("", |key| key.id.as_str()),
-            prompt_tokens = tokens.prompt,
-            completion_tokens = tokens.completion,
-            total_tokens = u64::from(tokens.prompt) + u64::from(tokens.completion),
-            request_id = self.id(),
-            provider_request_id = seen.map_or("", |seen| seen.id.as_str()),
-            served_by_model = if self.attempt.is_some() { self.dispatched_name() } else { "" },
-            routing_attempt_count = self.failed_attempts + u32::from(self.attempt.is_some()),
-            routing_fallback_count = self.fallbacks,
-            attempts = &*self.attempts.text(),
-            trace_id = self.trace_id,
-            client_ip = %self.client_address.as_str(),
-            cache = self.cache.map_or("", |cache| cache.name()),
-            error_kind = error.map_or("", RequestError::kind),
-            error = error.map(words).unwrap_or_default(),
-            "proxy request completed"
-        );
+        let latency_ms = millis(self.since(self.started));
+        let routing_attempts = self.failed_attempts + u32::from(self.attempt.is_some());
+        let (attempts, error_text) = (self.attempts.text(), error.map(words).unwrap_or_default());
+        log::say(TARGET, "proxy request completed", |line| {
+            line.text("method", &self.method);
+            line.text("path", &self.path);
+            line.number("status", status.into());
+            line.number("latency_ms", latency_ms.into());
+            line.text("provider", labels.provider);
+            line.text("model", labels.model);
+            line.text("api_key_id", self.caller.as_ref().map_or("", |key| key.id.as_str()));
+            line.number("prompt_tokens", tokens.prompt.into());
+            line.number("completion_tokens", tokens.completion.into());
+            line.number("total_tokens", u64::from(tokens.prompt) + u64::from(tokens.completion));
+            line.text("request_id", self.id());
+            line.text("provider_request_id", seen.map_or("", |seen| seen.id.as_str()));
+            let served_by = if self.attempt.is_some() { self.dispatched_name() } else { "" };
+            line.text("served_by_model", served_by);
+            line.number("routing_attempt_count", routing_attempts.into());
+            line.number("routing_fallback_count", self.fallbacks.into());
+            line.text("attempts", &attempts);
+            line.text("trace_id", &self.trace_id);
+            line.shown("client_ip", &self.client_address);
+            line.text("cache", self.cache.map_or("", |cache| cache.name()));
+            line.text("error_kind", error.map_or("", RequestError::kind));
+            line.text("error", &error_text);
+        });
     }
 
     /// A stream begins.
@@ -55,16 +64,19 @@ impl Account {
         let Some(attempt) = self.attempt.as_ref().filter(|it| !it.seen.id.is_empty()) else {
             return;
         };
+        if !tracing::enabled!(Level::INFO) {
+            return;
+        }
         let labels = self.labels();
-        tracing::info!(
-            provider = labels.provider,
-            model = labels.model,
-            upstream_model = labels.upstream_model,
-            provider_request_id = attempt.seen.id,
-            request_id = self.id(),
-            latency_ms = millis(self.since(attempt.started)),
-            "provider call completed"
-        );
+        let latency_ms = millis(self.since(attempt.started));
+        log::say(TARGET, "provider call completed", |line| {
+            line.text("provider", labels.provider);
+            line.text("model", labels.model);
+            line.text("upstream_model", labels.upstream_model);
+            line.text("provider_request_id", &attempt.seen.id);
+            line.text("request_id", self.id());
+            line.number("latency_ms", latency_ms.into());
+        });
     }
 
     /// An attempt has failed, and another one follows.
