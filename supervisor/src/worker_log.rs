@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long the last lines of workers that are gone are waited for.
 const FINISH_LIMIT: Duration = Duration::from_millis(200);
 /// Passed on per second and worker, in bytes: an access log at its busiest. More is dropped, and the drop is told.
-const BYTES_PER_SECOND_MAX: usize = 32 * 1024 * 1024;
+const BYTES_PER_SECOND_MAX: usize = 64 * 1024 * 1024;
 /// What a line counts beside its bytes: short ones cost as much work as long ones.
 const LINE_COST: usize = 256;
 

@@ -86,21 +86,14 @@ impl<'a> Parts<'a> {
     /// The name of the next field, and its kind, if there is a further one; `None` if what is there is none.
     fn name(&mut self) -> Option<Option<(&'a str, u8)>> {
         let Some(rest) = self.0 else { return Some(None) };
-        let (mut end, mut kind) = (0_usize, 0);
-        for byte in rest.as_bytes().iter().take(NAME_BYTES_MAX.saturating_add(1)) {
-            if !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.') {
-                kind = *byte;
-                break;
-            }
-            end = end.saturating_add(1);
-        }
+        let is_of_name = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.');
+        let end = rest.as_bytes().iter().position(|byte| !is_of_name(byte))?;
         let (name, after) = rest.split_at_checked(end)?;
-        if !name.as_bytes().first()?.is_ascii_lowercase() {
+        if !name.as_bytes().first()?.is_ascii_lowercase() || end > NAME_BYTES_MAX {
             return None;
         }
-        // A longer name, or another kind, is none: the kind is zero or unknown.
         self.0 = Some(after.get(1..)?);
-        Some(Some((name, kind)))
+        Some(Some((name, *after.as_bytes().first()?)))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::projection::report::rfc3339;
 
 /// How long changes gather for one commit. What a worker writes meanwhile goes with it, so that an event waits no longer than
 /// this and two commits, with far less than that in each second spent on commits.
-const GATHERING: Duration = Duration::from_millis(20);
+const GATHERING: Duration = Duration::from_millis(30);
 /// How often rings are looked at whose writers may still be there.
 const POLL: Duration = Duration::from_millis(100);
 /// How often the database is looked at while nothing happens.

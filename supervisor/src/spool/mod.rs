@@ -124,7 +124,10 @@ impl Leased {
     /// The events of all blocks.
     pub fn events(&self) -> Vec<UsageEvent<&str>> {
         // Each was looked at when it was read.
-        self.contents.iter().flat_map(|block| block.view().unwrap_or_default()).collect()
+        match self.contents.as_slice() {
+            [block] => block.view().unwrap_or_default(),
+            blocks => blocks.iter().flat_map(|block| block.view().unwrap_or_default()).collect(),
+        }
     }
 
     /// The same, with texts of their own.
