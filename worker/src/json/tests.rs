@@ -20,16 +20,13 @@ fn edited(text: &str, edit: impl FnOnce(&mut Edit<'_>)) -> String {
 }
 
 /// Where the members are, and their names.
-fn told(
-    text: &[u8],
-    found: &(usize, Vec<Member>),
-) -> (usize, Vec<(String, Range<usize>, Range<usize>)>) {
-    let members = found.1.iter().map(|member| {
+fn told(text: &[u8], (inside, members): &(usize, Vec<Member>)) -> String {
+    let members = members.iter().map(|member| {
         let written = || String::from_utf8(text[member.inside_quotes()].to_vec()).unwrap();
         let name = member.spelled.as_deref().map_or_else(written, str::to_owned);
-        (name, member.name_at.clone(), member.value_at.clone())
+        format!("{name} {:?} {:?}", member.name_at, member.value_at)
     });
-    (found.0, members.collect())
+    format!("{inside} {:?}", members.collect::<Vec<_>>())
 }
 
 #[test]
