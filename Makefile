@@ -55,7 +55,8 @@ programs: tools ## development programs, in target/debug: those of the demo and 
 	  exit 1; }
 
 bench: dist bench-tools ## the gateway beside nginx and HAProxy, in one run; needs two idle cores; BENCH holds arguments, such as --quick
-	cargo build --release --config profile.release.lto=false --config profile.release.codegen-units=16 --locked -p tests --example bench --bin aisix-cloud
+	cargo build --release --config profile.release.lto=false --config profile.release.codegen-units=16 --config 'profile.release.panic="unwind"' \
+	  --locked -p tests --example bench --bin aisix-cloud
 	@GATEWAY_BIN_DIR=$(CURDIR)/target/release target/release/examples/bench --programs target/programs --out target/bench $(BENCH)
 
 bench-profile: bench-tools ## what the profile of use brings: the gateway built with it and without, in one run

@@ -32,16 +32,22 @@ mod wire;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::Duration;
+use std::{fs, io, thread};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use figure::{Figure, Figures};
 use peers::{CONVENTION, Other, Peer};
 use report::{Machine, Report};
 use rounds::Void;
 
+/// Who is compared, besides others and `--plain`, which are whenever they are named.
+const SUBJECTS: [&str; 5] = ["direct", "nginx", "haproxy", "aisix", "aisix-off"];
 /// Streams at once.
 const STREAMS: usize = 500;
 
@@ -64,12 +70,12 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Rounds that count.
-    #[arg(long)]
-    rounds: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
     /// Only these parts.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<What>,
-    /// Only these subjects, by name.
+    /// Only these subjects of direct, nginx, haproxy, aisix and aisix-off, and those named otherwise.
     #[arg(long, value_delimiter = ',')]
     subjects: Vec<String>,
     /// Where the report is written.
@@ -122,17 +128,21 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    cpu::pin(cpu::REST).map_err(|error| format!("two cores are needed: {error}"))?;
+    cpu::pin(cpu::REST).map_err(|error| {
+        format!("two cores are needed, and there is no core {} to run on: {error}", cpu::REST)
+    })?;
+    check(arguments)?;
+    end_on_signal()?;
     let aisix = arguments.programs.as_ref().map(|folder| folder.join("aisix"));
     let aisix = aisix.map_or_else(|| harness::binaries::find("aisix"), Ok)?;
     let machine = Machine::look(&aisix);
-    let peers = start(arguments, upstream::start()?).await?;
-    for peer in &peers {
+    let mut peers = start(arguments, upstream::start()?).await?;
+    for peer in &mut peers {
         peer.wait_until_served()?;
     }
     let (mut figures, mut voids) = (Figures::default(), Vec::new());
     let is_wanted = |what| arguments.only.is_empty() || arguments.only.contains(&what);
-    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 7 });
+    let rounds = arguments.rounds.map_or(if arguments.quick { 1 } else { 7 }, usize::from);
     let seconds =
         |whole: f64| Duration::from_secs_f64(if arguments.quick { whole / 5.0 } else { whole });
     if is_wanted(What::Requests) {
@@ -185,6 +195,52 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     report.write(&arguments.out)?;
     print!("{}", report.to_table());
     println!("\nwritten to {}: bench.json, bench.md, bench.svg", arguments.out.display());
+    Ok(())
+}
+
+/// Finds out now what would end the run after minutes.
+fn check(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let mut known = SUBJECTS.to_vec();
+    known.extend(arguments.others.iter().map(Other::name));
+    if let Some(unknown) = arguments.subjects.iter().find(|it| !known.contains(&it.as_str())) {
+        return Err(format!("there is no subject {unknown}, but {}", known.join(", ")).into());
+    }
+    for folder in arguments.programs.iter().chain(&arguments.plain) {
+        for program in ["aisix", "aisix-worker"].map(|name| folder.join(name)) {
+            if !program.is_file() {
+                return Err(format!("there is no {}: `make dist` builds it into target/programs, `make bench-profile` without a profile into target/plain/programs", program.display()).into());
+            }
+        }
+    }
+    let out = &arguments.out;
+    fs::create_dir_all(out).and_then(|()| tempfile::tempfile_in(out).map(drop)).map_err(
+        |error| {
+            format!(
+                "cannot write the report into {}: {error}; name another folder with --out",
+                out.display()
+            )
+        },
+    )?;
+    Ok(())
+}
+
+/// Whoever ends this program by a signal ends all that it has started.
+fn end_on_signal() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            let terminated = signal(SignalKind::terminate());
+            let Ok(mut terminated) = terminated else { return };
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminated.recv() => {}
+            }
+        });
+        for pid in cpu::tree(Pid::this()).into_iter().skip(1) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        process::exit(130);
+    })?;
     Ok(())
 }
 

@@ -273,7 +273,7 @@ mod tests {
         read(&[1_000], 1_400, 0).unwrap();
         read(&[2_000], 2_500, 1_900).unwrap();
         read(&[3_000, 4_000], 4_200, 2_900).unwrap();
-        let late = 4_000 + UNSURE_MAX;
+        let late = 10_000 + UNSURE_MAX;
         read(&[5_000, late], late + 700, 4_900).unwrap();
         read(&[late + 1_000], late + 1_900, late + 900).unwrap();
         assert_eq!(seen.delay, [500, 1_200, 200, 700, 900]);

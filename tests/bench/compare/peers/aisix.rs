@@ -52,7 +52,7 @@ pub async fn governed(
     let gateway = start(builder, programs, 1)?;
     let mut peer = peer(name, &gateway);
     peer.usage = Some(usage);
-    peer._running = Running::Managed(Box::new((gateway, cloud, etcd)));
+    peer.running = Running::Managed(Box::new((gateway, cloud, etcd)));
     Ok(peer)
 }
 
@@ -75,7 +75,7 @@ pub fn off(programs: Option<&Path>, upstream: SocketAddr) -> Result<Peer, Box<dy
         .set("/observability/metrics/prometheus/enabled", json!(false));
     let gateway = start(builder, programs, 1)?;
     let mut peer = peer("aisix-off", &gateway);
-    peer._running = Running::Gateway(Box::new((gateway, folder)));
+    peer.running = Running::Gateway(Box::new((gateway, folder)));
     Ok(peer)
 }
 
@@ -100,7 +100,7 @@ fn peer(name: &str, gateway: &Gateway) -> Peer {
         root: Some(gateway.pid()),
         usage: None,
         logs: vec![gateway.folder().join("gateway.log")],
-        _running: Running::Nothing,
+        running: Running::Nothing,
     }
 }
 

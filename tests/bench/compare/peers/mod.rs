@@ -52,14 +52,14 @@ pub struct Peer {
     usage: Option<Usage>,
     /// Files that grow with the requests.
     logs: Vec<PathBuf>,
-    _running: Running,
+    running: Running,
 }
 
 /// What ends with it.
 #[derive(Debug)]
 enum Running {
     Nothing,
-    Tree(#[expect(dead_code, reason = "ends when dropped")] Tree),
+    Tree(Tree),
     Gateway(#[expect(dead_code, reason = "ends when dropped")] Box<(Gateway, TempDir)>),
     Managed(#[expect(dead_code, reason = "ends when dropped")] Box<(Gateway, Cloud, Etcd)>),
 }
@@ -89,18 +89,23 @@ impl Peer {
             root: None,
             usage: None,
             logs: Vec::new(),
-            _running: Running::Nothing,
+            running: Running::Nothing,
         }
     }
 
     /// Waits until it answers a request with 200, sees that a stranger is refused, and waits until nothing more is told of these.
-    pub fn wait_until_served(&self) -> Result<(), String> {
+    pub fn wait_until_served(&mut self) -> Result<(), String> {
         let begin = Instant::now();
         while let Err(error) = load::whole(&self.target, 1, Duration::ZERO) {
-            if begin.elapsed() > START_MAX {
+            let ended = match &mut self.running {
+                Running::Tree(tree) => tree.process.ended(),
+                _ => None,
+            };
+            if ended.is_some() || begin.elapsed() > START_MAX {
                 let logs = self.logs.iter().filter_map(|log| fs::read_to_string(log).ok());
                 let logs: String = logs.collect();
-                return Err(format!("{} does not serve: {error}; its log:\n{logs}", self.name));
+                let why = ended.map_or(error, |status| format!("it has ended ({status})"));
+                return Err(format!("{} does not serve: {why}; its log:\n{logs}", self.name));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -191,7 +196,7 @@ impl Tree {
             root: Some(self.process.pid()),
             usage: None,
             logs: logs.collect(),
-            _running: Running::Tree(self),
+            running: Running::Tree(self),
         }
     }
 }

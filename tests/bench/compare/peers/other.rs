@@ -43,6 +43,11 @@ impl std::str::FromStr for Other {
 }
 
 impl Other {
+    /// Its name in the report.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Starts it.
     pub fn start(&self, upstream: SocketAddr) -> Result<Peer, Box<dyn Error>> {
         let folder = tempfile::tempdir()?;

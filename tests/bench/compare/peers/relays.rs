@@ -62,7 +62,8 @@ http {{
     fs::write(&file, configuration)?;
     let mut command = Command::new("nginx");
     command.arg("-c").arg(&file).arg("-p").arg(folder.path()).arg("-e").arg("stderr");
-    let tree = Tree::start("nginx", command, folder)?;
+    let tree = Tree::start("nginx", command, folder)
+        .map_err(|error| format!("{error}; install it: apt-get install nginx-light"))?;
     Ok(tree.into_peer("nginx", address))
 }
 
@@ -101,6 +102,7 @@ backend provider
     fs::write(&file, configuration)?;
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(&file);
-    let tree = Tree::start("haproxy", command, folder)?;
+    let tree = Tree::start("haproxy", command, folder)
+        .map_err(|error| format!("{error}; install it: apt-get install haproxy"))?;
     Ok(tree.into_peer("haproxy", address))
 }
