@@ -9,7 +9,7 @@
 //!    └───── overload, or as many as the process can hold ──▶ refused: 503, Retry-After
 //! ```
 //! Overload: for [`OVERLOAD_AFTER`] whoever began had waited [`WAIT_MAX`] or longer. A burst is none, however large. It is over
-//! when nobody waits. Meanwhile whoever comes is refused while others have waited for [`WAIT_IN_OVERLOAD`]: thousands who wait
+//! when for [`OVER_AFTER`] nobody has waited for long. Meanwhile whoever comes is refused while others have waited for [`WAIT_IN_OVERLOAD`]: thousands who wait
 //! are more than the processor's caches hold, and each of them costs a quarter more than one of a few hundred.
 //!
 //! Since a refusal costs a good part of what an answer costs, there is one at most for every [`BEGUN_PER_REFUSAL`] requests
@@ -32,11 +32,13 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 const OVERLOAD_AFTER: Duration = Duration::from_secs(1);
 /// In overload nobody is refused while all wait for less.
 const WAIT_IN_OVERLOAD: Duration = Duration::from_millis(10);
+/// Overload is over when this has been so for this time: callers may only be a little late.
+const OVER_AFTER: Duration = Duration::from_secs(1);
 /// When whoever is refused may ask again, in seconds: the least, and how many different ones there are.
-const RETRY_AFTER: u32 = 2;
-const RETRY_AFTER_SPREAD: u32 = 3;
+const RETRY_AFTER: u32 = 3;
+const RETRY_AFTER_SPREAD: u32 = 5;
 /// Requests begin for each that is refused.
-const BEGUN_PER_REFUSAL: usize = 8;
+const BEGUN_PER_REFUSAL: usize = 4;
 /// Refusals in a row, at most, when there were none for a while.
 const REFUSALS_IN_A_ROW: usize = 256;
 /// The log is told again after this time.
@@ -125,9 +127,21 @@ impl Entrance {
         while !self.inner.borrow().line.is_empty() {
             // The runtime wakes us when everything that is ready has been queued before us.
             tokio::task::yield_now().await;
-            self.inner.borrow_mut().round(Instant::now());
+            let begins = self.inner.borrow_mut().round(Instant::now());
+            if begins {
+                tokio::task::spawn_local(Rc::clone(&self).look_for_end());
+            }
         }
-        self.over.notify_waiters();
+    }
+
+    /// Ends an overload when it is over.
+    async fn look_for_end(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(OVER_AFTER / 8).await;
+            if self.inner.borrow_mut().pressure.is_over(Instant::now()) {
+                return self.over.notify_waiters();
+            }
+        }
     }
 
     /// Returns when there is no overload.
@@ -148,13 +162,15 @@ impl Inner {
         turn
     }
 
-    fn round(&mut self, now: Instant) {
+    /// Says whether an overload begins.
+    fn round(&mut self, now: Instant) -> bool {
         // Callers that have gone meanwhile are nobody's measure.
         while self.line.front().is_some_and(|first| first.begin.is_closed()) {
             self.line.pop_front();
             self.pressure.leaves();
         }
         let longest = self.line.front().map(|first| now.saturating_duration_since(first.since));
+        let was_overload = self.pressure.is_overload;
         self.pressure.round(longest, now);
         while self.pressure.has_room_in_round()
             && let Some(next) = self.line.pop_front()
@@ -164,6 +180,7 @@ impl Inner {
                 Err(()) => self.pressure.leaves(),
             }
         }
+        self.pressure.is_overload && !was_overload
     }
 
     fn refuse(&mut self, now: Instant) -> Refused {
@@ -201,6 +218,8 @@ struct Pressure {
     is_overload: bool,
     /// Who was first in the line at the last round had waited for longer than anybody should in overload.
     is_long: bool,
+    /// When that was so for the last time.
+    long_at: Option<Instant>,
     /// Begun for refusals to come.
     begun_ahead: usize,
 }
@@ -214,6 +233,7 @@ impl Pressure {
             late_since: None,
             is_overload: false,
             is_long: false,
+            long_at: None,
             begun_ahead: 0,
         }
     }
@@ -244,12 +264,22 @@ impl Pressure {
         self.begun_in_round = 0;
         let waited = longest.unwrap_or_default();
         self.is_long = waited >= WAIT_IN_OVERLOAD;
+        if self.is_long {
+            self.long_at = Some(now);
+        }
         if waited >= WAIT_MAX {
             let since = *self.late_since.get_or_insert(now);
             self.is_overload |= now.saturating_duration_since(since) >= OVERLOAD_AFTER;
         } else {
             self.late_since = None;
         }
+    }
+
+    /// Whether an overload is over.
+    fn is_over(&mut self, now: Instant) -> bool {
+        let recently = |at| now.saturating_duration_since(at) < OVER_AFTER;
+        self.is_overload &= self.long_at.is_some_and(recently);
+        !self.is_overload
     }
 
     fn has_room_in_round(&self) -> bool {
@@ -268,7 +298,7 @@ impl Pressure {
         self.waiting = self.waiting.saturating_sub(1);
         if self.waiting == 0 {
             self.late_since = None;
-            self.is_overload = false;
+            self.is_long = false;
         }
     }
 }
@@ -313,6 +343,7 @@ mod tests {
                 self.pressure.begins();
                 self.begun += 1;
             }
+            self.pressure.is_over(self.now);
         }
     }
 
@@ -341,7 +372,10 @@ mod tests {
             worker.round(0);
         }
         assert_eq!((worker.begun, worker.refused), (20_000, 0));
-        assert!(!worker.pressure.is_overload);
+        for _ in 0..=OVER_AFTER.as_millis() / ROUND.as_millis() {
+            worker.round(1);
+        }
+        assert!(!worker.pressure.is_overload && worker.refused == 0);
     }
 
     #[test]
@@ -460,7 +494,7 @@ mod tests {
             for _ in 0..4 {
                 times.push(entrance.pass(0).await.unwrap_err().retry_after);
             }
-            assert_eq!(times, [3, 4, 2, 3]);
+            assert_eq!(times, [4, 5, 6, 7]);
         });
     }
 }

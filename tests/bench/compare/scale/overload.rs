@@ -42,21 +42,6 @@ pub async fn turn(
 ) -> Result<Values, Box<dyn Error>> {
     let gateway = Governed::start(programs, upstream, 1).await?;
     load::whole(&gateway.target, 64, time / 4)?;
-    if std::env::var_os("SWEEP").is_some() {
-        for connections in [64, 256, 1024, 2048, 4000, 64, 256, 1024, 2048, 4000] {
-            let (used, own) = (gateway.used(), cpu::used_by(Pid::this()));
-            let seen = load::whole(&gateway.target, connections, Duration::from_millis(1500))?;
-            let used = gateway.used().saturating_sub(used);
-            let own = cpu::used_by(Pid::this()).saturating_sub(own).saturating_sub(used);
-            let n = seen.latencies.len() as f64;
-            eprintln!(
-                "scale: sweep {connections}: gateway {:.1} us, rest {:.1} us, {:.0}/s",
-                used.as_secs_f64() * 1e6 / n,
-                own.as_secs_f64() * 1e6 / n,
-                n / seen.time.as_secs_f64()
-            );
-        }
-    }
     let mut best = (0.0, 0);
     for connections in CONNECTIONS {
         let used = gateway.used();
@@ -69,8 +54,8 @@ pub async fn turn(
             best = (per_second, connections);
         }
     }
-    // Long enough for overload to be noticed.
-    let time = time.max(Duration::from_secs(10));
+    // Overload that stands: the second until it is noticed is a small part of it.
+    let time = time.max(Duration::from_secs(20));
     let closed = measured(&gateway, "closed", || run(&gateway.target, best.1 * TIMES, None, time))?;
     let offered = best.0 * TIMES as f64;
     let open =
@@ -163,6 +148,7 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
         });
     }
     let mut seen = Seen { latencies: Vec::with_capacity(1 << 20), ..Seen::default() };
+    let mut trace = vec![(0, 0); 40];
     let start = clock::now();
     let end = start + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     // Who is free, and who is again when.
@@ -174,6 +160,9 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
     loop {
         let now = clock::now();
         if now >= end && waiting == 0 {
+            if std::env::var_os("TRACE").is_some() {
+                eprintln!("scale: per half second: {trace:?}");
+            }
             return Ok(seen);
         }
         if now.saturating_sub(last) > ANSWER_MS_MAX * 1_000_000 {
@@ -214,6 +203,10 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
             let caller = &open[index];
             match (caller.status, caller.retry_after) {
                 (200, _) => {
+                    let at = ((now - start) / (SECOND / 2)) as usize;
+                    if at < trace.len() {
+                        trace[at].0 += 1;
+                    }
                     seen.answered += u64::from(now < end);
                     seen.latencies.push(u32::try_from(now - caller.asked).unwrap_or(u32::MAX));
                     free.push_back(index);
@@ -221,6 +214,10 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
                 (503, 0) => return Err("a refusal does not say when to ask again".into()),
                 (503, seconds) => {
                     seen.refused += 1;
+                    let at = ((now - start) / (SECOND / 2)) as usize;
+                    if at < trace.len() {
+                        trace[at].1 += 1;
+                    }
                     match rate {
                         Some(_) => free.push_back(index),
                         None => later.push(Reverse((now + seconds * SECOND, index))),
