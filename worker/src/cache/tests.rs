@@ -63,7 +63,7 @@ fn many_questions_at_once_each_get_their_own_answer_while_values_are_given() {
         let store = Rc::default();
         let client = client_of(&store);
         for number in 0..40 {
-            client.keep([number; 32], 60, value(20_000 * usize::from(number)));
+            client.keep([number; 32], 60, value(8_000 * usize::from(number)));
         }
         found(&client, [39; 32]).await;
         let finding: Vec<_> = (0..40_u8)
@@ -75,7 +75,7 @@ fn many_questions_at_once_each_get_their_own_answer_while_values_are_given() {
         client.keep([50; 32], 60, value(VALUE_BYTES_MAX));
         for task in finding {
             let (number, answer) = task.await.unwrap();
-            assert!(answer == Some(value(20_000 * usize::from(number))), "{number}");
+            assert!(answer == Some(value(8_000 * usize::from(number))), "{number}");
         }
     });
 }
