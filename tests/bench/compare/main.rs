@@ -162,7 +162,8 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     };
     let is_wanted = |what| is_wanted(what) && (!arguments.quick || !arguments.only.is_empty());
-    let parts = [What::Two, What::Overload, What::Crowd].map(|part| is_wanted(What::Scale) || is_wanted(part));
+    let parts = [What::Two, What::Overload, What::Crowd]
+        .map(|part| is_wanted(What::Scale) || is_wanted(part));
     if parts.contains(&true) {
         take("scale", scale::figures(programs, parts, rounds.min(3), seconds(5.0)).await);
     }

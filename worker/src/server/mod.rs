@@ -178,7 +178,9 @@ pub async fn serve(
     let mut is_full = false;
     let mut listener = match Listener::new(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listener cannot be watched, and nothing is served"),
+        Err(error) => {
+            return tracing::error!(%error, "the listener cannot be watched, and nothing is served");
+        }
     };
     let mut spread = Spread::new(proxy.counters);
     loop {

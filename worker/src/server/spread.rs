@@ -147,7 +147,10 @@ impl Spread {
             self.find();
             self.looked = Some(now);
         }
-        let has_taken = self.others.iter_mut().fold(false, |any, other| other.look() || any);
+        let mut has_taken = false;
+        for other in &mut self.others {
+            has_taken |= other.look();
+        }
         let mut left = self.left.unwrap_or(Left { since: now, taken: now, looked: now });
         if has_taken {
             left.taken = now;
@@ -203,9 +206,8 @@ mod tests {
     impl Node {
         fn new(workers: usize) -> Self {
             let counters = Counters::private();
-            let workers: Vec<_> = (0..workers)
-                .map(|lane| Spread::new(counters.with_lane(lane).unwrap()))
-                .collect();
+            let workers: Vec<_> =
+                (0..workers).map(|lane| Spread::new(counters.with_lane(lane).unwrap())).collect();
             let held = workers.iter().map(|_| Vec::new()).collect();
             Self { workers, held, now: Instant::now() }
         }

@@ -108,7 +108,8 @@ impl Governed {
             let to = fs::read_link(file.ok()?.path()).ok()?;
             to.to_str().is_some_and(|to| sockets.contains(to)).then_some(())
         };
-        let of = |pid: Pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(is_callers).count());
+        let of =
+            |pid: Pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(is_callers).count());
         self.workers().into_iter().map(of).collect()
     }
 
