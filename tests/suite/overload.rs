@@ -240,16 +240,16 @@ async fn one_answer(stream: &mut TcpStream) -> (u16, Option<String>) {
     }
 }
 
-/// Asks for the models again and again over a connection of its own until it is enough; each answer's status is counted.
+/// Asks again and again over a connection of its own until it is enough; each answer's status is counted.
 async fn ask_on(
     address: SocketAddr,
+    request: Rc<str>,
     seen: Rc<RefCell<BTreeMap<u16, usize>>>,
     enough: Rc<Cell<bool>>,
+    begun: Rc<Cell<usize>>,
 ) {
+    let mut is_first = true;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "GET /v1/models HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {CALLER_KEY}\r\n\r\n"
-    );
     while !enough.get() {
         stream.write_all(request.as_bytes()).await.unwrap();
         let (status, retry_after) = wait::within("an answer", one_answer(&mut stream)).await;
@@ -260,6 +260,9 @@ async fn ask_on(
             );
         }
         *seen.borrow_mut().entry(status).or_default() += 1;
+        if std::mem::take(&mut is_first) {
+            begun.set(begun.get() + 1);
+        }
     }
 }
 
@@ -267,16 +270,28 @@ async fn ask_on(
 async fn callers_beyond_what_can_be_served_are_told_to_come_back_as_long_as_there_are_too_many() {
     let world = World::start_with(|builder| builder.set("/proxy/workers", json!(1))).await;
     let address = world.gateway.proxy();
+    // Costs the worker much more than whoever asks; and no upstream is asked.
+    let message = json!({"role": "user", "content": "hello"});
+    let body = json!({"model": "nobody-has-it", "messages": vec![message; 200]}).to_string();
+    let request: Rc<str> = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {CALLER_KEY}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into();
     let (seen, enough) = (Rc::new(RefCell::new(BTreeMap::new())), Rc::new(Cell::new(false)));
     let refused = |seen: &BTreeMap<u16, usize>| seen.get(&503).copied().unwrap_or(0);
     let tasks = LocalSet::new();
     tasks
         .run_until(async {
             // Whatever this machine can serve, at some number of callers it is too many.
-            let mut callers = Vec::new();
+            let (mut callers, begun) = (Vec::new(), Rc::new(Cell::new(0)));
             wait::until("somebody is refused", async || {
-                for _ in 0..16 {
-                    let asking = ask_on(address, Rc::clone(&seen), Rc::clone(&enough));
+                // Nobody else comes while somebody waits to be accepted.
+                for _ in 0..if begun.get() == callers.len() { 16 } else { 0 } {
+                    let (request, seen) = (Rc::clone(&request), Rc::clone(&seen));
+                    let (enough, begun) = (Rc::clone(&enough), Rc::clone(&begun));
+                    let asking = ask_on(address, request, seen, enough, begun);
                     callers.push(tokio::task::spawn_local(asking));
                 }
                 match refused(&seen.borrow()) {
@@ -294,9 +309,9 @@ async fn callers_beyond_what_can_be_served_are_told_to_come_back_as_long_as_ther
                 if finding.contains("more requests come") { Ok(()) } else { Err(finding) }
             })
             .await;
-            let served = seen.borrow()[&200];
+            let served = seen.borrow()[&404];
             wait::until("more are served", async || {
-                if seen.borrow()[&200] > served + 100 { Ok(()) } else { Err("") }
+                if seen.borrow()[&404] > served + 100 { Ok(()) } else { Err("") }
             })
             .await;
             enough.set(true);
@@ -306,9 +321,10 @@ async fn callers_beyond_what_can_be_served_are_told_to_come_back_as_long_as_ther
         })
         .await;
     let seen = seen.take();
-    assert!(seen.keys().all(|status| [200, 503].contains(status)), "{seen:?}");
+    assert!(seen.keys().all(|status| [404, 503].contains(status)), "{seen:?}");
     let counted = |metrics: Exposition| {
-        metrics.sum("aisix_proxy_overload_rejections_total", &[("endpoint", "/v1/models")])
+        metrics
+            .sum("aisix_proxy_overload_rejections_total", &[("endpoint", "/v1/chat/completions")])
     };
     wait::until("the refused are counted", async || {
         let counted = counted(world.gateway.metrics().await);

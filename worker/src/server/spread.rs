@@ -147,7 +147,10 @@ impl Spread {
             self.find();
             self.looked = Some(now);
         }
-        let has_taken = self.others.iter_mut().fold(false, |any, other| other.look() || any);
+        let mut has_taken = false;
+        for other in &mut self.others {
+            has_taken |= other.look();
+        }
         let mut left = self.left.unwrap_or(Left { since: now, taken: now, looked: now });
         if has_taken {
             left.taken = now;

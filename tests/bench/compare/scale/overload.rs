@@ -148,7 +148,6 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
         });
     }
     let mut seen = Seen { latencies: Vec::with_capacity(1 << 20), ..Seen::default() };
-    let mut trace = vec![(0, 0); 40];
     let start = clock::now();
     let end = start + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     // Who is free, and who is again when.
@@ -160,9 +159,6 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
     loop {
         let now = clock::now();
         if now >= end && waiting == 0 {
-            if std::env::var_os("TRACE").is_some() {
-                eprintln!("scale: per half second: {trace:?}");
-            }
             return Ok(seen);
         }
         if now.saturating_sub(last) > ANSWER_MS_MAX * 1_000_000 {
@@ -203,10 +199,6 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
             let caller = &open[index];
             match (caller.status, caller.retry_after) {
                 (200, _) => {
-                    let at = ((now - start) / (SECOND / 2)) as usize;
-                    if at < trace.len() {
-                        trace[at].0 += 1;
-                    }
                     seen.answered += u64::from(now < end);
                     seen.latencies.push(u32::try_from(now - caller.asked).unwrap_or(u32::MAX));
                     free.push_back(index);
@@ -214,10 +206,6 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
                 (503, 0) => return Err("a refusal does not say when to ask again".into()),
                 (503, seconds) => {
                     seen.refused += 1;
-                    let at = ((now - start) / (SECOND / 2)) as usize;
-                    if at < trace.len() {
-                        trace[at].1 += 1;
-                    }
                     match rate {
                         Some(_) => free.push_back(index),
                         None => later.push(Reverse((now + seconds * SECOND, index))),
