@@ -4,9 +4,9 @@
 //! [`shared::log_line`] is told with its fields, all else as raw text: a panic, a forbidden call, or nonsense.
 //! Failures that a worker repeats are summarised, each worker's for itself, so that none can hide what another one says.
 //!
-//! The first line after a silence is read at once. From then on the pipe is not watched but looked at every [`PAUSE`], or more
-//! often while much comes, until there is nothing in it: a worker under load wakes this process some tens of times a second, and
-//! not for every line. Each time a request may have to wait for it, where both have one core.
+//! The first line after a silence is read at once. From then on the pipe is not watched but looked at every [`PAUSE`], until
+//! there is nothing in it: a worker under load wakes this process two hundred times a second, and not for every line. Where both have one
+//! core a request may have to wait for such a turn: many short ones are better than a few long ones.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -29,9 +29,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// What a proxy worker's pipe may hold, in bytes, where the system permits it: its lines of 100 ms.
 const PIPE_BYTES: i32 = 1024 * 1024;
 /// How long lines gather while a worker goes on writing.
-const PAUSE: Duration = Duration::from_millis(25);
-/// The same while more than a quarter of what the pipe holds comes in that time.
-const SHORT_PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(5);
 /// How long the last lines of workers that are gone are waited for.
 const FINISH_LIMIT: Duration = Duration::from_millis(200);
 /// Passed on per second and worker, in bytes: an access log at its busiest. More is dropped, and the drop is told.
@@ -106,8 +104,6 @@ pub async fn forward(id: WorkerId, role: Role, pid: Pid, pipe: OwnedFd) {
         // Refused where a user has too much of that already: then it holds what it holds.
         let _ = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
-    let holds = fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).ok();
-    let much = holds.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0) / 4;
     let Ok(file) = pipe.try_clone().map(File::from) else { return };
     let mut hearing = Hearing::new(Speaker { worker: Some((role, id)), pid: pid.as_raw() }, role);
     let mut buffer = vec![0; READ_BYTES];
@@ -125,17 +121,13 @@ pub async fn forward(id: WorkerId, role: Role, pid: Pid, pipe: OwnedFd) {
         }
         // Not watched any more: the next lines wake nobody.
         pipe = watched.into_inner();
-        let mut gathered = 0;
         while goes_on {
             match (&file).read(&mut buffer) {
                 Ok(0) => goes_on = false,
                 Ok(bytes) => {
                     hearing.hear(buffer.get(..bytes).unwrap_or_default(), Instant::now());
-                    gathered += bytes;
                     if bytes < READ_BYTES {
-                        let pause = if gathered > much { SHORT_PAUSE } else { PAUSE };
-                        gathered = 0;
-                        let _ = timeout(pause, HURRY.notified()).await;
+                        let _ = timeout(PAUSE, HURRY.notified()).await;
                     } else {
                         // A worker that never stops writing is not the only one there is.
                         tokio::task::yield_now().await;
