@@ -129,7 +129,9 @@ impl Tables {
             return Ok(target);
         }
         let target = make()?;
-        self.targets.borrow_mut().insert(model.id.clone(), target.clone());
+        if self.models.get(&model.id).is_some_and(|known| Rc::ptr_eq(known, model)) {
+            self.targets.borrow_mut().insert(model.id.clone(), target.clone());
+        }
         Ok(target)
     }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use shared::counters::{self, CounterKey};
 use shared::id::{Role, WorkerId};
@@ -14,8 +14,8 @@ use crate::findings::Topic;
 use crate::metrics::WorkerFacts;
 use crate::pages::{self, Workers};
 
-/// A request that was refused for overload is told of for so long.
-const OVERLOAD_TOLD_FOR: Duration = Duration::from_secs(15);
+/// A request that was refused for overload is told of for so long, in seconds.
+const OVERLOAD_TOLD_FOR: u64 = 15;
 
 impl Supervisor {
     /// Whether limits are shared with other nodes, as the workers tell it.
@@ -38,14 +38,14 @@ impl Supervisor {
         let findings = &self.parts.sources.findings;
         let key = CounterKey::of(counters::OVERLOADED_AT);
         let Some(told) = self.parts.fleet.counters().known_cell(key) else { return };
-        let at = UNIX_EPOCH + Duration::from_secs(told.load(Ordering::Relaxed));
-        if at.elapsed().is_ok_and(|age| age > OVERLOAD_TOLD_FOR) {
-            findings.settled(Topic::Overload);
-        } else {
+        let now = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
+        if is_overload(told.load(Ordering::Relaxed), now) {
             findings.found(
                 Topic::Overload,
                 "more requests come than the workers can serve, and some are answered with 503 and Retry-After; give the gateway more processors (proxy.workers) or more nodes, or have callers send less",
             );
+        } else {
+            findings.settled(Topic::Overload);
         }
     }
 
@@ -97,5 +97,25 @@ impl Supervisor {
             }
             in_making.set(in_making.get().saturating_sub(1));
         });
+    }
+}
+
+/// Whether there is an overload, of which a worker has told at that moment; both in seconds since 1970. A worker writes what it
+/// likes there: a moment far ahead is none.
+fn is_overload(told: u64, now: u64) -> bool {
+    now.abs_diff(told) <= OVERLOAD_TOLD_FOR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overload_was_told_of_a_moment_ago_and_no_other_time_is_one() {
+        for (told, expected) in
+            [(1_000, true), (985, true), (984, false), (1_003, true), (0, false), (u64::MAX, false)]
+        {
+            assert_eq!(is_overload(told, 1_000), expected, "{told}");
+        }
     }
 }

@@ -391,6 +391,9 @@ async fn collect(body: &mut AnswerBody, bytes_max: usize) -> Result<Bytes, Upstr
     let failed = |error: hyper::Error| UpstreamError::Transport(error.to_string());
     let Some(first) = body.chunk().await else { return Ok(Bytes::new()) };
     let first = first.map_err(failed)?;
+    if first.len() > bytes_max {
+        return Ok(first);
+    }
     let Some(second) = body.chunk().await else { return Ok(first) };
     let mut collected = BytesMut::from(first);
     collected.extend_from_slice(&second.map_err(failed)?);

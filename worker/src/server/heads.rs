@@ -4,7 +4,7 @@
 //! lets a server choose one; here it is refused. Only the first request after a pause is seen whole: of one that was sent
 //! before the answer to another the parser takes the chunked length, and closes the connection behind it.
 
-/// What is kept of a head; one that is longer is refused by the parser.
+/// What is kept of a head; one that is longer is refused, by the parser or as ambiguous.
 const BYTES_MAX: usize = 64 * 1024;
 
 /// A head on its way.
@@ -54,9 +54,10 @@ impl Head {
         }
     }
 
-    /// Whether it tells the length of its body more than once.
+    /// Whether it tells the length of its body more than once, or may do so where nobody has looked.
     pub fn is_ambiguous(&self) -> bool {
-        self.lengths > 1
+        let is_cut = !self.is_complete && self.bytes.len() >= BYTES_MAX;
+        is_cut || self.lengths > 1 || (!self.is_complete && look_at(&self.bytes).lengths > 1)
     }
 }
 
@@ -117,6 +118,16 @@ mod tests {
             assert!(!told("Content-Length: 5\r\n", "\r\nTransfer-Encoding: chunked\r\n"));
             assert!(!told("Transfer-Encoding: chunked\r\n", "5\r\nContent-Length: 5\r\n\r\n"));
         }
+    }
+
+    #[test]
+    fn a_head_that_is_longer_than_what_is_kept_is_ambiguous() {
+        let told = |filler: usize| {
+            let lines = "X: y\r\n".repeat(filler);
+            is_ambiguous(&format!("POST / HTTP/1.1\r\n{lines}Content-Length: 5\r\n\r\n"), 1_000)
+        };
+        assert!(!told(BYTES_MAX / 6 - 10));
+        assert!(told(BYTES_MAX / 6 + 10));
     }
 
     proptest! {

@@ -21,7 +21,16 @@ use super::activity::Activity;
 /// What HTTP/2 begins with where it was not agreed upon before.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How requests begin that are always answered.
-const HEALTH: [&[u8]; 2] = [b"GET /livez", b"GET /readyz"];
+const HEALTH: [&[u8]; 8] = [
+    b"GET /livez ",
+    b"GET /livez?",
+    b"GET /readyz ",
+    b"GET /readyz?",
+    b"HEAD /livez ",
+    b"HEAD /livez?",
+    b"HEAD /readyz ",
+    b"HEAD /readyz?",
+];
 /// Bytes that are read ahead at a time, on the stack.
 const AHEAD: usize = 1024;
 
@@ -94,11 +103,12 @@ impl<S: AsyncRead + Unpin> Socket<S> {
 
     /// Is ready when a caller that is held is to be heard.
     fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.has_ahead()
-            && let Poll::Ready(came) = self.poll_ahead(context)
-            && (!came? || HEALTH.iter().any(|health| self.ahead.starts_with(health)))
-        {
-            self.activity.release();
+        while HEALTH.iter().any(|health| health.starts_with(&self.ahead)) {
+            let Poll::Ready(came) = self.poll_ahead(context) else { break };
+            if !came? || HEALTH.iter().any(|health| self.ahead.starts_with(health)) {
+                self.activity.release();
+                break;
+            }
         }
         self.activity.poll_held(context).map(Ok)
     }
@@ -214,7 +224,13 @@ mod tests {
     #[test]
     fn a_caller_that_is_held_is_heard_when_it_is_time_or_asks_for_health_or_has_gone() {
         run(async {
-            for (bytes, expected) in [("GET /livez", true), ("POST /v1", false), ("", true)] {
+            for (bytes, expected) in [
+                ("GET /livez HTTP/1.1", true),
+                ("HEAD /readyz?verbose", true),
+                ("GET /livezX", false),
+                ("POST /v1", false),
+                ("", true),
+            ] {
                 let mut socket = socket(bytes.as_bytes());
                 let (end, ended) = tokio::sync::oneshot::channel::<()>();
                 socket.activity.hold(async { drop(ended.await) });

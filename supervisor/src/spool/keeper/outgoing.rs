@@ -51,6 +51,7 @@ impl Keeper {
                 format!("a block of usage events in {} cannot be opened: {error}; it is set aside in the table `damaged` of the spool", disk.state().display()),
             );
             self.staged.damaged.insert(number);
+            self.recent.remove(number);
             self.staged_since.get_or_insert_with(Instant::now);
         }
         self.lend(found.blocks)
