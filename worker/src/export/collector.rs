@@ -12,7 +12,6 @@ use http::header::{
     RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use http_body_util::Full;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use shared::egress::Key;
@@ -110,7 +109,7 @@ impl Collector {
         batch: Bytes,
     ) -> Result<Taken, Failure> {
         let authority = self.place.endpoint.authority();
-        let mut request = Request::new(Full::new(batch));
+        let mut request = Request::new(batch);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.parse().map_err(|_| {
             Failure::Never(format!("the path of the endpoint at {authority} cannot be asked for"))

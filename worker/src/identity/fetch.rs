@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT};
 use http::{HeaderValue, Request};
-use http_body_util::Full;
 use serde::Deserialize;
 use shared::egress::Key;
 use shared::key_set::KEY_SET_BYTES_MAX;
@@ -15,7 +14,7 @@ use shared::resource::{KeySource, OidcProvider, UpstreamTls, WebUrl};
 use tokio::time::timeout;
 
 use super::jwks::{self, JwksError};
-use crate::upstream::{Place, SendError, Upstreams};
+use crate::upstream::{Place, SendError, TransportError, Upstreams};
 
 /// For everything together, discovery included.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -42,7 +41,7 @@ pub enum FetchError {
         /// What was asked for.
         url: String,
         /// Why.
-        source: hyper::Error,
+        source: TransportError,
     },
     /// Not the document itself.
     #[error(
@@ -148,7 +147,7 @@ async fn get(
     url: &WebUrl,
 ) -> Result<Bytes, FetchError> {
     let place = Place::new(Key::keys(&provider.id), url.endpoint.clone(), UpstreamTls::default());
-    let mut request = Request::new(Full::new(Bytes::new()));
+    let mut request = Request::new(Bytes::new());
     // Both were looked at when the address was read.
     *request.uri_mut() = url.target.parse().unwrap_or_default();
     let headers = request.headers_mut();

@@ -20,7 +20,6 @@ pub use outgoing::Template;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request};
-use http_body_util::Full;
 use shared::resource::{Adapter, ApiKey, DirectModel, ProviderKey};
 
 use crate::call::Call;
@@ -101,7 +100,7 @@ pub struct Context<'a> {
 /// A request to a provider, and how its answer is read.
 pub struct Exchange {
     /// What is sent.
-    pub request: Request<Full<Bytes>>,
+    pub request: Request<Bytes>,
     /// Reads what comes back.
     pub reading: Box<dyn Reading>,
 }

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
-use http_body_util::Full;
 use shared::secret::Secret;
 
 use super::{Context, overrides};
@@ -28,7 +27,7 @@ pub fn post(
     content_type: &str,
     accept: &'static str,
     body: Bytes,
-) -> Result<Request<Full<Bytes>>, RequestError> {
+) -> Result<Request<Bytes>, RequestError> {
     post_to(target, context, [&target.endpoint.path, path], content_type, accept, body)
 }
 
@@ -43,7 +42,7 @@ pub fn post_at(
     content_type: &str,
     accept: &'static str,
     body: Bytes,
-) -> Result<Request<Full<Bytes>>, RequestError> {
+) -> Result<Request<Bytes>, RequestError> {
     post_to(target, context, [path, ""], content_type, accept, body)
 }
 
@@ -54,7 +53,7 @@ fn post_to(
     content_type: &str,
     accept: &'static str,
     body: Bytes,
-) -> Result<Request<Full<Bytes>>, RequestError> {
+) -> Result<Request<Bytes>, RequestError> {
     let is_json = content_type == "application/json";
     let body = if is_json { overrides::body(&target.provider_key, body) } else { body };
     let (uri, mut headers) = match target.template.copy(path, accept).filter(|_| is_json) {
@@ -69,7 +68,7 @@ fn post_to(
     };
     headers.insert(REQUEST_ID, context.request_id.clone());
     overrides::headers(&mut headers, target, context);
-    let mut request = Request::new(Full::new(body));
+    let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -176,7 +175,7 @@ pub fn accept(is_stream: bool) -> &'static str {
 ///
 /// # Errors
 /// [`RequestError::UnusableCredential`] if no header can carry it.
-pub fn bearer(request: &mut Request<Full<Bytes>>, target: &Target) -> Result<(), RequestError> {
+pub fn bearer(request: &mut Request<Bytes>, target: &Target) -> Result<(), RequestError> {
     let secret = target.provider_key.secret.expose();
     if secret.is_empty() {
         return Ok(());
@@ -198,7 +197,7 @@ pub fn bearer(request: &mut Request<Full<Bytes>>, target: &Target) -> Result<(),
 /// # Errors
 /// [`RequestError::UnusableCredential`] if no header can carry it.
 pub fn bearer_token(
-    request: &mut Request<Full<Bytes>>,
+    request: &mut Request<Bytes>,
     token: &Secret<String>,
 ) -> Result<(), RequestError> {
     if !token.expose().is_empty() {
@@ -216,7 +215,7 @@ fn bearer_value(token: &str) -> Result<HeaderValue, RequestError> {
 /// # Errors
 /// [`RequestError::UnusableCredential`] if no header can carry it.
 pub fn set_secret(
-    request: &mut Request<Full<Bytes>>,
+    request: &mut Request<Bytes>,
     name: HeaderName,
     secret: &Secret<String>,
 ) -> Result<(), RequestError> {

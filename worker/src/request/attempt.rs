@@ -26,7 +26,7 @@ use crate::call::Call;
 use crate::provider::{self, Context, Exchange, ProviderError, Reading, Seen, Whole};
 use crate::routing::{self, Asking, Sources};
 use crate::tables::FoundModel;
-use crate::upstream::{Answer, AnswerBody, SendError};
+use crate::upstream::{Answer, AnswerBody, SendError, TransportError};
 
 /// The largest answer that is no stream, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -388,7 +388,7 @@ async fn whole(
 
 /// The body; more than `bytes_max` only if it is longer than that, and then not all of it.
 async fn collect(body: &mut AnswerBody, bytes_max: usize) -> Result<Bytes, UpstreamError> {
-    let failed = |error: hyper::Error| UpstreamError::Transport(error.to_string());
+    let failed = |error: TransportError| UpstreamError::Transport(error.to_string());
     let Some(first) = body.chunk().await else { return Ok(Bytes::new()) };
     let first = first.map_err(failed)?;
     if first.len() > bytes_max {

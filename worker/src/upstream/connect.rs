@@ -1,4 +1,4 @@
-//! One new connection to a provider: dial, TLS where the endpoint asks for it, HTTP/1.1. One limit covers it all.
+//! One new connection to a provider: dial, TLS where the endpoint asks for it. One limit covers it all.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,10 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use shared::dial::{Destination, Dial, DialError};
@@ -18,16 +14,12 @@ use shared::egress::Key;
 use shared::resource::{Endpoint, UpstreamTls};
 use shared::worker_settings::UpstreamSettings;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::connection::Connection;
 use super::pool::Place;
 use super::trust::{TlsOptions, TrustError, TrustRoots};
-use super::work::Work;
-
-/// The largest head of an answer, in bytes.
-const HEAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Configurations kept for endpoints with trust settings of their own. They are made anew where there are more.
 const CONFIGS_MAX: usize = 256;
@@ -54,14 +46,6 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
-    /// The connection ended before it could be used.
-    #[error("cannot speak HTTP with {endpoint}: {source}")]
-    Http {
-        /// Where to.
-        endpoint: String,
-        /// Why.
-        source: hyper::Error,
-    },
     /// It took too long, TLS included.
     #[error("no connection to {endpoint} within {limit:?}")]
     Timeout {
@@ -70,13 +54,6 @@ pub enum ConnectError {
         /// The limit.
         limit: Duration,
     },
-}
-
-/// A connection that is ready for a request.
-pub(super) struct Connection {
-    pub sender: SendRequest<Full<Bytes>>,
-    /// What it does.
-    pub work: Rc<Work>,
 }
 
 /// Makes connections, within a `LocalSet`.
@@ -112,7 +89,7 @@ impl Connector {
         let endpoint = &place.endpoint;
         let stream = self.dial(&place.key, endpoint).await?;
         if !endpoint.tls {
-            return handshake(endpoint, stream).await;
+            return Ok(Connection::new(stream));
         }
         let config = self
             .config(&place.tls)
@@ -122,7 +99,7 @@ impl Connector {
         let name = ServerName::try_from(endpoint.host.clone())
             .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let stream = TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
-        handshake(endpoint, stream).await
+        Ok(Connection::new(stream))
     }
 
     /// A connection without TLS, and with TCP's probes.
@@ -170,21 +147,4 @@ impl Connector {
             tracing::debug!(%error, "cannot set TCP keep-alive on an upstream connection");
         }
     }
-}
-
-async fn handshake<S>(endpoint: &Endpoint, stream: S) -> Result<Connection, ConnectError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES_MAX)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| ConnectError::Http { endpoint: endpoint.authority(), source })?;
-    let work = Work::start(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection ended");
-        }
-    });
-    Ok(Connection { sender, work })
 }

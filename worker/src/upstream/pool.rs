@@ -1,34 +1,31 @@
 //! Connections to providers, kept for the next request.
 //!
 //! An idle connection is used again only for the endpoint and the trust settings it was made with, the most recently used
-//! first, so that what is not needed ages and is closed. A connection carries one request at a time. Who drops an
-//! [`AnswerBody`] before its end has ended the connection with it: the provider notices at once.
+//! first, so that what is not needed ages and is closed; one that the provider ends is closed at once. A connection carries one
+//! request at a time. Who drops an [`AnswerBody`] before its end has ended the connection with it: the provider notices at once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body::Body as _;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::{HeaderValue, Request};
 use shared::egress::Key;
 use shared::resource::{Endpoint, UpstreamTls};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
-use super::connect::{ConnectError, Connection, Connector};
-use super::work::Worker;
+use super::body::Framing;
+use super::connect::{ConnectError, Connector};
+use super::connection::{Connection, TransportError};
 use crate::Map;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
 const DEAD_WITHIN: Duration = Duration::from_millis(500);
-/// How long a connection may take to be ready for another request after the answer to the last one.
-const READY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +35,7 @@ pub enum SendError {
     Connect(#[from] ConnectError),
     /// The connection ended, or what came over it was not an answer.
     #[error("no answer over the connection: {0}")]
-    Transport(#[from] hyper::Error),
+    Transport(#[from] TransportError),
 }
 
 /// Where a request is sent: an entry of the destination table, and how it is spoken to there.
@@ -68,7 +65,25 @@ pub struct Upstreams {
     idle_limit: Duration,
     idle_max: usize,
     idle: RefCell<Map<Key, Idle>>,
-    is_reaping: Cell<bool>,
+    /// A task looks after them.
+    is_watched: Cell<bool>,
+    bell: Arc<Bell>,
+    /// Rings it.
+    waker: Waker,
+}
+
+/// Wakes the task that looks after idle connections: something has come over one of them.
+#[derive(Default)]
+struct Bell(Notify);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 /// The idle connections to one place, the longest idle first.
@@ -87,7 +102,7 @@ pub struct Answer {
 
 /// The body of an answer, with the connection it comes over.
 pub struct AnswerBody {
-    incoming: Incoming,
+    framing: Framing,
     lease: Option<Lease>,
 }
 
@@ -95,9 +110,7 @@ pub struct AnswerBody {
 struct Lease {
     pool: Weak<Upstreams>,
     place: Rc<Place>,
-    connection: Option<Connection>,
-    /// Who waits for the answer does the work.
-    worker: Worker,
+    connection: Connection,
 }
 
 impl Upstreams {
@@ -106,13 +119,9 @@ impl Upstreams {
     pub fn new(connector: Connector, idle_limit: Duration, idle_max: Option<u64>) -> Rc<Self> {
         let idle_max =
             idle_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        Rc::new(Self {
-            connector,
-            idle_limit,
-            idle_max,
-            idle: RefCell::default(),
-            is_reaping: Cell::new(false),
-        })
+        let bell = Arc::<Bell>::default();
+        let (idle, is_watched, waker) = (RefCell::default(), Cell::default(), bell.clone().into());
+        Rc::new(Self { connector, idle_limit, idle_max, idle, is_watched, bell, waker })
     }
 
     /// Sends a request to a place and waits for the head of the answer.
@@ -123,7 +132,7 @@ impl Upstreams {
     pub async fn send(
         self: &Rc<Self>,
         place: &Rc<Place>,
-        request: Request<Full<Bytes>>,
+        request: Request<Bytes>,
     ) -> Result<Answer, SendError> {
         match self.send_once(place, request.clone()).await? {
             Some(answer) => Ok(answer),
@@ -135,14 +144,14 @@ impl Upstreams {
     pub async fn send_once(
         self: &Rc<Self>,
         place: &Rc<Place>,
-        request: Request<Full<Bytes>>,
+        request: Request<Bytes>,
     ) -> Result<Option<Answer>, SendError> {
         let now = Instant::now();
         let Some(connection) = self.take_idle(place, now) else {
             return Ok(Some(self.send_anew(place, request).await?));
         };
         match self.lease(place, connection).send(request).await {
-            Err(error) if has_died(&error) && now.elapsed() < DEAD_WITHIN => {
+            Err(error) if error.is_death() && now.elapsed() < DEAD_WITHIN => {
                 tracing::debug!(%error, "an idle connection had died; trying a new one");
                 Ok(None)
             }
@@ -154,15 +163,14 @@ impl Upstreams {
     pub async fn send_anew(
         self: &Rc<Self>,
         place: &Rc<Place>,
-        request: Request<Full<Bytes>>,
+        request: Request<Bytes>,
     ) -> Result<Answer, SendError> {
         let connection = self.connector.connect(place).await?;
         Ok(self.lease(place, connection).send(request).await?)
     }
 
     fn lease(self: &Rc<Self>, place: &Rc<Place>, connection: Connection) -> Lease {
-        let (pool, worker) = (Rc::downgrade(self), connection.work.lend());
-        Lease { pool, place: place.clone(), connection: Some(connection), worker }
+        Lease { pool: Rc::downgrade(self), place: place.clone(), connection }
     }
 
     /// The idle connection used last, if one is still usable.
@@ -173,8 +181,9 @@ impl Upstreams {
             idle.remove(&place.key);
             return None;
         }
-        while let Some((since, connection)) = of_key.connections.pop_back() {
-            if connection.sender.is_ready() && !self.is_expired(since, now) {
+        let mut context = Context::from_waker(&self.waker);
+        while let Some((since, mut connection)) = of_key.connections.pop_back() {
+            if !connection.is_gone(&mut context) && !self.is_expired(since, now) {
                 return Some(connection);
             }
         }
@@ -185,8 +194,9 @@ impl Upstreams {
         self.idle_limit > Duration::ZERO && now.duration_since(since) >= self.idle_limit
     }
 
-    fn put_idle(self: &Rc<Self>, place: &Rc<Place>, connection: Connection) {
-        if self.idle_max == 0 || connection.sender.is_closed() {
+    fn put_idle(self: &Rc<Self>, place: &Rc<Place>, mut connection: Connection) {
+        let mut context = Context::from_waker(&self.waker);
+        if self.idle_max == 0 || connection.is_gone(&mut context) {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -200,12 +210,14 @@ impl Upstreams {
             // The place has changed while this connection was in use.
             return;
         }
-        if of_key.connections.len() >= self.idle_max {
-            of_key.connections.pop_front();
+        if of_key.connections.len() >= self.idle_max
+            && let Some((_, oldest)) = of_key.connections.pop_front()
+        {
+            oldest.close(&mut context);
         }
         of_key.connections.push_back((Instant::now(), connection));
         drop(idle);
-        self.start_reaping();
+        self.watch();
     }
 
     /// How many connections are idle.
@@ -214,155 +226,105 @@ impl Upstreams {
         self.idle.borrow().values().map(|of_key| of_key.connections.len()).sum()
     }
 
-    /// Closes what is idle for too long, for as long as anything is idle.
-    fn start_reaping(self: &Rc<Self>) {
-        if self.idle_limit.is_zero() || self.is_reaping.replace(true) {
+    /// Closes what is idle for too long and what the provider has ended, for as long as anything is idle.
+    fn watch(self: &Rc<Self>) {
+        if self.is_watched.replace(true) {
             return;
         }
-        let pool = Rc::downgrade(self);
-        let mut next = Instant::now() + self.idle_limit;
+        let (pool, bell, limit) = (Rc::downgrade(self), self.bell.clone(), self.idle_limit);
+        let mut oldest = Instant::now();
         tokio::task::spawn_local(async move {
             loop {
-                tokio::time::sleep_until(next).await;
+                tokio::select! {
+                    () = bell.0.notified() => {}
+                    () = sleep_until(oldest + limit), if !limit.is_zero() => {}
+                }
                 let Some(pool) = pool.upgrade() else { return };
-                match pool.reap(Instant::now()) {
-                    Some(oldest) => next = oldest + pool.idle_limit,
-                    None => return pool.is_reaping.set(false),
+                match pool.look_after(Instant::now()) {
+                    Some(since) => oldest = since,
+                    None => return pool.is_watched.set(false),
                 }
             }
         });
     }
 
-    /// Closes what has expired; since when the oldest of the rest is idle.
-    fn reap(&self, now: Instant) -> Option<Instant> {
+    /// Closes what has expired or was ended; since when the oldest of the rest is idle.
+    fn look_after(&self, now: Instant) -> Option<Instant> {
+        let mut context = Context::from_waker(&self.waker);
         let mut idle = self.idle.borrow_mut();
         idle.retain(|_, of_key| {
-            of_key.connections.retain(|(since, connection)| {
-                !connection.sender.is_closed() && !self.is_expired(*since, now)
-            });
+            while let Some((since, _)) = of_key.connections.front()
+                && self.is_expired(*since, now)
+                && let Some((_, connection)) = of_key.connections.pop_front()
+            {
+                connection.close(&mut context);
+            }
+            of_key.connections.retain_mut(|(_, connection)| !connection.is_gone(&mut context));
             !of_key.connections.is_empty()
         });
         idle.values().filter_map(|of_key| of_key.connections.front()).map(|(since, _)| *since).min()
     }
 }
 
-impl Lease {
-    async fn send(mut self, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
-        // A lease has its connection until it is given back.
-        let Some(connection) = &mut self.connection else { return std::future::pending().await };
-        let mut sent = pin!(connection.sender.send_request(request));
-        let worker = &mut self.worker;
-        let response =
-            poll_fn(|context| worker.poll(context, |quiet| sent.as_mut().poll(quiet))).await?;
-        Ok(self.answer(response))
-    }
-
-    fn answer(self, response: Response<Incoming>) -> Answer {
-        let (head, incoming) = response.into_parts();
-        let mut body = AnswerBody { incoming, lease: Some(self) };
-        if body.incoming.is_end_stream() {
-            body.give_back();
-        }
-        Answer { head, body }
+impl Drop for Upstreams {
+    /// Lets the task that looks after idle connections see that there are none.
+    fn drop(&mut self) {
+        self.waker.wake_by_ref();
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.work.end();
+impl Lease {
+    async fn send(mut self, request: Request<Bytes>) -> Result<Answer, TransportError> {
+        self.connection.begin(request);
+        let (head, framing) = poll_fn(|context| self.connection.poll_head(context)).await?;
+        let mut body = AnswerBody { framing, lease: Some(self) };
+        if body.is_end() {
+            body.give_back();
         }
+        Ok(Answer { head, body })
     }
 }
 
 impl AnswerBody {
     /// Whether nothing more can come, as far as that is known without asking.
     pub fn is_end(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.lease.is_none() || self.framing.is_end()
     }
 
     /// The next bytes, or `None` at the end of the body.
-    pub async fn chunk(&mut self) -> Option<hyper::Result<Bytes>> {
+    pub async fn chunk(&mut self) -> Option<Result<Bytes, TransportError>> {
         poll_fn(|context| self.poll_chunk(context)).await
     }
 
     /// The same for who polls.
-    pub fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
-        let Self { incoming, lease } = self;
-        let chunk = match lease {
-            Some(lease) => lease.worker.poll(context, |quiet| data(incoming, quiet)),
-            // All there is has come.
-            None => data(incoming, context),
-        };
-        match ready!(chunk) {
-            Some(Err(error)) => {
-                self.lease = None;
-                Poll::Ready(Some(Err(error)))
-            }
-            None => {
-                self.give_back();
-                Poll::Ready(None)
-            }
-            chunk => Poll::Ready(chunk),
+    pub fn poll_chunk(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, TransportError>>> {
+        let Self { framing, lease } = self;
+        let Some(lease) = lease else { return Poll::Ready(None) };
+        let chunk = ready!(lease.connection.poll_body(framing, context));
+        match chunk {
+            Some(Err(_)) => self.lease = None,
+            Some(Ok(_)) if !self.framing.is_end() => {}
+            // The last of a body of known length has come with it.
+            None | Some(Ok(_)) => self.give_back(),
         }
+        Poll::Ready(chunk)
     }
 
-    /// Puts the connection back into the pool, as soon as it can take another request.
+    /// Puts the connection back into the pool, if it can take another request.
     fn give_back(&mut self) {
-        let Some(mut lease) = self.lease.take() else { return };
-        let Some(pool) = lease.pool.upgrade() else { return };
-        let Some(mut connection) = lease.connection.take() else { return };
-        connection.work.take_back();
-        if connection.sender.is_ready() {
-            return pool.put_idle(&lease.place, connection);
+        let Some(Lease { pool, place, mut connection }) = self.lease.take() else { return };
+        if connection.rest()
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.put_idle(&place, connection);
         }
-        tokio::task::spawn_local(async move {
-            match tokio::time::timeout(READY_LIMIT, connection.sender.ready()).await {
-                Ok(Ok(())) => pool.put_idle(&lease.place, connection),
-                // An upstream that has answered without reading the whole request, for example.
-                Ok(Err(_)) | Err(_) => connection.work.end(),
-            }
-        });
     }
 }
 
 /// Whether both lead to the same endpoint, with the same trust: mostly because they are one.
 fn is_same(one: &Rc<Place>, other: &Rc<Place>) -> bool {
     Rc::ptr_eq(one, other) || one == other
-}
-
-/// The next bytes of a body. Trailers say nothing that anyone here asks for.
-fn data(incoming: &mut Incoming, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
-    loop {
-        match ready!(Pin::new(&mut *incoming).poll_frame(context)) {
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Poll::Ready(Some(Ok(data)));
-                }
-            }
-            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-            None => return Poll::Ready(None),
-        }
-    }
-}
-
-/// Whether the connection ended without an answer.
-fn has_died(error: &hyper::Error) -> bool {
-    use std::error::Error;
-    use std::io;
-
-    let broken = |error: &io::Error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::NotConnected
-                | io::ErrorKind::UnexpectedEof
-        )
-    };
-    error.is_canceled()
-        || error.is_closed()
-        || error.is_incomplete_message()
-        || error.source().and_then(|source| source.downcast_ref()).is_some_and(broken)
 }

@@ -8,7 +8,6 @@ use aws_sigv4::sign::v4;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderName, Request};
-use http_body_util::Full;
 use shared::resource::Endpoint;
 use shared::secret::Secret;
 
@@ -24,7 +23,7 @@ const SERVICE: &str = "bedrock";
 /// # Errors
 /// [`RequestError::UnusableCredential`] if these keys cannot sign it.
 pub fn sign(
-    request: &mut Request<Full<Bytes>>,
+    request: &mut Request<Bytes>,
     keys: &Keys,
     endpoint: &Endpoint,
     now: SystemTime,
@@ -57,7 +56,7 @@ pub fn sign(
         })
         .collect();
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let body = body(request);
+    let body = request.body().clone();
     let signable = SignableRequest::new("POST", uri, headers, SignableBody::Bytes(&body))
         .map_err(|error| unusable(&error))?;
     let (instructions, _) =
@@ -69,14 +68,6 @@ pub fn sign(
     Ok(())
 }
 
-/// The whole body, which is in one piece.
-fn body(request: &Request<Full<Bytes>>) -> Bytes {
-    use futures_util::FutureExt;
-    use http_body_util::BodyExt;
-    let collected = request.body().clone().collect().now_or_never();
-    collected.and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -84,13 +75,13 @@ mod tests {
     use super::*;
     use crate::provider::bedrock::credential::Credential;
 
-    fn signature(secret: &str, path: &str) -> (String, Request<Full<Bytes>>) {
+    fn signature(secret: &str, path: &str) -> (String, Request<Bytes>) {
         let endpoint =
             "https://bedrock-runtime.us-east-1.amazonaws.com".parse::<Endpoint>().unwrap();
         let mut request = Request::post(path)
             .header(HOST, endpoint.authority())
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from_static(b"{}")))
+            .body(Bytes::from_static(b"{}"))
             .unwrap();
         let Ok(Credential::Keys(keys)) = Credential::read(&Secret::new(secret.to_owned())) else {
             panic!("not keys")

@@ -9,7 +9,6 @@ mod token;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, Request};
-use http_body_util::Full;
 use shared::secret::Secret;
 use uuid::Uuid;
 
@@ -64,10 +63,7 @@ pub async fn exchange(
     Ok(Exchange { request, reading: Box::new(Translation::new(Box::new(decoder), encoder)) })
 }
 
-fn bearer(
-    request: &mut Request<Full<bytes::Bytes>>,
-    token: &Secret<String>,
-) -> Result<(), RequestError> {
+fn bearer(request: &mut Request<bytes::Bytes>, token: &Secret<String>) -> Result<(), RequestError> {
     let value = Secret::new(format!("Bearer {}", token.expose()));
     outgoing::set_secret(request, AUTHORIZATION, &value)
 }

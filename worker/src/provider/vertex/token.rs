@@ -13,7 +13,6 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Method, Request};
-use http_body_util::Full;
 use serde::Deserialize;
 use shared::egress::Key;
 use shared::resource::{Endpoint, ProviderKey, UpstreamTls};
@@ -187,7 +186,7 @@ impl Token {
     }
 }
 
-fn ask(endpoint: &Endpoint, assertion: &Secret<String>) -> Option<Request<Full<Bytes>>> {
+fn ask(endpoint: &Endpoint, assertion: &Secret<String>) -> Option<Request<Bytes>> {
     let body = format!(
         "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={}",
         assertion.expose()
@@ -200,14 +199,14 @@ fn ask(endpoint: &Endpoint, assertion: &Secret<String>) -> Option<Request<Full<B
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, format!("AISIX/{VERSION}"))
-        .body(Full::new(body.into()))
+        .body(body.into())
         .ok()
 }
 
 async fn fetch(
     upstreams: &Rc<Upstreams>,
     place: &Rc<Place>,
-    request: Request<Full<Bytes>>,
+    request: Request<Bytes>,
 ) -> Result<Token, TokenError> {
     let unreached = |reason: String| TokenError::Unreached(format!("token endpoint: {reason}"));
     let answer = upstreams.send(place, request).await;

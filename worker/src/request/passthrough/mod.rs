@@ -14,7 +14,6 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use shared::resource::{ApiKey, Model, RouteAuth};
 use tokio::time::Instant;
@@ -149,7 +148,7 @@ async fn exchange(
         host.ok_or_else(|| RequestError::Unusable("the route's target is not usable".to_owned()))?;
     headers.insert(HOST, host);
     headers.insert(REQUEST_ID, account.request_id.clone());
-    let mut request = Request::new(Full::new(bytes));
+    let mut request = Request::new(bytes);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;

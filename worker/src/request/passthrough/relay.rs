@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::request::UpstreamError;
 use crate::request::account::Account;
 use crate::server::{Broken, ByteStream};
-use crate::upstream::AnswerBody;
+use crate::upstream::{AnswerBody, TransportError};
 
 /// How long the connection may take to be told that its answer is complete.
 const END_WAIT: Duration = Duration::from_secs(1);
@@ -97,6 +97,6 @@ impl Relay {
     }
 }
 
-fn cut(error: hyper::Error) -> UpstreamError {
+fn cut(error: TransportError) -> UpstreamError {
     UpstreamError::Cut(error.to_string())
 }

@@ -1,0 +1,224 @@
+//! One connection to a provider: a request goes out and its answer comes in, driven by whoever waits for it. Nobody else has to have
+//! a turn for it, and an idle connection has no task.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::response::Parts;
+use http::{Method, Request};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::body::{Framing, Taken};
+use super::head::{self, AnswerHead, HEAD_BYTES_MAX, Malformed};
+
+/// Room for what comes at a time, in bytes: at first, and at most, where as much as there is room for keeps coming.
+const READ_BYTES: usize = 8 * 1024;
+const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// Why there is no answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Before a byte of an answer.
+    #[error("the connection ended before an answer came")]
+    Closed,
+    /// After that.
+    #[error("the connection ended in the middle of the answer")]
+    Cut,
+    /// The connection broke.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What came is no answer.
+    #[error("what came is no HTTP/1.1 answer: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+impl TransportError {
+    /// Whether a connection that had been idle was closed by the other side: then nothing of an answer has come.
+    pub fn is_death(&self) -> bool {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+        };
+        let broken = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+        match self {
+            Self::Closed => true,
+            Self::Io(error) => broken.contains(&error.kind()),
+            Self::Cut | Self::Malformed(_) => false,
+        }
+    }
+}
+
+/// What bytes go through, TLS or not.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// A connection, which carries one request at a time.
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    /// What has come and was not taken.
+    inbox: BytesMut,
+    /// As far as that was looked at for the end of a head.
+    looked_at: usize,
+    /// Room for the next read.
+    room: usize,
+    /// What of the request has still to go out: its head, and its body.
+    head: Vec<u8>,
+    head_sent: usize,
+    body: Bytes,
+    is_flushed: bool,
+    method: Method,
+    /// It can be used for another request, as far as is known.
+    keeps: bool,
+}
+
+impl Connection {
+    /// A connection that nothing has gone over.
+    pub fn new(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            inbox: BytesMut::new(),
+            looked_at: 0,
+            room: READ_BYTES,
+            head: Vec::new(),
+            head_sent: 0,
+            body: Bytes::new(),
+            is_flushed: true,
+            method: Method::GET,
+            keeps: true,
+        }
+    }
+
+    /// Takes a request, which goes out while its answer is waited for.
+    pub fn begin(&mut self, request: Request<Bytes>) {
+        self.head.clear();
+        head::write(&mut self.head, &request);
+        self.head_sent = 0;
+        self.method = request.method().clone();
+        self.body = request.into_body();
+        self.is_flushed = false;
+        self.looked_at = 0;
+    }
+
+    /// The head of the answer, and where its body ends.
+    pub fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(Parts, Framing), TransportError>> {
+        loop {
+            self.poll_send(context);
+            while let Some(end) = head::end(&self.inbox, self.looked_at) {
+                let bytes = self.inbox.split_to(end).freeze();
+                self.looked_at = 0;
+                if let Some(AnswerHead { parts, framing, keeps }) =
+                    head::read(&bytes, &self.method)?
+                {
+                    self.keeps &= keeps && !framing.ends_with_connection();
+                    return Poll::Ready(Ok((parts, framing)));
+                }
+            }
+            self.looked_at = self.inbox.len();
+            if self.looked_at > HEAD_BYTES_MAX {
+                return Poll::Ready(Err(Malformed::TooLong.into()));
+            }
+            if ready!(self.poll_receive(context))? == 0 {
+                let is_begun = !self.inbox.is_empty();
+                let error = if is_begun { TransportError::Cut } else { TransportError::Closed };
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+
+    /// The next bytes of the body; `None` at its end.
+    pub fn poll_body(
+        &mut self,
+        framing: &mut Framing,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, TransportError>>> {
+        loop {
+            match framing.take(&mut self.inbox) {
+                Ok(Taken::Data(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                Ok(Taken::End) => return Poll::Ready(None),
+                Ok(Taken::Nothing) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+            // An answer may come while the request is still going out.
+            self.poll_send(context);
+            match ready!(self.poll_receive(context)) {
+                Ok(0) if framing.ends_with_connection() => return Poll::Ready(None),
+                Ok(0) => return Poll::Ready(Some(Err(TransportError::Cut))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// After a whole answer: whether another request may go over the connection. Its memory is given back.
+    pub fn rest(&mut self) -> bool {
+        let is_sent = self.is_flushed && self.body.is_empty() && self.inbox.is_empty();
+        self.inbox = BytesMut::new();
+        self.room = READ_BYTES;
+        self.keeps && is_sent
+    }
+
+    /// While it is idle: whether the other side has ended it, or said what nobody asked for. Wakes when either happens.
+    pub fn is_gone(&mut self, context: &mut Context<'_>) -> bool {
+        self.poll_receive(context).is_ready()
+    }
+
+    /// Tells the other side, as far as that goes without waiting, that nothing more comes.
+    pub fn close(mut self, context: &mut Context<'_>) {
+        // Whoever does not hear it sees the connection end.
+        let _ = Pin::new(&mut self.stream).poll_shutdown(context);
+    }
+
+    /// Sends what can be sent. Where the other side takes no more, its answer may be there all the same: what becomes of the
+    /// connection is seen when that is read.
+    fn poll_send(&mut self, context: &mut Context<'_>) {
+        if self.is_flushed {
+            return;
+        }
+        match self.poll_flush(context) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.is_flushed = true,
+            Poll::Ready(Err(_)) => {
+                self.body = Bytes::new();
+                (self.is_flushed, self.keeps) = (true, false);
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = &mut self.stream;
+        loop {
+            let head = self.head.get(self.head_sent..).unwrap_or_default();
+            if head.is_empty() && self.body.is_empty() {
+                return Pin::new(stream).poll_flush(context);
+            }
+            let slices = [IoSlice::new(head), IoSlice::new(&self.body)];
+            let slices = if head.is_empty() { &slices[1..] } else { &slices[..] };
+            let sent = ready!(Pin::new(&mut *stream).poll_write_vectored(context, slices))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_head = sent.min(head.len());
+            self.head_sent += of_head;
+            self.body.advance(sent - of_head);
+        }
+    }
+
+    /// Receives what has come; zero bytes are the end of the connection.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let spare = self.inbox.capacity() - self.inbox.len();
+        if spare < self.room / 2 {
+            self.inbox.reserve(self.room);
+        }
+        let spare = self.inbox.capacity() - self.inbox.len();
+        let read = ready!(pin!(self.stream.read_buf(&mut self.inbox)).poll(context))?;
+        if read == spare {
+            self.room = READ_BYTES_MAX.min(self.room * 2);
+        }
+        Poll::Ready(Ok(read))
+    }
+}
