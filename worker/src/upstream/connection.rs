@@ -222,3 +222,211 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http_body_util::{BodyExt, Full};
+    use hyper_util::rt::TokioIo;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Status, headers in their order, and body.
+    type Told = (u16, Vec<(String, Vec<u8>)>, Vec<u8>);
+
+    fn told(parts: &Parts, body: Vec<u8>) -> Told {
+        let headers = parts.headers.iter();
+        let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+        (parts.status.as_u16(), headers.collect(), body)
+    }
+
+    fn run<T>(test: impl AsyncFnOnce() -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        LocalSet::new().block_on(&runtime, test())
+    }
+
+    fn request(method: &str, body: &[u8]) -> Request<Bytes> {
+        let body = Bytes::copy_from_slice(body);
+        Request::builder().method(method).uri("/").header("host", "h").body(body).unwrap()
+    }
+
+    /// The other side, which sends this in pieces of that size and ends.
+    fn answer(bytes: Vec<u8>, size: usize, mut stream: DuplexStream) {
+        tokio::task::spawn_local(async move {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            for piece in bytes.chunks(size) {
+                if stream.write_all(piece).await.is_err() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    async fn ours(stream: DuplexStream, method: &str) -> Result<Told, TransportError> {
+        let mut connection = Connection::new(stream);
+        connection.begin(request(method, b"{}"));
+        let (parts, mut framing) = poll_fn(|context| connection.poll_head(context)).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = poll_fn(|context| connection.poll_body(&mut framing, context)).await
+        {
+            body.extend_from_slice(&chunk?);
+        }
+        Ok(told(&parts, body))
+    }
+
+    async fn hypers(stream: DuplexStream, method: &str) -> hyper::Result<Told> {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::task::spawn_local(connection);
+        let (parts, body) =
+            sender.send_request(request(method, b"{}").map(Full::new)).await?.into_parts();
+        let body = body.collect().await?.to_bytes().to_vec();
+        Ok(told(&parts, body))
+    }
+
+    /// An answer, most of which are as they should be.
+    fn answers() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop::sample::select(vec![
+            "HTTP/1.1 200 OK",
+            "HTTP/1.1 200",
+            "HTTP/1.0 200 OK",
+            "HTTP/1.1 204 No Content",
+            "HTTP/1.1 304 Not Modified",
+            "HTTP/1.1 500 Oh",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created",
+            "HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 400 Bad",
+        ]);
+        let header = prop::sample::select(vec![
+            "content-type: text/plain",
+            "Content-Length: 5",
+            "content-length: 0",
+            "content-length: 5, 5",
+            "Transfer-Encoding: chunked",
+            "transfer-encoding: gzip, chunked",
+            "transfer-encoding: gzip",
+            "connection: close",
+            "Connection: keep-alive",
+            "X-Empty:",
+            "x-high: \u{e9}",
+            "set-cookie: a",
+            "set-cookie: b",
+        ]);
+        let body = prop::sample::select(vec![
+            "",
+            "hello",
+            "hello there",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "5\r\nhello\r\n1;x=y\r\n!\r\n0\r\na: b\r\n\r\n",
+            "A\r\n0123456789\r\n00\r\n\r\n",
+            "5\r\nhel",
+        ]);
+        let damage = prop::option::weighted(
+            0.5,
+            (any::<prop::sample::Index>(), prop::sample::select(&b"\r\n 0;:,a\x00\xff"[..])),
+        );
+        (first, prop::collection::vec(header, 0..4), body, damage).prop_map(
+            |(first, headers, body, damage)| {
+                let headers: String =
+                    headers.iter().map(|header| format!("{header}\r\n")).collect();
+                let mut bytes = format!("{first}\r\n{headers}\r\n{body}").into_bytes();
+                if let Some((place, byte)) = damage {
+                    let place = place.index(bytes.len());
+                    bytes[place] = byte;
+                }
+                bytes
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn an_answer_is_read_as_hyper_reads_it(bytes in answers(), size in 1..80_usize, is_head: bool) {
+            let method = if is_head { "HEAD" } else { "POST" };
+            let (ours, hypers) = run(async || {
+                let (near, far) = duplex(4096);
+                answer(bytes.clone(), size, far);
+                let ours = ours(near, method).await;
+                let (near, far) = duplex(4096);
+                answer(bytes, size, far);
+                (ours, hypers(near, method).await)
+            });
+            match (ours, hypers) {
+                (Ok(ours), Ok(hypers)) => prop_assert_eq!(ours, hypers),
+                (Err(_), Err(_)) => {}
+                (ours, hypers) => prop_assert!(false, "{ours:?} {hypers:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_comes_before_the_request_has_gone_out_is_read_and_the_connection_not_used_again()
+     {
+        run(async || {
+            let (near, mut far) = duplex(64);
+            far.write_all(b"HTTP/1.1 413 Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            let mut connection = Connection::new(near);
+            connection.begin(request("POST", &[b'x'; 1000]));
+            let head = poll_fn(|context| connection.poll_head(context)).await;
+            let (parts, framing) = head.unwrap();
+            assert_eq!((parts.status.as_u16(), framing), (413, Framing::Length(0)));
+            assert!(!connection.rest());
+        });
+    }
+
+    #[test]
+    fn a_request_goes_out_while_its_answer_comes() {
+        run(async || {
+            let (near, mut far) = duplex(64);
+            tokio::task::spawn_local(async move {
+                let mut heard = Vec::new();
+                far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+                while !heard.ends_with(b"xyz") {
+                    far.read_buf(&mut heard).await.unwrap();
+                }
+                far.write_all(b"done").await.unwrap();
+                far
+            });
+            let mut connection = Connection::new(near);
+            connection.begin(request("POST", &[&[b'x'; 1000], &b"xyz"[..]].concat()));
+            let head = poll_fn(|context| connection.poll_head(context)).await;
+            let mut framing = head.unwrap().1;
+            let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;
+            assert_eq!(chunk.unwrap().unwrap(), "done");
+            assert!(connection.rest());
+        });
+    }
+
+    #[test]
+    fn what_comes_behind_an_answer_is_nobody_s_and_ends_the_connection() {
+        run(async || {
+            let (near, far) = duplex(4096);
+            answer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP".to_vec(), 100, far);
+            let mut connection = Connection::new(near);
+            connection.begin(request("POST", b"{}"));
+            let head = poll_fn(|context| connection.poll_head(context)).await;
+            let mut framing = head.unwrap().1;
+            let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;
+            assert_eq!(chunk.unwrap().unwrap(), "ok");
+            assert!(framing.is_end() && !connection.rest());
+        });
+    }
+
+    #[test]
+    fn a_head_without_end_is_refused() {
+        run(async || {
+            let (near, far) = duplex(64 * 1024);
+            let endless = [b"HTTP/1.1 200 OK\r\na: ".to_vec(), vec![b'x'; HEAD_BYTES_MAX]].concat();
+            answer(endless, 64 * 1024, far);
+            let error = ours(near, "POST").await.unwrap_err();
+            assert!(matches!(error, TransportError::Malformed(Malformed::TooLong)), "{error}");
+        });
+    }
+}

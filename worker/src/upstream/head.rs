@@ -136,17 +136,23 @@ fn framing(parts: &Parts, method: &Method) -> Result<Framing, Malformed> {
         let is_chunked = last.is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked"));
         return Ok(if is_chunked { Framing::chunked() } else { Framing::UntilClose });
     }
-    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return Ok(Framing::UntilClose) };
-    let digits = first.as_bytes();
-    let number = || {
-        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-        std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
-    };
-    if lengths.any(|other| other.as_bytes() != digits) {
-        return Err(Malformed::Length("it tells several lengths"));
+    // Told more than once, it has to be the same number each time.
+    let lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
+    let lengths = lengths.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut length: Option<u64> = None;
+    for text in lengths {
+        let told = number(text).ok_or(Malformed::Length("content-length is no number"))?;
+        if *length.get_or_insert(told) != told {
+            return Err(Malformed::Length("it tells several lengths"));
+        }
     }
-    number().map(Framing::Length).ok_or(Malformed::Length("content-length is no number"))
+    Ok(length.map_or(Framing::UntilClose, Framing::Length))
+}
+
+/// A number of decimal digits and nothing else.
+fn number(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text.trim_ascii()).ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Whether the connection may be used again after the answer.
@@ -214,7 +220,7 @@ mod tests {
     fn where_a_body_ends_follows_from_status_method_and_headers() {
         assert_eq!(framed("Content-Length: 12\r\n"), Ok((Framing::Length(12), true)));
         assert_eq!(
-            framed("content-length: 12\r\ncontent-length: 12\r\n").unwrap().0,
+            framed("content-length: 12, 12\r\ncontent-length: 12\r\n").unwrap().0,
             Framing::Length(12)
         );
         assert_eq!(
@@ -223,7 +229,9 @@ mod tests {
         );
         assert_eq!(framed("transfer-encoding: gzip\r\n").unwrap().0, Framing::UntilClose);
         assert_eq!(framed("").unwrap().0, Framing::UntilClose);
-        for wrong in ["1\r\ncontent-length: 2", "+1", "-1", "", "1, 1", "99999999999999999999"] {
+        for wrong in
+            ["1\r\ncontent-length: 2", "+1", "-1", "", "1, 2", "1,", "99999999999999999999"]
+        {
             assert!(matches!(
                 framed(&format!("content-length: {wrong}\r\n")),
                 Err(Malformed::Length(_))

@@ -68,6 +68,22 @@ fn an_idle_connection_to_an_upstream_is_closed_after_its_time() {
 }
 
 #[test]
+fn an_idle_connection_that_the_upstream_ends_is_closed_at_once() {
+    run(async {
+        let end = Rc::new(Notify::new());
+        let steps = [json("200 OK", "{}"), vec![Step::Wait(end.clone()), Step::Close]].concat();
+        let upstream = Upstream::start([steps]).await;
+        let mut settings = test_settings();
+        settings.upstream.pool_idle_ms = 0;
+        let gateway = Gateway::start(settings, upstream.address).await;
+        assert_eq!(gateway.chat(value!({})).await.status, 200);
+        until(|| gateway.proxy.upstreams.idle_connections() == 1).await;
+        end.notify_one();
+        until(|| gateway.proxy.upstreams.idle_connections() == 0).await;
+    });
+}
+
+#[test]
 fn a_caller_s_idle_connection_is_closed_after_its_time() {
     run(async {
         let upstream = Upstream::start([json("200 OK", "{}")]).await;
