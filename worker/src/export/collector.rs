@@ -115,10 +115,10 @@ impl Collector {
             Failure::Never(format!("the path of the endpoint at {authority} cannot be asked for"))
         })?;
         *request.headers_mut() = self.headers.clone();
-        let answer = upstreams.send(&self.place, request).await;
+        let answer = upstreams.send(&self.place, &request).await;
         let answer = answer.map_err(|error| Failure::Later(error.to_string(), None))?;
         let head = &answer.head;
-        match judge(head.status, &head.headers, &authority) {
+        match judge(head.status, &head.headers(), &authority) {
             Ok(()) => {
                 let body = read(answer).await;
                 body.map(|body| taken(&body)).map_err(|reason| {

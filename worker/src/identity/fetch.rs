@@ -155,14 +155,15 @@ async fn get(
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static("aisix"));
-    let answer = upstreams.send(&Rc::new(place), request).await;
+    let answer = upstreams.send(&Rc::new(place), &request).await;
     let mut answer = answer.map_err(|source| FetchError::Send { url: url.to_string(), source })?;
     if answer.head.status != 200 {
         let status = answer.head.status.as_u16();
         return Err(FetchError::Status { url: url.to_string(), status });
     }
     let too_large = || FetchError::TooLarge { url: url.to_string() };
-    let length = answer.head.headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
+    let headers = answer.head.headers();
+    let length = headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
     if length.and_then(|it| it.parse::<usize>().ok()).is_some_and(|it| it > DOCUMENT_BYTES_MAX) {
         return Err(too_large());
     }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use shared::deployment::Deployment;
@@ -273,22 +273,13 @@ impl Attempts {
         account.attempt_begins(held);
         let limits = self.limits(account);
         let answering = async {
-            let upstreams = &proxy.upstreams;
-            let sent = upstreams.send_once(&target.place, request).await.map_err(unanswered)?;
-            let answer = match sent {
-                Some(answer) => answer,
-                None => {
-                    let anew = Box::pin(exchange(account, call, &target, head)).await?;
-                    reading = anew.reading;
-                    let sending = Box::pin(upstreams.send_anew(&target.place, anew.request));
-                    sending.await.map_err(unanswered)?
-                }
-            };
+            let sending = proxy.upstreams.send(&target.place, &request);
+            let answer = sending.await.map_err(unanswered)?;
             if !answer.head.status.is_success() {
                 return Err(refusal(answer, &*reading, &target).await.into());
             }
             account.attempt_accepted();
-            match answer.head.headers.get(CONTENT_TYPE) {
+            match &answer.head.content_type {
                 Some(content_type) if call.is_stream && reading.is_stream(content_type) => {
                     let content_type =
                         reading.stream_type().unwrap_or_else(|| content_type.clone());
@@ -318,7 +309,7 @@ pub async fn ask_once(
     context: &Context<'_>,
 ) -> Result<(), RequestError> {
     let Exchange { request, mut reading } = provider::exchange(call, target, context).await?;
-    let sending = context.proxy.upstreams.send(&target.place, request);
+    let sending = context.proxy.upstreams.send(&target.place, &request);
     let answer = sending.await.map_err(unanswered)?;
     if !answer.head.status.is_success() {
         return Err(refusal(answer, &*reading, target).await.into());
@@ -381,7 +372,7 @@ async fn whole(
         return Err(UpstreamError::Decode(reason));
     }
     let whole = read(body)?;
-    let content_type = whole.content_type.or_else(|| answer.head.headers.remove(CONTENT_TYPE));
+    let content_type = whole.content_type.or_else(|| answer.head.content_type.take());
     let content_type = content_type.unwrap_or(HeaderValue::from_static("application/json"));
     Ok((whole.body, content_type))
 }
@@ -412,7 +403,8 @@ async fn refusal(
     target: &resolve::Target,
 ) -> UpstreamError {
     let status = answer.head.status;
-    let retry_after = answer.head.headers.get(RETRY_AFTER);
+    let headers = answer.head.headers();
+    let retry_after = headers.get(RETRY_AFTER);
     let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
     if !status.is_client_error() {
         return UpstreamError::Failed { status, retry_after };

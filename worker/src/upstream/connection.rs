@@ -6,12 +6,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::response::Parts;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::body::{Framing, Taken};
-use super::head::{self, AnswerHead, HEAD_BYTES_MAX, Malformed};
+use super::head::{self, AnswerHead, HEAD_BYTES_MAX, Malformed, Read};
 
 /// Room for what comes at a time, in bytes: at first, and at most, where as much as there is room for keeps coming.
 const READ_BYTES: usize = 8 * 1024;
@@ -91,12 +90,12 @@ impl Connection {
     }
 
     /// Takes a request, which goes out while its answer is waited for.
-    pub fn begin(&mut self, request: Request<Bytes>) {
+    pub fn begin(&mut self, request: &Request<Bytes>) {
         self.head.clear();
-        head::write(&mut self.head, &request);
+        head::write(&mut self.head, request);
         self.head_sent = 0;
         self.method = request.method().clone();
-        self.body = request.into_body();
+        self.body = request.body().clone();
         self.is_flushed = false;
         self.looked_at = 0;
     }
@@ -105,17 +104,15 @@ impl Connection {
     pub fn poll_head(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(Parts, Framing), TransportError>> {
+    ) -> Poll<Result<(AnswerHead, Framing), TransportError>> {
         loop {
             self.poll_send(context);
             while let Some(end) = head::end(&self.inbox, self.looked_at) {
                 let bytes = self.inbox.split_to(end).freeze();
                 self.looked_at = 0;
-                if let Some(AnswerHead { parts, framing, keeps }) =
-                    head::read(&bytes, &self.method)?
-                {
+                if let Some(Read { head, framing, keeps }) = head::read(bytes, &self.method)? {
                     self.keeps &= keeps && !framing.ends_with_connection();
-                    return Poll::Ready(Ok((parts, framing)));
+                    return Poll::Ready(Ok((head, framing)));
                 }
             }
             self.looked_at = self.inbox.len();
@@ -227,6 +224,7 @@ impl Connection {
 mod tests {
     use std::future::poll_fn;
 
+    use http::{HeaderMap, StatusCode};
     use http_body_util::{BodyExt, Full};
     use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
@@ -238,10 +236,10 @@ mod tests {
     /// Status, headers in their order, and body.
     type Told = (u16, Vec<(String, Vec<u8>)>, Vec<u8>);
 
-    fn told(parts: &Parts, body: Vec<u8>) -> Told {
-        let headers = parts.headers.iter();
+    fn told(status: StatusCode, headers: &HeaderMap, body: Vec<u8>) -> Told {
+        let headers = headers.iter();
         let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-        (parts.status.as_u16(), headers.collect(), body)
+        (status.as_u16(), headers.collect(), body)
     }
 
     fn run<T>(test: impl AsyncFnOnce() -> T) -> T {
@@ -270,14 +268,14 @@ mod tests {
 
     async fn ours(stream: DuplexStream, method: &str) -> Result<Told, TransportError> {
         let mut connection = Connection::new(stream);
-        connection.begin(request(method, b"{}"));
-        let (parts, mut framing) = poll_fn(|context| connection.poll_head(context)).await?;
+        connection.begin(&request(method, b"{}"));
+        let (head, mut framing) = poll_fn(|context| connection.poll_head(context)).await?;
         let mut body = Vec::new();
         while let Some(chunk) = poll_fn(|context| connection.poll_body(&mut framing, context)).await
         {
             body.extend_from_slice(&chunk?);
         }
-        Ok(told(&parts, body))
+        Ok(told(head.status, &head.headers(), body))
     }
 
     async fn hypers(stream: DuplexStream, method: &str) -> hyper::Result<Told> {
@@ -287,7 +285,7 @@ mod tests {
         let (parts, body) =
             sender.send_request(request(method, b"{}").map(Full::new)).await?.into_parts();
         let body = body.collect().await?.to_bytes().to_vec();
-        Ok(told(&parts, body))
+        Ok(told(parts.status, &parts.headers, body))
     }
 
     /// An answer, most of which are as they should be.
@@ -373,10 +371,10 @@ mod tests {
             let (near, mut far) = duplex(64);
             far.write_all(b"HTTP/1.1 413 Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
             let mut connection = Connection::new(near);
-            connection.begin(request("POST", &[b'x'; 1000]));
+            connection.begin(&request("POST", &[b'x'; 1000]));
             let head = poll_fn(|context| connection.poll_head(context)).await;
-            let (parts, framing) = head.unwrap();
-            assert_eq!((parts.status.as_u16(), framing), (413, Framing::Length(0)));
+            let (head, framing) = head.unwrap();
+            assert_eq!((head.status.as_u16(), framing), (413, Framing::Length(0)));
             assert!(!connection.rest());
         });
     }
@@ -395,7 +393,7 @@ mod tests {
                 far
             });
             let mut connection = Connection::new(near);
-            connection.begin(request("POST", &[&[b'x'; 1000], &b"xyz"[..]].concat()));
+            connection.begin(&request("POST", &[&[b'x'; 1000], &b"xyz"[..]].concat()));
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let mut framing = head.unwrap().1;
             let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;
@@ -410,7 +408,7 @@ mod tests {
             let (near, far) = duplex(4096);
             answer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP".to_vec(), 100, far);
             let mut connection = Connection::new(near);
-            connection.begin(request("POST", b"{}"));
+            connection.begin(&request("POST", b"{}"));
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let mut framing = head.unwrap().1;
             let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;

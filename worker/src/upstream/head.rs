@@ -3,9 +3,8 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
-use http::response::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use super::body::Framing;
 
@@ -34,11 +33,39 @@ pub enum Malformed {
     Chunk(&'static str),
 }
 
-/// The head of an answer.
+/// The head of an answer, of which only what everybody asks for is looked at before somebody asks.
 #[derive(Debug)]
 pub struct AnswerHead {
-    /// Status and headers.
-    pub parts: Parts,
+    /// The status.
+    pub status: StatusCode,
+    /// What the body is, as the header `content-type` says.
+    pub content_type: Option<HeaderValue>,
+    /// As it came.
+    bytes: Bytes,
+}
+
+impl AnswerHead {
+    /// Its headers.
+    pub fn headers(&self) -> HeaderMap {
+        let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let Ok((_, lines)) = parse(&self.bytes, &mut lines) else { return HeaderMap::new() };
+        let mut headers = HeaderMap::with_capacity(lines.len());
+        for line in lines.iter() {
+            let name = HeaderName::from_bytes(line.name.as_bytes());
+            // Whoever has read the line permits nothing else in either.
+            if let (Ok(name), Ok(value)) = (name, value(&self.bytes, line)) {
+                headers.append(name, value);
+            }
+        }
+        headers
+    }
+}
+
+/// A head that was read, and how its message goes on.
+#[derive(Debug)]
+pub struct Read {
+    /// It.
+    pub head: AnswerHead,
     /// Where the body ends.
     pub framing: Framing,
     /// Whether the connection may be used again afterwards.
@@ -85,68 +112,104 @@ pub fn end(bytes: &[u8], before: usize) -> Option<usize> {
 }
 
 /// Reads the whole head of an answer to a request of this method; `None` if it is an interim one (1xx), which another follows.
-pub fn read(head: &Bytes, method: &Method) -> Result<Option<AnswerHead>, Malformed> {
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+pub fn read(bytes: Bytes, method: &Method) -> Result<Option<Read>, Malformed> {
+    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let ((status, is_old), lines) = parse(&bytes, &mut lines)?;
+    let code = status;
+    let status = StatusCode::from_u16(code).map_err(|_| Malformed::Status(code))?;
+    match status {
+        // Nobody has asked for another protocol.
+        StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed::Status(code)),
+        interim if interim.is_informational() => return Ok(None),
+        _ => {}
+    }
+    let mut told = Told::default();
+    let mut content_type = None;
+    for line in lines.iter() {
+        let is = |name: &HeaderName| line.name.eq_ignore_ascii_case(name.as_str());
+        match line.name.len() {
+            10 if is(&CONNECTION) => told.connection(line.value),
+            12 if is(&CONTENT_TYPE) && content_type.is_none() => {
+                content_type = Some(value(&bytes, line)?);
+            }
+            14 if is(&CONTENT_LENGTH) => told.length(line.value),
+            17 if is(&TRANSFER_ENCODING) => told.coding = Some(line.value),
+            _ => {}
+        }
+    }
+    let is_bare = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let has_body = !is_bare && method != Method::HEAD;
+    let framing = if has_body { told.framing(is_old)? } else { Framing::Length(0) };
+    let keeps = !told.closes && (!is_old || told.keeps_alive);
+    Ok(Some(Read { head: AnswerHead { status, content_type, bytes }, framing, keeps }))
+}
+
+/// Status, whether it is of HTTP/1.0, and the lines of headers.
+#[allow(clippy::type_complexity, reason = "the two lifetimes are those of httparse")]
+fn parse<'h, 'b>(
+    head: &'b [u8],
+    lines: &'h mut [MaybeUninit<Line<'b>>; HEADERS_MAX],
+) -> Result<((u16, bool), &'h mut [Line<'b>]), Malformed> {
     let mut answer = httparse::Response::new(&mut []);
     let read = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut answer, head, &mut headers)
+        .parse_response_with_uninit_headers(&mut answer, head, lines)
         .map_err(Malformed::Head)?;
     if read != httparse::Status::Complete(head.len()) {
         return Err(Malformed::Head(httparse::Error::NewLine));
     }
-    let status = answer.code.unwrap_or_default();
-    let (mut parts, ()) = Response::new(()).into_parts();
-    parts.status = StatusCode::from_u16(status).map_err(|_| Malformed::Status(status))?;
-    if answer.version == Some(0) {
-        parts.version = Version::HTTP_10;
-    }
-    match parts.status {
-        // Nobody has asked for another protocol.
-        StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed::Status(status)),
-        interim if interim.is_informational() => return Ok(None),
-        _ => {}
-    }
-    parts.headers.reserve(answer.headers.len());
-    for header in answer.headers.iter() {
-        let name = HeaderName::from_bytes(header.name.as_bytes());
-        // Of the head's own memory.
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(header.value));
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(Malformed::Head(httparse::Error::HeaderValue));
-        };
-        parts.headers.append(name, value);
-    }
-    let framing = framing(&parts, method)?;
-    let keeps = keeps(&parts);
-    Ok(Some(AnswerHead { parts, framing, keeps }))
+    Ok(((answer.code.unwrap_or_default(), answer.version == Some(0)), answer.headers))
 }
 
-/// Where the body ends, by RFC 9112 (6.3).
-fn framing(parts: &Parts, method: &Method) -> Result<Framing, Malformed> {
-    let is_bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&parts.status);
-    if is_bare || method == Method::HEAD {
-        return Ok(Framing::Length(0));
-    }
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter().peekable();
-    if codings.peek().is_some() {
-        if parts.version == Version::HTTP_10 {
-            return Err(Malformed::Length("HTTP/1.0 knows no transfer-encoding"));
+type Line<'b> = httparse::Header<'b>;
+
+/// The value of a line, in the head's own memory.
+fn value(head: &Bytes, line: &Line<'_>) -> Result<HeaderValue, Malformed> {
+    HeaderValue::from_maybe_shared(head.slice_ref(line.value))
+        .map_err(|_| Malformed::Head(httparse::Error::HeaderValue))
+}
+
+/// What the headers tell of body and connection.
+#[derive(Default)]
+struct Told<'b> {
+    length: Option<Result<u64, &'static str>>,
+    /// The last line of codings.
+    coding: Option<&'b [u8]>,
+    closes: bool,
+    keeps_alive: bool,
+}
+
+impl Told<'_> {
+    /// Told more than once, it has to be the same number each time.
+    fn length(&mut self, value: &[u8]) {
+        for text in value.split(|byte| *byte == b',') {
+            let told = number(text).ok_or("content-length is no number");
+            if *self.length.get_or_insert(told) != told {
+                self.length = Some(Err("it tells several lengths"));
+            }
         }
-        let last = codings.next_back().and_then(|value| value.to_str().ok()?.rsplit(',').next());
-        let is_chunked = last.is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked"));
-        return Ok(if is_chunked { Framing::chunked() } else { Framing::UntilClose });
     }
-    // Told more than once, it has to be the same number each time.
-    let lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
-    let lengths = lengths.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let mut length: Option<u64> = None;
-    for text in lengths {
-        let told = number(text).ok_or(Malformed::Length("content-length is no number"))?;
-        if *length.get_or_insert(told) != told {
-            return Err(Malformed::Length("it tells several lengths"));
+
+    fn connection(&mut self, value: &[u8]) {
+        for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            self.closes |= option.eq_ignore_ascii_case(b"close");
+            self.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
     }
-    Ok(length.map_or(Framing::UntilClose, Framing::Length))
+
+    /// Where the body ends, by RFC 9112 (6.3).
+    fn framing(&self, is_old: bool) -> Result<Framing, Malformed> {
+        match (self.coding, self.length) {
+            (Some(_), _) if is_old => Err(Malformed::Length("HTTP/1.0 knows no transfer-encoding")),
+            (Some(codings), _) => {
+                let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+                let is_chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                Ok(if is_chunked { Framing::chunked() } else { Framing::UntilClose })
+            }
+            (None, Some(Ok(length))) => Ok(Framing::Length(length)),
+            (None, Some(Err(reason))) => Err(Malformed::Length(reason)),
+            (None, None) => Ok(Framing::UntilClose),
+        }
+    }
 }
 
 /// A number of decimal digits and nothing else.
@@ -155,25 +218,12 @@ fn number(text: &[u8]) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Whether the connection may be used again after the answer.
-fn keeps(parts: &Parts) -> bool {
-    let Some(first) = parts.headers.get(CONNECTION) else {
-        return parts.version == Version::HTTP_11;
-    };
-    let has = |value: &HeaderValue, option: &str| {
-        let value = value.to_str().unwrap_or_default();
-        value.split(',').any(|it| it.trim().eq_ignore_ascii_case(option))
-    };
-    let closes = parts.headers.get_all(CONNECTION).iter().any(|value| has(value, "close"));
-    !closes && (parts.version == Version::HTTP_11 || has(first, "keep-alive"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(head: &str, method: &Method) -> Result<Option<AnswerHead>, Malformed> {
-        read(&Bytes::copy_from_slice(head.as_bytes()), method)
+    fn answer(head: &str, method: &Method) -> Result<Option<Read>, Malformed> {
+        read(Bytes::copy_from_slice(head.as_bytes()), method)
     }
 
     fn framed(headers: &str) -> Result<(Framing, bool), Malformed> {

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use super::body::Framing;
 use super::connect::{ConnectError, Connector};
 use super::connection::{Connection, TransportError};
+use super::head::AnswerHead;
 use crate::Map;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
@@ -89,13 +90,13 @@ impl Wake for Bell {
 /// The idle connections to one place, the longest idle first.
 struct Idle {
     place: Rc<Place>,
-    connections: VecDeque<(Instant, Connection)>,
+    connections: VecDeque<(Instant, Box<Connection>)>,
 }
 
 /// A provider's answer.
 pub struct Answer {
     /// Status and headers.
-    pub head: http::response::Parts,
+    pub head: AnswerHead,
     /// The body, still to come.
     pub body: AnswerBody,
 }
@@ -110,7 +111,7 @@ pub struct AnswerBody {
 struct Lease {
     pool: Weak<Upstreams>,
     place: Rc<Place>,
-    connection: Connection,
+    connection: Box<Connection>,
 }
 
 impl Upstreams {
@@ -132,49 +133,29 @@ impl Upstreams {
     pub async fn send(
         self: &Rc<Self>,
         place: &Rc<Place>,
-        request: Request<Bytes>,
+        request: &Request<Bytes>,
     ) -> Result<Answer, SendError> {
-        match self.send_once(place, request.clone()).await? {
-            Some(answer) => Ok(answer),
-            None => self.send_anew(place, request).await,
-        }
-    }
-
-    /// The same without a copy of the request: `None` where it should go out once more, by [`Self::send_anew`].
-    pub async fn send_once(
-        self: &Rc<Self>,
-        place: &Rc<Place>,
-        request: Request<Bytes>,
-    ) -> Result<Option<Answer>, SendError> {
         let now = Instant::now();
-        let Some(connection) = self.take_idle(place, now) else {
-            return Ok(Some(self.send_anew(place, request).await?));
-        };
-        match self.lease(place, connection).send(request).await {
-            Err(error) if error.is_death() && now.elapsed() < DEAD_WITHIN => {
-                tracing::debug!(%error, "an idle connection had died; trying a new one");
-                Ok(None)
+        if let Some(connection) = self.take_idle(place, now) {
+            match self.lease(place, connection).send(request).await {
+                Err(error) if error.is_death() && now.elapsed() < DEAD_WITHIN => {
+                    tracing::debug!(%error, "an idle connection had died; trying a new one");
+                }
+                result => return Ok(result?),
             }
-            result => Ok(Some(result?)),
         }
-    }
-
-    /// Sends a request over a new connection.
-    pub async fn send_anew(
-        self: &Rc<Self>,
-        place: &Rc<Place>,
-        request: Request<Bytes>,
-    ) -> Result<Answer, SendError> {
-        let connection = self.connector.connect(place).await?;
+        // Rare, and large: not part of what every request carries along.
+        let connecting = Box::pin(self.connector.connect(place));
+        let connection = Box::new(connecting.await?);
         Ok(self.lease(place, connection).send(request).await?)
     }
 
-    fn lease(self: &Rc<Self>, place: &Rc<Place>, connection: Connection) -> Lease {
+    fn lease(self: &Rc<Self>, place: &Rc<Place>, connection: Box<Connection>) -> Lease {
         Lease { pool: Rc::downgrade(self), place: place.clone(), connection }
     }
 
     /// The idle connection used last, if one is still usable.
-    fn take_idle(&self, place: &Rc<Place>, now: Instant) -> Option<Connection> {
+    fn take_idle(&self, place: &Rc<Place>, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let of_key = idle.get_mut(&place.key)?;
         if !is_same(&of_key.place, place) {
@@ -194,7 +175,7 @@ impl Upstreams {
         self.idle_limit > Duration::ZERO && now.duration_since(since) >= self.idle_limit
     }
 
-    fn put_idle(self: &Rc<Self>, place: &Rc<Place>, mut connection: Connection) {
+    fn put_idle(self: &Rc<Self>, place: &Rc<Place>, mut connection: Box<Connection>) {
         let mut context = Context::from_waker(&self.waker);
         if self.idle_max == 0 || connection.is_gone(&mut context) {
             return;
@@ -274,7 +255,7 @@ impl Drop for Upstreams {
 }
 
 impl Lease {
-    async fn send(mut self, request: Request<Bytes>) -> Result<Answer, TransportError> {
+    async fn send(mut self, request: &Request<Bytes>) -> Result<Answer, TransportError> {
         self.connection.begin(request);
         let (head, framing) = poll_fn(|context| self.connection.poll_head(context)).await?;
         let mut body = AnswerBody { framing, lease: Some(self) };

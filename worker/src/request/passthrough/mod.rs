@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -157,7 +157,7 @@ async fn exchange(
     let limit = (limit > 0).then(|| Duration::from_millis(limit));
     let deadline = limit.map(|limit| (Instant::now() + limit, limit));
     account.attempt_begins(None);
-    let sending = proxy.upstreams.send(&place, request);
+    let sending = proxy.upstreams.send(&place, &request);
     let sent = match deadline {
         None => sending.await,
         Some((deadline, limit)) => tokio::time::timeout_at(deadline, sending)
@@ -235,11 +235,11 @@ fn identity(headers: &HeaderMap, name: Option<&str>) -> String {
 fn answer(mut account: Box<Account>, begun: Begun, head: &Parts) -> Response<Body> {
     let Begun { answer, deadline } = begun;
     let status = answer.head.status;
-    let is_events = answer.head.headers.get(CONTENT_TYPE).is_some_and(|value| {
+    let is_events = answer.head.content_type.as_ref().is_some_and(|value| {
         value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream")
     });
     account.is_stream = is_events;
-    let headers = headers::to_caller(&answer.head.headers);
+    let headers = headers::to_caller(&answer.head.headers());
     let is_empty = headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
     let has_body = !is_empty
         && head.method != Method::HEAD
