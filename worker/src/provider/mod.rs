@@ -19,12 +19,13 @@ use std::net::IpAddr;
 pub use outgoing::Template;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue};
 use shared::resource::{Adapter, ApiKey, DirectModel, ProviderKey};
 
 use crate::call::Call;
 use crate::request::{RequestError, Target, UpstreamError};
 use crate::server::Proxy;
+use crate::upstream::Outgoing;
 
 /// What a provider's answer has told so far. Text that a provider chose is cut to [`TEXT_CHARS_MAX`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,7 +101,7 @@ pub struct Context<'a> {
 /// A request to a provider, and how its answer is read.
 pub struct Exchange {
     /// What is sent.
-    pub request: Request<Bytes>,
+    pub request: Outgoing,
     /// Reads what comes back.
     pub reading: Box<dyn Reading>,
 }

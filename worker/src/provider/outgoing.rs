@@ -1,6 +1,6 @@
 //! The HTTP request to a provider: what all protocols have in common.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::fmt::{self, Display};
 
 use bytes::Bytes;
@@ -11,7 +11,10 @@ use shared::secret::Secret;
 
 use super::{Context, overrides};
 use crate::request::{REQUEST_ID, RequestError, Target};
+use crate::upstream::{Common, Outgoing};
 
+/// What nearly all requests are.
+pub const JSON: &str = "application/json";
 /// Headers of a usual request.
 const HEADERS_EXPECTED: usize = 12;
 
@@ -46,6 +49,39 @@ pub fn post_at(
     post_to(target, context, [path, ""], content_type, accept, body)
 }
 
+/// Adds to a request what the target alone decides, such as its credential.
+pub type Finish<'a> = dyn Fn(&mut Request<Bytes>) -> Result<(), RequestError> + 'a;
+
+/// The same, finished, to a path in two parts. The head of one with JSON is that of an earlier one, where nothing but the id of the
+/// request tells them apart.
+///
+/// # Errors
+/// As [`post`], and those of `finish`.
+pub fn post_alike(
+    target: &Target,
+    context: &Context<'_>,
+    path: [&str; 2],
+    content_type: &str,
+    accept: &'static str,
+    body: Bytes,
+    finish: &Finish<'_>,
+) -> Result<Outgoing, RequestError> {
+    let is_alike = content_type == JSON && !overrides::has_headers(&target.provider_key);
+    if is_alike && let Some(common) = target.template.find(path, accept) {
+        let own = (REQUEST_ID, context.request_id.clone());
+        let body = overrides::body(&target.provider_key, body);
+        return Ok(Outgoing::Alike { common, own, body });
+    }
+    let mut request = post_to(target, context, path, content_type, accept, body)?;
+    finish(&mut request)?;
+    if is_alike {
+        let id = request.headers_mut().remove(REQUEST_ID);
+        target.template.keep(path, accept, Outgoing::common(&request));
+        request.headers_mut().extend(id.map(|id| (REQUEST_ID, id)));
+    }
+    Ok(request.into())
+}
+
 fn post_to(
     target: &Target,
     context: &Context<'_>,
@@ -54,18 +90,9 @@ fn post_to(
     accept: &'static str,
     body: Bytes,
 ) -> Result<Request<Bytes>, RequestError> {
-    let is_json = content_type == "application/json";
-    let body = if is_json { overrides::body(&target.provider_key, body) } else { body };
-    let (uri, mut headers) = match target.template.copy(path, accept).filter(|_| is_json) {
-        Some(known) => known,
-        None => {
-            let (uri, headers) = head(target, context, path, content_type, accept)?;
-            if is_json {
-                target.template.keep(path, accept, &uri, &headers);
-            }
-            (uri, headers)
-        }
-    };
+    let body =
+        if content_type == JSON { overrides::body(&target.provider_key, body) } else { body };
+    let (uri, mut headers) = head(target, context, path, content_type, accept)?;
     headers.insert(REQUEST_ID, context.request_id.clone());
     overrides::headers(&mut headers, target, context);
     let mut request = Request::new(body);
@@ -101,39 +128,36 @@ fn head(
     Ok((Uri::from(path), headers))
 }
 
-/// What JSON requests to one target have in common: as one was written, so is the next to the same path.
+/// What requests to one target have in common: as one was written, so is the next to the same path.
 #[derive(Default)]
 pub struct Template {
     written: RefCell<Vec<Written>>,
-    bearer: OnceCell<HeaderValue>,
 }
 
 struct Written {
     path: String,
     accept: &'static str,
-    uri: Uri,
-    headers: HeaderMap,
+    common: Common,
 }
 
 /// Most requests to a target go to one path, with streams to two.
 const WRITTEN_MAX: usize = 4;
 
 impl Template {
-    fn copy(&self, [begin, end]: [&str; 2], accept: &'static str) -> Option<(Uri, HeaderMap)> {
+    fn find(&self, [begin, end]: [&str; 2], accept: &'static str) -> Option<Common> {
         let written = self.written.borrow();
         let mut written = written.iter();
         let same =
             written.find(|it| it.path.strip_prefix(begin) == Some(end) && it.accept == accept)?;
-        Some((same.uri.clone(), same.headers.clone()))
+        Some(same.common.clone())
     }
 
-    fn keep(&self, path: [&str; 2], accept: &'static str, uri: &Uri, headers: &HeaderMap) {
+    fn keep(&self, path: [&str; 2], accept: &'static str, common: Common) {
         let mut written = self.written.borrow_mut();
         if written.len() >= WRITTEN_MAX {
             written.clear();
         }
-        let (path, uri, headers) = (path.concat(), uri.clone(), headers.clone());
-        written.push(Written { path, accept, uri, headers });
+        written.push(Written { path: path.concat(), accept, common });
     }
 }
 
@@ -180,15 +204,7 @@ pub fn bearer(request: &mut Request<Bytes>, target: &Target) -> Result<(), Reque
     if secret.is_empty() {
         return Ok(());
     }
-    let known = &target.template.bearer;
-    let value = match known.get() {
-        Some(value) => value.clone(),
-        None => {
-            let value = bearer_value(secret)?;
-            known.get_or_init(|| value).clone()
-        }
-    };
-    request.headers_mut().insert(AUTHORIZATION, value);
+    request.headers_mut().insert(AUTHORIZATION, bearer_value(secret)?);
     Ok(())
 }
 

@@ -98,6 +98,12 @@ fn flat(messages: &str) -> Option<String> {
     is_changed.then(|| Value::from(messages).to_string())
 }
 
+/// Whether headers of a request depend on its caller or are the operator's.
+pub fn has_headers(provider_key: &ProviderKey) -> bool {
+    let RequestOverrides { forward_client_headers, default_headers, .. } = &provider_key.request;
+    !forward_client_headers.is_empty() || !default_headers.is_empty()
+}
+
 /// Adds the caller's headers that are passed on, and then those that the operator adds, each where there is none yet.
 pub fn headers(out: &mut HeaderMap, target: &Target, context: &Context<'_>) {
     let request = &target.provider_key.request;

@@ -41,8 +41,6 @@ const UNUSED_GRACE_AT_END: Duration = Duration::from_millis(250);
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
-/// Fields of a head.
-const HEADERS_MAX: usize = 128;
 /// Bytes of a head.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
 /// Requests at once over one HTTP/2 connection.
@@ -310,7 +308,8 @@ fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // hyper's own header limit would also end connections that wait for their next request: `Activity` has ours.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
-    builder.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX as usize);
+    // Of fields there may be a hundred, for which hyper asks for no memory; another number would cost each request some.
+    builder.max_buf_size(HEAD_BYTES_MAX as usize);
     // `Body` comes in pieces that are copied behind their heads.
     builder.writev(false);
     builder

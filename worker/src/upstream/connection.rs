@@ -6,11 +6,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, Request};
+use http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::body::{Framing, Taken};
-use super::head::{self, AnswerHead, HEAD_BYTES_MAX, Malformed, Read};
+use super::head::{self, AnswerHead, HEAD_BYTES_MAX, Malformed, Outgoing, Read};
 
 /// Room for what comes at a time, in bytes: at first, and at most, where as much as there is room for keeps coming.
 const READ_BYTES: usize = 8 * 1024;
@@ -90,11 +90,11 @@ impl Connection {
     }
 
     /// Takes a request, which goes out while its answer is waited for.
-    pub fn begin(&mut self, request: &Request<Bytes>) {
+    pub fn begin(&mut self, request: &Outgoing) {
         self.head.clear();
         head::write(&mut self.head, request);
         self.head_sent = 0;
-        self.method = request.method().clone();
+        self.method = request.method();
         self.body = request.body().clone();
         self.is_flushed = false;
         self.looked_at = 0;
@@ -224,7 +224,7 @@ impl Connection {
 mod tests {
     use std::future::poll_fn;
 
-    use http::{HeaderMap, StatusCode};
+    use http::{HeaderMap, Request, StatusCode};
     use http_body_util::{BodyExt, Full};
     use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
@@ -268,7 +268,7 @@ mod tests {
 
     async fn ours(stream: DuplexStream, method: &str) -> Result<Told, TransportError> {
         let mut connection = Connection::new(stream);
-        connection.begin(&request(method, b"{}"));
+        connection.begin(&request(method, b"{}").into());
         let (head, mut framing) = poll_fn(|context| connection.poll_head(context)).await?;
         let mut body = Vec::new();
         while let Some(chunk) = poll_fn(|context| connection.poll_body(&mut framing, context)).await
@@ -371,7 +371,7 @@ mod tests {
             let (near, mut far) = duplex(64);
             far.write_all(b"HTTP/1.1 413 Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
             let mut connection = Connection::new(near);
-            connection.begin(&request("POST", &[b'x'; 1000]));
+            connection.begin(&request("POST", &[b'x'; 1000]).into());
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let (head, framing) = head.unwrap();
             assert_eq!((head.status.as_u16(), framing), (413, Framing::Length(0)));
@@ -393,7 +393,7 @@ mod tests {
                 far
             });
             let mut connection = Connection::new(near);
-            connection.begin(&request("POST", &[&[b'x'; 1000], &b"xyz"[..]].concat()));
+            connection.begin(&request("POST", &[&[b'x'; 1000], &b"xyz"[..]].concat()).into());
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let mut framing = head.unwrap().1;
             let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;
@@ -408,7 +408,7 @@ mod tests {
             let (near, far) = duplex(4096);
             answer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP".to_vec(), 100, far);
             let mut connection = Connection::new(near);
-            connection.begin(&request("POST", b"{}"));
+            connection.begin(&request("POST", b"{}").into());
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let mut framing = head.unwrap().1;
             let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;

@@ -1,10 +1,12 @@
 //! Heads of HTTP/1.1 messages as a client writes and reads them (RFC 9112). Pure.
 
 use std::mem::MaybeUninit;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use shared::secret::Secret;
 
 use super::body::Framing;
 
@@ -72,28 +74,92 @@ pub struct Read {
     pub keeps: bool,
 }
 
+/// A request to an upstream.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// With everything of its own.
+    Whole(Request<Bytes>),
+    /// A `POST` with a head that it has in common with others, but for one header.
+    Alike {
+        /// What it has in common.
+        common: Common,
+        /// The header that it has for itself.
+        own: (HeaderName, HeaderValue),
+        /// The body.
+        body: Bytes,
+    },
+}
+
+/// The head of a request as it is written, without the length of its body. It may hold a credential.
+pub type Common = Rc<Secret<Vec<u8>>>;
+
+impl Outgoing {
+    /// What requests have in common with this one.
+    pub fn common(request: &Request<Bytes>) -> Common {
+        let mut out = Vec::new();
+        write_headers(&mut out, request);
+        Rc::new(Secret::new(out))
+    }
+
+    /// The method.
+    pub fn method(&self) -> Method {
+        match self {
+            Self::Whole(request) => request.method().clone(),
+            Self::Alike { .. } => Method::POST,
+        }
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        match self {
+            Self::Whole(request) => request.body(),
+            Self::Alike { body, .. } => body,
+        }
+    }
+}
+
+impl From<Request<Bytes>> for Outgoing {
+    fn from(request: Request<Bytes>) -> Self {
+        Self::Whole(request)
+    }
+}
+
 /// Adds the head of a request. The length of its body is told as it is, whatever its headers say of that.
-pub fn write(out: &mut Vec<u8>, request: &Request<Bytes>) {
+pub fn write(out: &mut Vec<u8>, request: &Outgoing) {
+    match request {
+        Outgoing::Whole(request) => write_headers(out, request),
+        Outgoing::Alike { common, own: (name, value), .. } => {
+            out.extend_from_slice(common.expose());
+            write_header(out, name, value);
+        }
+    }
+    let body = request.body();
+    // RFC 9110 (8.6): a method that means something by a body tells that there is none.
+    let means_body = || [Method::POST, Method::PUT, Method::PATCH].contains(&request.method());
+    if !body.is_empty() || means_body() {
+        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_headers(out: &mut Vec<u8>, request: &Request<Bytes>) {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     for part in [request.method().as_str(), " ", path, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
     for (name, value) in request.headers() {
-        if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
-            continue;
-        }
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
+        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+            write_header(out, name, value);
         }
     }
-    // RFC 9110 (8.6): a method that means something by a body tells that there is none.
-    let means_body = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
-    if means_body || !request.body().is_empty() {
-        out.extend_from_slice(b"content-length: ");
-        out.extend_from_slice(itoa::Buffer::new().format(request.body().len()).as_bytes());
-        out.extend_from_slice(b"\r\n");
+}
+
+fn write_header(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Where a head ends whose bytes were looked at as far as `before` already: behind its first empty line.
@@ -235,7 +301,7 @@ mod tests {
     fn a_request_is_written_with_the_length_that_its_body_has() {
         let write = |request: Request<&'static str>| {
             let mut out = Vec::new();
-            write(&mut out, &request.map(|body| Bytes::from_static(body.as_bytes())));
+            write(&mut out, &request.map(|body| Bytes::from_static(body.as_bytes())).into());
             String::from_utf8(out).unwrap()
         };
         let request = |method: &str, body| {
@@ -248,6 +314,22 @@ mod tests {
         assert_eq!(write(request("GET", "")), "GET /v1/x?y=1 HTTP/1.1\r\nhost: h\r\n\r\n");
         assert!(write(request("POST", "")).ends_with("\r\ncontent-length: 0\r\n\r\n"));
         assert!(write(request("DELETE", "abc")).ends_with("\r\ncontent-length: 3\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_request_like_another_is_written_as_if_it_were_written_for_itself() {
+        let request = |id: &'static str, body: &'static [u8]| {
+            let request = Request::post("/v1/x").header("host", "h").header("a", "b");
+            request.header("id", id).body(Bytes::from_static(body)).unwrap()
+        };
+        let mut first = request("1", b"abc");
+        let own = (HeaderName::from_static("id"), HeaderValue::from_static("2"));
+        first.headers_mut().remove("id");
+        let (common, body) = (Outgoing::common(&first), Bytes::from_static(b"de"));
+        let (mut alike, mut whole) = (Vec::new(), Vec::new());
+        write(&mut alike, &Outgoing::Alike { common, own, body });
+        write(&mut whole, &request("2", b"de").into());
+        assert_eq!(alike, whole);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod trust;
 
 pub use connect::{ConnectError, Connector};
 pub use connection::TransportError;
-pub use head::AnswerHead;
+pub use head::{AnswerHead, Common, Outgoing};
 pub use pool::{Answer, AnswerBody, Place, SendError, Upstreams};
 pub(crate) use trust::TlsOptions;
 pub use trust::{TrustError, TrustRoots};

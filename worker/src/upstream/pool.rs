@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request};
+use http::HeaderValue;
 use shared::egress::Key;
 use shared::resource::{Endpoint, UpstreamTls};
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use super::body::Framing;
 use super::connect::{ConnectError, Connector};
 use super::connection::{Connection, TransportError};
-use super::head::AnswerHead;
+use super::head::{AnswerHead, Outgoing};
 use crate::Map;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
@@ -133,7 +133,7 @@ impl Upstreams {
     pub async fn send(
         self: &Rc<Self>,
         place: &Rc<Place>,
-        request: &Request<Bytes>,
+        request: &Outgoing,
     ) -> Result<Answer, SendError> {
         let now = Instant::now();
         if let Some(connection) = self.take_idle(place, now) {
@@ -255,7 +255,7 @@ impl Drop for Upstreams {
 }
 
 impl Lease {
-    async fn send(mut self, request: &Request<Bytes>) -> Result<Answer, TransportError> {
+    async fn send(mut self, request: &Outgoing) -> Result<Answer, TransportError> {
         self.connection.begin(request);
         let (head, framing) = poll_fn(|context| self.connection.poll_head(context)).await?;
         let mut body = AnswerBody { framing, lease: Some(self) };

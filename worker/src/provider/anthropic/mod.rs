@@ -66,7 +66,7 @@ pub fn exchange(
             });
         }
     }
-    Ok(Exchange { request, reading })
+    Ok(Exchange { request: request.into(), reading })
 }
 
 /// The path below the endpoint, which may or may not name the version of the API already.

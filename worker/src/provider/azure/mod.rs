@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
-use http::header::AUTHORIZATION;
-use http::{HeaderName, Uri};
+use bytes::Bytes;
+use http::{HeaderName, Request, Uri};
 
 use crate::call::{Call, Operation};
 use crate::provider::{Context, Exchange, openai, outgoing};
@@ -26,21 +26,20 @@ pub fn exchange(
     context: &Context<'_>,
 ) -> Result<Exchange, RequestError> {
     let (path, is_versioned) = base(&target.endpoint.path, &target.upstream_model, call.operation)?;
-    let mut there = target.clone();
-    there.endpoint.path = path;
-    let mut exchange = openai::exchange(call, &there, context)?;
-    let request = &mut exchange.request;
-    if is_versioned {
-        let uri = format!("{}?api-version={API_VERSION}", request.uri());
-        *request.uri_mut() = uri.parse::<Uri>().map_err(|error| {
-            RequestError::Unusable(format!("the provider key's api_base is not usable: {error}"))
-        })?;
-    }
-    request.headers_mut().remove(AUTHORIZATION);
-    if !target.provider_key.secret.expose().is_empty() {
-        outgoing::set_secret(request, API_KEY, &target.provider_key.secret)?;
-    }
-    Ok(exchange)
+    let finish = |request: &mut Request<Bytes>| {
+        if is_versioned {
+            let uri = format!("{}?api-version={API_VERSION}", request.uri());
+            *request.uri_mut() = uri.parse::<Uri>().map_err(|error| {
+                let reason = "the provider key's api_base is not usable";
+                RequestError::Unusable(format!("{reason}: {error}"))
+            })?;
+        }
+        if target.provider_key.secret.expose().is_empty() {
+            return Ok(());
+        }
+        outgoing::set_secret(request, API_KEY, &target.provider_key.secret)
+    };
+    openai::exchange_at(call, target, context, &path, &finish)
 }
 
 /// The path below which OpenAI's own paths are, and whether the version must be named.

@@ -45,5 +45,5 @@ pub fn exchange(
         }
     }
     let reading = Translation::new(Box::new(ConverseDecoder::default()), encoder);
-    Ok(Exchange { request, reading: Box::new(reading) })
+    Ok(Exchange { request: request.into(), reading: Box::new(reading) })
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::Request;
 use shared::resource::ResponseOverrides;
 
 use crate::call::{Call, Form, Operation};
@@ -11,7 +12,8 @@ use crate::chat::Translation;
 use crate::dialect;
 use crate::json::{Edit, JsonBody, is_empty_after, quoted};
 use crate::multipart::{self, Fields};
-use crate::provider::{Context, Exchange, Reading, outgoing};
+use crate::provider::outgoing::{self, Finish, JSON};
+use crate::provider::{Context, Exchange, Reading};
 use crate::request::{RequestError, Target};
 
 use super::convert;
@@ -20,20 +22,37 @@ use super::events::Events;
 use super::native::Native;
 
 /// The exchange with the provider.
+///
+/// # Errors
+/// As [`crate::provider::exchange`].
 pub fn exchange(
     call: &Call,
     target: &Target,
     context: &Context<'_>,
 ) -> Result<Exchange, RequestError> {
+    let finish = |request: &mut Request<Bytes>| outgoing::bearer(request, target);
+    exchange_at(call, target, context, &target.endpoint.path, &finish)
+}
+
+/// The same below another path than the endpoint's, and with another credential, which `finish` adds.
+///
+/// # Errors
+/// As [`crate::provider::exchange`], and those of `finish`.
+pub fn exchange_at(
+    call: &Call,
+    target: &Target,
+    context: &Context<'_>,
+    base: &str,
+    finish: &Finish<'_>,
+) -> Result<Exchange, RequestError> {
     if !is_native(call, target) {
-        return translated(call, target, context);
+        return translated(call, target, context, base, finish);
     }
-    let path = path(call.operation).ok_or(RequestError::NotOffered(call.operation))?;
+    let path = [base, path(call.operation).ok_or(RequestError::NotOffered(call.operation))?];
     let reading = reading(call, &target.provider_key.response);
     let (content_type, body) = body(call, &target.upstream_model)?;
     let accept = if reading.is_events() { outgoing::accept(call.is_stream) } else { "*/*" };
-    let mut request = outgoing::post(target, context, path, &content_type, accept, body)?;
-    outgoing::bearer(&mut request, target)?;
+    let request = outgoing::post_alike(target, context, path, &content_type, accept, body, finish)?;
     Ok(Exchange { request, reading })
 }
 
@@ -74,7 +93,7 @@ pub fn body<'a>(
     upstream_model: &str,
 ) -> Result<(Cow<'a, str>, Bytes), RequestError> {
     match &call.form {
-        Form::Json(body) => Ok(("application/json".into(), body_for(call, body, upstream_model))),
+        Form::Json(body) => Ok((JSON.into(), body_for(call, body, upstream_model))),
         Form::Multipart { content_type, bytes } => {
             if !multipart::is_value(upstream_model) {
                 let reason = "the upstream's name of the model is not usable in a form";
@@ -91,15 +110,16 @@ fn translated(
     call: &Call,
     target: &Target,
     context: &Context<'_>,
+    base: &str,
+    finish: &Finish<'_>,
 ) -> Result<Exchange, RequestError> {
     let encoder = dialect::encoder(call).ok_or(RequestError::NotOffered(call.operation))?;
     let conversation = dialect::conversation(call)?;
     let overrides = &target.provider_key.response;
     let body = convert::body(&conversation, &target.upstream_model, call.is_stream, overrides)?;
     let (accept, body) = (outgoing::accept(call.is_stream), body.to_string().into());
-    let path = "/chat/completions";
-    let mut request = outgoing::post(target, context, path, "application/json", accept, body)?;
-    outgoing::bearer(&mut request, target)?;
+    let path = [base, "/chat/completions"];
+    let request = outgoing::post_alike(target, context, path, JSON, accept, body, finish)?;
     let decoder = ChatDecoder::new(overrides.reasoning_field.as_deref(), overrides.requires_done);
     let reading = Translation::new(Box::new(decoder), encoder);
     Ok(Exchange { request, reading: Box::new(reading) })

@@ -60,7 +60,10 @@ pub async fn exchange(
         Credential::Text(key) => outgoing::set_secret(&mut request, API_KEY, &key)?,
     }
     let decoder = GeminiDecoder::new(Uuid::new_v4().simple().to_string());
-    Ok(Exchange { request, reading: Box::new(Translation::new(Box::new(decoder), encoder)) })
+    Ok(Exchange {
+        request: request.into(),
+        reading: Box::new(Translation::new(Box::new(decoder), encoder)),
+    })
 }
 
 fn bearer(request: &mut Request<bytes::Bytes>, token: &Secret<String>) -> Result<(), RequestError> {

@@ -152,6 +152,7 @@ async fn exchange(
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
+    let request = request.into();
 
     let limit = route.timeout_ms.unwrap_or(settings.upstream.timeout_ms);
     let limit = (limit > 0).then(|| Duration::from_millis(limit));
