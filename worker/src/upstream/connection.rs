@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use zeroize::Zeroizing;
 
 use super::body::{Framing, Taken};
 use super::head::{self, AnswerHead, HEAD_BYTES_MAX, Malformed, Outgoing, Read};
@@ -62,8 +63,8 @@ pub struct Connection {
     looked_at: usize,
     /// Room for the next read.
     room: usize,
-    /// What of the request has still to go out: its head, and its body.
-    head: Vec<u8>,
+    /// What of the request has still to go out: its head, in which a credential may be, and its body.
+    head: Zeroizing<Vec<u8>>,
     head_sent: usize,
     body: Bytes,
     is_flushed: bool,
@@ -80,7 +81,7 @@ impl Connection {
             inbox: BytesMut::new(),
             looked_at: 0,
             room: READ_BYTES,
-            head: Vec::new(),
+            head: Zeroizing::default(),
             head_sent: 0,
             body: Bytes::new(),
             is_flushed: true,
@@ -161,7 +162,10 @@ impl Connection {
 
     /// While it is idle: whether the other side has ended it, or said what nobody asked for. Wakes when either happens.
     pub fn is_gone(&mut self, context: &mut Context<'_>) -> bool {
-        self.poll_receive(context).is_ready()
+        // No memory is held for what should not come.
+        let mut byte = [0];
+        let mut came = ReadBuf::new(&mut byte);
+        Pin::new(&mut self.stream).poll_read(context, &mut came).is_ready()
     }
 
     /// Tells the other side, as far as that goes without waiting, that nothing more comes.
