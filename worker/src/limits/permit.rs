@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use ::shared::counters::{CounterKey, Counters, Held, Period, Window};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use ::shared::counters::{CounterKey, Counters, Held, KeyBegin, Period, Window};
+use http::{HeaderMap, HeaderName};
 
-use super::bucket::{Bucket, Layer, keys_of, remaining_seconds};
+use super::bucket::{Bucket, Layer, remaining_seconds};
 use super::shared::{Lease, Shared};
+use super::value;
 
 const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
@@ -29,6 +30,8 @@ pub struct Permit {
     is_admitted: bool,
     shared: Option<Rc<Shared>>,
     leases: Vec<Lease>,
+    /// Where the caller key's own limits are counted, if it has any.
+    of_key: Option<KeyBegin>,
     shown: Shown,
 }
 
@@ -53,8 +56,13 @@ impl Permit {
             is_admitted: false,
             shared,
             leases: Vec::new(),
+            of_key: None,
             shown: Shown::default(),
         }
+    }
+
+    pub(super) fn is_of_key(&mut self, keys: KeyBegin) {
+        self.of_key = Some(keys);
     }
 
     pub(super) fn holds(&mut self, held: Held) {
@@ -83,13 +91,12 @@ impl Permit {
     pub(super) fn admitted(&mut self, buckets: &[Bucket], now: u64) {
         self.is_admitted = true;
         let key = buckets.iter().find(|bucket| bucket.layer == Layer::ApiKey);
-        if let Some(bucket) = key {
-            self.shown = self.left(bucket, now);
+        if let (Some(bucket), Some(keys)) = (key, self.of_key) {
+            self.shown = self.left(bucket, keys, now);
         }
     }
 
-    fn left(&self, bucket: &Bucket, now: u64) -> Shown {
-        let keys = keys_of(&bucket.name);
+    fn left(&self, bucket: &Bucket, keys: KeyBegin, now: u64) -> Shown {
         let minute = Window::at(Period::Minute, now);
         let here = |what: &str| self.counters.count(keys.with(what), minute);
         let lease = self.leases.iter().find(|lease| lease.is_of(&bucket.name));
@@ -141,29 +148,24 @@ impl Drop for Permit {
 impl Shown {
     /// Adds it to the head of an answer, after the request has used so many tokens.
     pub fn write(&self, headers: &mut HeaderMap, tokens: u64, now: u64) {
-        let mut number = |name, number: u64| {
-            headers.insert(name, HeaderValue::from(number));
-        };
         if let Some((limit, left)) = self.requests {
-            number(LIMIT_REQUESTS, limit);
-            number(REMAINING_REQUESTS, left);
+            headers.insert(LIMIT_REQUESTS, value::of_limit(limit));
+            headers.insert(REMAINING_REQUESTS, left.into());
         }
         if let Some((limit, left)) = self.tokens {
-            number(LIMIT_TOKENS, limit);
-            number(REMAINING_TOKENS, left.saturating_sub(tokens));
+            headers.insert(LIMIT_TOKENS, value::of_limit(limit));
+            headers.insert(REMAINING_TOKENS, left.saturating_sub(tokens).into());
         }
         if let Some((limit, left)) = self.concurrent {
-            number(LIMIT_CONCURRENT, limit);
-            number(REMAINING_CONCURRENT, left);
+            headers.insert(LIMIT_CONCURRENT, value::of_limit(limit));
+            headers.insert(REMAINING_CONCURRENT, left.into());
         }
-        let mut number = itoa::Buffer::new();
-        let seconds = number.format(remaining_seconds(Period::Minute, now));
-        let Ok(reset) = HeaderValue::try_from([seconds, "s"].concat()) else { return };
+        let seconds = remaining_seconds(Period::Minute, now);
         if self.requests.is_some() {
-            headers.insert(RESET_REQUESTS, reset.clone());
+            headers.insert(RESET_REQUESTS, value::of_seconds(seconds));
         }
         if self.tokens.is_some() {
-            headers.insert(RESET_TOKENS, reset);
+            headers.insert(RESET_TOKENS, value::of_seconds(seconds));
         }
     }
 }
