@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::account::Account;
+use super::account::{Account, unix_now};
 use super::ask::{self, Asking, Outcome};
 use super::attempt::Attempts;
 use super::repeat::{self, Repeat};
@@ -52,7 +52,7 @@ pub async fn serve(
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         repeat::tell(cache, headers);
         tell(operation, id, served_by, headers);
-        show(operation, left, 0, headers);
+        show(operation, left, (0, unix_now()), headers);
         response
     };
     let outcome = match ask::interval(&account).filter(|_| call.is_stream) {
@@ -97,7 +97,7 @@ fn answered(
     headers.insert(CONTENT_TYPE, content_type);
     repeat::tell(account.cache, headers);
     tell(operation, account.request_id.clone(), served_by, headers);
-    show(operation, left, account.total_tokens(), headers);
+    show(operation, left, (account.total_tokens(), account.settled_at()), headers);
     response
 }
 
@@ -116,10 +116,15 @@ fn tell(
     }
 }
 
-/// What the caller of a chat is told of its key's own limits.
-fn show(operation: Operation, left: Option<Shown>, tokens: u64, headers: &mut HeaderMap) {
+/// What the caller of a chat is told of its key's own limits, after so many tokens, at that moment in seconds since 1970 UTC.
+fn show(
+    operation: Operation,
+    left: Option<Shown>,
+    (tokens, now): (u64, u64),
+    headers: &mut HeaderMap,
+) {
     if let Some(left) = left.filter(|_| operation == Operation::ChatCompletions) {
-        admit::show(&left, tokens, headers);
+        left.write(headers, tokens, now);
     }
 }
 
