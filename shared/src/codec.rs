@@ -33,7 +33,11 @@ pub fn encode_onto<T: Encode>(bytes: &mut Vec<u8>, value: &T) -> Result<(), Code
     impl Writer for Onto<'_> {
         #[inline(always)]
         fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-            self.0.extend_from_slice(bytes);
+            match bytes {
+                // Most of what is written is a small number.
+                [byte] => self.0.push(*byte),
+                _ => self.0.extend_from_slice(bytes),
+            }
             Ok(())
         }
     }
