@@ -3,21 +3,11 @@
 use std::rc::Rc;
 
 use ::shared::counters::{CounterKey, Counters, Held, KeyBegin, Period, Window};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderName, HeaderValue};
 
 use super::bucket::{Bucket, Layer, remaining_seconds};
 use super::shared::{Lease, Shared};
 use super::value;
-
-const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
-const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
-const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
-const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
-const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
-const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
-const LIMIT_CONCURRENT: HeaderName = HeaderName::from_static("x-ratelimit-limit-concurrent");
-const REMAINING_CONCURRENT: HeaderName =
-    HeaderName::from_static("x-ratelimit-remaining-concurrent");
 
 /// What a request holds while it is in progress. Dropped without [`Permit::settle`] it has used no tokens; one that was not
 /// let through in the end gives everything back.
@@ -146,26 +136,35 @@ impl Drop for Permit {
 }
 
 impl Shown {
-    /// Adds it to the head of an answer, after the request has used so many tokens.
-    pub fn write(&self, headers: &mut HeaderMap, tokens: u64, now: u64) {
-        if let Some((limit, left)) = self.requests {
-            headers.insert(LIMIT_REQUESTS, value::of_limit(limit));
-            headers.insert(REMAINING_REQUESTS, left.into());
-        }
-        if let Some((limit, left)) = self.tokens {
-            headers.insert(LIMIT_TOKENS, value::of_limit(limit));
-            headers.insert(REMAINING_TOKENS, left.saturating_sub(tokens).into());
-        }
-        if let Some((limit, left)) = self.concurrent {
-            headers.insert(LIMIT_CONCURRENT, value::of_limit(limit));
-            headers.insert(REMAINING_CONCURRENT, left.into());
-        }
+    /// The headers in which it is told, in their order.
+    pub const NAMES: [HeaderName; 8] = [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-limit-concurrent"),
+        HeaderName::from_static("x-ratelimit-remaining-concurrent"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ];
+
+    /// What is told in each of them, after the request has used so many tokens; now is in seconds since 1970 UTC.
+    pub fn values(&self, tokens: u64, now: u64) -> [Option<HeaderValue>; 8] {
+        let limit = |of: Option<(u64, u64)>| of.map(|(limit, _)| value::of_limit(limit));
+        let left = |of: Option<(u64, u64)>, used: u64| {
+            of.map(|(_, left)| HeaderValue::from(left.saturating_sub(used)))
+        };
         let seconds = remaining_seconds(Period::Minute, now);
-        if self.requests.is_some() {
-            headers.insert(RESET_REQUESTS, value::of_seconds(seconds));
-        }
-        if self.tokens.is_some() {
-            headers.insert(RESET_TOKENS, value::of_seconds(seconds));
-        }
+        let reset = |of: Option<(u64, u64)>| of.map(|_| value::of_seconds(seconds));
+        [
+            limit(self.requests),
+            left(self.requests, 0),
+            limit(self.tokens),
+            left(self.tokens, tokens),
+            limit(self.concurrent),
+            left(self.concurrent, 0),
+            reset(self.requests),
+            reset(self.tokens),
+        ]
     }
 }

@@ -12,6 +12,7 @@ mod body;
 mod echo;
 mod error;
 mod guard;
+mod head;
 mod models;
 mod overload;
 mod passthrough;
