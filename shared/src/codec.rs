@@ -31,8 +31,13 @@ pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
 pub fn encode_onto<T: Encode>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecError> {
     struct Onto<'a>(&'a mut Vec<u8>);
     impl Writer for Onto<'_> {
+        #[inline(always)]
         fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-            self.0.extend_from_slice(bytes);
+            match bytes {
+                // Most of what is written is a small number.
+                [byte] => self.0.push(*byte),
+                _ => self.0.extend_from_slice(bytes),
+            }
             Ok(())
         }
     }

@@ -12,11 +12,13 @@
 //! What is read is hostile: a worker that was taken over writes what it likes. [`decode`] takes nothing that is not of this
 //! form; who a line is of, and when it was written, is never in it.
 
+mod append;
 mod read;
 
 use std::borrow::Cow;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
+pub use self::append::{Fields, append};
 use self::read::Gather;
 pub use self::read::{Reader, Text, read};
 
@@ -228,78 +230,6 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// The fields of a line that is written with every request: see [`append`].
-pub trait Fields {
-    /// Adds a text. The name is one that a field may have.
-    fn text(&mut self, name: &'static str, text: &str);
-    /// Adds anything else that can be written out.
-    fn shown(&mut self, name: &'static str, value: &dyn Display);
-    /// Adds a number.
-    fn number(&mut self, name: &'static str, number: u64);
-}
-
-impl Pieces<'_> {
-    fn add(&mut self, name: &'static str, kind: &str, write: impl FnOnce(&mut Escaping<'_>)) {
-        debug_assert!(is_name(name), "{name:?} is no name of a field");
-        if self.fields < FIELDS_MAX {
-            self.fields = self.fields.saturating_add(1);
-            self.written.push(SEPARATOR);
-            self.written.push_str(name);
-            self.written.push_str(kind);
-            write(&mut Escaping(self.written));
-        }
-    }
-}
-
-impl Fields for Pieces<'_> {
-    fn text(&mut self, name: &'static str, text: &str) {
-        self.add(name, "\"", |to| push_escaped(to.0, text));
-    }
-
-    fn shown(&mut self, name: &'static str, value: &dyn Display) {
-        self.add(name, "=", |to| {
-            // Writing into memory does not fail; a value that cannot be shown is as far as it came.
-            let _ = write!(to, "{value}");
-        });
-    }
-
-    fn number(&mut self, name: &'static str, number: u64) {
-        self.add(name, "#", |to| to.0.push_str(itoa::Buffer::new().format(number)));
-    }
-}
-
-impl Fields for Line {
-    fn text(&mut self, name: &'static str, text: &str) {
-        self.fields.push((name.to_owned(), Value::Text(text.to_owned())));
-    }
-
-    fn shown(&mut self, name: &'static str, value: &dyn Display) {
-        self.fields.push((name.to_owned(), Value::Shown(value.to_string())));
-    }
-
-    fn number(&mut self, name: &'static str, number: u64) {
-        self.fields.push((name.to_owned(), Value::Plain(number.to_string())));
-    }
-}
-
-/// Appends a line with the fields that `tell` adds, which is called again if they have to be cut.
-pub fn append(
-    written: &mut String,
-    level: Level,
-    target: &str,
-    message: &str,
-    tell: impl Fn(&mut dyn Fields),
-) {
-    let mut pieces = Pieces::begin(written, level, target);
-    pieces.message(|to| push_escaped(to.0, message));
-    tell(&mut pieces);
-    if !pieces.end() {
-        let mut line = Line::new(level, target, message);
-        tell(&mut line);
-        written.push_str(&String::from_utf8_lossy(&encode(&line)));
-    }
-}
-
 /// Writes a text of a line as it is written there.
 #[derive(Debug)]
 pub struct Escaping<'a>(&'a mut String);
@@ -433,7 +363,6 @@ fn push_escaped(escaped: &mut String, text: &str) {
     if read::is_simple(text) {
         return escaped.push_str(text);
     }
-    let is_escaped = |byte: u8| byte.is_ascii_control() || byte == b'\\';
     // Over all bytes, without a way out: many are looked at at a time.
     if !text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
         return escaped.push_str(text);
@@ -445,6 +374,11 @@ fn push_escaped(escaped: &mut String, text: &str) {
             escaped.push(character);
         }
     }
+}
+
+/// Whether a byte of a text is written as an escape.
+const fn is_escaped(byte: u8) -> bool {
+    byte.is_ascii_control() || byte == b'\\'
 }
 
 /// What is no escape stays as it is.

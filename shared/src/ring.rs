@@ -96,7 +96,7 @@ impl Writer {
     }
 
     /// Appends an event, as [`Record::Event`].
-    pub fn push_event<S: Encode>(&mut self, event: &UsageEvent<S>) -> Result<u64, WriteError> {
+    pub fn push_event<S: AsRef<str>>(&mut self, event: &UsageEvent<S>) -> Result<u64, WriteError> {
         self.append(|body| {
             codec::encode_onto(body, &EVENT)?;
             codec::encode_onto(body, event)

@@ -1,5 +1,7 @@
 //! One usage event: what the Cloud is told of one attempt at an upstream.
 
+mod encode;
+
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
@@ -8,7 +10,7 @@ use serde::Serialize;
 /// One upstream attempt, or one request that never reached an upstream. Field names are the Cloud's; an optional field is
 /// left out of the JSON when it is empty, zero or false.
 /// Its texts are its own, or those of whoever has told it, or of the bytes that it was read from.
-#[derive(Clone, Debug, Default, PartialEq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Decode, Serialize)]
 #[serde(bound(serialize = "S: AsRef<str> + Serialize"))]
 pub struct UsageEvent<S = String> {
     /// Ours, unique: by it a repeated delivery is recognised.

@@ -65,7 +65,7 @@ pub fn flush() {
 
 /// Says what happens, of that target, with the fields that `tell` adds: the line that an event of [`tracing`] would be, without the
 /// way through it. For what is said with every request, by whoever has asked whether it is wanted.
-pub fn say(target: &str, message: &str, tell: impl Fn(&mut dyn Fields)) {
+pub fn say(target: &str, message: &str, tell: impl Fn(&mut Fields<'_>)) {
     let Some(pipe) = PIPE.get() else { return };
     let mut waiting = pipe.lock();
     waiting.add(|text| log_line::append(text, Level::Info, target, message, tell));

@@ -38,7 +38,8 @@ pub fn random_uuid() -> Uuid {
 
 /// The same as text.
 pub fn random_id() -> String {
-    random_uuid().to_string()
+    let mut text = Uuid::encode_buffer();
+    String::from(&*random_uuid().hyphenated().encode_lower(&mut text))
 }
 
 #[cfg(test)]

@@ -81,8 +81,7 @@ impl CounterKey {
 
     /// What the keys of names have in common that begin with these parts.
     pub fn beginning(parts: &[&str]) -> KeyBegin {
-        let begin = KeyBegin(0xcbf2_9ce4_8422_2325);
-        parts.iter().fold(begin, |begin, part| begin.and(part))
+        parts.iter().fold(KeyBegin::EMPTY, |begin, part| begin.and(part))
     }
 
     /// The hash itself.
@@ -96,18 +95,27 @@ impl CounterKey {
 pub struct KeyBegin(u64);
 
 impl KeyBegin {
+    /// Nothing yet.
+    pub const EMPTY: Self = Self(0xcbf2_9ce4_8422_2325);
+
     /// The key of the name that ends with this part.
     pub fn with(self, part: &str) -> CounterKey {
         self.and(part).key()
     }
 
-    /// FNV-1a.
-    fn and(self, part: &str) -> Self {
+    /// With a further part. FNV-1a.
+    pub const fn and(self, part: &str) -> Self {
+        let (mut hash, mut left) = (self, part.as_bytes());
+        while let [byte, rest @ ..] = left {
+            hash = hash.and_byte(*byte);
+            left = rest;
+        }
         // A separator that no text holds keeps parts apart.
-        let bytes = part.bytes().chain([0xff]);
-        Self(bytes.fold(self.0, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        }))
+        hash.and_byte(0xff)
+    }
+
+    const fn and_byte(self, byte: u8) -> Self {
+        Self((self.0 ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3))
     }
 
     /// With murmur's finalizer, since places are taken from the low bits.

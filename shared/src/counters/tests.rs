@@ -107,6 +107,14 @@ fn cells_are_found_again_by_whoever_looks() {
     assert_ne!(CounterKey::of(&["a", "b"]), CounterKey::of(&["ab"]));
 }
 
+#[test]
+fn a_key_is_that_of_its_parts_and_the_same_in_every_build() {
+    const BEGUN: KeyBegin = KeyBegin::EMPTY.and("rate limit");
+    let key = CounterKey::of(&["rate limit", "k-1", "rpm"]);
+    assert_eq!(BEGUN.and("k-1").with("rpm"), key);
+    assert_eq!(key.get(), 0x9935_e276_3de9_5071);
+}
+
 proptest! {
     #[test]
     fn no_content_of_the_memory_can_panic_anybody(words in prop::collection::vec(any::<u64>(), 64), lane in 0..LANES) {

@@ -159,8 +159,17 @@ impl Edit<'_> {
     /// The changed body.
     pub fn finish(mut self) -> Bytes {
         let body = self.body;
-        if self.replaced.is_empty() && self.added.is_empty() && self.removed.is_empty() {
-            return body.bytes.clone();
+        if self.added.is_empty() && self.removed.is_empty() {
+            match self.replaced.as_slice() {
+                [] => return body.bytes.clone(),
+                // Mostly it is the model, and nothing else.
+                [(at, text)] => {
+                    let before = body.bytes.get(..at.start).unwrap_or_default();
+                    let behind = body.bytes.get(at.end..).unwrap_or_default();
+                    return [before, text.as_bytes(), behind].concat().into();
+                }
+                _ => {}
+            }
         }
         self.replaced.sort_by_key(|(range, _)| range.start);
         let grown: usize = self.replaced.iter().map(|(_, text)| text.len()).sum();
@@ -221,7 +230,12 @@ impl Edit<'_> {
 
 /// A text as JSON.
 pub fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let is_escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+    // Over all bytes, without a way out: many are looked at at a time.
+    if text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
+        return serde_json::Value::from(text).to_string();
+    }
+    ["\"", text, "\""].concat()
 }
 
 /// The text that JSON is, if it is one without escapes.

@@ -9,6 +9,7 @@ use std::ops::Range;
 const DEPTH_MAX: u8 = 64;
 
 /// A place in a text. Where a value is read, it stands at its first character.
+#[derive(Clone, Copy)]
 pub struct Reader<'a> {
     /// Valid UTF-8.
     text: &'a [u8],
@@ -133,6 +134,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Passes over these bytes, which end where a value or a part of it does.
+    pub fn pass(&mut self, bytes: &[u8]) -> Option<()> {
+        let is_there = self.text.get(self.at..)?.starts_with(bytes);
+        self.at += bytes.len();
+        is_there.then_some(())
+    }
+
     /// Passes over a value: what is written there.
     pub fn value(&mut self) -> Option<&'a [u8]> {
         let start = self.at;
@@ -171,8 +179,9 @@ impl<'a> Reader<'a> {
         (is_count && !matches!(self.peek(), b'.' | b'e' | b'E')).then_some(count)
     }
 
+    /// A string.
     #[inline(always)]
-    fn string(&mut self) -> Option<Quoted<'a>> {
+    pub fn string(&mut self) -> Option<Quoted<'a>> {
         self.is_at(b'"')?;
         let start = self.at;
         let (mut end, mut is_escaped) = (plain_until(self.text, start + 1), false);
@@ -183,8 +192,9 @@ impl<'a> Reader<'a> {
         Some(Quoted { inside: self.text.get(start + 1..end)?, is_escaped, at: start..end + 1 })
     }
 
+    /// Passes over a number.
     #[inline(never)]
-    fn number(&mut self) -> Option<()> {
+    pub fn number(&mut self) -> Option<()> {
         if self.peek() == b'-' {
             self.at += 1;
         }

@@ -115,6 +115,13 @@ fn an_escaped_name_is_the_name_and_a_second_one_of_it_is_refused() {
 
 proptest! {
     #[test]
+    fn a_quoted_text_is_as_serde_json_writes_it(text in any::<String>(), simple in "[ -~é]{0,40}") {
+        for text in [text, simple, "\u{7f}\u{2028}".to_owned()] {
+            prop_assert_eq!(quoted(&text), serde_json::to_string(&text).unwrap());
+        }
+    }
+
+    #[test]
     fn an_edit_is_what_it_would_be_of_the_parsed_object(
         names in prop::collection::hash_set("[a-f\"\\\\é]{1,3}", 0..24),
         edits in prop::collection::vec(("[a-f\"\\\\é]{1,3}", 0..3u8), 0..4),

@@ -1,6 +1,6 @@
 //! The buckets of a request, by their published names: its key's, its model's, those of the policies that concern it.
 
-use ::shared::counters::{CounterKey, KeyBegin, Period};
+use ::shared::counters::{KeyBegin, Period};
 use ::shared::resource::{ApiKey, Model, ModelKind, RateLimits};
 
 use super::Policies;
@@ -92,16 +92,13 @@ impl<'a> Asked<'a> {
 /// group they are asked for twice: before a model is chosen, and for each model that is chosen; none is named both times.
 pub fn buckets(policies: &Policies, asked: Asked<'_>, now: i64) -> Vec<Bucket> {
     let mut buckets = Vec::new();
-    let mut own = |name: String, limits: RateLimits, layer: Layer| {
-        if !limits.is_empty() {
-            buckets.push(Bucket { name, limits, layer });
-        }
-    };
-    if asked.stage() != Stage::Target {
-        own(asked.caller.id.clone(), asked.caller.rate_limits, Layer::ApiKey);
+    let limits = asked.caller.rate_limits;
+    if asked.stage() != Stage::Target && !limits.is_empty() {
+        buckets.push(Bucket { name: asked.caller.id.clone(), limits, layer: Layer::ApiKey });
     }
-    if let Some(model) = asked.dispatched() {
-        own(format!("model:{}", model.display_name), model.rate_limits, Layer::Model);
+    if let Some(model) = asked.dispatched().filter(|model| !model.rate_limits.is_empty()) {
+        let name = format!("model:{}", model.display_name);
+        buckets.push(Bucket { name, limits: model.rate_limits, layer: Layer::Model });
     }
     policies.buckets(asked, now, &mut buckets);
     buckets
@@ -139,5 +136,6 @@ pub(super) fn remaining_seconds(period: Period, now: u64) -> u64 {
 
 /// Where is counted what there is of a bucket.
 pub(super) fn keys_of(bucket: &str) -> KeyBegin {
-    CounterKey::beginning(&["rate limit", bucket])
+    const RATE_LIMIT: KeyBegin = KeyBegin::EMPTY.and("rate limit");
+    RATE_LIMIT.and(bucket)
 }

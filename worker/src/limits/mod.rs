@@ -14,6 +14,7 @@
 //! schedule    when a policy is suspended
 //! permit      what a request has taken
 //! shared      the same in Redis
+//! value       what callers are told of it, as values of headers
 //! ```
 
 mod bucket;
@@ -21,6 +22,7 @@ mod permit;
 mod policies;
 mod schedule;
 mod shared;
+mod value;
 
 use std::fmt;
 use std::rc::Rc;
@@ -114,6 +116,9 @@ impl Limits {
         let exceeded =
             |what, retry_after| Exceeded { what, layer: bucket.layer.clone(), retry_after };
         let keys = keys_of(&bucket.name);
+        if bucket.layer == Layer::ApiKey {
+            permit.is_of_key(keys);
+        }
         if let Some(limit) = bucket.limits.concurrency {
             match self.counters.hold(keys.with("concurrency"), limit.into()) {
                 Ok(Some(held)) => permit.holds(held),

@@ -2,21 +2,12 @@
 
 use std::rc::Rc;
 
-use ::shared::counters::{CounterKey, Counters, Held, Period, Window};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use ::shared::counters::{CounterKey, Counters, Held, KeyBegin, Period, Window};
+use http::{HeaderName, HeaderValue};
 
-use super::bucket::{Bucket, Layer, keys_of, remaining_seconds};
+use super::bucket::{Bucket, Layer, remaining_seconds};
 use super::shared::{Lease, Shared};
-
-const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
-const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
-const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
-const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
-const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
-const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
-const LIMIT_CONCURRENT: HeaderName = HeaderName::from_static("x-ratelimit-limit-concurrent");
-const REMAINING_CONCURRENT: HeaderName =
-    HeaderName::from_static("x-ratelimit-remaining-concurrent");
+use super::value;
 
 /// What a request holds while it is in progress. Dropped without [`Permit::settle`] it has used no tokens; one that was not
 /// let through in the end gives everything back.
@@ -29,6 +20,8 @@ pub struct Permit {
     is_admitted: bool,
     shared: Option<Rc<Shared>>,
     leases: Vec<Lease>,
+    /// Where the caller key's own limits are counted, if it has any.
+    of_key: Option<KeyBegin>,
     shown: Shown,
 }
 
@@ -53,8 +46,13 @@ impl Permit {
             is_admitted: false,
             shared,
             leases: Vec::new(),
+            of_key: None,
             shown: Shown::default(),
         }
+    }
+
+    pub(super) fn is_of_key(&mut self, keys: KeyBegin) {
+        self.of_key = Some(keys);
     }
 
     pub(super) fn holds(&mut self, held: Held) {
@@ -83,13 +81,12 @@ impl Permit {
     pub(super) fn admitted(&mut self, buckets: &[Bucket], now: u64) {
         self.is_admitted = true;
         let key = buckets.iter().find(|bucket| bucket.layer == Layer::ApiKey);
-        if let Some(bucket) = key {
-            self.shown = self.left(bucket, now);
+        if let (Some(bucket), Some(keys)) = (key, self.of_key) {
+            self.shown = self.left(bucket, keys, now);
         }
     }
 
-    fn left(&self, bucket: &Bucket, now: u64) -> Shown {
-        let keys = keys_of(&bucket.name);
+    fn left(&self, bucket: &Bucket, keys: KeyBegin, now: u64) -> Shown {
         let minute = Window::at(Period::Minute, now);
         let here = |what: &str| self.counters.count(keys.with(what), minute);
         let lease = self.leases.iter().find(|lease| lease.is_of(&bucket.name));
@@ -139,31 +136,35 @@ impl Drop for Permit {
 }
 
 impl Shown {
-    /// Adds it to the head of an answer, after the request has used so many tokens.
-    pub fn write(&self, headers: &mut HeaderMap, tokens: u64, now: u64) {
-        let mut number = |name, number: u64| {
-            headers.insert(name, HeaderValue::from(number));
+    /// The headers in which it is told, in their order.
+    pub const NAMES: [HeaderName; 8] = [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-limit-concurrent"),
+        HeaderName::from_static("x-ratelimit-remaining-concurrent"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ];
+
+    /// What is told in each of them, after the request has used so many tokens; now is in seconds since 1970 UTC.
+    pub fn values(&self, tokens: u64, now: u64) -> [Option<HeaderValue>; 8] {
+        let limit = |of: Option<(u64, u64)>| of.map(|(limit, _)| value::of_limit(limit));
+        let left = |of: Option<(u64, u64)>, used: u64| {
+            of.map(|(_, left)| HeaderValue::from(left.saturating_sub(used)))
         };
-        if let Some((limit, left)) = self.requests {
-            number(LIMIT_REQUESTS, limit);
-            number(REMAINING_REQUESTS, left);
-        }
-        if let Some((limit, left)) = self.tokens {
-            number(LIMIT_TOKENS, limit);
-            number(REMAINING_TOKENS, left.saturating_sub(tokens));
-        }
-        if let Some((limit, left)) = self.concurrent {
-            number(LIMIT_CONCURRENT, limit);
-            number(REMAINING_CONCURRENT, left);
-        }
-        let mut number = itoa::Buffer::new();
-        let seconds = number.format(remaining_seconds(Period::Minute, now));
-        let Ok(reset) = HeaderValue::try_from([seconds, "s"].concat()) else { return };
-        if self.requests.is_some() {
-            headers.insert(RESET_REQUESTS, reset.clone());
-        }
-        if self.tokens.is_some() {
-            headers.insert(RESET_TOKENS, reset);
-        }
+        let seconds = remaining_seconds(Period::Minute, now);
+        let reset = |of: Option<(u64, u64)>| of.map(|_| value::of_seconds(seconds));
+        [
+            limit(self.requests),
+            left(self.requests, 0),
+            limit(self.tokens),
+            left(self.tokens, tokens),
+            limit(self.concurrent),
+            left(self.concurrent, 0),
+            reset(self.requests),
+            reset(self.tokens),
+        ]
     }
 }

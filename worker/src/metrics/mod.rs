@@ -4,6 +4,7 @@
 //! nothing fails: where there is no room for a new series, that is counted instead.
 
 mod client_type;
+mod left;
 mod request;
 mod slots;
 
@@ -12,32 +13,35 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::ptr;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use shared::message::Series;
 use shared::metric::family::{
-    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_COOLED_DOWN,
-    DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES, GUARDRAIL_BLOCKS,
+    AUTH_DECISIONS, CACHE_REDIS_FAILURES, CACHE_REQUESTS, DEPLOYMENT_COOLED_DOWN, GUARDRAIL_BLOCKS,
     GUARDRAIL_BYPASSES, GUARDRAIL_LATENCY, OTLP_DROPS, OTLP_FAILURES, PROXY_BODY_LIMIT_REJECTIONS,
     PROXY_CLIENT_CANCELLED, PROXY_IN_FLIGHT, PROXY_OVERLOAD_REJECTIONS, RATE_LIMIT_REJECTIONS,
     RATE_LIMIT_REQUESTS_LEFT, RATE_LIMIT_TOKENS_LEFT, ROUTING_FAILED_FALLBACKS,
-    ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES, USAGE_EVENT_DROPS, USAGE_EVENTS_EMITTED,
+    ROUTING_SUCCESSFUL_FALLBACKS, TLS_HANDSHAKES, USAGE_EVENT_DROPS,
 };
 use shared::metric::{EdgeSets, Family, Kind, SLOTS};
 
 use crate::limits::Shown;
+use left::Left;
 use slots::Slots;
 
 pub use client_type::ClientTypes;
 use request::Remembered;
-pub use request::RequestFacts;
+pub use request::{Places, RequestFacts};
 
 /// The counters of this worker.
 pub struct Metrics {
     slots: RefCell<Slots>,
     requests: RefCell<Remembered>,
+    fixed: RefCell<Vec<Fixed>>,
+    left: RefCell<Left>,
     settings: RefCell<Settings>,
     announce: Box<dyn Fn(Series)>,
     /// Open for as long as we count: no other descriptor may get its number, which the system call filter knows.
@@ -72,6 +76,8 @@ impl Metrics {
         Self {
             slots: RefCell::new(Slots::new(slots)),
             requests: RefCell::default(),
+            fixed: RefCell::default(),
+            left: RefCell::default(),
             settings: RefCell::default(),
             announce: Box::new(announce),
             _memory: None,
@@ -90,7 +96,7 @@ impl Metrics {
         endpoint: &'static str,
         protocol: &'static str,
     ) -> InFlightGuard {
-        let slot = self.slot(&PROXY_IN_FLIGHT, &[endpoint, protocol]);
+        let slot = self.slot_of_fixed(&PROXY_IN_FLIGHT, [endpoint, protocol]);
         if let Some(slot) = slot {
             self.slots.borrow().shift(slot, 1);
         }
@@ -98,8 +104,10 @@ impl Metrics {
     }
 
     /// Counts a decision about a caller. `reason` is `none` if it was let in.
-    pub fn auth(&self, method: &str, result: &str, reason: &str) {
-        self.add(&AUTH_DECISIONS, &[method, result, reason], 1);
+    pub fn auth(&self, method: &'static str, result: &'static str, reason: &'static str) {
+        if let Some(slot) = self.slot_of_fixed(&AUTH_DECISIONS, [method, result, reason]) {
+            self.slots.borrow().add(slot, 1);
+        }
     }
 
     /// Counts a TLS handshake of a caller that is over.
@@ -132,21 +140,6 @@ impl Metrics {
         self.add(&GUARDRAIL_BYPASSES, &[reason], 1);
     }
 
-    /// Counts a usage event that was handed on.
-    pub fn usage_emitted(
-        &self,
-        handler: &str,
-        status: u16,
-        protocol: &str,
-        model: &str,
-        provider_key_id: &str,
-        provider_key_name: &str,
-    ) {
-        let class = status_class(status);
-        let labels = [handler, class, protocol, model, provider_key_id, provider_key_name];
-        self.add(&USAGE_EVENTS_EMITTED, &labels, 1);
-    }
-
     /// Counts a usage event that was lost.
     pub fn usage_dropped(
         &self,
@@ -156,21 +149,6 @@ impl Metrics {
         provider_key_name: &str,
     ) {
         self.add(&USAGE_EVENT_DROPS, &[reason, model, provider_key_id, provider_key_name], 1);
-    }
-
-    /// Counts an attempt at an upstream that is over.
-    pub fn attempt(
-        &self,
-        provider: &str,
-        model: &str,
-        upstream_model: &str,
-        provider_key_id: &str,
-        success: bool,
-    ) {
-        let labels = [provider, model, upstream_model, provider_key_id];
-        let answered = if success { &DEPLOYMENT_SUCCESSES } else { &DEPLOYMENT_FAILURES };
-        self.add(&DEPLOYMENT_REQUESTS, &labels, 1);
-        self.add(answered, &labels, 1);
     }
 
     /// Counts a request under a cache policy.
@@ -242,14 +220,17 @@ impl Metrics {
 
     /// Notes what is left to a caller key; the labels are its id and the model.
     pub fn limits_left(&self, labels: [&str; 2], left: &Shown) {
-        let known =
-            [(&RATE_LIMIT_REQUESTS_LEFT, left.requests), (&RATE_LIMIT_TOKENS_LEFT, left.tokens)];
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let micros = since_1970.map_or(0, |it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
-        for (family, left) in known {
-            if let Some((_, number)) = left
-                && let Some(slot) = self.slot(family, &labels)
-            {
+        let mut places = self.left.borrow_mut();
+        let places = places.of(labels);
+        for (family, left, place) in [
+            (&RATE_LIMIT_REQUESTS_LEFT, left.requests, &mut places.requests),
+            (&RATE_LIMIT_TOKENS_LEFT, left.tokens, &mut places.tokens),
+        ] {
+            let Some((_, number)) = left else { continue };
+            *place = place.or_else(|| self.slot(family, &labels));
+            if let Some(slot) = *place {
                 self.slots.borrow().found(slot, micros, number);
             }
         }
@@ -292,9 +273,44 @@ impl Metrics {
         found.slot
     }
 
+    /// As [`Metrics::slot`], for labels of which there are few: found by where they lie.
+    fn slot_of_fixed<const N: usize>(
+        &self,
+        family: &'static Family,
+        labels: [&'static str; N],
+    ) -> Option<usize> {
+        if let Some(known) = self.fixed.borrow().iter().find(|known| known.is(family, &labels)) {
+            return Some(known.slot);
+        }
+        let slot = self.slot(family, &labels)?;
+        let mut fixed = self.fixed.borrow_mut();
+        if fixed.len() < FIXED_MAX {
+            fixed.push(Fixed { family, labels: labels.into(), slot });
+        }
+        Some(slot)
+    }
+
     fn dropped(&self) {
         let new = self.slots.borrow().add_dropped();
         new.into_iter().for_each(&self.announce);
+    }
+}
+
+/// Series that are found by where their labels lie.
+const FIXED_MAX: usize = 64;
+
+/// A series whose labels are part of the program.
+struct Fixed {
+    family: &'static Family,
+    labels: Box<[&'static str]>,
+    slot: usize,
+}
+
+impl Fixed {
+    fn is(&self, family: &'static Family, labels: &[&'static str]) -> bool {
+        ptr::eq(self.family, family)
+            && self.labels.len() == labels.len()
+            && self.labels.iter().zip(labels).all(|(one, other)| ptr::eq(*one, *other))
     }
 }
 

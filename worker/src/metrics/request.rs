@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use shared::metric::Family;
 use shared::metric::family::{
-    E2E_LATENCY, LLM_FIRST_TOKEN, LLM_INPUT_TOKENS, LLM_OUTPUT_TOKENS, LLM_REQUEST_DURATION,
-    LLM_REQUESTS, LLM_SPEND, LLM_TOTAL_TOKENS, PROXY_FAILED_REQUESTS, PROXY_REQUEST_DURATION,
-    PROXY_REQUESTS, REQUEST_DURATION, REQUESTS, TOKENS_BY_CLIENT, TOKENS_CONSUMED, TTFT,
+    DEPLOYMENT_FAILURES, DEPLOYMENT_REQUESTS, DEPLOYMENT_SUCCESSES, E2E_LATENCY, LLM_FIRST_TOKEN,
+    LLM_INPUT_TOKENS, LLM_OUTPUT_TOKENS, LLM_REQUEST_DURATION, LLM_REQUESTS, LLM_SPEND,
+    LLM_TOTAL_TOKENS, PROXY_FAILED_REQUESTS, PROXY_REQUEST_DURATION, PROXY_REQUESTS,
+    REQUEST_DURATION, REQUESTS, TOKENS_BY_CLIENT, TOKENS_CONSUMED, TTFT, USAGE_EVENTS_EMITTED,
 };
 
 use super::{Metrics, StatusText, status_class};
@@ -25,6 +26,8 @@ pub struct RequestFacts<'a> {
     pub provider: &'a str,
     /// Configured name of the model, or `unresolved`.
     pub model: &'a str,
+    /// Configured name of the model that was asked last, which a group has chosen.
+    pub dispatched: &'a str,
     /// Name of the model at the upstream.
     pub upstream_model: &'a str,
     /// Resource id of the provider key.
@@ -93,7 +96,7 @@ impl<'a> RequestFacts<'a> {
     }
 }
 
-/// The families that a request counts in.
+/// The series that a request counts in.
 #[derive(Clone, Copy)]
 enum In {
     Requests,
@@ -114,11 +117,85 @@ enum In {
     TotalByClient,
     Spend,
     Consumed,
+    UsageEmitted,
+    Attempts,
+    AttemptSuccesses,
+    AttemptFailures,
 }
 
-/// Where requests with the same labels count: a family's slot, once it was looked up. Most requests are like one before.
-#[derive(Default)]
-pub(super) struct Places([Cell<Option<u32>>; In::Consumed as usize + 1]);
+impl In {
+    const COUNT: usize = Self::AttemptFailures as usize + 1;
+
+    const fn family(self) -> &'static Family {
+        match self {
+            Self::Requests => &REQUESTS,
+            Self::RequestDuration => &REQUEST_DURATION,
+            Self::ProxyRequests => &PROXY_REQUESTS,
+            Self::ProxyFailed => &PROXY_FAILED_REQUESTS,
+            Self::ProxyDuration => &PROXY_REQUEST_DURATION,
+            Self::EndToEnd => &E2E_LATENCY,
+            Self::TimeToFirstToken => &TTFT,
+            Self::LlmFirstToken => &LLM_FIRST_TOKEN,
+            Self::LlmRequests => &LLM_REQUESTS,
+            Self::LlmDuration => &LLM_REQUEST_DURATION,
+            Self::InputTokens => &LLM_INPUT_TOKENS,
+            Self::OutputTokens => &LLM_OUTPUT_TOKENS,
+            Self::TotalTokens => &LLM_TOTAL_TOKENS,
+            Self::InputByClient | Self::OutputByClient | Self::TotalByClient => &TOKENS_BY_CLIENT,
+            Self::Spend => &LLM_SPEND,
+            Self::Consumed => &TOKENS_CONSUMED,
+            Self::UsageEmitted => &USAGE_EVENTS_EMITTED,
+            Self::Attempts => &DEPLOYMENT_REQUESTS,
+            Self::AttemptSuccesses => &DEPLOYMENT_SUCCESSES,
+            Self::AttemptFailures => &DEPLOYMENT_FAILURES,
+        }
+    }
+
+    /// The labels of its series. `env_id` is the environment's.
+    fn labels<'a>(
+        self,
+        facts: &RequestFacts<'a>,
+        env_id: &'a str,
+        status: &'a str,
+    ) -> Vec<&'a str> {
+        let RequestFacts { endpoint, inbound_protocol, provider, model, .. } = *facts;
+        let RequestFacts { provider_key_id, provider_key_name, client_type, .. } = *facts;
+        let (stream, outcome) = (facts.streaming(), facts.outcome());
+        let class = status_class(facts.status);
+        let and = |more: &[&'a str]| [&facts.of_use()[..], more].concat();
+        match self {
+            Self::Requests => vec![provider, model, status, outcome],
+            Self::RequestDuration => vec![provider, model, status],
+            Self::ProxyRequests | Self::ProxyFailed | Self::LlmRequests => {
+                let is_fallback = if facts.is_fallback { "true" } else { "false" };
+                and(&[stream, is_fallback, status, outcome])
+            }
+            Self::ProxyDuration | Self::LlmDuration => and(&[stream, status, outcome]),
+            Self::EndToEnd | Self::TimeToFirstToken => {
+                vec![env_id, endpoint, model, provider, class, stream]
+            }
+            Self::LlmFirstToken
+            | Self::InputTokens
+            | Self::OutputTokens
+            | Self::TotalTokens
+            | Self::Spend => and(&[]),
+            Self::InputByClient => vec![client_type, model, "input"],
+            Self::OutputByClient => vec![client_type, model, "output"],
+            Self::TotalByClient => vec![client_type, model, "total"],
+            Self::Consumed => vec![provider, model],
+            Self::UsageEmitted => {
+                vec![endpoint, class, inbound_protocol, model, provider_key_id, provider_key_name]
+            }
+            Self::Attempts | Self::AttemptSuccesses | Self::AttemptFailures => {
+                vec![provider, facts.dispatched, facts.upstream_model, provider_key_id]
+            }
+        }
+    }
+}
+
+/// Where requests with the same labels count: a series' slot, once it was looked up. Most requests are like one before.
+#[derive(Debug, Default)]
+pub struct Places([Cell<Option<u32>>; In::COUNT]);
 
 /// Kinds of requests that are remembered. Where there are more, all are looked up anew.
 const REMEMBERED_MAX: usize = 1024;
@@ -134,7 +211,7 @@ pub(super) struct Remembered {
 impl Remembered {
     fn of(&mut self, facts: &RequestFacts<'_>) -> Rc<Places> {
         self.key.clear();
-        for label in facts.of_use().into_iter().chain([facts.client_type]) {
+        for label in facts.of_use().into_iter().chain([facts.dispatched, facts.client_type]) {
             self.key.extend_from_slice(label.as_bytes());
             self.key.push(u8::MAX);
         }
@@ -153,93 +230,87 @@ impl Remembered {
 }
 
 impl Metrics {
-    /// Counts a request that is over.
-    pub fn request(&self, facts: &RequestFacts<'_>) {
-        let RequestFacts { endpoint, provider, model, status, duration, .. } = *facts;
-        let status_text = StatusText::new(status);
-        let (status_text, outcome) = (status_text.as_str(), facts.outcome());
-        let [a, b, c, d, e, f, g, h, i, j, k] = facts.of_use();
-        let stream = facts.streaming();
-        let is_fallback = if facts.is_fallback { "true" } else { "false" };
-        let counted = [a, b, c, d, e, f, g, h, i, j, k, stream, is_fallback, status_text, outcome];
-        let timed = [a, b, c, d, e, f, g, h, i, j, k, stream, status_text, outcome];
-        let places = self.requests.borrow_mut().of(facts);
-        let add = |place, family, labels: &[&str]| self.add_at(&places, place, family, labels, 1);
-        let time = |place, family, labels: &[&str], duration| {
-            let slot = self.slot_at(&places, place, family, labels);
-            self.time_at(slot, family, duration);
+    /// Where requests count that are like this one in all labels.
+    pub fn places(&self, facts: &RequestFacts<'_>) -> Rc<Places> {
+        self.requests.borrow_mut().of(facts)
+    }
+
+    /// Counts an attempt at an upstream that is over.
+    pub fn attempt(&self, facts: &RequestFacts<'_>, places: &Places, success: bool) {
+        let answered = if success { In::AttemptSuccesses } else { In::AttemptFailures };
+        self.add_at(places, In::Attempts, facts, 1);
+        self.add_at(places, answered, facts, 1);
+    }
+
+    /// Counts a usage event that was handed on.
+    pub fn usage_emitted(&self, facts: &RequestFacts<'_>, places: &Places) {
+        self.add_at(places, In::UsageEmitted, facts, 1);
+    }
+
+    /// Counts a request that is over. `places` are those of its labels.
+    pub fn request(&self, facts: &RequestFacts<'_>, places: &Places) {
+        let add = |place| self.add_at(places, place, facts, 1);
+        let time = |place, duration| {
+            let slot = self.slot_at(places, place, facts);
+            self.time_at(slot, place.family(), duration);
         };
 
-        add(In::Requests, &REQUESTS, &[provider, model, status_text, outcome]);
-        time(In::RequestDuration, &REQUEST_DURATION, &[provider, model, status_text], duration);
-        add(In::ProxyRequests, &PROXY_REQUESTS, &counted);
-        if status >= 400 {
-            add(In::ProxyFailed, &PROXY_FAILED_REQUESTS, &counted);
+        add(In::Requests);
+        time(In::RequestDuration, facts.duration);
+        add(In::ProxyRequests);
+        if facts.status >= 400 {
+            add(In::ProxyFailed);
         }
-        time(In::ProxyDuration, &PROXY_REQUEST_DURATION, &timed, duration);
-        let env_id = self.env_id();
-        let latency = [&*env_id, endpoint, model, provider, status_class(status), stream];
-        time(In::EndToEnd, &E2E_LATENCY, &latency, duration);
+        time(In::ProxyDuration, facts.duration);
+        time(In::EndToEnd, facts.duration);
         if let Some(ttft) = facts.ttft {
-            time(In::TimeToFirstToken, &TTFT, &latency, ttft);
-            time(In::LlmFirstToken, &LLM_FIRST_TOKEN, &facts.of_use(), ttft);
+            time(In::TimeToFirstToken, ttft);
+            time(In::LlmFirstToken, ttft);
         }
         if facts.reached_llm {
-            add(In::LlmRequests, &LLM_REQUESTS, &counted);
-            time(In::LlmDuration, &LLM_REQUEST_DURATION, &timed, duration);
-            self.tokens(facts, &places);
+            add(In::LlmRequests);
+            time(In::LlmDuration, facts.duration);
+            self.tokens(facts, places);
         }
     }
 
     fn tokens(&self, facts: &RequestFacts<'_>, places: &Places) {
-        let of_use = facts.of_use();
         let total = facts.prompt_tokens.saturating_add(facts.completion_tokens);
-        for (place, family, by_client, token_type, tokens) in [
-            (In::InputTokens, &LLM_INPUT_TOKENS, In::InputByClient, "input", facts.prompt_tokens),
-            (
-                In::OutputTokens,
-                &LLM_OUTPUT_TOKENS,
-                In::OutputByClient,
-                "output",
-                facts.completion_tokens,
-            ),
-            (In::TotalTokens, &LLM_TOTAL_TOKENS, In::TotalByClient, "total", total),
+        for (place, by_client, tokens) in [
+            (In::InputTokens, In::InputByClient, facts.prompt_tokens),
+            (In::OutputTokens, In::OutputByClient, facts.completion_tokens),
+            (In::TotalTokens, In::TotalByClient, total),
         ] {
             if tokens > 0 {
-                self.add_at(places, place, family, &of_use, tokens);
-                let labels = [facts.client_type, facts.model, token_type];
-                self.add_at(places, by_client, &TOKENS_BY_CLIENT, &labels, tokens);
+                self.add_at(places, place, facts, tokens);
+                self.add_at(places, by_client, facts, tokens);
             }
         }
         if facts.spend_micro_usd > 0 {
-            self.add_at(places, In::Spend, &LLM_SPEND, &of_use, facts.spend_micro_usd);
+            self.add_at(places, In::Spend, facts, facts.spend_micro_usd);
         }
         if total > 0 {
-            let labels = [facts.provider, facts.model];
-            self.add_at(places, In::Consumed, &TOKENS_CONSUMED, &labels, total);
+            self.add_at(places, In::Consumed, facts, total);
         }
     }
 
-    fn add_at(&self, places: &Places, place: In, family: &Family, labels: &[&str], amount: u64) {
-        if let Some(slot) = self.slot_at(places, place, family, labels) {
+    fn add_at(&self, places: &Places, place: In, facts: &RequestFacts<'_>, amount: u64) {
+        if let Some(slot) = self.slot_at(places, place, facts) {
             self.slots.borrow().add(slot, amount);
         }
     }
 
     /// The slot of the series, from where it was found before. One without room is looked for, and counted, each time.
-    fn slot_at(
-        &self,
-        places: &Places,
-        place: In,
-        family: &Family,
-        labels: &[&str],
-    ) -> Option<usize> {
-        let place = places.0.get(place as usize)?;
-        if let Some(slot) = place.get() {
+    fn slot_at(&self, places: &Places, place: In, facts: &RequestFacts<'_>) -> Option<usize> {
+        let known = places.0.get(place as usize)?;
+        if let Some(slot) = known.get() {
             return Some(slot as usize);
         }
-        let slot = self.slot(family, labels)?;
-        place.set(u32::try_from(slot).ok());
+        let status = StatusText::new(facts.status);
+        let env_id = self.env_id();
+        let labels = place.labels(facts, &env_id, status.as_str());
+        let slot = self.slot(place.family(), &labels)?;
+        known.set(u32::try_from(slot).ok());
         Some(slot)
     }
 }

@@ -27,6 +27,10 @@ impl Seen {
         Self { metrics: Rc::new(metrics), memory: memory.into(), series }
     }
 
+    fn request(&self, facts: &RequestFacts<'_>) {
+        self.metrics.request(facts, &self.metrics.places(facts));
+    }
+
     fn slot(&self, index: u64) -> u64 {
         let mut slot = [0; 8];
         self.memory.read_exact_at(&mut slot, index * 8).unwrap();
@@ -59,6 +63,7 @@ fn facts() -> RequestFacts<'static> {
         inbound_protocol: "openai",
         provider: "openai",
         model: "gpt-4o",
+        dispatched: "gpt-4o",
         upstream_model: "gpt-4o-2024",
         provider_key_id: "pk-1",
         provider_key_name: "main",
@@ -81,8 +86,8 @@ fn facts() -> RequestFacts<'static> {
 #[test]
 fn a_streamed_request_is_counted_in_every_family_it_belongs_to() {
     let seen = Seen::new();
-    seen.metrics.request(&facts());
-    seen.metrics.request(&facts());
+    seen.request(&facts());
+    seen.request(&facts());
     assert_eq!(seen.number("aisix_requests_total"), 2);
     assert_eq!(seen.number("aisix_proxy_requests_total"), 2);
     assert_eq!(seen.number("aisix_llm_requests_total"), 2);
@@ -102,7 +107,7 @@ fn a_streamed_request_is_counted_in_every_family_it_belongs_to() {
 #[test]
 fn durations_are_where_the_layout_says() {
     let seen = Seen::new();
-    seen.metrics.request(&facts());
+    seen.request(&facts());
     let (histogram, _) = seen.of("aisix_request_e2e_latency_seconds")[0];
     let slots: Vec<_> = (0..4).map(|offset| seen.slot(histogram + offset)).collect();
     assert_eq!(slots, [300_000, 0, 1, 0], "sum, up to 0.1 s, up to 1 s, above");
@@ -119,7 +124,7 @@ fn a_request_that_reached_no_model_is_not_counted_as_one_that_did() {
     let seen = Seen::new();
     let denied =
         RequestFacts { status: 401, reached_llm: false, ttft: None, stream: false, ..facts() };
-    seen.metrics.request(&denied);
+    seen.request(&denied);
     assert_eq!(seen.number("aisix_proxy_failed_requests_total"), 1);
     let (_, labels) = &seen.of("aisix_requests_total")[0];
     assert_eq!(labels[2..], ["401", "client_error"]);
@@ -130,26 +135,50 @@ fn a_request_that_reached_no_model_is_not_counted_as_one_that_did() {
 }
 
 #[test]
+fn what_differs_in_one_label_counts_elsewhere_and_what_is_alike_in_the_same_place() {
+    let seen = Seen::new();
+    let metrics = &seen.metrics;
+    let others = [
+        RequestFacts { dispatched: "gpt-4o-mini", ..facts() },
+        RequestFacts { client_type: "codex", ..facts() },
+        RequestFacts { status: 500, ..facts() },
+        RequestFacts { stream: false, ..facts() },
+        RequestFacts { is_fallback: true, ..facts() },
+        RequestFacts { team_id: "t-1", ..facts() },
+    ];
+    let places = metrics.places(&facts());
+    for other in others {
+        assert!(!Rc::ptr_eq(&places, &metrics.places(&other)), "{other:?}");
+    }
+    let alike = RequestFacts { prompt_tokens: 9, duration: Duration::from_secs(9), ..facts() };
+    assert!(Rc::ptr_eq(&places, &metrics.places(&alike)));
+}
+
+#[test]
 fn requests_in_flight_go_up_and_down() {
     let seen = Seen::new();
     let guards = [(); 3].map(|()| seen.metrics.in_flight("/v1/models", "openai"));
     assert_eq!(seen.number("aisix_proxy_in_flight_requests"), 3);
+    let _other = seen.metrics.in_flight("/v1/models", "anthropic");
+    let by_labels = seen.of("aisix_proxy_in_flight_requests");
+    let by_labels: Vec<_> = by_labels.iter().map(|(slot, _)| seen.slot(*slot)).collect();
+    assert_eq!(by_labels, [3, 1]);
     drop(guards);
-    assert_eq!(seen.number("aisix_proxy_in_flight_requests"), 0);
+    assert_eq!(seen.slot(seen.of("aisix_proxy_in_flight_requests")[0].0), 0);
 }
 
 #[test]
 fn every_method_gives_as_many_labels_as_its_family_has() {
     let seen = Seen::new();
     let metrics = &seen.metrics;
-    metrics.request(&facts());
-    metrics.request(&RequestFacts { status: 503, ..facts() });
+    seen.request(&facts());
+    seen.request(&RequestFacts { status: 503, ..facts() });
     let _guard = metrics.in_flight("/v1/models", "openai");
     metrics.auth("api_key", "denied", "unknown_key");
-    metrics.usage_emitted("chat", 200, "openai", "gpt-4o", "pk-1", "main");
+    metrics.usage_emitted(&facts(), &metrics.places(&facts()));
     metrics.usage_dropped("sink_full", "gpt-4o", "pk-1", "main");
-    metrics.attempt("openai", "gpt-4o", "gpt-4o-2024", "pk-1", true);
-    metrics.attempt("openai", "gpt-4o", "gpt-4o-2024", "pk-1", false);
+    metrics.attempt(&facts(), &metrics.places(&facts()), true);
+    metrics.attempt(&facts(), &metrics.places(&facts()), false);
     metrics.client_cancelled("/v1/chat/completions", "gpt-4o", "pk-1", "main");
     metrics.body_limit_rejected("/v1/chat/completions", "openai", "completed");
     metrics.dropped();

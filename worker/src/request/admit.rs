@@ -1,11 +1,10 @@
-//! Limits: whether there is room for the request, and what its caller is told of its own limits.
+//! Limits: whether there is room for the request.
 
-use http::HeaderMap;
 use shared::resource::Model;
 
 use super::RequestError;
 use super::account::{Account, unix_now};
-use crate::limits::{Asked, Permit, Shown, What, buckets};
+use crate::limits::{Asked, Permit, What, buckets};
 
 /// Takes what the request needs; `model` is the one that was asked for, where there are models.
 pub async fn admit(account: &mut Account, model: Option<&Model>) -> Result<(), RequestError> {
@@ -59,9 +58,4 @@ async fn permitted(
         proxy.metrics.limited(scope, layer, policy_id);
         RequestError::RateLimited(Box::new(exceeded))
     })
-}
-
-/// Adds to an answer what its caller is told.
-pub fn show(shown: &Shown, tokens: u64, headers: &mut HeaderMap) {
-    shown.write(headers, tokens, unix_now());
 }

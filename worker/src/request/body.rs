@@ -24,6 +24,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Whether the body is said to be JSON. Who says nothing is believed to send it.
 pub fn is_json(head: &Parts) -> Result<(), RequestError> {
     let Some(value) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
+    // As nearly everybody says it.
+    if value == "application/json" {
+        return Ok(());
+    }
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
     let is_json = essence == "application/json"
@@ -112,7 +116,32 @@ pub async fn drain(head: &Parts, mut body: Incoming) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
+
+    #[test]
+    fn json_is_what_is_said_to_be_it_in_any_way_and_what_nothing_is_said_of() {
+        let said = |value: Option<&str>| {
+            let mut request = Request::new(());
+            let value = value.map(|value| value.parse().unwrap());
+            value.map(|value| request.headers_mut().insert(CONTENT_TYPE, value));
+            is_json(&request.into_parts().0).is_ok()
+        };
+        for json in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            " application/json ;x",
+            "application/vnd.api+json",
+        ] {
+            assert!(said(Some(json)), "{json}");
+        }
+        assert!(said(None));
+        for other in ["text/plain", "application/jsonl", "application/json-seq", "text/json", ""] {
+            assert!(!said(Some(other)), "{other}");
+        }
+    }
 
     #[test]
     fn a_body_that_trickles_ends_and_a_large_one_on_a_slow_line_does_not() {

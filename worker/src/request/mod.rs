@@ -12,6 +12,7 @@ mod body;
 mod echo;
 mod error;
 mod guard;
+mod head;
 mod models;
 mod overload;
 mod passthrough;
@@ -125,8 +126,7 @@ async fn endpoint_answer(
     incoming: Incoming,
 ) -> Response<Body> {
     let proxy = account.proxy.clone();
-    let now = account.occurred_at().unix_timestamp_nanos() / 1_000_000;
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let now = account.occurred_at_ms();
     let decision = authenticate::caller(&proxy, &head.headers, now).await;
     let result = if decision.caller.is_ok() { "allowed" } else { "denied" };
     proxy.metrics.auth(decision.method, result, authenticate::reason(&decision.caller));

@@ -57,13 +57,14 @@ fn count(proxy: &Proxy, endpoint: Endpoint) {
     }
     let (template, protocol) = (endpoint.template, endpoint.dialect.name());
     proxy.metrics.overload_rejected(template, protocol);
-    proxy.metrics.request(&RequestFacts {
+    let facts = RequestFacts {
         endpoint: template,
         inbound_protocol: protocol,
         status: RequestError::Overloaded.status().as_u16(),
         duration: Duration::ZERO,
         ..RequestFacts::default()
-    });
+    };
+    proxy.metrics.request(&facts, &proxy.metrics.places(&facts));
 }
 
 fn words(dialect: Dialect) -> Bytes {

@@ -20,9 +20,9 @@ use crate::cache::{Kept, RedisCache, canonical};
 use crate::call::{Call, Operation};
 
 /// Whether the answer was kept.
-const CACHE: HeaderName = HeaderName::from_static("x-aisix-cache");
+pub const CACHE: HeaderName = HeaderName::from_static("x-aisix-cache");
 /// How it was recognised.
-const CACHE_LAYER: HeaderName = HeaderName::from_static("x-aisix-cache-layer");
+pub const CACHE_LAYER: HeaderName = HeaderName::from_static("x-aisix-cache-layer");
 /// The caller's wish for certain targets of a group: another one may have another answer.
 const ROUTING_TAGS: HeaderName = HeaderName::from_static("x-aisix-routing-tags");
 
@@ -106,13 +106,14 @@ impl Place {
     }
 }
 
-/// Tells the caller of a successful answer what the cache had to do with it.
-pub fn tell(status: Option<CacheStatus>, headers: &mut HeaderMap) {
-    let Some(status) = status.filter(|status| *status != CacheStatus::Disabled) else { return };
-    headers.insert(CACHE, HeaderValue::from_static(status.name()));
-    if status == CacheStatus::Hit {
-        headers.insert(CACHE_LAYER, HeaderValue::from_static("exact"));
-    }
+/// What the caller of a successful answer is told of what the cache had to do with it, in [`CACHE`] and [`CACHE_LAYER`].
+pub fn told(status: Option<CacheStatus>) -> [Option<HeaderValue>; 2] {
+    let status = status.filter(|status| *status != CacheStatus::Disabled);
+    let is_hit = status == Some(CacheStatus::Hit);
+    [
+        status.map(|status| HeaderValue::from_static(status.name())),
+        is_hit.then(|| HeaderValue::from_static("exact")),
+    ]
 }
 
 /// The policy that the request is under, and where its answer is kept. `None` if it is under none, is no chat, or wants a stream.

@@ -1,29 +1,20 @@
 //! A request that spends tokens, from its body to its answer: the phases in order.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::account::Account;
+use super::account::{Account, unix_now};
 use super::ask::{self, Asking, Outcome};
 use super::attempt::Attempts;
-use super::repeat::{self, Repeat};
+use super::head::Head;
+use super::repeat::Repeat;
 use super::{RequestError, admit, body, guard, refuse, resolve};
 use crate::cache::Kept;
 use crate::call::{Call, Operation};
 use crate::endpoint;
-use crate::limits::Shown;
 use crate::server::Body;
-
-/// Names the call in a successful answer; the same id as the request's.
-const CALL_ID: HeaderName = HeaderName::from_static("x-aisix-call-id");
-/// Names the model of a group that has answered.
-const SERVED_BY: HeaderName = HeaderName::from_static("x-aisix-served-by");
-
-/// Headers of a usual answer: made room for at once.
-const HEADERS_EXPECTED: usize = 20;
 
 /// Serves a request of an authenticated caller.
 pub async fn serve(
@@ -43,16 +34,11 @@ pub async fn serve(
         Ok(Admitted::New(attempts, repeat)) => (attempts, repeat),
         Err(error) => return refuse(account, &error),
     };
-    let (id, cache) = (account.request_id.clone(), account.cache);
-    let left = account.permit.as_ref().map(|permit| permit.shown().clone());
+    let mut of_stream = Head::of(operation, &account);
+    of_stream.cache_control = Some(HeaderValue::from_static("no-cache"));
     let streamed = |stream, served_by, content_type| {
         let mut response = Response::new(Body::stream(stream));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, content_type);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        repeat::tell(cache, headers);
-        tell(operation, id, served_by, headers);
-        show(operation, left, 0, headers);
+        *response.headers_mut() = of_stream.map(content_type, served_by, (0, unix_now()));
         response
     };
     let outcome = match ask::interval(&account).filter(|_| call.is_stream) {
@@ -89,38 +75,12 @@ fn answered(
     body: Bytes,
     content_type: HeaderValue,
 ) -> Response<Body> {
-    let left = account.permit.as_ref().map(|permit| permit.shown().clone());
+    let head = Head::of(operation, &account);
     account.settle(StatusCode::OK);
+    let used = (account.total_tokens(), account.settled_at());
     let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    headers.reserve(HEADERS_EXPECTED);
-    headers.insert(CONTENT_TYPE, content_type);
-    repeat::tell(account.cache, headers);
-    tell(operation, account.request_id.clone(), served_by, headers);
-    show(operation, left, account.total_tokens(), headers);
+    *response.headers_mut() = head.map(content_type, served_by, used);
     response
-}
-
-/// What the caller of a chat is told beside the answer.
-fn tell(
-    operation: Operation,
-    id: HeaderValue,
-    served_by: Option<HeaderValue>,
-    headers: &mut HeaderMap,
-) {
-    if operation == Operation::ChatCompletions {
-        headers.insert(CALL_ID, id);
-        if let Some(name) = served_by {
-            headers.insert(SERVED_BY, name);
-        }
-    }
-}
-
-/// What the caller of a chat is told of its key's own limits.
-fn show(operation: Operation, left: Option<Shown>, tokens: u64, headers: &mut HeaderMap) {
-    if let Some(left) = left.filter(|_| operation == Operation::ChatCompletions) {
-        admit::show(&left, tokens, headers);
-    }
 }
 
 /// Reads and understands the request. From here on it leaves a usage event.

@@ -3,6 +3,7 @@
 //! The answer itself is relayed as it came. Only that it is a JSON object is insisted on; a field of an unexpected type is
 //! as if it were absent.
 
+mod mould;
 mod typical;
 
 use std::borrow::Cow;
@@ -127,7 +128,7 @@ struct CompletionDetails {
 
 /// What a whole answer tells, or `None` if it is no JSON object.
 pub fn read_answer(body: &[u8]) -> Option<Seen> {
-    typical::read(body).or_else(|| read_any(body))
+    mould::read(body).or_else(|| read_any(body))
 }
 
 fn read_any(body: &[u8]) -> Option<Seen> {

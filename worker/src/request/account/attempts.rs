@@ -10,6 +10,8 @@ use crate::request::{RequestError, UpstreamError};
 const LISTED_MAX: u32 = 16;
 /// Longest name of a model or provider, in characters.
 const NAME_CHARS_MAX: usize = 64;
+/// Most of what is told beside the names takes no more, in bytes.
+const REST_BYTES: usize = 24;
 
 /// The attempts so far, in order.
 #[derive(Debug, Default)]
@@ -32,10 +34,13 @@ impl Attempts {
         if self.count > LISTED_MAX {
             return;
         }
+        let mut number = itoa::Buffer::new();
+        self.list.reserve(
+            model.len().min(NAME_CHARS_MAX) + provider.len().min(NAME_CHARS_MAX) + REST_BYTES,
+        );
         if self.count > 1 {
             self.list.push(',');
         }
-        let mut number = itoa::Buffer::new();
         self.list.push_str(&cut(model, NAME_CHARS_MAX));
         self.list.push('@');
         self.list.push_str(&cut(provider, NAME_CHARS_MAX));

@@ -19,7 +19,7 @@ impl Account {
         }
         let labels = self.labels();
         let seen = self.attempt.as_ref().map(|attempt| &attempt.seen);
-        let latency_ms = millis(self.since(self.started));
+        let latency_ms = millis(self.took());
         let routing_attempts = self.failed_attempts + u32::from(self.attempt.is_some());
         let (attempts, error_text) = (self.attempts.text(), error.map(words).unwrap_or_default());
         log::say(TARGET, "proxy request completed", |line| {
@@ -68,7 +68,7 @@ impl Account {
             return;
         }
         let labels = self.labels();
-        let latency_ms = millis(self.since(attempt.started));
+        let latency_ms = millis(self.attempt_took());
         log::say(TARGET, "provider call completed", |line| {
             line.text("provider", labels.provider);
             line.text("model", labels.model);

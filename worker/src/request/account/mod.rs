@@ -7,6 +7,7 @@ mod attempts;
 mod cache;
 mod guarding;
 mod log;
+mod places;
 mod spans;
 mod usage;
 
@@ -28,7 +29,7 @@ use super::route::Endpoint;
 use super::{RequestError, trace};
 use crate::identity::Identity;
 use crate::limits::Permit;
-use crate::metrics::RequestFacts;
+use crate::metrics::{Places, RequestFacts};
 use crate::provider::{Seen, TokenUsage, is_plain};
 use crate::routing;
 use crate::server::Proxy;
@@ -98,13 +99,12 @@ pub struct Account {
     spent_at_target: u64,
     failed_attempts: u32,
     started: Instant,
-    /// When it was settled.
-    ended: Option<Instant>,
+    ended: Option<Ended>,
     occurred_at: OffsetDateTime,
     /// [`Account::client_ip`] as it is written.
     client_address: String,
-    method: String,
-    path: String,
+    method: Cow<'static, str>,
+    path: Cow<'static, str>,
     user_agent: String,
     trace_id: String,
     /// What is noted for the export role; `None` if nobody wants to be told of this request.
@@ -133,6 +133,17 @@ impl AttemptKind {
             Self::Fallback => "fallback",
         }
     }
+}
+
+/// When a request was settled, and how long it and its last attempt had taken then. The clock is read once: all that is told of
+/// the request tells the same.
+#[derive(Clone, Copy)]
+struct Ended {
+    at: Instant,
+    /// In seconds since 1970 UTC.
+    unix: u64,
+    took: Duration,
+    attempt_took: Duration,
 }
 
 /// The attempt in progress.
@@ -191,12 +202,9 @@ impl Account {
             ended: None,
             occurred_at: OffsetDateTime::now_utc(),
             client_address: address_text(client_ip),
-            method: cut(head.method.as_str(), CALLER_TEXT_CHARS_MAX).into_owned(),
-            path: cut(head.uri.path(), CALLER_TEXT_CHARS_MAX).into_owned(),
-            user_agent: user_agent
-                .map(|value| String::from_utf8_lossy(value.as_bytes()))
-                .map(|text| cut(&text, CALLER_TEXT_CHARS_MAX).into_owned())
-                .unwrap_or_default(),
+            method: shown_as("POST", head.method.as_str()),
+            path: shown_as(endpoint.template, head.uri.path()),
+            user_agent: user_agent.map(user_agent_text).unwrap_or_default(),
             trace_id: incoming.map(|trace| trace.id).unwrap_or_default(),
             traced: traced.map(Traced::new),
             is_settled: false,
@@ -204,9 +212,9 @@ impl Account {
         })
     }
 
-    /// When the request came.
-    pub fn occurred_at(&self) -> OffsetDateTime {
-        self.occurred_at
+    /// When the request came, in milliseconds since 1970 UTC.
+    pub fn occurred_at_ms(&self) -> i64 {
+        self.occurred_at.unix_timestamp() * 1000 + i64::from(self.occurred_at.millisecond())
     }
 
     /// The next attempt is meant for this model.
@@ -252,7 +260,8 @@ impl Account {
         spans::note_attempt(self, status, Some(error), tokens);
         self.spent += tokens.total();
         self.spent_at_target += tokens.total();
-        self.count_attempt(status);
+        let facts = self.facts(status, tokens, "");
+        self.count_attempt(&facts, &self.proxy.metrics.places(&facts));
         self.cool_down(error);
         if !at_same_target {
             self.leave_target();
@@ -321,7 +330,10 @@ impl Account {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        self.ended = Some(Instant::now());
+        let (at, unix) = (Instant::now(), unix_now());
+        let took = at.saturating_duration_since(self.started);
+        let attempt_took = self.attempt_took_until(at);
+        self.ended = Some(Ended { at, unix, took, attempt_took });
         self.guarding.close();
         guarding::count(self);
         let tokens = self.tokens(status);
@@ -329,7 +341,7 @@ impl Account {
         self.spent_at_target += tokens.total();
         self.leave_target();
         if let Some(permit) = self.permit.take() {
-            permit.settle(self.total_tokens, unix_now());
+            permit.settle(self.total_tokens, unix);
         }
         if let Some(event) = usage::event(self, status, error, tokens) {
             self.proxy.usage.record(event);
@@ -349,7 +361,7 @@ impl Account {
     }
 
     fn list_attempt(&mut self, status: u16, error: Option<&RequestError>) {
-        let took = self.attempt.as_ref().map_or(Duration::ZERO, |it| self.since(it.started));
+        let took = self.attempt_took();
         let model = self.dispatched.as_ref().or(self.model.as_ref());
         let model = model.map_or("", |model| model.display_name.as_str());
         let provider = self.target.as_ref().map_or("", |target| target.provider.as_str());
@@ -441,45 +453,53 @@ impl Account {
         self.dispatched.as_ref().map_or("", |model| model.display_name.as_str())
     }
 
-    fn count_attempt(&self, status: u16) {
+    /// Counts the attempt in progress, and the usage event that it leaves.
+    fn count_attempt(&self, facts: &RequestFacts<'_>, places: &Places) {
         let metrics = &self.proxy.metrics;
-        let labels = self.labels();
         if let Some(attempt) = &self.attempt {
             // A caller that leaves says nothing of the upstream.
-            let success = match status {
+            let success = match facts.status {
                 CALLER_GONE => attempt.is_accepted,
                 status => (200..400).contains(&status),
             };
-            let Labels { provider, upstream_label, key_id, .. } = labels;
-            metrics.attempt(provider, self.dispatched_name(), upstream_label, key_id, success);
+            metrics.attempt(facts, places, success);
         }
         if self.requested_model.is_some() {
-            let Labels { model, key_id, key_name, .. } = labels;
-            let (endpoint, dialect) = (self.endpoint.template, self.protocol());
-            metrics.usage_emitted(endpoint, status, dialect, model, key_id, key_name);
+            metrics.usage_emitted(facts, places);
         }
     }
 
     fn count(&self, status: u16, tokens: Tokens) {
+        let metrics = &self.proxy.metrics;
+        places::with(self, status, |client_type, known| {
+            let facts = self.facts(status, tokens, client_type);
+            let places = known.map_or_else(|| metrics.places(&facts), Rc::clone);
+            self.count_attempt(&facts, &places);
+            if status == CALLER_GONE {
+                let RequestFacts { endpoint, model, .. } = facts;
+                let RequestFacts { provider_key_id, provider_key_name, .. } = facts;
+                metrics.client_cancelled(endpoint, model, provider_key_id, provider_key_name);
+            }
+            metrics.request(&facts, &places);
+            places
+        });
+    }
+
+    fn facts<'a>(&'a self, status: u16, tokens: Tokens, client_type: &'a str) -> RequestFacts<'a> {
         let spend = usage::cost(self, tokens) * 1e6;
         let tokens = tokens.usage;
-        self.count_attempt(status);
-        let metrics = &self.proxy.metrics;
         let labels = self.labels();
-        let (endpoint, dialect) = (self.endpoint.template, self.protocol());
         let caller = self.caller.as_deref();
         let of_caller = |field: fn(&ApiKey) -> Option<&String>| {
             caller.and_then(field).map_or("", String::as_str)
         };
-        if status == CALLER_GONE {
-            metrics.client_cancelled(endpoint, labels.model, labels.key_id, labels.key_name);
-        }
         let first_event = self.attempt.as_ref().and_then(|attempt| attempt.first_event);
-        metrics.request(&RequestFacts {
-            endpoint,
-            inbound_protocol: dialect,
+        RequestFacts {
+            endpoint: self.endpoint.template,
+            inbound_protocol: self.protocol(),
             provider: labels.provider,
             model: labels.model,
+            dispatched: self.dispatched_name(),
             upstream_model: labels.upstream_label,
             provider_key_id: labels.key_id,
             provider_key_name: labels.key_name,
@@ -489,16 +509,16 @@ impl Account {
             user_name: of_caller(|key| key.user_name.as_ref()),
             stream: self.is_stream,
             status,
-            duration: self.since(self.started),
+            duration: self.took(),
             ttft: first_event.map(|first| first.saturating_duration_since(self.started)),
             prompt_tokens: tokens.prompt.into(),
             completion_tokens: tokens.completion.into(),
-            client_type: self.proxy.client_types.of(&self.user_agent),
+            client_type,
             reached_llm: self.attempt.is_some() && self.route.is_none(),
             is_fallback: self.fallbacks > 0,
             // A number that no counter holds counts as the largest.
             spend_micro_usd: spend.round() as u64,
-        });
+        }
     }
 
     fn labels(&self) -> Labels<'_> {
@@ -516,11 +536,28 @@ impl Account {
 
     /// This moment; of what is settled the one when it was.
     fn now(&self) -> Instant {
-        self.ended.unwrap_or_else(Instant::now)
+        self.ended.map_or_else(Instant::now, |ended| ended.at)
     }
 
-    fn since(&self, begin: Instant) -> Duration {
-        self.now().saturating_duration_since(begin)
+    /// How long it has taken until then.
+    fn took(&self) -> Duration {
+        self.ended.map_or_else(|| self.started.elapsed(), |ended| ended.took)
+    }
+
+    /// The same of the attempt in progress, if there is one.
+    fn attempt_took(&self) -> Duration {
+        let now = || self.attempt_took_until(Instant::now());
+        self.ended.map_or_else(now, |ended| ended.attempt_took)
+    }
+
+    fn attempt_took_until(&self, end: Instant) -> Duration {
+        let attempt = self.attempt.as_ref();
+        attempt.map_or(Duration::ZERO, |it| end.saturating_duration_since(it.started))
+    }
+
+    /// When it was settled, in seconds since 1970 UTC.
+    pub fn settled_at(&self) -> u64 {
+        self.ended.map_or_else(unix_now, |ended| ended.unix)
     }
 
     fn id(&self) -> &str {
@@ -569,6 +606,21 @@ fn address_text(address: IpAddr) -> String {
         text.push_str(number.format(octet));
     }
     text
+}
+
+/// A text of the caller's as it is told, which mostly is `usual`.
+fn shown_as(usual: &'static str, text: &str) -> Cow<'static, str> {
+    if text == usual { usual.into() } else { cut(text, CALLER_TEXT_CHARS_MAX).into_owned().into() }
+}
+
+fn user_agent_text(value: &HeaderValue) -> String {
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => cut(text, CALLER_TEXT_CHARS_MAX).into_owned(),
+        Err(_) => {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            cut(&text, CALLER_TEXT_CHARS_MAX).into_owned()
+        }
+    }
 }
 
 /// Seconds since 1970 UTC.

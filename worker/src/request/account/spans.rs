@@ -69,7 +69,7 @@ pub(super) fn tell(account: &mut Account, status: u16, error: Option<&RequestErr
         parent: traced.context.parent,
         started: moment(account, account.started),
         ended: moment(account, account.now()),
-        method: account.method.clone(),
+        method: account.method.clone().into_owned(),
         // A passthrough route has no path of the gateway's own.
         route: match account.route {
             Some(_) => String::new(),

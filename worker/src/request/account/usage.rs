@@ -26,7 +26,6 @@ pub(super) fn event<'a>(
     tokens: Tokens,
 ) -> Option<UsageEvent<Cow<'a, str>>> {
     let requested_model = account.requested_model.as_ref()?;
-    let now = account.now();
     let since = |start: Instant, end: Instant| millis(end.saturating_duration_since(start));
     let attempt = account.attempt.as_ref();
     let first_event = attempt.and_then(|attempt| attempt.first_event);
@@ -58,13 +57,14 @@ pub(super) fn event<'a>(
         cache_creation_tokens: tokens.usage.cache_creation,
         cache_read_tokens: tokens.usage.cache_read,
         usage_estimated: tokens.is_estimated,
-        upstream_latency_ms: attempt.map_or(0, |attempt| since(attempt.started, now)),
+        upstream_latency_ms: millis(account.attempt_took()),
         upstream_ttft_ms: attempt
             .zip(first_event)
             .map_or(0, |(attempt, first)| since(attempt.started, first)),
         // Told once, by the attempt that ends the request.
         downstream_latency_ms: if account.is_settled {
-            since(account.started, first_event.unwrap_or(now))
+            first_event
+                .map_or_else(|| millis(account.took()), |first| since(account.started, first))
         } else {
             0
         },

@@ -179,8 +179,7 @@ async fn caller(
     head: &Parts,
 ) -> Result<Rc<ApiKey>, RequestError> {
     let (proxy, route) = (account.proxy.clone(), &found.route);
-    let now = account.occurred_at().unix_timestamp_nanos() / 1_000_000;
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let now = account.occurred_at_ms();
     let is_near = route.source_cidrs.is_empty()
         || route.source_cidrs.iter().any(|block| block.contains(account.client_ip));
     let Decision { caller, method, identity } = match &route.auth {

@@ -144,4 +144,4 @@ fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

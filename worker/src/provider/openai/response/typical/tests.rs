@@ -6,7 +6,7 @@ use super::super::read_any;
 use super::*;
 use crate::json::reader::texts::{mutated, value};
 
-const ANSWER: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1741570283,"model":"gpt-4o-2024-08-06",
+pub(in super::super) const ANSWER: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1741570283,"model":"gpt-4o-2024-08-06",
     "choices":[{"index":0,"message":{"role":"assistant","content":"The capital\n is Paris.","refusal":null,
     "reasoning_content":null,"annotations":[],"tool_calls":[{"id":"a"}]},"logprobs":null,"finish_reason":"stop"},
     {"index":1,"text":"more","delta":null,"finish_reason":"length"}],
@@ -65,7 +65,7 @@ fn part() -> impl Strategy<Value = String> {
 }
 
 /// Answers of which each level has the names of its own.
-fn answer() -> impl Strategy<Value = String> {
+pub(in super::super) fn answer() -> impl Strategy<Value = String> {
     let count = || prop_oneof![4 => "[0-9]{1,21}", 1 => "null", 1 => value()];
     let text = || prop_oneof![4 => "\"[a-z]{0,9}\"", 1 => "null", 1 => value()];
     let details = object("cached_tokens|audio_tokens|reasoning_tokens|other", count().boxed());
