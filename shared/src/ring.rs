@@ -1,7 +1,8 @@
 //! The usage ring: one file per proxy worker, in which usage events outlive the worker that wrote them.
 //!
-//! The worker appends records with `pwrite`; the supervisor reads them with `pread`, keeps them elsewhere, and only then
-//! frees their place. What is written is in the kernel's page cache: no death of a process takes it back.
+//! The worker appends records through a mapping of the file, or with `pwrite` (`ring/writer.rs`); the supervisor reads them
+//! with `pread`, keeps them elsewhere, and only then frees their place. Either way what is written is in the kernel's page
+//! cache at once: no death of a process takes it back.
 //!
 //! ```text
 //! record   length of the body   u32
@@ -12,7 +13,8 @@
 //! Little-endian. Records follow each other without a gap and wrap around the end of the file, in the middle of a record
 //! too. Where the next record would begin there is something else: zeros, a torn record, or one of the lap before, with a
 //! lower sequence. So the end needs no mark, and the reader no trust: it takes a record only if length, checksum, sequence
-//! and body are as they must be.
+//! and body are as they must be. That holds at every moment, also where the worker is killed or writes on meanwhile: bytes may
+//! appear in any order, and a record is none before all of them are there. The worker tells of a record only after that.
 
 mod gap;
 mod reader;

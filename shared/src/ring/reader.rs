@@ -56,7 +56,7 @@ pub enum Seen<'a> {
 /// The supervisor's end.
 #[derive(Debug)]
 pub struct Reader {
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
     pub(super) bytes: u64,
     pub(super) place: Place,
     /// What was read at a time, and where that begins. The worker may have gone on writing since.

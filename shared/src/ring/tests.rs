@@ -3,8 +3,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC,
+    TMPFS_MAGIC, XFS_SUPER_MAGIC,
+};
 use proptest::prelude::*;
 
+use super::writer::keeps_blocks;
 use super::*;
 use crate::codec;
 use crate::crc32::checksum;
@@ -16,6 +21,21 @@ fn ring() -> (Writer, Reader) {
     let file = File::from(fixed_size("ring", SMALL).unwrap());
     let other = file.try_clone().unwrap();
     (Writer::new(file, SMALL), Reader::new(other, SMALL, Place::default()))
+}
+
+/// A ring of which every byte has its block.
+fn mapped_ring() -> Writer {
+    let file = File::from(fixed_size("ring", SMALL).unwrap());
+    file.write_all_at(&[0; SMALL as usize], 0).unwrap();
+    let writer = Writer::mapped(file, SMALL);
+    assert!(writer.is_mapped());
+    writer
+}
+
+fn content(writer: &Writer) -> Vec<u8> {
+    let mut bytes = vec![0; SMALL as usize];
+    writer.file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
 }
 
 fn event(id: usize, padding: usize) -> Record {
@@ -100,6 +120,37 @@ fn a_record_that_is_too_long_is_refused() {
 }
 
 #[test]
+fn only_a_file_that_has_its_blocks_and_keeps_them_is_mapped() {
+    let blocks = SMALL / 512;
+    for system in [TMPFS_MAGIC, EXT4_SUPER_MAGIC] {
+        assert!(keeps_blocks(system, blocks, SMALL));
+        assert!(!keeps_blocks(system, blocks - 1, SMALL), "a full disk would show too late");
+    }
+    let others = [BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, NFS_SUPER_MAGIC];
+    for system in others.into_iter().chain([FsType(0x2fc1_2fc1)]) {
+        assert!(!keeps_blocks(system, blocks, SMALL), "{system:?}");
+    }
+    let (pages, mut reader) = (File::from(fixed_size("ring", SMALL).unwrap()), ring().1);
+    reader.file = pages.try_clone().unwrap().into();
+    let mut writer = Writer::mapped(pages, SMALL);
+    assert!(!writer.is_mapped(), "it has no page yet");
+    writer.push(&event(1, 3)).unwrap();
+    assert_eq!(reader.next_record().unwrap(), event(1, 3));
+}
+
+#[test]
+fn nothing_is_lost_when_a_mapped_ring_rests() {
+    let mut writer = mapped_ring();
+    let mut reader = Reader::new(writer.file.try_clone().unwrap(), SMALL, Place::default());
+    for number in 0..100 {
+        writer.push(&event(number, number)).unwrap();
+        writer.rest();
+        assert_eq!(reader.next_record().unwrap(), event(number, number));
+        writer.release(reader.place().sequence);
+    }
+}
+
+#[test]
 fn every_truncation_and_every_damage_of_a_record_ends_the_reading_before_it() {
     let (mut writer, mut reader) = ring();
     writer.push(&event(1, 3)).unwrap();
@@ -111,6 +162,8 @@ fn every_truncation_and_every_damage_of_a_record_ends_the_reading_before_it() {
         for damaged in [
             [&whole[..at], &vec![0; whole.len() - at][..]].concat(),
             [&whole[..at], &[whole[at] ^ 0x10], &whole[at + 1..]].concat(),
+            // Its end came first.
+            [&whole[..first as usize], &vec![0; at - first as usize], &whole[at..]].concat(),
         ] {
             writer.file.write_all_at(&damaged, 0).unwrap();
             reader.place = Place::default();
@@ -139,6 +192,21 @@ proptest! {
                 read += 1;
             }
             prop_assert!(writer.release(reader.place().sequence));
+        }
+    }
+
+    #[test]
+    fn a_mapped_ring_has_the_bytes_of_one_that_is_written_with_calls(
+        steps in proptest::collection::vec((0..900usize, 0..4u64), 1..100)
+    ) {
+        let ((mut writer, _), mut mapped) = (ring(), mapped_ring());
+        for (padding, kept) in steps {
+            let one = writer.push(&event(padding, padding)).ok();
+            prop_assert_eq!(one, mapped.push(&event(padding, padding)).ok());
+            prop_assert_eq!(content(&writer), content(&mapped));
+            for writer in [&mut writer, &mut mapped] {
+                writer.release(writer.last().saturating_sub(kept));
+            }
         }
     }
 
