@@ -10,6 +10,7 @@ mod entrance;
 mod heads;
 mod health;
 mod listener;
+mod pressure;
 mod socket;
 mod spread;
 #[cfg(test)]
