@@ -1,5 +1,5 @@
-//! The crate's only unsafe code: what the kernel tells by number becomes owned, what is owned is watched for readiness, and
-//! memory of fixed size becomes words.
+//! The crate's only unsafe code: what the kernel tells by number becomes owned, what is owned is watched for readiness,
+//! memory of fixed size becomes words, and a file is written to without a call for each piece.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -7,9 +7,10 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use tokio::io::unix::AsyncFd;
 
 /// Takes ownership of descriptors that `recvmsg` has installed in this process.
@@ -34,11 +35,59 @@ pub fn mapped(memory: &File, count: usize) -> io::Result<&'static [AtomicU64]> {
     // Asked by reading, which a sandbox permits anyway, since a word behind the end would kill the process.
     let bytes = count.saturating_mul(size_of::<AtomicU64>());
     memory.read_exact_at(&mut [0; 8], (bytes as u64).saturating_sub(8))?;
-    let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping at an address of the kernel's choice, of a valid descriptor, touches nothing that exists.
-    let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, memory, 0)? };
+    let start = map(memory, bytes)?;
     // SAFETY: the mapping is page-aligned, `count` words long and never unmapped. Any bits are a valid `AtomicU64`, and
     // every access within this process goes through atomics.
     Ok(unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), count) })
+}
+
+fn map(file: &File, bytes: usize) -> io::Result<NonNull<u8>> {
+    let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice, of a valid descriptor, touches nothing that exists.
+    let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, file, 0)? };
+    Ok(start.cast())
+}
+
+/// The first bytes of a file, to be written to. What is written is the file's at once, as if a call had written it.
+#[derive(Debug)]
+pub struct MappedFile {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping is the whole process's, and only its owner has the address.
+unsafe impl Send for MappedFile {}
+
+impl MappedFile {
+    /// Maps `bytes` bytes of `file`, which is open for reading and writing. A place that the file has no block for and gets
+    /// none for, or that it is cut off before, ends the process when it is written to.
+    pub fn new(file: &File, bytes: usize) -> io::Result<Self> {
+        Ok(Self { start: map(file, bytes)?, bytes })
+    }
+
+    /// Writes at `offset`. All of it must be within what is mapped.
+    pub fn write(&mut self, bytes: &[u8], offset: usize) -> io::Result<()> {
+        let end = offset.checked_add(bytes.len()).filter(|end| *end <= self.bytes);
+        end.ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: from `offset` on there are as many bytes of the mapping, which we alone have the address of, so that
+        // `bytes` is elsewhere and nobody has a reference to what is written. The kernel may read it for others meanwhile.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len());
+        }
+        Ok(())
+    }
+
+    /// Forgets where its pages are, so that they count as the file's alone until they are written to again.
+    pub fn rest(&mut self) {
+        // SAFETY: within the mapping; of a shared mapping of a file nothing is lost.
+        let _ = unsafe { madvise(self.start.cast(), self.bytes, MmapAdvise::MADV_DONTNEED) };
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        // SAFETY: ours, as long as this, and never used again.
+        let _ = unsafe { munmap(self.start.cast(), self.bytes) };
+    }
 }

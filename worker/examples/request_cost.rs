@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::thread;
 
@@ -195,7 +196,10 @@ fn proxy(is_governed: bool, upstream: SocketAddr) -> Result<Rc<Proxy>, Failure> 
     let metrics = Rc::new(Metrics::open(memory("metrics", MEMORY_BYTES)?.into(), |_| {})?);
     metrics.configure("env-1", EdgeSets::default());
     let usage: Rc<dyn UsageSink> = if is_governed {
-        Rc::new(Ring(Writer::new(memory("ring", RING_BYTES)?, RING_BYTES).into()))
+        let ring = memory("ring", RING_BYTES)?;
+        // Mapped, as the supervisor's files are.
+        ring.write_all_at(&vec![0; usize::try_from(RING_BYTES)?], 0)?;
+        Rc::new(Ring(Writer::mapped(ring, RING_BYTES).into()))
     } else {
         Rc::new(Nowhere)
     };

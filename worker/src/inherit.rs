@@ -1,10 +1,12 @@
 //! What the worker was born with: its name, its policy, and descriptors by fixed number.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
 use shared::descriptor;
 use shared::id::{Role, WorkerId};
+use shared::ring::{RING_BYTES, Writer};
 
 use crate::sandbox::Policy;
 use crate::sys;
@@ -25,7 +27,7 @@ pub struct Inheritance {
     /// The memory to count in.
     pub metrics: OwnedFd,
     /// The ring of usage events, in the proxy role.
-    pub usage: Option<OwnedFd>,
+    pub usage: Option<Writer>,
     /// Where log lines go.
     pub log: OwnedFd,
     /// Where the next supervisor asks for the listener, in the proxy role and if it may outlive its supervisor.
@@ -64,7 +66,11 @@ impl Inheritance {
         let control = take(descriptor::CONTROL, "control socket")?;
         let metrics = take(descriptor::METRICS, "metric slots")?;
         let usage = match role {
-            Role::Proxy => Some(take(descriptor::USAGE, "usage ring")?),
+            // Mapped now, since nothing can be once the sandbox is closed.
+            Role::Proxy => {
+                let ring = File::from(take(descriptor::USAGE, "usage ring")?);
+                Some(Writer::mapped(ring, RING_BYTES))
+            }
             Role::Status | Role::Egress | Role::Signer | Role::Cache | Role::Export => None,
         };
         let listener =

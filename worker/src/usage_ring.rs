@@ -1,17 +1,15 @@
 //! Where usage events go: into the ring that the supervisor reads, before the caller has the last byte of its answer.
 //!
-//! A write ends in the page cache: it waits for no other process, and no death of a process takes it back. The supervisor
+//! What is written is in the page cache: it waits for no other process, and no death of a process takes it back. The supervisor
 //! is told once that there is something, and again only after it has taken what it was told of. While the ring is full the
 //! details of events are shed and counted, and their totals, exact, are written as soon as there is room.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use shared::message::ToSupervisor;
-use shared::ring::{RING_BYTES, Record, WriteError, Writer};
+use shared::ring::{Record, WriteError, Writer};
 use shared::usage::UsageEvent;
 use shared::usage_total::{Totals, UsageTotal};
 use tracing::warn;
@@ -42,8 +40,7 @@ struct State {
 
 impl UsageRing {
     /// Writes to `ring`.
-    pub fn new(ring: OwnedFd, link: Rc<Link>, metrics: Rc<Metrics>) -> Self {
-        let ring = Writer::new(File::from(ring), RING_BYTES);
+    pub fn new(ring: Writer, link: Rc<Link>, metrics: Rc<Metrics>) -> Self {
         let state = State { ring, totals: Totals::default(), told: false, refused: false };
         Self { link, metrics, state: RefCell::new(state) }
     }
@@ -85,6 +82,10 @@ impl UsageSink for UsageRing {
             }
         }
         self.tell(&mut state, before);
+    }
+
+    fn rest(&self) {
+        self.state.borrow_mut().ring.rest();
     }
 }
 
@@ -138,6 +139,10 @@ fn shorten(event: &mut UsageEvent<Cow<'_, str>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use shared::ring::RING_BYTES;
+
     use super::*;
 
     fn state(bytes: u64) -> State {

@@ -133,8 +133,9 @@ fn make(folder: &Path, name: &str) -> io::Result<(PathBuf, File, OwnedFd)> {
         return Err(io::Error::other("not a folder that only we can write to"));
     }
     let path = folder.join(name);
-    // The worker reads nothing in it.
+    // The worker reads nothing in it, but maps it, which only one may who could.
     let writer = OpenOptions::new()
+        .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)

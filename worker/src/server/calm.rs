@@ -25,8 +25,8 @@ impl Calm {
         self.0.notify_one();
     }
 
-    /// Gives back whenever something was used, for the life of the worker.
-    pub(super) async fn give_back(&self) {
+    /// Gives back whenever something was used, for the life of the worker; `more` what the allocator does not know of.
+    pub(super) async fn give_back(&self, more: impl Fn()) {
         let mut again = false;
         loop {
             if again {
@@ -37,6 +37,7 @@ impl Calm {
             }
             tokio::time::sleep(CALM_AFTER).await;
             sys::give_back_memory();
+            more();
         }
     }
 }

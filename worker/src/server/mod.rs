@@ -10,6 +10,7 @@ mod entrance;
 mod heads;
 mod health;
 mod listener;
+mod pressure;
 mod socket;
 mod spread;
 #[cfg(test)]
@@ -64,6 +65,9 @@ const OTHER_FILES: usize = 256;
 pub trait UsageSink {
     /// Takes one event, without waiting. Called before the last byte of the answer leaves.
     fn record(&self, event: UsageEvent<Cow<'_, str>>);
+
+    /// Gives back memory: nothing is to be recorded for a while.
+    fn rest(&self) {}
 }
 
 /// Everything a request needs, for the life of the worker.
@@ -177,8 +181,8 @@ pub async fn serve(
     stop: impl Future,
 ) {
     let (stopping, stopped) = watch::channel(false);
-    let calm = Rc::clone(&proxy.calm);
-    let calm = tokio::task::spawn_local(async move { calm.give_back().await });
+    let (calm, usage) = (Rc::clone(&proxy.calm), Rc::clone(&proxy.usage));
+    let calm = tokio::task::spawn_local(async move { calm.give_back(|| usage.rest()).await });
     // What the start has used.
     proxy.calm.rests();
     let mut stop = pin!(stop);
