@@ -1,5 +1,7 @@
 //! One usage event: what the Cloud is told of one attempt at an upstream.
 
+pub mod encoded;
+
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
