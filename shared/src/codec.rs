@@ -55,6 +55,14 @@ pub fn borrow_decode<'a, T: BorrowDecode<'a, ()>, const LIMIT: usize>(
     }
 }
 
+/// The value that `bytes` begin with, and what is behind it.
+pub fn borrow_decode_first<'a, T: BorrowDecode<'a, ()>, const LIMIT: usize>(
+    bytes: &'a [u8],
+) -> Result<(T, &'a [u8]), CodecError> {
+    let (value, used) = bincode::borrow_decode_from_slice(bytes, standard().with_limit::<LIMIT>())?;
+    Ok((value, bytes.get(used..).unwrap_or_default()))
+}
+
 /// The value that `bytes` hold, all of them. `LIMIT` bounds what a hostile length can make us reserve.
 pub fn decode<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, CodecError> {
     let (value, used) = bincode::decode_from_slice(bytes, standard().with_limit::<LIMIT>())?;

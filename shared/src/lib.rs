@@ -37,6 +37,7 @@ pub mod resource;
 pub mod ring;
 pub mod secret;
 pub mod signing;
+pub mod simple;
 mod sys;
 pub mod update;
 pub mod usage;

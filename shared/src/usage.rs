@@ -1,6 +1,7 @@
 //! One usage event: what the Cloud is told of one attempt at an upstream.
 
 mod encode;
+pub mod encoded;
 
 use std::collections::BTreeMap;
 

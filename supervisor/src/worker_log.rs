@@ -22,7 +22,7 @@ use shared::log_line::{self, LINE_BYTES_MAX, Level, Line};
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
-use crate::log::{self, Repeats, Said, Speaker};
+use crate::log::{self, Alike, Repeats, Said, Speaker};
 
 /// Read at a time, in bytes.
 const READ_BYTES: usize = 64 * 1024;
@@ -147,19 +147,20 @@ struct Hearing {
     speaker: Speaker,
     role: Role,
     lines: Lines,
+    alike: Alike,
     repeats: Repeats,
     budget: Budget,
 }
 
 impl Hearing {
     fn new(speaker: Speaker, role: Role) -> Self {
-        let (lines, repeats) = (Lines::default(), Repeats::default());
-        Self { speaker, role, lines, repeats, budget: Budget::new(Instant::now()) }
+        let (lines, alike, repeats) = (Lines::default(), Alike::default(), Repeats::default());
+        Self { speaker, role, lines, alike, repeats, budget: Budget::new(Instant::now()) }
     }
 
     /// Takes what was read.
     fn hear(&mut self, read: &[u8], now: Instant) {
-        let Self { lines, repeats, .. } = self;
+        let Self { lines, alike, repeats, .. } = self;
         let dropped = match self.budget.take(read.len(), lines_in(read), now) {
             Taken::All => 0,
             Taken::After { dropped } => dropped,
@@ -173,9 +174,12 @@ impl Hearing {
                 telling.say(&Said::Line(dropped_note(dropped)));
             }
             lines.push(read, |line| {
+                if telling.say_alike(line, alike) {
+                    return;
+                }
                 let as_it_is =
                     std::str::from_utf8(line).ok().filter(|_| !log_line::tells_failure(line));
-                if as_it_is.is_some_and(|line| telling.say_written(line)) {
+                if as_it_is.is_some_and(|line| telling.say_written(line, alike)) {
                     return;
                 }
                 match log_line::decode(line) {

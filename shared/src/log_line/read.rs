@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{
     BEGIN, FIELDS_MAX, Level, Line, NAME_BYTES_MAX, Value, is_plain, is_target, unescaped,
 };
+use crate::simple::simple_bytes;
 
 /// Between the parts of a line, as a byte.
 const SEPARATOR: u8 = super::SEPARATOR as u8;
@@ -133,32 +134,6 @@ pub(super) fn is_simple(text: &str) -> bool {
     simple_bytes(text.as_bytes()) == text.len()
 }
 
-/// How many bytes there are before the first that is not simple: printable ASCII without quotes and backslashes.
-fn simple_bytes(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut simple = 0_usize;
-    for word in words {
-        // Eight at a time. The lowest bit that is set is that of the first one; others may be wrong.
-        let others = others(u64::from_le_bytes(*word));
-        if others != 0 {
-            return simple
-                .saturating_add(usize::try_from(others.trailing_zeros() / 8).unwrap_or(0));
-        }
-        simple = simple.saturating_add(8);
-    }
-    let is_simple = |byte: &&u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    simple.saturating_add(rest.iter().take_while(is_simple).count())
-}
-
-/// The highest bit of each byte that is not simple.
-fn others(word: u64) -> u64 {
-    const EACH: u64 = u64::MAX / 255;
-    let below = |word: u64, least: u64| word.wrapping_sub(EACH.wrapping_mul(least)) & !word;
-    let is = |byte: u8| below(word ^ EACH.wrapping_mul(byte.into()), 1);
-    let above = word | word.wrapping_add(EACH);
-    (below(word, b' '.into()) | is(b'"') | is(b'\\') | above) & EACH.wrapping_mul(0x80)
-}
-
 /// Makes a line of what is read.
 pub(super) struct Gather<'a>(pub Option<Line<Cow<'a, str>>>);
 
@@ -176,40 +151,6 @@ impl<'a> Reader<'a> for Gather<'a> {
         };
         if let Some(line) = &mut self.0 {
             line.fields.push((name.into(), value));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn expected(bytes: &[u8]) -> usize {
-        let is_simple = |byte: &u8| (b' '..=b'~').contains(byte) && !b"\"\\".contains(byte);
-        bytes.iter().position(|byte| !is_simple(byte)).unwrap_or(bytes.len())
-    }
-
-    #[test]
-    fn every_byte_that_is_not_simple_is_found_behind_and_before_every_other() {
-        for byte in 0..=u8::MAX {
-            for place in 0..12 {
-                for after in [b'a', 0, 0x1f, b'"', b'~', 0x7f, 0x80, 0xff] {
-                    let mut bytes = [after; 20];
-                    bytes[..place].fill(b'~');
-                    bytes[place] = byte;
-                    assert_eq!(simple_bytes(&bytes), expected(&bytes), "{byte} at {place}");
-                }
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_simple_is_known_of_any_bytes(bytes: Vec<u8>, text in "[ -~]{0,40}") {
-            prop_assert_eq!(simple_bytes(&bytes), expected(&bytes));
-            prop_assert_eq!(simple_bytes(text.as_bytes()), expected(text.as_bytes()));
         }
     }
 }

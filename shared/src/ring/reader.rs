@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{BODY_BYTES_MAX, EVENT, HEADER_BYTES, Record, place};
 use crate::codec::{self, CodecError};
 use crate::crc32::checksum;
-use crate::usage::UsageEvent;
+use crate::usage::encoded::{self, Cost};
 use crate::usage_total::UsageTotal;
 
 /// Bytes that its number takes.
@@ -47,8 +47,8 @@ pub struct Place {
 /// A record as it was read.
 #[derive(Debug)]
 pub enum Seen<'a> {
-    /// One event, and how it is encoded.
-    Event(Box<UsageEvent<&'a str>>, &'a [u8]),
+    /// What one event has cost whom, and how it is encoded.
+    Event(Cost<'a>, &'a [u8]),
     /// The sums of events for which there was no room.
     Total(UsageTotal),
 }
@@ -95,16 +95,20 @@ impl Reader {
         self.next_body(|body| {
             let encoded = body.get(EVENT_BYTES..).unwrap_or_default();
             if body.first().copied().map(u32::from) == Some(EVENT) {
-                let event = codec::borrow_decode::<_, { BODY_BYTES_MAX * 4 }>(encoded)?;
-                return Ok(take(Seen::Event(event, encoded)));
+                if let Some(cost) = encoded::cost(encoded) {
+                    return Ok(take(Seen::Event(cost, encoded)));
+                }
+                let event: Box<_> = codec::borrow_decode::<_, { BODY_BYTES_MAX * 4 }>(encoded)?;
+                return Ok(take(Seen::Event(Cost::of(&event), encoded)));
             }
             match codec::decode::<_, { BODY_BYTES_MAX * 4 }>(body)? {
                 Record::Total(total) => Ok(take(Seen::Total(total))),
                 // Its number in another form than we write.
                 Record::Event(event) => {
                     let encoded = codec::encode(&event)?;
-                    let event = codec::borrow_decode::<_, { BODY_BYTES_MAX * 4 }>(&encoded)?;
-                    Ok(take(Seen::Event(event, &encoded)))
+                    let cost_usd = event.cost_usd;
+                    let cost = Cost { api_key_id: &event.api_key_id, cost_usd };
+                    Ok(take(Seen::Event(cost, &encoded)))
                 }
             }
         })

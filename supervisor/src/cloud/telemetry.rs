@@ -11,9 +11,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use serde::Serialize;
-use shared::usage::UsageEvent;
-use shared::usage_total::nanos;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
@@ -25,7 +22,7 @@ use crate::backoff::chance;
 use crate::findings::{Findings, Topic};
 use crate::spool::dead_letters::DeadLetter;
 use crate::spool::store::End;
-use crate::spool::{Facts, Leased, Spool};
+use crate::spool::{Body, Facts, Leased, Spool};
 
 const PATH: &str = "/dp/telemetry";
 /// How long a lane waits that found less in the spool than it was told.
@@ -34,15 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const PARKED_MAX: usize = 16;
 /// How long such a batch waits before it is tried again although nothing else was accepted.
 const PARKED_PAUSE: Duration = Duration::from_secs(20);
-/// What an event takes in a request, as most are, in bytes.
-const EVENT_BYTES: usize = 1024;
 /// Billionths of a dollar in a dollar.
 const NANOS: f64 = 1e9;
-
-#[derive(Serialize)]
-struct Body<'a> {
-    events: &'a [UsageEvent<&'a str>],
-}
 
 /// What became of the events so far.
 #[derive(Clone, Debug, Default)]
@@ -140,22 +130,6 @@ pub fn new(
 
 fn lock(outcome: &Mutex<Outcome>) -> MutexGuard<'_, Outcome> {
     outcome.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What events cost, by caller key, in billionths of a dollar.
-fn spent(events: &[UsageEvent<&str>]) -> HashMap<String, u64> {
-    let mut spent: HashMap<String, u64> = HashMap::new();
-    for event in events {
-        let cost = nanos(event.cost_usd);
-        if cost == 0 {
-            continue;
-        }
-        match spent.get_mut(event.api_key_id) {
-            Some(sum) => *sum = sum.saturating_add(cost),
-            None => drop(spent.insert(event.api_key_id.to_owned(), cost)),
-        }
-    }
-    spent
 }
 
 impl Telemetry {
@@ -281,16 +255,9 @@ impl Lanes {
                     continue;
                 }
             }
-            let (body, sent) = {
-                let events = job.leased.events();
-                job.spent = spent(&events);
-                let events = events.get(range).unwrap_or_default();
-                let mut body = Vec::with_capacity(events.len().saturating_mul(EVENT_BYTES));
-                // Nothing in an event can fail to serialize.
-                let _ = serde_json::to_writer(&mut body, &Body { events });
-                (body, events.len())
-            };
-            let result = session.post(PATH, Bytes::from(body)).await;
+            let Body { json, events: sent, spent } = job.leased.body(range);
+            job.spent = spent;
+            let result = session.post(PATH, Bytes::from(json)).await;
             let answer = match &result {
                 Ok(_) => Answer::Accepted,
                 Err(error) => Answer::from(&error.reason),

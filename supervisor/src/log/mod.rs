@@ -7,6 +7,7 @@
 //! 4. Nothing here waits for long: what a full pipe or a busy journal does not take is dropped, counted and told (`outlet`).
 //! 5. What is logged can be changed while the gateway runs (`directives`), in the workers too: see [`Change`].
 
+mod alike;
 pub mod directives;
 mod form;
 mod journal;
@@ -29,6 +30,7 @@ use self::form::Around;
 use self::journal::Journal;
 use self::outlet::Outlet;
 
+pub use self::alike::Alike;
 pub use self::directives::FilterError;
 pub use self::form::{Form, is_container};
 pub use self::outlet::Telling;

@@ -15,6 +15,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::write;
 use shared::log_line;
 
+use super::alike::Alike;
 use super::form::Form;
 use super::journal::{Journal, datagram};
 use super::render::{Head, Shape, said, written};
@@ -42,7 +43,7 @@ pub struct Outlet {
     /// A line was broken off: the next one begins on a line of its own.
     is_broken: bool,
     /// Memory for the next piece.
-    piece: String,
+    piece: Vec<u8>,
 }
 
 /// Lines of one speaker on their way out.
@@ -52,7 +53,11 @@ pub struct Telling<'a> {
     time: SystemTime,
     head: Head,
     /// One piece for many lines, while they fit.
-    piece: String,
+    piece: Vec<u8>,
+    /// A line that is none of those that are alike.
+    line: String,
+    /// The kind of such a line was learnt: no more than one at a time, for a worker whose lines are never alike.
+    has_learnt: bool,
     lines: u64,
     /// Lines that nobody took.
     lost: u64,
@@ -68,24 +73,47 @@ impl Telling<'_> {
             }
             return;
         }
+        said(&mut self.line, self.outlet.shape(), &self.head, it);
+        self.add_line();
+    }
+
+    /// Says a worker's line, as it lies in its pipe, if it is like one that it has written before. False if not.
+    pub fn say_alike(&mut self, line: &[u8], alike: &Alike) -> bool {
+        if self.outlet.form == Form::Journal {
+            return false;
+        }
+        self.outlet.tell_dropped(self.time);
         let before = self.piece.len();
-        said(&mut self.piece, self.outlet.shape(), &self.head, it);
-        self.added(before);
+        let is_known = alike.write(&mut self.piece, self.outlet.shape(), &self.head, line);
+        if is_known {
+            self.added(before);
+        }
+        is_known
     }
 
     /// Says a worker's line, as it lies in its pipe. False if it is no line.
-    pub fn say_written(&mut self, line: &str) -> bool {
+    pub fn say_written(&mut self, line: &str, alike: &mut Alike) -> bool {
         if self.outlet.form == Form::Journal {
             let line = log_line::decode(line.as_bytes());
             return line.map(|line| self.say(&Said::Line(line))).is_some();
         }
         self.outlet.tell_dropped(self.time);
-        let before = self.piece.len();
-        let is_line = written(&mut self.piece, self.outlet.shape(), &self.head, line);
+        let shape = self.outlet.shape();
+        let is_line = written(&mut self.line, shape, &self.head, line);
         if is_line {
-            self.added(before);
+            self.add_line();
+            if !std::mem::replace(&mut self.has_learnt, true) {
+                alike.learn(shape, &self.head, line);
+            }
         }
         is_line
+    }
+
+    fn add_line(&mut self) {
+        let before = self.piece.len();
+        self.piece.extend_from_slice(self.line.as_bytes());
+        self.line.clear();
+        self.added(before);
     }
 
     /// A line was added. What was there before goes first if both do not fit into one piece.
@@ -125,7 +153,7 @@ impl Outlet {
             patience,
             dropped: 0,
             is_broken: false,
-            piece: String::new(),
+            piece: Vec::new(),
         }
     }
 
@@ -142,7 +170,17 @@ impl Outlet {
         tell: impl FnOnce(&mut Telling<'_>),
     ) -> u64 {
         let (piece, head) = (std::mem::take(&mut self.piece), Head::new(speaker, time));
-        let mut telling = Telling { outlet: self, speaker, time, head, piece, lines: 0, lost: 0 };
+        let mut telling = Telling {
+            outlet: self,
+            speaker,
+            time,
+            head,
+            piece,
+            line: String::new(),
+            has_learnt: false,
+            lines: 0,
+            lost: 0,
+        };
         tell(&mut telling);
         telling.write(telling.piece.len());
         let Telling { mut piece, lost, .. } = telling;
@@ -190,12 +228,12 @@ impl Outlet {
         }
         let mut line = String::new();
         said(&mut line, self.shape(), head, it);
-        self.write(&line)
+        self.write(line.as_bytes())
     }
 
-    fn write(&mut self, text: &str) -> bool {
+    fn write(&mut self, text: &[u8]) -> bool {
         let broken = std::mem::take(&mut self.is_broken);
-        let mut rest = text.as_bytes();
+        let mut rest = text;
         let begun = if broken { [b"\n", rest].concat() } else { Vec::new() };
         if broken {
             rest = &begun;

@@ -20,6 +20,8 @@ pub struct Head {
     moment: String,
     /// Who says it, as JSON.
     speaker: String,
+    /// How a line begins up to the moment, as text and as JSON.
+    starts: [String; 2],
 }
 
 impl Head {
@@ -28,7 +30,19 @@ impl Head {
         let worker = speaker.worker.map(|(_, worker)| format!(",\"worker\":{}", worker.0));
         let (role, worker, pid) = (speaker.role(), worker.unwrap_or_default(), speaker.pid);
         let about = format!("\"role\":\"{role}\"{worker},\"pid\":{pid}");
-        Self { prefix: speaker.prefix(), moment: moment(time), speaker: about }
+        let (prefix, moment) = (speaker.prefix(), moment(time));
+        let starts = [format!("{prefix}{moment}"), format!("{{\"timestamp\":\"{moment}")];
+        Self { prefix, moment, speaker: about, starts }
+    }
+
+    /// How a line begins, up to the moment, if that is its beginning.
+    pub fn start(&self, shape: Shape) -> Option<&str> {
+        let [text, json] = &self.starts;
+        match shape {
+            Shape::Text => Some(text),
+            Shape::Json => Some(json),
+            Shape::Coloured => None,
+        }
     }
 }
 
@@ -76,6 +90,14 @@ pub fn written(out: &mut String, shape: Shape, head: &Head, line: &str) -> bool 
     is_line
 }
 
+/// A line up to its first field.
+pub fn begun(shape: Shape, head: &Head, level: Level, target: &str, message: &str) -> String {
+    let mut out = String::new();
+    let mut writing = Writing { out: &mut out, shape, head, is_first: true };
+    writing.begin(level, target, &message);
+    out
+}
+
 /// A line on its way.
 struct Writing<'o> {
     out: &'o mut String,
@@ -87,7 +109,7 @@ struct Writing<'o> {
 
 impl Writing<'_> {
     fn begin(&mut self, level: Level, target: &str, message: &impl Words) {
-        let Self { out, head: Head { prefix, moment, speaker }, .. } = self;
+        let Self { out, head: Head { prefix, moment, speaker, .. }, .. } = self;
         match self.shape {
             Shape::Json => {
                 push_all(out, &["{\"timestamp\":\"", moment, "\",\"level\":\"", level.name()]);

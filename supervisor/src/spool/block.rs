@@ -108,6 +108,12 @@ impl Block {
         codec::borrow_decode::<_, DECODED_MAX>(&self.plain)
     }
 
+    /// Its events, one behind the other, as they are encoded.
+    pub fn encoded(&self) -> &[u8] {
+        let count = codec::borrow_decode_first::<u64, DECODED_MAX>(&self.plain);
+        count.map_or(&[], |(_, events)| events)
+    }
+
     /// When its first event occurred.
     pub fn begins(&self) -> Option<SystemTime> {
         let event = |bytes| codec::borrow_decode::<UsageEvent<&str>, DECODED_MAX>(bytes);
@@ -125,9 +131,8 @@ impl Block {
 
     /// As it is written to disk under `number`.
     pub fn seal(&self, number: u64, sealer: &Sealer) -> Result<Vec<u8>, SealError> {
-        let mut bytes = self.events.to_le_bytes().to_vec();
-        bytes.extend(sealer.seal(&place(number, self.events), &self.plain)?);
-        Ok(bytes)
+        let count = self.events.to_le_bytes();
+        sealer.seal_behind(&count, &place(number, self.events), &self.plain)
     }
 
     /// How many events there are in a block on disk.
@@ -142,6 +147,11 @@ impl Block {
         let mut opened = sealer.open(&place(number, events), sealed)?;
         Ok(Self { events, plain: std::mem::take(&mut *opened), first: 0..0 })
     }
+}
+
+/// The event that the bytes begin with, and what is behind it.
+pub fn first(bytes: &[u8]) -> Result<(UsageEvent<&str>, &[u8]), CodecError> {
+    codec::borrow_decode_first::<_, DECODED_MAX>(bytes)
 }
 
 fn place(number: u64, events: u32) -> Vec<u8> {

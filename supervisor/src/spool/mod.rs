@@ -20,6 +20,7 @@
 //! ```
 
 pub mod block;
+mod body;
 pub mod dead_letters;
 mod disk;
 mod keeper;
@@ -29,6 +30,7 @@ mod rings;
 mod staged;
 pub mod store;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, SystemTime};
@@ -41,6 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use self::block::Block;
+pub use self::body::Body;
 use self::dead_letters::DeadLetter;
 use self::keeper::Keeper;
 use self::ring_file::RingFile;
@@ -121,16 +124,12 @@ impl Leased {
         self.contents.is_empty()
     }
 
-    /// The events of all blocks.
-    pub fn events(&self) -> Vec<UsageEvent<&str>> {
-        // Each was looked at when it was read.
-        match self.contents.as_slice() {
-            [block] => block.view().unwrap_or_default(),
-            blocks => blocks.iter().flat_map(|block| block.view().unwrap_or_default()).collect(),
-        }
+    /// Some of the events as the body of a request.
+    pub fn body(&self, range: Range<usize>) -> Body {
+        body::body(&self.contents, range)
     }
 
-    /// The same, with texts of their own.
+    /// The events of all blocks.
     pub fn into_events(self) -> Vec<UsageEvent> {
         self.contents.iter().flat_map(|block| block.open().unwrap_or_default()).collect()
     }

@@ -118,11 +118,11 @@ impl Read {
     /// Keeps a record, if it can be one.
     fn take(&mut self, seen: Seen<'_>) -> bool {
         match seen {
-            Seen::Event(event, encoded) => {
-                let is_plausible = usage_total::is_plausible(&event);
+            Seen::Event(cost, encoded) => {
+                let is_plausible = usage_total::is_plausible(cost.cost_usd);
                 if is_plausible {
                     self.events.push(encoded);
-                    self.spend(event.api_key_id, nanos(event.cost_usd));
+                    self.spend(cost.api_key_id, nanos(cost.cost_usd));
                 }
                 is_plausible
             }

@@ -139,14 +139,30 @@ impl Sealer {
 
     /// `plain` sealed for `place`: nonce, ciphertext, tag.
     pub fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut text = plain.to_vec();
-        let nonce = self
+        self.seal_behind(&[], place, plain)
+    }
+
+    /// The same, behind something that is not sealed.
+    pub fn seal_behind(
+        &self,
+        before: &[u8],
+        place: &[u8],
+        plain: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        let (nonce_at, text_at) = (before.len(), before.len() + NONCE_LEN);
+        let mut sealed = Vec::with_capacity(text_at + plain.len() + AES_256_GCM.tag_len());
+        sealed.extend_from_slice(before);
+        sealed.extend_from_slice(&[0; NONCE_LEN]);
+        sealed.extend_from_slice(plain);
+        let text = sealed.get_mut(text_at..).unwrap_or_default();
+        let (nonce, tag) = self
             .0
-            .seal_in_place_append_tag(Aad::from(place), &mut text)
+            .seal_in_place_separate_tag(Aad::from(place), text)
             .map_err(|_| SealError::Seal)?;
-        let mut sealed = Vec::with_capacity(NONCE_LEN + text.len());
-        sealed.extend_from_slice(nonce.as_ref());
-        sealed.append(&mut text);
+        if let Some(room) = sealed.get_mut(nonce_at..text_at) {
+            room.copy_from_slice(nonce.as_ref());
+        }
+        sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
     }
 
