@@ -18,7 +18,7 @@ mod read;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-pub use self::append::{Fields, append};
+pub use self::append::{Fields, append, name};
 use self::read::Gather;
 pub use self::read::{Reader, Text, read};
 

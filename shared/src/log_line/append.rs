@@ -6,7 +6,22 @@ use super::{
     head_of, is_escaped, is_name,
 };
 
-/// The fields of a line: see [`append`].
+/// The name of a field as it is written before its value, which is a `text`, or `shown`, or a `number`: see [`Fields`].
+#[macro_export]
+macro_rules! log_field_name {
+    (text $name:literal) => {
+        concat!("\x1f", $name, "\"")
+    };
+    (shown $name:literal) => {
+        concat!("\x1f", $name, "=")
+    };
+    (number $name:literal) => {
+        concat!("\x1f", $name, "#")
+    };
+}
+pub use log_field_name as name;
+
+/// The fields of a line: see [`append`]. A name is one that a field may have, as [`name!`](name) writes it.
 #[derive(Debug)]
 pub struct Fields<'a>(To<'a>);
 
@@ -19,33 +34,34 @@ enum To<'a> {
 }
 
 impl Fields<'_> {
-    /// Adds a text. The name is one that a field may have.
+    /// Adds a text.
     #[inline(always)]
     pub fn text(&mut self, name: &'static str, text: &str) {
-        self.add(name, '"', text, Value::Text);
+        self.add(name, text, Value::Text);
     }
 
     /// Adds anything else that was written out.
     #[inline(always)]
     pub fn shown(&mut self, name: &'static str, text: &str) {
-        self.add(name, '=', text, Value::Shown);
+        self.add(name, text, Value::Shown);
     }
 
     /// Adds a number.
     #[inline(always)]
     pub fn number(&mut self, name: &'static str, number: u64) {
-        self.add(name, '#', itoa::Buffer::new().format(number), Value::Plain);
+        self.add(name, itoa::Buffer::new().format(number), Value::Plain);
     }
 
     // What is known of a field is known where it is added: nothing of it is looked at in passing.
     #[inline(always)]
-    fn add(&mut self, name: &'static str, kind: char, text: &str, value: fn(String) -> Value) {
-        debug_assert!(is_name(name), "{name:?} is no name of a field");
+    fn add(&mut self, name: &'static str, text: &str, value: fn(String) -> Value) {
+        debug_assert!(
+            is_written_name(name, &value(String::new())),
+            "{name:?} is no name of a field"
+        );
         match &mut self.0 {
             To::Written { written, fields } => {
-                written.push(SEPARATOR);
                 written.push_str(name);
-                written.push(kind);
                 written.push_str(text);
                 *fields = fields.wrapping_add(1);
             }
@@ -54,8 +70,14 @@ impl Fields<'_> {
     }
 }
 
+fn is_written_name(written: &str, value: &Value) -> bool {
+    let name = written.strip_prefix(SEPARATOR).and_then(|rest| rest.strip_suffix(value.kind()));
+    name.is_some_and(is_name)
+}
+
 #[cold]
-fn push(line: &mut Line, name: &str, text: &str, value: fn(String) -> Value) {
+fn push(line: &mut Line, written: &str, text: &str, value: fn(String) -> Value) {
+    let name = written.get(1..written.len().saturating_sub(1)).unwrap_or_default();
     line.fields.push((name.to_owned(), value(text.to_owned())));
 }
 
@@ -140,8 +162,19 @@ mod tests {
     }
 
     fn names(count: usize) -> impl Iterator<Item = &'static str> {
-        const NAMES: [&str; 8] = ["a", "bc", "d.e", "f_g", "status", "path", "n1", "n2"];
+        const NAMES: [&str; 4] =
+            [name!(text "a"), name!(text "b.c"), name!(text "d_e"), name!(text "f1")];
         NAMES.into_iter().cycle().take(count)
+    }
+
+    #[test]
+    fn a_name_is_one_of_its_kind() {
+        assert!(is_written_name(name!(text "a.b_1"), &Value::Text(String::new())));
+        assert!(is_written_name(name!(shown "a"), &Value::Shown(String::new())));
+        assert!(is_written_name(name!(number "a"), &Value::Plain(String::new())));
+        for wrong in ["a", "\x1fa", "a\"", "\x1f\"", "\x1fA\"", "\x1fa#"] {
+            assert!(!is_written_name(wrong, &Value::Text(String::new())), "{wrong:?}");
+        }
     }
 
     proptest! {
@@ -156,13 +189,14 @@ mod tests {
             append(&mut written, Level::Info, &target, &message, |fields| {
                 for (name, text) in names(texts.len()).zip(&texts) {
                     fields.text(name, text);
-                    fields.shown("shown", text);
+                    fields.shown(name!(shown "shown"), text);
                 }
-                fields.number("number", number);
+                fields.number(name!(number "number"), number);
             });
             let mut line = Line::new(Level::Info, &target, message);
             for (name, text) in names(texts.len()).zip(texts) {
-                line.fields.push((name.to_owned(), Value::Text(text.clone())));
+                let name = name.trim_matches(['\x1f', '"']).to_owned();
+                line.fields.push((name, Value::Text(text.clone())));
                 line.fields.push(("shown".to_owned(), Value::Shown(text)));
             }
             let expected = encode(&line.with("number", number));

@@ -71,10 +71,10 @@ fn a_line_that_is_appended_is_the_line_that_it_is_and_one_that_is_too_long_is_cu
         let mut written = "before".to_owned();
         let text = format!("a\\b\n{}", "x".repeat(long));
         append(&mut written, Level::Info, "a::b", "it \"is\"\r", |fields| {
-            fields.text("text", &text);
-            fields.shown("at", "127.0.0.1");
-            fields.number("least", 0);
-            fields.number("most", u64::MAX);
+            fields.text(name!(text "text"), &text);
+            fields.shown(name!(shown "at"), "127.0.0.1");
+            fields.number(name!(number "least"), 0);
+            fields.number(name!(number "most"), u64::MAX);
         });
         let mut line = Line::new(Level::Info, "a::b", "it \"is\"\r");
         line.fields.push(("text".to_owned(), Value::Text(text)));

@@ -152,7 +152,7 @@ impl Shown {
     pub fn values(&self, tokens: u64, now: u64) -> [Option<HeaderValue>; 8] {
         let limit = |of: Option<(u64, u64)>| of.map(|(limit, _)| value::of_limit(limit));
         let left = |of: Option<(u64, u64)>, used: u64| {
-            of.map(|(_, left)| HeaderValue::from(left.saturating_sub(used)))
+            of.map(|(_, left)| value::of_number(left.saturating_sub(used)))
         };
         let seconds = remaining_seconds(Period::Minute, now);
         let reset = |of: Option<(u64, u64)>| of.map(|_| value::of_seconds(seconds));

@@ -24,10 +24,16 @@ pub(super) fn of_limit(limit: u64) -> HeaderValue {
         let index = limit.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - LIMITS.ilog2());
         match known.get_mut(index as usize) {
             Some(Some((number, value))) if *number == limit => value.clone(),
-            Some(place) => place.insert((limit, limit.into())).1.clone(),
-            None => limit.into(),
+            Some(place) => place.insert((limit, of_number(limit))).1.clone(),
+            None => of_number(limit),
         }
     })
+}
+
+/// The value that is this number.
+pub(super) fn of_number(number: u64) -> HeaderValue {
+    // Digits are always a value.
+    HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or_else(|_| number.into())
 }
 
 /// The value that tells so many seconds, which are those of a minute: `12s`.
@@ -51,6 +57,7 @@ mod tests {
             for limit in (0..500).chain([u64::MAX, 1_000, 1_000_000, 10_000]) {
                 assert_eq!(of_limit(limit), limit.to_string());
                 assert_eq!(of_limit(limit), limit.to_string());
+                assert_eq!(of_number(limit), limit.to_string());
             }
             for seconds in [0, 1, 59, 60, 61, u64::MAX] {
                 assert_eq!(of_seconds(seconds), format!("{seconds}s"));

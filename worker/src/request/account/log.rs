@@ -1,5 +1,6 @@
 //! The lines that a request leaves in the log. Nothing of a prompt, of an answer or of what an upstream has said is in them.
 
+use shared::log_line::name;
 use tracing::Level;
 
 use super::{Account, MESSAGE_CHARS_MAX, cut, millis};
@@ -13,8 +14,11 @@ const TARGET: &str = module_path!();
 impl Account {
     /// The line of the request, its last.
     pub(super) fn log(&self, status: u16, error: Option<&RequestError>, tokens: TokenUsage) {
-        self.log_call();
-        if !self.proxy.settings.access_log || !tracing::enabled!(Level::INFO) {
+        if !tracing::enabled!(Level::INFO) {
+            return;
+        }
+        self.say_call();
+        if !self.proxy.settings.access_log {
             return;
         }
         let labels = self.labels();
@@ -23,28 +27,34 @@ impl Account {
         let routing_attempts = self.failed_attempts + u32::from(self.attempt.is_some());
         let (attempts, error_text) = (self.attempts.text(), error.map(words).unwrap_or_default());
         log::say(TARGET, "proxy request completed", |line| {
-            line.text("method", &self.method);
-            line.text("path", &self.path);
-            line.number("status", status.into());
-            line.number("latency_ms", latency_ms.into());
-            line.text("provider", labels.provider);
-            line.text("model", labels.model);
-            line.text("api_key_id", self.caller.as_ref().map_or("", |key| key.id.as_str()));
-            line.number("prompt_tokens", tokens.prompt.into());
-            line.number("completion_tokens", tokens.completion.into());
-            line.number("total_tokens", u64::from(tokens.prompt) + u64::from(tokens.completion));
-            line.text("request_id", self.id());
-            line.text("provider_request_id", seen.map_or("", |seen| seen.id.as_str()));
+            line.text(name!(text "method"), &self.method);
+            line.text(name!(text "path"), &self.path);
+            line.number(name!(number "status"), status.into());
+            line.number(name!(number "latency_ms"), latency_ms.into());
+            line.text(name!(text "provider"), labels.provider);
+            line.text(name!(text "model"), labels.model);
+            line.text(
+                name!(text "api_key_id"),
+                self.caller.as_ref().map_or("", |key| key.id.as_str()),
+            );
+            line.number(name!(number "prompt_tokens"), tokens.prompt.into());
+            line.number(name!(number "completion_tokens"), tokens.completion.into());
+            line.number(
+                name!(number "total_tokens"),
+                u64::from(tokens.prompt) + u64::from(tokens.completion),
+            );
+            line.text(name!(text "request_id"), self.id());
+            line.text(name!(text "provider_request_id"), seen.map_or("", |seen| seen.id.as_str()));
             let served_by = if self.attempt.is_some() { self.dispatched_name() } else { "" };
-            line.text("served_by_model", served_by);
-            line.number("routing_attempt_count", routing_attempts.into());
-            line.number("routing_fallback_count", self.fallbacks.into());
-            line.text("attempts", &attempts);
-            line.text("trace_id", &self.trace_id);
-            line.shown("client_ip", &self.client_address);
-            line.text("cache", self.cache.map_or("", |cache| cache.name()));
-            line.text("error_kind", error.map_or("", RequestError::kind));
-            line.text("error", &error_text);
+            line.text(name!(text "served_by_model"), served_by);
+            line.number(name!(number "routing_attempt_count"), routing_attempts.into());
+            line.number(name!(number "routing_fallback_count"), self.fallbacks.into());
+            line.text(name!(text "attempts"), &attempts);
+            line.text(name!(text "trace_id"), &self.trace_id);
+            line.shown(name!(shown "client_ip"), &self.client_address);
+            line.text(name!(text "cache"), self.cache.map_or("", |cache| cache.name()));
+            line.text(name!(text "error_kind"), error.map_or("", RequestError::kind));
+            line.text(name!(text "error"), &error_text);
         });
     }
 
@@ -61,21 +71,24 @@ impl Account {
 
     /// An attempt ends: a line, if the provider has named what it did.
     pub(super) fn log_call(&self) {
+        if tracing::enabled!(Level::INFO) {
+            self.say_call();
+        }
+    }
+
+    fn say_call(&self) {
         let Some(attempt) = self.attempt.as_ref().filter(|it| !it.seen.id.is_empty()) else {
             return;
         };
-        if !tracing::enabled!(Level::INFO) {
-            return;
-        }
         let labels = self.labels();
         let latency_ms = millis(self.attempt_took());
         log::say(TARGET, "provider call completed", |line| {
-            line.text("provider", labels.provider);
-            line.text("model", labels.model);
-            line.text("upstream_model", labels.upstream_model);
-            line.text("provider_request_id", &attempt.seen.id);
-            line.text("request_id", self.id());
-            line.number("latency_ms", latency_ms.into());
+            line.text(name!(text "provider"), labels.provider);
+            line.text(name!(text "model"), labels.model);
+            line.text(name!(text "upstream_model"), labels.upstream_model);
+            line.text(name!(text "provider_request_id"), &attempt.seen.id);
+            line.text(name!(text "request_id"), self.id());
+            line.number(name!(number "latency_ms"), latency_ms.into());
         });
     }
 

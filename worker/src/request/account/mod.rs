@@ -254,9 +254,7 @@ impl Account {
     pub fn attempt_failed(&mut self, error: &RequestError, at_same_target: bool) {
         let status = error.status().as_u16();
         let tokens = self.tokens(status);
-        if let Some(event) = usage::event(self, status, Some(error), tokens) {
-            self.proxy.usage.record(event);
-        }
+        usage::tell(self, status, Some(error), tokens);
         spans::note_attempt(self, status, Some(error), tokens);
         self.spent += tokens.total();
         self.spent_at_target += tokens.total();
@@ -343,9 +341,7 @@ impl Account {
         if let Some(permit) = self.permit.take() {
             permit.settle(self.total_tokens, unix);
         }
-        if let Some(event) = usage::event(self, status, error, tokens) {
-            self.proxy.usage.record(event);
-        }
+        usage::tell(self, status, error, tokens);
         self.count(status, tokens);
         if let Some(error) = error {
             self.cool_down(error);

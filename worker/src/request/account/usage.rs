@@ -17,15 +17,10 @@ use crate::identity::Identity;
 use crate::random::random_id;
 use crate::request::RequestError;
 
-/// What the Cloud is told of an attempt, or of a request without one; nothing of a request that was never understood. Its texts
-/// are the account's, where they can be.
-pub(super) fn event<'a>(
-    account: &'a Account,
-    status: u16,
-    error: Option<&RequestError>,
-    tokens: Tokens,
-) -> Option<UsageEvent<Cow<'a, str>>> {
-    let requested_model = account.requested_model.as_ref()?;
+/// Tells the Cloud of an attempt, or of a request without one; nothing of a request that was never understood. The texts are the
+/// account's, where they can be.
+pub(super) fn tell(account: &Account, status: u16, error: Option<&RequestError>, tokens: Tokens) {
+    let Some(requested_model) = &account.requested_model else { return };
     let since = |start: Instant, end: Instant| millis(end.saturating_duration_since(start));
     let attempt = account.attempt.as_ref();
     let first_event = attempt.and_then(|attempt| attempt.first_event);
@@ -119,7 +114,7 @@ pub(super) fn event<'a>(
         ..UsageEvent::default()
     };
     guarding::enter(account, &mut event);
-    Some(event)
+    account.proxy.usage.record(event);
 }
 
 /// At most as much of a text as is told of one, without control characters.
