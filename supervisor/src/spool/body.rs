@@ -200,7 +200,7 @@ mod tests {
     use crate::spool::block::Encoded;
 
     fn blocks(events: &[UsageEvent]) -> Vec<Block> {
-        Encoded::of(events).unwrap().blocks().map(Result::unwrap).collect()
+        Encoded::of(events).unwrap().blocks()
     }
 
     /// As it is made of events that are taken out.

@@ -304,7 +304,7 @@ impl Keeper {
             self.staged.totals.add(total);
         }
         if !read.events.is_empty() {
-            self.append(&read.events);
+            self.append(read.events);
         }
         if let Some((ring, place)) = read.place {
             self.staged.rings.insert(ring, Some(place));
@@ -312,14 +312,15 @@ impl Keeper {
         self.touch();
     }
 
-    fn append(&mut self, events: &Encoded) {
+    fn append(&mut self, events: Encoded) {
         let cap = self.disk.as_ref().map_or(u64::MAX, Disk::bytes_max);
         if self.counts.bytes.saturating_add(self.staged.bytes()) >= cap {
-            for block in events.blocks().flatten() {
+            let count = events.len() as u64;
+            for block in events.blocks() {
                 let views = block.view().unwrap_or_default();
                 views.iter().for_each(|event| self.staged.totals.add(UsageTotal::of(event)));
             }
-            self.shed(events.len() as u64, "the spool has reached managed.spool_max_bytes");
+            self.shed(count, "the spool has reached managed.spool_max_bytes");
             return;
         }
         let leased = &self.leased;
@@ -360,7 +361,7 @@ impl Keeper {
             let is_leased = |number| leased.contains_key(&number);
             let first = self.next;
             let encoded = Encoded::of(&events);
-            let append = |encoded| self.staged.append(&encoded, &mut self.next, is_leased);
+            let append = |encoded| self.staged.append(encoded, &mut self.next, is_leased);
             if let Err(error) = encoded.and_then(append) {
                 error!(%error, "totals of usage cannot be kept");
             }

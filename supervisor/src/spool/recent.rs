@@ -83,7 +83,7 @@ mod tests {
     fn block(events: usize, padding: usize) -> Block {
         let event = UsageEvent { error_message: "x".repeat(padding), ..UsageEvent::default() };
         let encoded = Encoded::of(&vec![event; events]).unwrap();
-        encoded.blocks().next().unwrap().unwrap()
+        encoded.blocks().remove(0)
     }
 
     #[test]
