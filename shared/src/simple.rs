@@ -90,10 +90,12 @@ fn less_than_a_word(bytes: &[u8]) -> [u8; WORD] {
 }
 
 /// Where the first byte is that is not simple.
+#[inline]
 fn first(others: u128) -> usize {
     usize::try_from(others.trailing_zeros() / 8).unwrap_or(0)
 }
 
+#[inline]
 const fn is_simple(byte: u8) -> bool {
     // Without a way out, so that many are looked at at a time.
     (byte.wrapping_sub(b' ') <= b'~' - b' ') & (byte != b'"') & (byte != b'\\')
@@ -102,7 +104,11 @@ const fn is_simple(byte: u8) -> bool {
 /// All bits of each byte that is not simple.
 #[inline]
 fn others(word: &[u8; WORD]) -> u128 {
-    u128::from_le_bytes(word.map(|byte| if is_simple(byte) { 0 } else { u8::MAX }))
+    let mut others = [0; WORD];
+    for (other, byte) in others.iter_mut().zip(word) {
+        *other = if is_simple(*byte) { 0 } else { u8::MAX };
+    }
+    u128::from_le_bytes(others)
 }
 
 #[cfg(test)]

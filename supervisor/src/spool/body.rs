@@ -44,11 +44,8 @@ pub fn body(blocks: &[Block], range: Range<usize>) -> Body {
     for block in blocks {
         let mut rest = block.encoded();
         for _ in 0..block.events {
-            let seen = if range.contains(&place) {
-                body.event(&mut writer, rest)
-            } else {
-                cost(rest)
-            };
+            let seen =
+                if range.contains(&place) { body.event(&mut writer, rest) } else { cost(rest) };
             // Each was looked at when it was read.
             let Ok((cost, after)) = seen else { break };
             body.spend(cost);
