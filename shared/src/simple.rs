@@ -1,22 +1,27 @@
 //! Text in which nobody has to escape anything, in a log or in JSON: printable ASCII without quotes and backslashes. Most text that is
-//! passed on is so, and is looked at, and copied, eight bytes at a time.
+//! passed on is so, and is looked at, and copied, sixteen bytes at a time.
 
 /// Bytes at a time.
-const WORD: usize = 8;
+const WORD: usize = 16;
 
 /// How many bytes there are before the first that is not simple.
 pub fn simple_bytes(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<WORD>();
     let mut simple = 0_usize;
     for word in words {
-        let others = others(*word);
+        let others = others(word);
         if others != 0 {
             return simple.saturating_add(first(others));
         }
         simple = simple.saturating_add(WORD);
     }
-    let is_simple = |byte: &&u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    simple.saturating_add(rest.iter().take_while(is_simple).count())
+    simple.saturating_add(rest.iter().take_while(|byte| is_simple(**byte)).count())
+}
+
+/// Whether the first bytes, so many, are simple.
+#[inline]
+pub fn is_simple_to(bytes: &[u8], length: usize) -> bool {
+    each_word(bytes, length, |_, _| Some(())).is_some()
 }
 
 /// Copies bytes up to the first that is not simple, and says how many. What is behind them in `to` may change, up to a word. `None` if there
@@ -25,13 +30,14 @@ pub fn simple_bytes(bytes: &[u8]) -> usize {
 pub fn copy_simple(from: &[u8], to: &mut [u8]) -> Option<usize> {
     let mut simple = 0_usize;
     loop {
-        let (word, is_last) = word(from.get(simple..)?);
+        let rest = from.get(simple..)?;
+        let word = word(rest);
         *to.get_mut(simple..)?.first_chunk_mut()? = word;
-        let others = others(word);
+        let others = others(&word);
         if others != 0 {
             return Some(simple.saturating_add(first(others)).min(from.len()));
         }
-        if is_last {
+        if rest.len() <= WORD {
             return Some(from.len());
         }
         simple = simple.saturating_add(WORD);
@@ -42,44 +48,67 @@ pub fn copy_simple(from: &[u8], to: &mut [u8]) -> Option<usize> {
 /// they are not, or if there is no room.
 #[inline]
 pub fn copy_if_simple(from: &[u8], length: usize, to: &mut [u8]) -> Option<()> {
-    let (mut done, mut wrong) = (0_usize, 0);
-    while done < length {
-        let (word, _) = word(from.get(done..)?);
-        *to.get_mut(done..)?.first_chunk_mut()? = word;
-        let beyond = done.saturating_add(WORD).saturating_sub(length);
-        // What is behind the text in the last word is of no interest.
-        let of_text = u64::MAX.wrapping_shr(u32::try_from(beyond.wrapping_mul(8)).unwrap_or(0));
-        wrong |= others(word) & of_text;
-        done = done.saturating_add(WORD);
-    }
-    (wrong == 0 && length <= from.len()).then_some(())
+    each_word(from, length, |at, word| {
+        *to.get_mut(at..)?.first_chunk_mut()? = *word;
+        Some(())
+    })
 }
 
-/// The first word, and whether there is nothing behind it. Where there is less than one it is filled up with what is simple.
+/// Lets `take` have the words in which the first bytes are, so many, each with its place, if all of them are simple.
 #[inline]
-fn word(bytes: &[u8]) -> ([u8; WORD], bool) {
-    if let Some(word) = bytes.first_chunk() {
-        return (*word, bytes.len() == WORD);
+fn each_word(
+    bytes: &[u8],
+    length: usize,
+    mut take: impl FnMut(usize, &[u8; WORD]) -> Option<()>,
+) -> Option<()> {
+    let mut at = 0_usize;
+    while at < length {
+        let word = word(bytes.get(at..)?);
+        take(at, &word)?;
+        let next = at.saturating_add(WORD);
+        // What is behind the text in the last word is of no interest.
+        let beyond = u32::try_from(next.saturating_sub(length).wrapping_mul(8)).unwrap_or(0);
+        if others(&word).wrapping_shl(beyond) != 0 {
+            return None;
+        }
+        at = next;
     }
+    (length <= bytes.len()).then_some(())
+}
+
+/// The first word. Where there is less than one it is filled up with what is simple.
+#[inline]
+fn word(bytes: &[u8]) -> [u8; WORD] {
+    bytes.first_chunk().copied().unwrap_or_else(|| less_than_a_word(bytes))
+}
+
+#[cold]
+fn less_than_a_word(bytes: &[u8]) -> [u8; WORD] {
     let mut word = [b' '; WORD];
     word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    (word, true)
+    word
 }
 
 /// Where the first byte is that is not simple.
-fn first(others: u64) -> usize {
+#[inline]
+fn first(others: u128) -> usize {
     usize::try_from(others.trailing_zeros() / 8).unwrap_or(0)
 }
 
-/// The highest bit of each byte that is not simple. The lowest bit that is set is that of the first one; those above may be wrong.
 #[inline]
-fn others(word: [u8; WORD]) -> u64 {
-    const EACH: u64 = u64::MAX / 255;
-    let word = u64::from_le_bytes(word);
-    let below = |word: u64, least: u64| word.wrapping_sub(EACH.wrapping_mul(least)) & !word;
-    let is = |byte: u8| below(word ^ EACH.wrapping_mul(byte.into()), 1);
-    let above = word | word.wrapping_add(EACH);
-    (below(word, b' '.into()) | is(b'"') | is(b'\\') | above) & EACH.wrapping_mul(0x80)
+const fn is_simple(byte: u8) -> bool {
+    // Without a way out, so that many are looked at at a time.
+    (byte.wrapping_sub(b' ') <= b'~' - b' ') & (byte != b'"') & (byte != b'\\')
+}
+
+/// All bits of each byte that is not simple.
+#[inline]
+fn others(word: &[u8; WORD]) -> u128 {
+    let mut others = [0; WORD];
+    for (other, byte) in others.iter_mut().zip(word) {
+        *other = if is_simple(*byte) { 0 } else { u8::MAX };
+    }
+    u128::from_le_bytes(others)
 }
 
 #[cfg(test)]
@@ -96,19 +125,20 @@ mod tests {
     #[test]
     fn every_byte_that_is_not_simple_is_found_behind_and_before_every_other() {
         for byte in 0..=u8::MAX {
-            for place in 0..12 {
+            for place in 0..20 {
                 for after in [b'a', 0, 0x1f, b'"', b'~', 0x7f, 0x80, 0xff] {
-                    let mut bytes = [after; 20];
+                    let mut bytes = [after; 24];
                     bytes[..place].fill(b'~');
                     bytes[place] = byte;
                     let simple = expected(&bytes);
                     assert_eq!(simple_bytes(&bytes), simple, "{byte} at {place}");
-                    let mut copy = [1; 28];
+                    let mut copy = [1; 48];
                     assert_eq!(copy_simple(&bytes, &mut copy), Some(simple), "{byte} at {place}");
                     assert_eq!(copy[..simple], bytes[..simple]);
-                    for length in 0..=20 {
+                    for length in 0..=26 {
                         let copied = copy_if_simple(&bytes, length, &mut copy).is_some();
                         assert_eq!(copied, length <= simple, "{byte} at {place}, {length}");
+                        assert_eq!(is_simple_to(&bytes, length), copied);
                     }
                 }
             }

@@ -3,6 +3,8 @@
 //!
 //! What is taken here is what [`crate::codec`] takes, and as much of it: an event whose lists are empty. Any other is for the codec.
 
+use crate::simple::is_simple_to;
+
 /// A field of [`super::UsageEvent`], in its order.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -191,9 +193,10 @@ pub fn walk<'a>(
 /// What an event has cost whom, if these bytes are one and no more; `None` if they are none or for the codec.
 pub fn cost(bytes: &[u8]) -> Option<Cost<'_>> {
     let is_text = |_, value| match value {
-        Value::Text(length, begin) => begin
-            .get(..length)
-            .is_some_and(|text| text.is_ascii() || std::str::from_utf8(text).is_ok()),
+        Value::Text(length, begin) => {
+            let is_text = |text| std::str::from_utf8(text).is_ok();
+            is_simple_to(begin, length) || begin.get(..length).is_some_and(is_text)
+        }
         Value::Whole(_) | Value::Real(_) | Value::Flag(_) => true,
     };
     walk(bytes, is_text).filter(|(_, rest)| rest.is_empty()).map(|(cost, _)| cost)
@@ -232,20 +235,56 @@ mod tests {
     fn full() -> UsageEvent {
         let text = String::from;
         UsageEvent {
-            event_id: text("1"), request_id: text("2"), trace_id: text("3"), occurred_at: text("4"),
-            model_id: text("5"), api_key_id: text("key"), requested_model: text("6"), prompt_tokens: 1,
-            completion_tokens: 250, cached_prompt_tokens: 251, reasoning_tokens: 65_535, cache_creation_tokens: 65_536,
-            cache_read_tokens: u32::MAX, usage_estimated: true, upstream_latency_ms: 7, upstream_ttft_ms: 8,
-            downstream_latency_ms: 9, status_code: 499, provider_request_id: text("10"),
-            provider_model_version: text("11"), finish_reason: text("12"), cost_usd: 0.25, audio_duration_seconds: 1.5,
-            guardrail_blocked: true, guardrail_bypassed_reason: text("13"), cache_status: text("14"),
-            cache_hit_saved_input_tokens: 15, cache_hit_saved_output_tokens: 16, cache_hit_layer: text("17"),
-            inbound_protocol: text("18"), attempt_index: 19, attempt_kind: text("20"), attempt_model: text("21"),
-            error_class: text("22"), error_message: text("23"), provider_kind: text("24"), provider_featured: true,
-            branded_provider: text("25"), pk_label: text("26"), byo_label: text("27"), client_source_ip: text("28"),
-            client_user_agent: text("29"), auth_type: text("30"), passthrough_route_name: text("31"),
-            client_identity: text("32"), jwt_subject: text("33"), jwt_provider: text("34"),
-            jwt_claim_mapping: text("35"), aggregated_events: 36, ..UsageEvent::default()
+            event_id: text("1"),
+            request_id: text("2"),
+            trace_id: text("3"),
+            occurred_at: text("4"),
+            model_id: text("5"),
+            api_key_id: text("key"),
+            requested_model: text("6"),
+            prompt_tokens: 1,
+            completion_tokens: 250,
+            cached_prompt_tokens: 251,
+            reasoning_tokens: 65_535,
+            cache_creation_tokens: 65_536,
+            cache_read_tokens: u32::MAX,
+            usage_estimated: true,
+            upstream_latency_ms: 7,
+            upstream_ttft_ms: 8,
+            downstream_latency_ms: 9,
+            status_code: 499,
+            provider_request_id: text("10"),
+            provider_model_version: text("11"),
+            finish_reason: text("12"),
+            cost_usd: 0.25,
+            audio_duration_seconds: 1.5,
+            guardrail_blocked: true,
+            guardrail_bypassed_reason: text("13"),
+            cache_status: text("14"),
+            cache_hit_saved_input_tokens: 15,
+            cache_hit_saved_output_tokens: 16,
+            cache_hit_layer: text("17"),
+            inbound_protocol: text("18"),
+            attempt_index: 19,
+            attempt_kind: text("20"),
+            attempt_model: text("21"),
+            error_class: text("22"),
+            error_message: text("23"),
+            provider_kind: text("24"),
+            provider_featured: true,
+            branded_provider: text("25"),
+            pk_label: text("26"),
+            byo_label: text("27"),
+            client_source_ip: text("28"),
+            client_user_agent: text("29"),
+            auth_type: text("30"),
+            passthrough_route_name: text("31"),
+            client_identity: text("32"),
+            jwt_subject: text("33"),
+            jwt_provider: text("34"),
+            jwt_claim_mapping: text("35"),
+            aggregated_events: 36,
+            ..UsageEvent::default()
         }
     }
 
@@ -268,7 +307,11 @@ mod tests {
 
     #[test]
     fn every_field_that_json_has_is_seen_and_no_other() {
-        for event in [full(), UsageEvent::default(), UsageEvent { cost_usd: -1.0, audio_duration_seconds: -1.0, ..full() }] {
+        for event in [
+            full(),
+            UsageEvent::default(),
+            UsageEvent { cost_usd: -1.0, audio_duration_seconds: -1.0, ..full() },
+        ] {
             let bytes = codec::encode(&event).unwrap();
             assert_eq!(seen(&bytes).unwrap(), serde_json::to_value(&event).unwrap());
             let cost_usd = event.cost_usd;

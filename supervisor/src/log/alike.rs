@@ -230,7 +230,11 @@ mod tests {
             for count in 0..8 {
                 let values = ["a", "b c", "1", "", "d", "20", "long enough for a few words", ""];
                 let mut alike = Alike::default();
-                alike.learn(shape, &head(7), &line(&fields(&["x", "y", "3", "x", "y", "3", "x", "y"][..count])));
+                alike.learn(
+                    shape,
+                    &head(7),
+                    &line(&fields(&["x", "y", "3", "x", "y", "3", "x", "y"][..count])),
+                );
                 let line = line(&fields(&values[..count]));
                 assert_eq!(found(&alike, shape, &line), Some(expected(shape, &line)));
             }
@@ -249,9 +253,22 @@ mod tests {
             alike.learn(shape, &head(7), &known);
             assert!(found(&alike, shape, &known).is_some());
             for (from, to) in [
-                ("\x1eI", "\x1eW"), ("worker::a", "worker::b"), ("is done", "was done"), ("f0", "f1"), ("f3\"", "f3="),
-                ("\"a", "\"\\x41"), ("\"a", "\"ä"), ("=b", "=\""), ("=b", "=\x07"), ("#1", "#01"), ("#1", "#1,\"x\":2"),
-                ("#1", "#"), ("#1", "#1e5"), ("\"c", "\"c\x1fg\"x"), ("\x1ff3\"c", ""), ("\"c", "\"c\n"),
+                ("\x1eI", "\x1eW"),
+                ("worker::a", "worker::b"),
+                ("is done", "was done"),
+                ("f0", "f1"),
+                ("f3\"", "f3="),
+                ("\"a", "\"\\x41"),
+                ("\"a", "\"ä"),
+                ("=b", "=\""),
+                ("=b", "=\x07"),
+                ("#1", "#01"),
+                ("#1", "#1,\"x\":2"),
+                ("#1", "#"),
+                ("#1", "#1e5"),
+                ("\"c", "\"c\x1fg\"x"),
+                ("\x1ff3\"c", ""),
+                ("\"c", "\"c\n"),
             ] {
                 let other = known.replacen(from, to, 1);
                 assert_ne!(other, known);

@@ -146,15 +146,7 @@ impl Outlet {
     /// With a connection to the journal, if that is the form.
     pub fn new(form: Form, journal: Option<Journal>) -> Self {
         let (is_file, patience) = (is_file(standard_error()), Patience::new(Instant::now()));
-        Self {
-            form,
-            journal,
-            is_file,
-            patience,
-            dropped: 0,
-            is_broken: false,
-            piece: Vec::new(),
-        }
+        Self { form, journal, is_file, patience, dropped: 0, is_broken: false, piece: Vec::new() }
     }
 
     /// What is written in one piece, in bytes.

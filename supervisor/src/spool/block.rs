@@ -19,57 +19,46 @@ const COUNT_BYTES: usize = 4;
 /// The most that one block may take when decoded: no record of a ring is longer than 32 KiB.
 const DECODED_MAX: usize = 64 * 1024 * 1024;
 
-/// Events as they are encoded, one behind the other.
+/// Events as they are encoded, on their way into blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
-    bytes: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<usize>,
+    blocks: Vec<Block>,
 }
 
 impl Encoded {
     /// Adds an event that is encoded.
     pub fn push(&mut self, event: &[u8]) {
-        self.bytes.extend_from_slice(event);
-        self.ends.push(self.bytes.len());
+        let has_room = |block: &&mut Block| (block.events as usize) < EVENTS_MAX;
+        if let Some(block) = self.blocks.last_mut().filter(has_room) {
+            return block.push(event);
+        }
+        let bytes = self.blocks.last().map_or(event.len(), |block| block.plain.len());
+        self.blocks.push(Block::new(event, bytes));
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.blocks.iter().map(|block| block.events as usize).sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.blocks.is_empty()
     }
 
     /// The events of some.
     pub fn of(events: &[UsageEvent]) -> Result<Self, CodecError> {
         let mut encoded = Self::default();
         for event in events {
-            codec::encode_onto(&mut encoded.bytes, event)?;
-            encoded.ends.push(encoded.bytes.len());
+            encoded.push(&codec::encode(event)?);
         }
         Ok(encoded)
     }
 
-    /// They as blocks.
-    pub fn blocks(&self) -> impl Iterator<Item = Result<Block, CodecError>> {
-        let mut begin = 0;
-        self.ends.chunks(EVENTS_MAX).map(move |ends| {
-            let end = ends.last().copied().unwrap_or(begin);
-            // As a list of them is encoded: how many, and then they.
-            let count = codec::encode(&(ends.len() as u64))?;
-            let encoded = self.bytes.get(begin..end).unwrap_or_default();
-            let mut plain = Vec::with_capacity(count.len().saturating_add(encoded.len()));
-            plain.extend_from_slice(&count);
-            plain.extend_from_slice(encoded);
-            let first = ends.first().map_or(0, |first| first.saturating_sub(begin));
-            let first = count.len()..count.len().saturating_add(first);
-            begin = end;
-            Ok(Block { events: u32::try_from(ends.len()).unwrap_or(u32::MAX), plain, first })
-        })
+    /// They as blocks, which take no more memory than they have to.
+    pub fn blocks(mut self) -> Vec<Block> {
+        self.blocks.iter_mut().for_each(|block| block.plain.shrink_to_fit());
+        self.blocks
     }
 }
 
@@ -98,6 +87,24 @@ pub enum BlockError {
 }
 
 impl Block {
+    /// A block of one event, with memory for so many bytes in all.
+    fn new(event: &[u8], bytes: usize) -> Self {
+        let mut plain = Vec::with_capacity(bytes.max(event.len() + 1));
+        // As a list of them is encoded: how many, and then they.
+        plain.push(1);
+        plain.extend_from_slice(event);
+        Self { events: 1, first: 1..plain.len(), plain }
+    }
+
+    /// Adds an event. There may be no more of them than [`EVENTS_MAX`], so that their number is one byte.
+    fn push(&mut self, event: &[u8]) {
+        self.events += 1;
+        if let (Some(count), Ok(events)) = (self.plain.first_mut(), u8::try_from(self.events)) {
+            *count = events;
+        }
+        self.plain.extend_from_slice(event);
+    }
+
     /// Its events.
     pub fn open(&self) -> Result<Vec<UsageEvent>, CodecError> {
         codec::decode::<_, DECODED_MAX>(&self.plain)
@@ -181,7 +188,7 @@ mod tests {
             ..UsageEvent::default()
         };
         let events = vec![event("a", "2023-11-14T22:13:20Z"), event("b", "b"), event("c", "c")];
-        let block = Encoded::of(&events).unwrap().blocks().next().unwrap().unwrap();
+        let block = Encoded::of(&events).unwrap().blocks().remove(0);
         let mut sealed = block.seal(7, &sealer).unwrap();
         assert_eq!(Block::count(&sealed), 3);
         let opened = Block::unseal(7, &sealed, &sealer).unwrap();
@@ -194,6 +201,21 @@ mod tests {
         }
         sealed[0] = 2;
         assert!(Block::unseal(7, &sealed, &sealer).is_err());
+    }
+
+    #[test]
+    fn events_are_encoded_in_blocks_of_a_hundred_as_lists_of_them_are() {
+        let event = |n: usize| UsageEvent { event_id: n.to_string(), ..UsageEvent::default() };
+        let events: Vec<_> = (0..250).map(event).collect();
+        let encoded = Encoded::of(&events).unwrap();
+        assert_eq!(encoded.len(), events.len());
+        let blocks = encoded.blocks();
+        assert_eq!(blocks.len(), 3);
+        for (block, events) in blocks.iter().zip(events.chunks(EVENTS_MAX)) {
+            assert_eq!(block.plain, codec::encode(&events.to_vec()).unwrap());
+            assert_eq!(block.plain.capacity(), block.plain.len());
+            assert_eq!(block.encoded(), &block.plain[1..]);
+        }
     }
 
     #[test]

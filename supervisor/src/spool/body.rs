@@ -44,11 +44,8 @@ pub fn body(blocks: &[Block], range: Range<usize>) -> Body {
     for block in blocks {
         let mut rest = block.encoded();
         for _ in 0..block.events {
-            let seen = if range.contains(&place) {
-                body.event(&mut writer, rest)
-            } else {
-                cost(rest)
-            };
+            let seen =
+                if range.contains(&place) { body.event(&mut writer, rest) } else { cost(rest) };
             // Each was looked at when it was read.
             let Ok((cost, after)) = seen else { break };
             body.spend(cost);
@@ -200,7 +197,7 @@ mod tests {
     use crate::spool::block::Encoded;
 
     fn blocks(events: &[UsageEvent]) -> Vec<Block> {
-        Encoded::of(events).unwrap().blocks().map(Result::unwrap).collect()
+        Encoded::of(events).unwrap().blocks()
     }
 
     /// As it is made of events that are taken out.

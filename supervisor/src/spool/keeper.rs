@@ -26,7 +26,9 @@ use crate::projection::report::rfc3339;
 
 /// How long changes gather for one commit. What a worker writes meanwhile goes with it, so that an event waits no longer than
 /// this and two commits, with far less than that in each second spent on commits.
-const GATHERING: Duration = Duration::from_millis(30);
+const GATHERING: Duration = Duration::from_millis(100);
+/// How often what workers write meanwhile is read: what it has cost is told at once.
+const READING: Duration = Duration::from_millis(30);
 /// How often rings are looked at whose writers may still be there.
 const POLL: Duration = Duration::from_millis(100);
 /// How often the database is looked at while nothing happens.
@@ -54,6 +56,8 @@ pub struct Keeper {
     staged: Staged,
     /// Since when something is staged.
     staged_since: Option<Instant>,
+    /// When it is to be read what workers have written meanwhile; not before the commit, once they have written nothing.
+    read_at: Option<Instant>,
     next: u64,
     /// Blocks on their way.
     leased: HashMap<u64, OnItsWay>,
@@ -98,6 +102,7 @@ impl Keeper {
             handed_on,
             staged: Staged::default(),
             staged_since: None,
+            read_at: None,
             next: first_number(SystemTime::now()),
             leased: HashMap::new(),
             recent: Recent::default(),
@@ -132,10 +137,11 @@ impl Keeper {
             let now = Instant::now();
             self.settle_again(now, closing.is_some());
             let due = self.staged_since.is_some_and(|since| now >= since + GATHERING);
-            if due || closing.is_some() {
-                for (worker, read) in self.rings.more() {
-                    self.keep(read, Some(worker));
-                }
+            let is_commit = due || closing.is_some();
+            if is_commit || self.read_at.is_some_and(|at| now >= at) {
+                self.read_more(now);
+            }
+            if is_commit {
                 self.commit(now);
             }
             if let Some(done) = closing {
@@ -155,7 +161,7 @@ impl Keeper {
         let gathered = self.staged_since.map(|since| since + GATHERING);
         let retry = self.disk.as_ref().and_then(Disk::retry_at);
         let poll = (self.rings.left_over() > 0).then(|| now + POLL);
-        let next = [gathered, retry, poll].into_iter().flatten().min();
+        let next = [gathered, self.read_at, retry, poll].into_iter().flatten().min();
         next.map_or(IDLE, |next| next.saturating_duration_since(now).min(IDLE))
     }
 
@@ -180,6 +186,7 @@ impl Keeper {
                     let read = self.rings.told(worker, last);
                     self.keep(read, Some(worker));
                     self.touch();
+                    self.read_at.get_or_insert_with(|| Instant::now() + READING);
                 }
                 Command::Gone(worker) => {
                     let read = self.rings.gone(worker);
@@ -202,6 +209,17 @@ impl Keeper {
             next = if due { None } else { commands.try_recv().ok() };
         }
         None
+    }
+
+    /// Reads what workers have written since they told.
+    fn read_more(&mut self, now: Instant) {
+        self.read_at = None;
+        for (worker, read) in self.rings.more() {
+            if read.place.is_some() {
+                self.read_at = Some(now + READING);
+            }
+            self.keep(read, Some(worker));
+        }
     }
 
     fn touch(&mut self) {
@@ -304,7 +322,7 @@ impl Keeper {
             self.staged.totals.add(total);
         }
         if !read.events.is_empty() {
-            self.append(&read.events);
+            self.append(read.events);
         }
         if let Some((ring, place)) = read.place {
             self.staged.rings.insert(ring, Some(place));
@@ -312,14 +330,15 @@ impl Keeper {
         self.touch();
     }
 
-    fn append(&mut self, events: &Encoded) {
+    fn append(&mut self, events: Encoded) {
         let cap = self.disk.as_ref().map_or(u64::MAX, Disk::bytes_max);
         if self.counts.bytes.saturating_add(self.staged.bytes()) >= cap {
-            for block in events.blocks().flatten() {
+            let count = events.len() as u64;
+            for block in events.blocks() {
                 let views = block.view().unwrap_or_default();
                 views.iter().for_each(|event| self.staged.totals.add(UsageTotal::of(event)));
             }
-            self.shed(events.len() as u64, "the spool has reached managed.spool_max_bytes");
+            self.shed(count, "the spool has reached managed.spool_max_bytes");
             return;
         }
         let leased = &self.leased;
@@ -360,7 +379,7 @@ impl Keeper {
             let is_leased = |number| leased.contains_key(&number);
             let first = self.next;
             let encoded = Encoded::of(&events);
-            let append = |encoded| self.staged.append(&encoded, &mut self.next, is_leased);
+            let append = |encoded| self.staged.append(encoded, &mut self.next, is_leased);
             if let Err(error) = encoded.and_then(append) {
                 error!(%error, "totals of usage cannot be kept");
             }
@@ -370,6 +389,8 @@ impl Keeper {
     }
 
     fn commit(&mut self, now: Instant) {
+        // Who is answered tells again.
+        self.read_at = None;
         let Some(disk) = &mut self.disk else {
             self.staged_since = None;
             self.rings.remove_finished();

@@ -9,7 +9,7 @@ use super::block::Block;
 use super::store::End;
 
 /// Memory that they take, at most.
-const BYTES_MAX: u64 = 2 * 1024 * 1024;
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Such blocks, by number.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ mod tests {
     fn block(events: usize, padding: usize) -> Block {
         let event = UsageEvent { error_message: "x".repeat(padding), ..UsageEvent::default() };
         let encoded = Encoded::of(&vec![event; events]).unwrap();
-        encoded.blocks().next().unwrap().unwrap()
+        encoded.blocks().remove(0)
     }
 
     #[test]
@@ -109,13 +109,13 @@ mod tests {
     fn what_finds_no_room_is_not_kept() {
         let mut recent = Recent::default();
         for number in 0..10 {
-            recent.add(number, block(10, 30_000));
+            recent.add(number, block(20, 30_000));
         }
         assert!(recent.bytes <= BYTES_MAX);
         assert_eq!(recent.oldest().map(|(number, _)| number), Some(0));
         assert_eq!(recent.blocks.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
         recent.remove(0);
-        recent.add(10, block(10, 30_000));
-        assert_eq!(recent.events(), 60);
+        recent.add(10, block(20, 30_000));
+        assert_eq!(recent.events(), 120);
     }
 }

@@ -84,12 +84,11 @@ impl Staged {
     /// room. Blocks that `is_leased` names are on their way and stay.
     pub fn append(
         &mut self,
-        events: &Encoded,
+        events: Encoded,
         next: &mut u64,
         is_leased: impl Fn(u64) -> bool,
     ) -> Result<u64, CodecError> {
         for block in events.blocks() {
-            let block = block?;
             self.bytes = self.bytes.saturating_add(block.bytes());
             self.blocks.insert(*next, block);
             *next = next.saturating_add(1);
@@ -183,7 +182,7 @@ mod tests {
     #[test]
     fn events_are_cut_into_blocks_of_a_hundred() {
         let (mut staged, mut next) = (Staged::default(), 5);
-        staged.append(&events(250), &mut next, |_| false).unwrap();
+        staged.append(events(250), &mut next, |_| false).unwrap();
         let counts: Vec<_> = staged.blocks.iter().map(|(id, block)| (*id, block.events)).collect();
         assert_eq!(counts, [(5, 100), (6, 100), (7, 50)]);
         assert_eq!((next, staged.events()), (8, 250));
@@ -192,7 +191,7 @@ mod tests {
     #[test]
     fn blocks_below_what_the_database_holds_get_new_numbers_in_their_order() {
         let (mut staged, mut next) = (Staged::default(), 1);
-        staged.append(&events(300), &mut next, |_| false).unwrap();
+        staged.append(events(300), &mut next, |_| false).unwrap();
         next = 9;
         staged.renumber(9, &mut next, |number| number == 2);
         assert_eq!(staged.blocks.keys().copied().collect::<Vec<_>>(), [2, 9, 10]);
@@ -205,7 +204,7 @@ mod tests {
         staged.bytes_max = Some(10_000);
         let mut shed = 0;
         for _ in 0..10 {
-            shed += staged.append(&events(100), &mut next, |number| number == 0).unwrap();
+            shed += staged.append(events(100), &mut next, |number| number == 0).unwrap();
         }
         assert!(shed > 0 && staged.bytes() <= 10_000);
         assert!(staged.blocks.contains_key(&0), "what is on its way stays");
