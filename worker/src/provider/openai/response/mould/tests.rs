@@ -130,12 +130,8 @@ proptest! {
     ) {
         let other = other(&answer, seed);
         for (learnt, bodies) in [(answer.as_str(), [answer.as_bytes(), other.as_bytes()]), (ANSWER, [&broken, other.as_bytes()])] {
-            // Learnt from is only what was read.
-            if typical::read(learnt.as_bytes()).is_none() {
-                continue;
-            }
             let Some(mould) = mould(learnt) else { continue };
-            prop_assert_eq!(fits(&mould, learnt.as_bytes()), read_any(learnt.as_bytes()), "{}", learnt);
+            // One that it was made of may not fit it: where a name has an escape, for example.
             for body in bodies {
                 if let Some(seen) = fits(&mould, body) {
                     prop_assert_eq!(Some(seen), read_any(body), "{}", String::from_utf8_lossy(body));
