@@ -124,7 +124,9 @@ impl Mould {
         for (before, hole) in &self.pieces {
             reader.pass(before)?;
             match hole {
-                Hole::Filler => drop(reader.string()?),
+                Hole::Filler => {
+                    reader.string()?;
+                }
                 Hole::Number => reader.number()?,
                 Hole::Id => seen.id = short(reader.plain_string()?),
                 Hole::Model => seen.model = short(reader.plain_string()?),
