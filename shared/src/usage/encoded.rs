@@ -3,8 +3,6 @@
 //!
 //! What is taken here is what [`crate::codec`] takes, and as much of it: an event whose lists are empty. Any other is for the codec.
 
-use crate::simple::is_simple_to;
-
 /// A field of [`super::UsageEvent`], in its order.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -193,10 +191,9 @@ pub fn walk<'a>(
 /// What an event has cost whom, if these bytes are one and no more; `None` if they are none or for the codec.
 pub fn cost(bytes: &[u8]) -> Option<Cost<'_>> {
     let is_text = |_, value| match value {
-        Value::Text(length, begin) => {
-            let is_text = |text| std::str::from_utf8(text).is_ok();
-            is_simple_to(begin, length) || begin.get(..length).is_some_and(is_text)
-        }
+        Value::Text(length, begin) => begin
+            .get(..length)
+            .is_some_and(|text| text.is_ascii() || std::str::from_utf8(text).is_ok()),
         Value::Whole(_) | Value::Real(_) | Value::Flag(_) => true,
     };
     walk(bytes, is_text).filter(|(_, rest)| rest.is_empty()).map(|(cost, _)| cost)
