@@ -43,6 +43,17 @@ pub struct Entrance {
     inner: RefCell<Inner>,
     /// Told when an overload is over.
     over: Notify,
+    /// Who waits for that.
+    unheard: Cell<usize>,
+}
+
+/// One who waits for the end of an overload.
+struct Unheard<'a>(&'a Cell<usize>);
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 /// A request that is not served, since there are too many.
@@ -79,7 +90,7 @@ impl Entrance {
             refused: 0,
             told: None,
         });
-        Rc::new(Self { inner, over: Notify::new() })
+        Rc::new(Self { inner, over: Notify::new(), unheard: Cell::new(0) })
     }
 
     /// Returns when a request may begin. `in_progress` have begun and are not over.
@@ -121,14 +132,17 @@ impl Entrance {
     async fn look_for_end(self: Rc<Self>) {
         loop {
             tokio::time::sleep(OVER_AFTER / 8).await;
-            if self.inner.borrow_mut().pressure.is_over(Instant::now()) {
+            let unheard = self.unheard.get();
+            if self.inner.borrow_mut().pressure.is_over(unheard, Instant::now()) {
                 return self.over.notify_waiters();
             }
         }
     }
 
-    /// Returns when there is no overload.
+    /// Returns when there is no overload. Whoever waits for it counts as not heard.
     pub async fn is_over(&self) {
+        self.unheard.set(self.unheard.get() + 1);
+        let _unheard = Unheard(&self.unheard);
         while self.inner.borrow().pressure.is_overload {
             self.over.notified().await;
         }
@@ -237,6 +251,27 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             assert_eq!(entrance.inner.borrow().pressure.begun_in_round, 1);
+        });
+    }
+
+    #[test]
+    fn who_waits_for_the_end_of_an_overload_counts_until_it_is_over_or_the_caller_has_gone() {
+        run(MANY, |entrance| async move {
+            entrance.inner.borrow_mut().pressure.is_overload = true;
+            let waits = || {
+                let entrance = Rc::clone(&entrance);
+                tokio::task::spawn_local(async move { entrance.is_over().await })
+            };
+            let (stays, goes) = (waits(), waits());
+            while entrance.unheard.get() < 2 {
+                tokio::task::yield_now().await;
+            }
+            goes.abort();
+            let _ = goes.await;
+            assert_eq!(entrance.unheard.get(), 1);
+            tokio::task::spawn_local(Rc::clone(&entrance).look_for_end());
+            stays.await.unwrap();
+            assert_eq!(entrance.unheard.get(), 0);
         });
     }
 

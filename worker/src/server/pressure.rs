@@ -22,6 +22,8 @@ const OVERLOAD_AFTER: Duration = Duration::from_secs(1);
 const WAIT_IN_OVERLOAD: Duration = Duration::from_millis(10);
 /// Overload is over when this has been so for this time: callers may only be a little late.
 pub(super) const OVER_AFTER: Duration = Duration::from_secs(1);
+/// Callers that are not heard yet when it is over. They are from then on, all at once: less than [`WAIT_IN_OVERLOAD`] of work.
+const HEARD_AT_ONCE_MAX: usize = 256;
 /// Requests begin for each that is refused.
 const BEGUN_PER_REFUSAL: usize = 4;
 /// Refusals in a row, at most, when there were none for a while.
@@ -103,10 +105,10 @@ impl Pressure {
         }
     }
 
-    /// Whether an overload is over.
-    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+    /// Whether an overload is over. So many callers are not heard yet.
+    pub(super) fn is_over(&mut self, unheard: usize, now: Instant) -> bool {
         let recently = |at| now.saturating_duration_since(at) < OVER_AFTER;
-        self.is_overload &= self.long_at.is_some_and(recently);
+        self.is_overload &= self.long_at.is_some_and(recently) || unheard > HEARD_AT_ONCE_MAX;
         !self.is_overload
     }
 
@@ -173,7 +175,7 @@ mod tests {
                 self.pressure.begins();
                 self.begun += 1;
             }
-            self.pressure.is_over(self.now);
+            self.pressure.is_over(0, self.now);
         }
     }
 
@@ -230,6 +232,19 @@ mod tests {
             worker.round(ROUND_MAX);
         }
         assert_eq!(worker.refused, refused, "nobody is refused when it is over");
+    }
+
+    #[test]
+    fn it_is_not_over_while_so_many_are_not_heard_yet_that_they_would_be_the_next_one() {
+        let mut worker = Worker::new(MANY);
+        while !worker.pressure.is_overload {
+            worker.round(ROUND_MAX * 4);
+        }
+        worker.pressure.long_at = Some(worker.now);
+        assert!(!worker.pressure.is_over(0, worker.now));
+        let later = worker.now + OVER_AFTER;
+        assert!(!worker.pressure.is_over(HEARD_AT_ONCE_MAX + 1, later));
+        assert!(worker.pressure.is_over(HEARD_AT_ONCE_MAX, later));
     }
 
     #[test]
