@@ -1,16 +1,24 @@
 //! The lock: the state directory belongs to one supervisor at a time.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 /// Name of the lock within the directory.
 const LOCK: &str = "lock";
+/// A supervisor that is killed while it starts a worker leaves the lock with that for a moment: until it executes its own program.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+/// How often that is looked at. The kernel tells nobody.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why the state directory is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +88,7 @@ impl StateLock {
             .mode(0o600)
             .open(&path)
             .map_err(failed(&path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match lock(file) {
             Ok(mut lock) => {
                 // The number is for people; the lock holds without it, on a full disk too.
                 let _ = lock
@@ -88,12 +96,10 @@ impl StateLock {
                     .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
                 Ok(Self { lock: Held::Taken(lock) })
             }
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut owner = String::new();
-                let _ = file.read_to_string(&mut owner);
-                let owner = match owner.trim() {
-                    "" => "(unknown)".to_owned(),
-                    pid => pid.chars().take(20).collect(),
+            Err((file, Errno::EWOULDBLOCK)) => {
+                let owner = match owner(&file) {
+                    text if text.is_empty() => "(unknown)".to_owned(),
+                    text => text,
                 };
                 Err(StateError::InUse { path: directory.to_owned(), owner })
             }
@@ -102,11 +108,52 @@ impl StateLock {
     }
 }
 
+/// Locks the file, if need be as soon as what a killed owner has left behind is gone.
+fn lock(mut file: File) -> Result<Flock<File>, (File, Errno)> {
+    let deadline = Instant::now() + LEFT_BEHIND;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((locked, Errno::EWOULDBLOCK))
+                if has_ended(&owner(&locked)) && Instant::now() < deadline =>
+            {
+                file = locked;
+                thread::sleep(LOOK);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Who has written down its number.
+fn owner(file: &File) -> String {
+    let mut text = [0; 20];
+    let length = file.read_at(&mut text, 0).unwrap_or_default();
+    String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim().to_owned()
+}
+
+fn has_ended(owner: &str) -> bool {
+    let pid = owner.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw);
+    pid.is_some_and(|pid| kill(pid, None) == Err(Errno::ESRCH))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn what_a_killed_supervisor_has_left_behind_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOCK);
+        // No process has such a number.
+        fs::write(&path, format!("{}\n", i32::MAX)).unwrap();
+        let left =
+            Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+        let leaves = thread::spawn(move || drop(left));
+        StateLock::take(folder.path()).unwrap();
+        leaves.join().unwrap();
+    }
 
     #[test]
     fn a_second_supervisor_is_told_who_has_the_directory() {
