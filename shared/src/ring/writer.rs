@@ -1,7 +1,8 @@
 //! The worker's end of a usage ring: appends records, and frees those that the supervisor has taken.
 //!
-//! Through a mapping of the file where that is as safe as a call: where every byte of it has its block on the disk and
-//! keeps it, so that no full disk can show in the middle of a record. Elsewhere with `pwrite`. The bytes are the same.
+//! Through a mapping of the file where every byte of it has its block on the disk and keeps it, so that no full disk can show
+//! in the middle of a record. Elsewhere with `pwrite`. The bytes are the same. A disk that cannot read a block back ends a
+//! worker that has it mapped, where a call would have failed.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,7 +1,8 @@
 //! An event as it is encoded, looked at where it lies: most of its fields are empty, and nobody needs the event itself to know
 //! whether it is one, what it has cost whom, and what it is as JSON.
 //!
-//! What is taken here is what [`crate::codec`] takes, and as much of it: an event whose lists are empty. Any other is for the codec.
+//! What is taken here is what [`crate::codec`] takes, and means the same there: an event whose lists are empty and whose numbers have
+//! the form that we write, the shortest. Any other is for the codec.
 
 /// A field of [`super::UsageEvent`], in its order.
 #[derive(Clone, Copy, Debug)]
@@ -226,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::codec;
-    use crate::usage::{AppliedGuardrail, UsageEvent};
+    use crate::usage::{AppliedGuardrail, GuardrailHit, UsageEvent};
 
     /// An event with something in every field but lists.
     fn full() -> UsageEvent {
@@ -321,6 +322,8 @@ mod tests {
         let lists = [
             UsageEvent { applied_guardrails: vec![AppliedGuardrail::default()], ..full() },
             UsageEvent { redacted_entity_counts: BTreeMap::from([("a".to_owned(), 1)]), ..full() },
+            UsageEvent { guardrail_monitor_hits: vec![GuardrailHit::default()], ..full() },
+            UsageEvent { guardrail_enforced_hits: vec![GuardrailHit::default()], ..full() },
         ];
         for event in lists {
             assert_eq!(cost(&codec::encode(&event).unwrap()), None);

@@ -22,7 +22,7 @@ pub struct Alike {
     next: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Kind {
     /// How a line begins in the pipe.
     begins: Vec<u8>,
@@ -34,7 +34,7 @@ struct Kind {
     bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Field {
     /// What is before the value in the pipe.
     before: Vec<u8>,
@@ -57,7 +57,9 @@ impl Alike {
         let Some(start) = head.start(shape) else { return };
         let mut learning = Learning { line, shape, head, start, kind: None, is_quoted: false };
         let is_line = log_line::read(line, &mut learning);
-        let Some(kind) = learning.finish().filter(|_| is_line) else { return };
+        // One that is known may have come with a value that has to be escaped.
+        let kind = learning.finish().filter(|kind| is_line && !self.kinds.contains(kind));
+        let Some(kind) = kind else { return };
         match self.kinds.get_mut(self.next) {
             Some(place) => *place = kind,
             None => self.kinds.push(kind),
@@ -135,7 +137,8 @@ impl Learning<'_> {
 
 impl<'a> Reader<'a> for Learning<'a> {
     fn head(&mut self, level: Level, target: &'a str, message: Text<'a>) {
-        let Some(words) = message.simple() else { return };
+        // A failure is told by way of those that were told before (`repeats`).
+        let Some(words) = message.simple().filter(|_| !level.is_failure()) else { return };
         let written = begun(self.shape, self.head, level, target, words);
         // A letter for the level, and a byte before each part.
         let begins = self.line.get(..4 + target.len() + words.len());
@@ -284,12 +287,50 @@ mod tests {
         (0..KINDS_MAX + 1).for_each(|n| alike.learn(Shape::Text, &head(7), &of(n)));
         assert_eq!(found(&alike, Shape::Text, &of(0)), None);
         (1..KINDS_MAX + 1).for_each(|n| assert!(found(&alike, Shape::Text, &of(n)).is_some()));
+        let mut alike = Alike::default();
+        alike.learn(Shape::Text, &head(7), &of(0));
+        (0..KINDS_MAX).for_each(|_| alike.learn(Shape::Text, &head(7), &of(1)));
+        assert!(found(&alike, Shape::Text, &of(0)).is_some(), "the same kind takes one place");
         let long = line(&[("n".repeat(40), Value::Text("v".to_owned()))]);
         alike.learn(Shape::Text, &head(7), &long);
         assert_eq!(found(&alike, Shape::Text, &long), None);
     }
 
+    #[test]
+    fn a_failure_is_never_known() {
+        let line = line(&fields(&["a"])).replacen("\x1eI", "\x1eW", 1);
+        let mut alike = Alike::default();
+        alike.learn(Shape::Text, &head(7), &line);
+        assert_eq!(found(&alike, Shape::Text, &line), None);
+    }
+
     proptest! {
+        #[test]
+        fn whatever_bytes_are_known_are_written_as_any_line_is(
+            at in any::<prop::sample::Index>(),
+            byte: u8,
+            more in prop::collection::vec(any::<u8>(), 0..5),
+        ) {
+            let known = line(&fields(&["a", "b", "1", "c"]));
+            let bytes = known.as_bytes();
+            let at = at.index(bytes.len());
+            let changed = [&bytes[..at], &[byte], &bytes[at + 1..]].concat();
+            let longer = [&bytes[..at], &more[..], &bytes[at..]].concat();
+            for shape in [Shape::Text, Shape::Json] {
+                let mut alike = Alike::default();
+                alike.learn(shape, &head(7), &known);
+                for bytes in [&changed, &longer] {
+                    let mut out = Vec::new();
+                    if alike.write(&mut out, shape, &head(1_772_166_891_000_042), bytes) {
+                        let line = std::str::from_utf8(bytes).unwrap();
+                        prop_assert_eq!(String::from_utf8(out).unwrap(), expected(shape, line));
+                    } else {
+                        prop_assert!(out.is_empty());
+                    }
+                }
+            }
+        }
+
         #[test]
         fn whatever_is_known_is_written_as_any_line_is(
             first in prop::collection::vec(("[ -~]{0,12}", 0..3usize), 0..6),

@@ -82,10 +82,10 @@ impl Telling<'_> {
         if self.outlet.form == Form::Journal {
             return false;
         }
-        self.outlet.tell_dropped(self.time);
         let before = self.piece.len();
         let is_known = alike.write(&mut self.piece, self.outlet.shape(), &self.head, line);
         if is_known {
+            self.outlet.tell_dropped(self.time);
             self.added(before);
         }
         is_known

@@ -243,13 +243,47 @@ mod tests {
         assert!(BEFORES.iter().all(|before| before.length <= BEFORE_BYTES_MAX));
     }
 
+    #[test]
+    fn a_number_in_a_longer_form_is_the_same_number() {
+        let whole =
+            shared::codec::encode(&UsageEvent { prompt_tokens: 7, ..UsageEvent::default() });
+        let whole = whole.unwrap();
+        let at = whole.iter().position(|byte| *byte == 7).unwrap();
+        let mut encoded = Encoded::default();
+        encoded.push(&[&whole[..at], &[251, 7, 0], &whole[at + 1..]].concat());
+        let blocks = encoded.blocks();
+        let events = blocks[0].open().unwrap();
+        assert_eq!(events[0].prompt_tokens, 7);
+        assert_eq!(String::from_utf8(body(&blocks, 0..1).json).unwrap(), expected(&events));
+    }
+
     proptest! {
+        #[test]
+        fn json_is_the_same_from_any_bytes_that_are_an_event(
+            at in any::<prop::sample::Index>(),
+            put in prop::collection::vec(any::<u8>(), 0..4),
+            skip in 0..3_usize,
+        ) {
+            let agent = "agent".to_owned();
+            let event = UsageEvent { client_user_agent: agent, audio_duration_seconds: 1.5, ..event(1) };
+            let whole = shared::codec::encode(&event).unwrap();
+            let at = at.index(whole.len());
+            let behind = whole.get(at + skip..).unwrap_or_default();
+            let mut encoded = Encoded::default();
+            encoded.push(&[&whole[..at], &put[..], behind].concat());
+            let blocks = encoded.blocks();
+            if let Ok(events) = blocks[0].open() {
+                let body = body(&blocks, 0..1);
+                prop_assert_eq!(String::from_utf8(body.json).unwrap(), expected(&events));
+            }
+        }
+
         #[test]
         fn json_is_the_same_from_bytes_as_of_an_event(
             texts in prop::collection::vec("[ -~]{0,40}|\\PC{0,4}|[\\x00-\\x7f]{0,3}|[a-z]{0,20}", 33),
             numbers in prop::collection::vec(prop_oneof![0..12_u32, any::<u32>()], 16),
             flags: [bool; 3],
-            reals: [f64; 2],
+            reals in prop::array::uniform2(prop_oneof![Just(0.0), Just(-0.0), Just(1e300), prop::num::f64::ANY]),
             status_code: u16,
             empty in prop::collection::vec(any::<bool>(), 33),
         ) {

@@ -56,7 +56,7 @@ pub struct Keeper {
     staged: Staged,
     /// Since when something is staged.
     staged_since: Option<Instant>,
-    /// When it is to be read what workers have written meanwhile; not before the commit, once they have written nothing.
+    /// When it is to be read what workers that wait for an answer have written meanwhile.
     read_at: Option<Instant>,
     next: u64,
     /// Blocks on their way.
@@ -179,6 +179,9 @@ impl Keeper {
                     let read = self.rings.adopt_live(worker, ring, place, told);
                     self.keep(read, Some(worker));
                     self.touch();
+                    if told {
+                        self.read_at.get_or_insert_with(|| Instant::now() + READING);
+                    }
                 }
                 // Who asks may have given up waiting.
                 Command::Live(answer) => drop(answer.send(self.rings.places())),
@@ -205,7 +208,9 @@ impl Keeper {
                 Command::Close(done) => return Some(done),
             }
             // A group does not grow for ever while a drain keeps asking.
-            let due = self.staged_since.is_some_and(|since| since.elapsed() >= GATHERING);
+            let now = Instant::now();
+            let due = self.staged_since.is_some_and(|since| now >= since + GATHERING)
+                || self.read_at.is_some_and(|at| now >= at);
             next = if due { None } else { commands.try_recv().ok() };
         }
         None
@@ -213,13 +218,10 @@ impl Keeper {
 
     /// Reads what workers have written since they told.
     fn read_more(&mut self, now: Instant) {
-        self.read_at = None;
-        for (worker, read) in self.rings.more() {
-            if read.place.is_some() {
-                self.read_at = Some(now + READING);
-            }
-            self.keep(read, Some(worker));
-        }
+        let reads = self.rings.more();
+        // Whoever waits for an answer does not tell again before the commit.
+        self.read_at = (!reads.is_empty()).then(|| now + READING);
+        reads.into_iter().for_each(|(worker, read)| self.keep(read, Some(worker)));
     }
 
     fn touch(&mut self) {

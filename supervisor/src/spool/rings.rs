@@ -28,6 +28,8 @@ struct Ring {
     reader: Reader,
     /// The worker has been promised an answer up to this sequence.
     asked: Option<u64>,
+    /// Where what was freed ends: nobody may have written more than a ring beyond it.
+    free: u64,
 }
 
 /// The ring of a worker that runs, as it is handed on.
@@ -70,7 +72,7 @@ impl Ring {
         let mut read = Read::default();
         let start = self.reader.place();
         while last.is_none_or(|last| self.reader.place().sequence < last) {
-            if self.reader.place().position.saturating_sub(start.position) >= RING_BYTES {
+            if self.reader.place().position.saturating_sub(self.free) >= RING_BYTES {
                 break;
             }
             match self.reader.next_seen(|seen| read.take(seen)) {
@@ -108,7 +110,10 @@ impl Ring {
         }
         match self.reader.pass_gap() {
             Ok(None) => read,
-            Ok(gap) => Read { gap, ..self.read(None) },
+            Ok(gap) => {
+                self.free = self.reader.place().position;
+                Read { gap, ..self.read(None) }
+            }
             Err(error) => Read { trouble: Some(format!("{}: {error}", self.file.name)), ..read },
         }
     }
@@ -250,7 +255,12 @@ impl Rings {
     /// Everything read so far is safe. Whom to answer, and up to which sequence.
     pub fn taken(&mut self) -> Vec<(WorkerId, u64)> {
         let asked = self.live.iter_mut();
-        asked.filter_map(|(worker, ring)| Some((*worker, ring.asked.take()?))).collect()
+        let answers = asked.filter_map(|(worker, ring)| {
+            let sequence = ring.asked.take()?;
+            ring.free = ring.reader.place().position;
+            Some((*worker, sequence))
+        });
+        answers.collect()
     }
 
     /// Removes the files of rings that were read to the end, and names them.
@@ -271,7 +281,7 @@ impl Rings {
 
 fn ring(file: RingFile, place: Place) -> Ring {
     let reader = Reader::new(Arc::clone(&file.file), RING_BYTES, place);
-    Ring { file, reader, asked: None }
+    Ring { file, reader, asked: None, free: place.position }
 }
 
 #[cfg(test)]

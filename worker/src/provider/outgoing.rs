@@ -66,7 +66,9 @@ pub fn post_alike(
     body: Bytes,
     finish: &Finish<'_>,
 ) -> Result<Outgoing, RequestError> {
-    let is_alike = content_type == JSON && !overrides::has_headers(&target.provider_key);
+    let is_alike = target.template.is_kept
+        && content_type == JSON
+        && !overrides::has_headers(&target.provider_key);
     if is_alike && let Some(common) = target.template.find(path, accept) {
         let own = (REQUEST_ID, context.request_id.clone());
         let body = overrides::body(&target.provider_key, body);
@@ -131,6 +133,8 @@ fn head(
 /// What requests to one target have in common: as one was written, so is the next to the same path.
 #[derive(Default)]
 pub struct Template {
+    /// The target is there for more than one request.
+    is_kept: bool,
     written: RefCell<Vec<Written>>,
 }
 
@@ -144,6 +148,11 @@ struct Written {
 const WRITTEN_MAX: usize = 4;
 
 impl Template {
+    /// Of a target that is kept for the requests that follow.
+    pub fn kept() -> Self {
+        Self { is_kept: true, ..Self::default() }
+    }
+
     fn find(&self, [begin, end]: [&str; 2], accept: &'static str) -> Option<Common> {
         let written = self.written.borrow();
         let mut written = written.iter();

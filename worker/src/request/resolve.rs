@@ -102,7 +102,7 @@ fn new_target(tables: &Tables, found: &FoundModel) -> Result<Target, RequestErro
     let endpoint = place.endpoint.clone();
     let upstream_model = upstream_model(direct, found.captured.as_deref());
     let model = model.clone();
-    let template = Template::default();
+    let template = if found.captured.is_none() { Template::kept() } else { Template::default() };
     Ok(Target { provider, upstream_model, provider_key, endpoint, place, adapter, model, template })
 }
 

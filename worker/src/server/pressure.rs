@@ -1,7 +1,8 @@
 //! How much there is to do, and what that means for whoever comes: begins, waits, or is refused. Decides, and knows no clock.
 //!
 //! Overload: for [`OVERLOAD_AFTER`] whoever began had waited [`WAIT_MAX`] or longer. A burst is none, however large. It is over
-//! when for [`OVER_AFTER`] nobody has waited for long. Meanwhile whoever comes is refused while others have waited for
+//! when for [`OVER_AFTER`] nobody has waited for long and at most [`HEARD_AT_ONCE_MAX`] callers are not heard yet. Meanwhile
+//! whoever comes is refused while others have waited for
 //! [`WAIT_IN_OVERLOAD`]: thousands who wait are more than the processor's caches hold, and each of them costs a quarter more
 //! than one of a few hundred.
 //!

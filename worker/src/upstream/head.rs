@@ -12,6 +12,8 @@ use super::body::Framing;
 
 /// The largest head of an answer, in bytes.
 pub const HEAD_BYTES_MAX: usize = 256 * 1024;
+/// Room for what heads of requests have in common, in bytes.
+const COMMON_BYTES_EXPECTED: usize = 1024;
 /// The most headers of an answer.
 const HEADERS_MAX: usize = 100;
 
@@ -96,7 +98,8 @@ pub type Common = Rc<Secret<Vec<u8>>>;
 impl Outgoing {
     /// What requests have in common with this one.
     pub fn common(request: &Request<Bytes>) -> Common {
-        let mut out = Vec::new();
+        // Where it grew it would leave copies of a credential behind.
+        let mut out = Vec::with_capacity(COMMON_BYTES_EXPECTED);
         write_headers(&mut out, request);
         Rc::new(Secret::new(out))
     }
@@ -204,9 +207,11 @@ pub fn read(bytes: Bytes, method: &Method) -> Result<Option<Read>, Malformed> {
         }
     }
     let is_bare = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    let has_body = !is_bare && method != Method::HEAD;
+    // RFC 9110 (9.3.6): what follows is a tunnel, into which no message may go.
+    let is_tunnel = method == Method::CONNECT && status.is_success();
+    let has_body = !is_bare && !is_tunnel && method != Method::HEAD;
     let framing = if has_body { told.framing(is_old)? } else { Framing::Length(0) };
-    let keeps = !told.closes && (!is_old || told.keeps_alive);
+    let keeps = !is_tunnel && !told.closes && (!is_old || told.keeps_alive);
     Ok(Some(Read { head: AnswerHead { status, content_type, bytes }, framing, keeps }))
 }
 

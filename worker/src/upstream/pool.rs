@@ -164,9 +164,13 @@ impl Upstreams {
         }
         let mut context = Context::from_waker(&self.waker);
         while let Some((since, mut connection)) = of_key.connections.pop_back() {
-            if !connection.is_gone(&mut context) && !self.is_expired(since, now) {
+            if connection.is_gone(&mut context) {
+                continue;
+            }
+            if !self.is_expired(since, now) {
                 return Some(connection);
             }
+            connection.close(&mut context);
         }
         None
     }

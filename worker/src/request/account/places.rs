@@ -50,18 +50,20 @@ impl Kind {
             && self.user_agent == account.user_agent
     }
 
-    /// `None` for a request that came to no target: of those there are not many.
+    /// `None` for a request that came to no target, of which there are not many, and for one to a target that nobody else holds,
+    /// such as what a wildcard stands for: it is not met again.
     fn of(
         account: &Account,
         outcome: (u16, bool, bool),
         counted: (&str, Rc<Places>),
     ) -> Option<Self> {
+        let target = account.target.as_ref().filter(|target| Rc::strong_count(target) > 1)?;
         Some(Self {
             proxy: Rc::downgrade(&account.proxy),
             caller: Rc::downgrade(account.caller.as_ref()?),
             model: Rc::downgrade(account.model.as_ref()?),
             dispatched: Rc::downgrade(account.dispatched.as_ref()?),
-            target: Rc::downgrade(account.target.as_ref()?),
+            target: Rc::downgrade(target),
             endpoint: account.endpoint.template,
             protocol: account.protocol(),
             outcome,

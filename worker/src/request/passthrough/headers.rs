@@ -122,11 +122,14 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         .flat_map(|value| value.split(','))
         .map(|name| name.trim().to_ascii_lowercase())
         .collect();
+    // RFC 9112 (6.3): it counts for nothing beside a coding, which is the connection's.
+    let is_coded = headers.contains_key(TRANSFER_ENCODING);
     let mut out = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let is_kept = !OF_CONNECTION.contains(name)
             && !name.as_str().starts_with(OWN)
             && *name != REQUEST_ID
+            && !(is_coded && *name == CONTENT_LENGTH)
             && !named.iter().any(|other| other == name.as_str());
         if is_kept {
             out.append(name.clone(), value.clone());
