@@ -245,8 +245,10 @@ mod tests {
 
     #[test]
     fn a_number_in_a_longer_form_is_the_same_number() {
-        let whole =
-            shared::codec::encode(&UsageEvent { prompt_tokens: 7, ..UsageEvent::default() });
+        let whole = shared::codec::encode(&UsageEvent::<String> {
+            prompt_tokens: 7,
+            ..UsageEvent::default()
+        });
         let whole = whole.unwrap();
         let at = whole.iter().position(|byte| *byte == 7).unwrap();
         let mut encoded = Encoded::default();
