@@ -235,6 +235,8 @@ impl<'a> Learning<'a> {
     fn value(&mut self, reader: &mut Reader<'a>, place: Place) -> Option<()> {
         let start = reader.at();
         match self.body.get(start)? {
+            // It may say something even where it is empty.
+            b'{' | b'[' if matches!(place, Place::Said(_)) => None,
             b'{' => {
                 match place {
                     Place::Usage => self.mould.has_usage = true,

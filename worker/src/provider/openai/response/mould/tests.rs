@@ -75,6 +75,8 @@ fn what_is_unusual_makes_no_mould() {
         r#"{"choices":[{"message":{"tool_calls":[{"id":"a"}]}}]}"#,
         r#"{"choices":[{"message":{"content":true}}]}"#,
         r#"{"choices":[{"text":12}]}"#,
+        r#"{"choices":[{"text":[ ]}]}"#,
+        r#"{"choices":[{"message":{"content":{}}}]}"#,
         r#"{"usage":{"input_tokens":1}}"#,
         r#"{"usage":{"output_token_details":null}}"#,
         &many,
