@@ -115,7 +115,7 @@ impl Collector {
             Failure::Never(format!("the path of the endpoint at {authority} cannot be asked for"))
         })?;
         *request.headers_mut() = self.headers.clone();
-        let answer = upstreams.send(&self.place, &request.into()).await;
+        let answer = upstreams.send(&self.place, &mut request.into()).await;
         let answer = answer.map_err(|error| Failure::Later(error.to_string(), None))?;
         let head = &answer.head;
         match judge(head.status, &head.headers(), &authority) {

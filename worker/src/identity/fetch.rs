@@ -155,7 +155,7 @@ async fn get(
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static("aisix"));
-    let answer = upstreams.send(&Rc::new(place), &request.into()).await;
+    let answer = upstreams.send(&Rc::new(place), &mut request.into()).await;
     let mut answer = answer.map_err(|source| FetchError::Send { url: url.to_string(), source })?;
     if answer.head.status != 200 {
         let status = answer.head.status.as_u16();

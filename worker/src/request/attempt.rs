@@ -264,16 +264,16 @@ impl Attempts {
             resolve::target(&tables, &self.current)?
         };
         account.target = Some(target.clone());
-        let Exchange { request, mut reading } = exchange(account, call, &target, head).await?;
+        let Exchange { mut request, mut reading } = exchange(account, call, &target, head).await?;
         let held = self.routing().filter(|routing| routing.strategy == Strategy::LeastBusy);
         let held = held.and_then(|_| {
             let deployment = Deployment::new(proxy.counters, &self.current.model.id);
             proxy.counters.hold(deployment.in_flight_key(), u64::MAX).ok().flatten()
         });
-        account.attempt_begins(held);
+        let begins = account.attempt_begins(held);
         let limits = self.limits(account);
         let answering = async {
-            let sending = proxy.upstreams.send(&target.place, &request);
+            let sending = proxy.upstreams.send(&target.place, &mut request);
             let answer = sending.await.map_err(unanswered)?;
             if !answer.head.status.is_success() {
                 return Err(refusal(answer, &*reading, &target).await.into());
@@ -295,7 +295,10 @@ impl Attempts {
         let limit = if call.is_stream { limits.silence } else { limits.whole };
         // It is large: not to be moved.
         let answering = pin!(answering);
-        within(limit, answering).await
+        let Some(limit) = limit else { return answering.await };
+        let deadline = (begins + limit).into();
+        let answered = proxy.upstreams.timers().within(deadline, answering).await;
+        answered.unwrap_or_else(|| Err(UpstreamError::Timeout(limit).into()))
     }
 }
 
@@ -308,8 +311,8 @@ pub async fn ask_once(
     target: &resolve::Target,
     context: &Context<'_>,
 ) -> Result<(), RequestError> {
-    let Exchange { request, mut reading } = provider::exchange(call, target, context).await?;
-    let sending = context.proxy.upstreams.send(&target.place, &request);
+    let Exchange { mut request, mut reading } = provider::exchange(call, target, context).await?;
+    let sending = context.proxy.upstreams.send(&target.place, &mut request);
     let answer = sending.await.map_err(unanswered)?;
     if !answer.head.status.is_success() {
         return Err(refusal(answer, &*reading, target).await.into());
@@ -346,19 +349,6 @@ fn unanswered(error: SendError) -> UpstreamError {
 fn chance() -> f64 {
     // Without chance the pauses are the longest ones.
     getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX))
-}
-
-/// What `work` brings, if it does so in time.
-pub async fn within<T, E: From<UpstreamError>>(
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    match limit {
-        None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(UpstreamError::Timeout(limit).into())),
-    }
 }
 
 /// An answer that is no stream, as the caller is sent it, and what it is.

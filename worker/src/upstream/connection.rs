@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
@@ -72,6 +72,8 @@ pub struct Connection {
     head: Zeroizing<Vec<u8>>,
     head_sent: usize,
     body: Bytes,
+    body_sent: usize,
+    /// Nothing of it has.
     is_flushed: bool,
     method: Method,
     /// Something of the answer has come.
@@ -91,6 +93,7 @@ impl Connection {
             head: Zeroizing::default(),
             head_sent: 0,
             body: Bytes::new(),
+            body_sent: 0,
             is_flushed: true,
             method: Method::GET,
             has_begun: false,
@@ -98,15 +101,15 @@ impl Connection {
         }
     }
 
-    /// Takes a request, which goes out while its answer is waited for.
-    pub fn begin(&mut self, request: &Outgoing) {
+    /// Takes a request, with its body, which goes out while its answer is waited for.
+    pub fn begin(&mut self, request: &mut Outgoing) {
         self.head.clear();
         // Where it grew it would leave copies of what is secret in it behind.
         self.head.reserve(HEAD_BYTES_EXPECTED);
         head::write(&mut self.head, request);
         self.head_sent = 0;
         self.method = request.method();
-        self.body = request.body().clone();
+        (self.body, self.body_sent) = (std::mem::take(request.body_mut()), 0);
         (self.is_flushed, self.has_begun) = (false, false);
         self.looked_at = 0;
     }
@@ -122,6 +125,10 @@ impl Connection {
                 let bytes = self.inbox.split_to(end).freeze();
                 self.looked_at = 0;
                 if let Some(Read { head, framing, keeps }) = head::read(bytes, &self.method)? {
+                    if self.is_flushed {
+                        // Nobody sends it again.
+                        self.take_body();
+                    }
                     self.keeps &= keeps && !framing.ends_with_connection();
                     return Poll::Ready(Ok((head, framing)));
                 }
@@ -138,6 +145,11 @@ impl Connection {
                 Ok(_) => self.has_begun = true,
             }
         }
+    }
+
+    /// The body of the request, where it is not needed here any more.
+    pub fn take_body(&mut self) -> Bytes {
+        std::mem::take(&mut self.body)
     }
 
     /// The next bytes of the body; `None` at its end.
@@ -172,10 +184,10 @@ impl Connection {
 
     /// After a whole answer: whether another request may go over the connection. Its memory is given back.
     pub fn rest(&mut self) -> bool {
-        let is_sent = self.is_flushed && self.body.is_empty() && self.inbox.is_empty();
-        self.inbox = BytesMut::new();
+        let is_at_end = self.is_flushed && self.inbox.is_empty();
+        (self.inbox, self.body) = (BytesMut::new(), Bytes::new());
         self.room = READ_BYTES;
-        self.keeps && is_sent
+        self.keeps && is_at_end
     }
 
     /// While it is idle: whether the other side has ended it, or said what nobody asked for. Wakes when either happens.
@@ -201,8 +213,6 @@ impl Connection {
         match self.poll_flush(context) {
             Poll::Pending => {}
             Poll::Ready(result) => {
-                // What is left of it, be it nothing, would hold the memory of all of it.
-                self.body = Bytes::new();
                 self.is_flushed = true;
                 self.keeps &= result.is_ok();
             }
@@ -213,10 +223,11 @@ impl Connection {
         let stream = &mut self.stream;
         loop {
             let head = self.head.get(self.head_sent..).unwrap_or_default();
-            if head.is_empty() && self.body.is_empty() {
+            let body = self.body.get(self.body_sent..).unwrap_or_default();
+            if head.is_empty() && body.is_empty() {
                 return Pin::new(stream).poll_flush(context);
             }
-            let slices = [IoSlice::new(head), IoSlice::new(&self.body)];
+            let slices = [IoSlice::new(head), IoSlice::new(body)];
             let slices = if head.is_empty() { &slices[1..] } else { &slices[..] };
             let sent = ready!(Pin::new(&mut *stream).poll_write_vectored(context, slices))?;
             if sent == 0 {
@@ -224,7 +235,7 @@ impl Connection {
             }
             let of_head = sent.min(head.len());
             self.head_sent += of_head;
-            self.body.advance(sent - of_head);
+            self.body_sent += sent - of_head;
         }
     }
 
@@ -291,7 +302,7 @@ mod tests {
 
     async fn ours(stream: DuplexStream, method: &str) -> Result<Told, TransportError> {
         let mut connection = Connection::new(stream);
-        connection.begin(&request(method, b"{}").into());
+        connection.begin(&mut request(method, b"{}").into());
         let (head, mut framing) = poll_fn(|context| connection.poll_head(context)).await?;
         let mut body = Vec::new();
         while let Some(chunk) = poll_fn(|context| connection.poll_body(&mut framing, context)).await
@@ -393,7 +404,7 @@ mod tests {
             let (near, mut far) = duplex(64);
             far.write_all(b"HTTP/1.1 413 Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
             let mut connection = Connection::new(near);
-            connection.begin(&request("POST", &[b'x'; 1000]).into());
+            connection.begin(&mut request("POST", &[b'x'; 1000]).into());
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let (head, framing) = head.unwrap();
             assert_eq!((head.status.as_u16(), framing), (413, Framing::Length(0)));
@@ -415,7 +426,8 @@ mod tests {
                 far
             });
             let mut connection = Connection::new(near);
-            connection.begin(&request("POST", &[&[b'x'; 1000], &b"xyz"[..]].concat()).into());
+            let body = [&[b'x'; 1000], &b"xyz"[..]].concat();
+            connection.begin(&mut request("POST", &body).into());
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let mut framing = head.unwrap().1;
             let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;
@@ -430,7 +442,7 @@ mod tests {
             let (near, far) = duplex(4096);
             answer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP".to_vec(), 100, far);
             let mut connection = Connection::new(near);
-            connection.begin(&request("POST", b"{}").into());
+            connection.begin(&mut request("POST", b"{}").into());
             let head = poll_fn(|context| connection.poll_head(context)).await;
             let mut framing = head.unwrap().1;
             let chunk = poll_fn(|context| connection.poll_body(&mut framing, context)).await;
@@ -447,7 +459,7 @@ mod tests {
             let body = Bytes::from(vec![b'x'; 1000]);
             let request = Request::post("/").header("host", "h").body(body.clone()).unwrap();
             let mut connection = Connection::new(near);
-            connection.begin(&request.into());
+            connection.begin(&mut request.into());
             poll_fn(|context| connection.poll_head(context)).await.unwrap();
             assert!(connection.rest() && body.is_unique());
         });

@@ -121,6 +121,16 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// The body, to be taken.
+    pub fn body_mut(&mut self) -> &mut Bytes {
+        match self {
+            Self::Whole(request) => request.body_mut(),
+            Self::Alike { body, .. } => body,
+        }
+    }
+}
+
 impl From<Request<Bytes>> for Outgoing {
     fn from(request: Request<Bytes>) -> Self {
         Self::Whole(request)

@@ -5,6 +5,7 @@ mod connect;
 mod connection;
 mod head;
 mod pool;
+mod timers;
 mod trust;
 
 pub use connect::{ConnectError, Connector};

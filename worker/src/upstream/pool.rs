@@ -23,6 +23,7 @@ use super::body::Framing;
 use super::connect::{ConnectError, Connector};
 use super::connection::{Connection, TransportError};
 use super::head::{AnswerHead, Outgoing};
+use super::timers::Timers;
 use crate::Map;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
@@ -66,7 +67,9 @@ pub struct Upstreams {
     idle_limit: Duration,
     idle_max: usize,
     idle: RefCell<Map<Key, Idle>>,
-    /// A task looks after them.
+    /// For those who wait for answers.
+    timers: Timers,
+    /// A task looks after what is idle.
     is_watched: Cell<bool>,
     bell: Arc<Bell>,
     /// Rings it.
@@ -122,7 +125,13 @@ impl Upstreams {
             idle_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         let bell = Arc::<Bell>::default();
         let (idle, is_watched, waker) = (RefCell::default(), Cell::default(), bell.clone().into());
-        Rc::new(Self { connector, idle_limit, idle_max, idle, is_watched, bell, waker })
+        let timers = Timers::default();
+        Rc::new(Self { connector, idle_limit, idle_max, idle, timers, is_watched, bell, waker })
+    }
+
+    /// The timers of those who wait for answers.
+    pub fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// Sends a request to a place and waits for the head of the answer.
@@ -133,7 +142,7 @@ impl Upstreams {
     pub async fn send(
         self: &Rc<Self>,
         place: &Rc<Place>,
-        request: &Outgoing,
+        request: &mut Outgoing,
     ) -> Result<Answer, SendError> {
         let now = Instant::now();
         if let Some(connection) = self.take_idle(place, now) {
@@ -259,9 +268,15 @@ impl Drop for Upstreams {
 }
 
 impl Lease {
-    async fn send(mut self, request: &Outgoing) -> Result<Answer, TransportError> {
-        self.connection.begin(request);
-        let (head, framing) = poll_fn(|context| self.connection.poll_head(context)).await?;
+    /// The body is the request's again where there is no answer.
+    async fn send(mut self, request: &mut Outgoing) -> Result<Answer, TransportError> {
+        let connection = &mut self.connection;
+        connection.begin(request);
+        let answered = poll_fn(|context| connection.poll_head(context)).await;
+        if answered.is_err() {
+            *request.body_mut() = connection.take_body();
+        }
+        let (head, framing) = answered?;
         let mut body = AnswerBody { framing, lease: Some(self) };
         if body.is_end() {
             body.give_back();

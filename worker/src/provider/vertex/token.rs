@@ -209,7 +209,7 @@ async fn fetch(
     request: Request<Bytes>,
 ) -> Result<Token, TokenError> {
     let unreached = |reason: String| TokenError::Unreached(format!("token endpoint: {reason}"));
-    let answer = upstreams.send(place, &request.into()).await;
+    let answer = upstreams.send(place, &mut request.into()).await;
     let mut answer = answer.map_err(|error| unreached(error.to_string()))?;
     let mut body = BytesMut::new();
     while let Some(chunk) = answer.body.chunk().await {

@@ -239,15 +239,17 @@ impl Account {
         if self.route.is_some() { "other" } else { self.endpoint.dialect.name() }
     }
 
-    /// An attempt at the target begins.
-    pub fn attempt_begins(&mut self, held: Option<Held>) {
+    /// An attempt at the target begins, now.
+    pub fn attempt_begins(&mut self, held: Option<Held>) -> Instant {
+        let started = Instant::now();
         self.attempt = Some(Attempt {
-            started: Instant::now(),
+            started,
             _held: held,
             is_accepted: false,
             first_event: None,
             seen: Seen::default(),
         });
+        started
     }
 
     /// The attempt has failed, and another one follows, at the same target or at another. It leaves a usage event of its own.

@@ -152,13 +152,13 @@ async fn exchange(
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    let request = request.into();
+    let mut request = request.into();
 
     let limit = route.timeout_ms.unwrap_or(settings.upstream.timeout_ms);
     let limit = (limit > 0).then(|| Duration::from_millis(limit));
     let deadline = limit.map(|limit| (Instant::now() + limit, limit));
     account.attempt_begins(None);
-    let sending = proxy.upstreams.send(&place, &request);
+    let sending = proxy.upstreams.send(&place, &mut request);
     let sent = match deadline {
         None => sending.await,
         Some((deadline, limit)) => tokio::time::timeout_at(deadline, sending)
