@@ -97,6 +97,9 @@ impl Chunks {
                     let room = TRAILER_BYTES_MAX.saturating_sub(*before);
                     match line(inbox, room)? {
                         Some(line) if line.is_empty() => *self = Self::Done,
+                        Some(line) if !is_header(&line) => {
+                            return Err(Malformed::Chunk("a trailer is no header"));
+                        }
                         Some(line) => *before = before.saturating_add(line.len().saturating_add(2)),
                         None => return Ok(Taken::Nothing),
                     }
@@ -131,6 +134,13 @@ fn line(inbox: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, Malf
         _ => return Err(Malformed::Chunk("a line does not end as lines do")),
     }
     Ok(Some(line))
+}
+
+/// Whether a line is a header. Nobody asks which one.
+fn is_header(line: &[u8]) -> bool {
+    let (line, mut headers) = ([line, b"\r\n\r\n"].concat(), [httparse::EMPTY_HEADER; 1]);
+    let read = httparse::parse_headers(&line, &mut headers);
+    matches!(read, Ok(httparse::Status::Complete((_, [_]))))
 }
 
 /// The size of a chunk. What may follow it is of no interest.
@@ -201,6 +211,8 @@ mod tests {
             "1;\r\r\na",
             "0\r\n\n",
             "0\r\nx\n\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\nx : y\r\n\r\n",
         ] {
             assert!(matches!(chunked(wrong), Err(Malformed::Chunk(_))), "{wrong:?}");
         }
