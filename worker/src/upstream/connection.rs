@@ -322,8 +322,8 @@ mod tests {
         Ok(told(parts.status, &parts.headers, body))
     }
 
-    /// An answer, most of which are as they should be.
-    fn answers() -> impl Strategy<Value = Vec<u8>> {
+    /// An answer, and whether a byte of it is another than it should be.
+    fn answers() -> impl Strategy<Value = (Vec<u8>, bool)> {
         let first = prop::sample::select(vec![
             "HTTP/1.1 200 OK",
             "HTTP/1.1 200",
@@ -367,20 +367,22 @@ mod tests {
                 let headers: String =
                     headers.iter().map(|header| format!("{header}\r\n")).collect();
                 let mut bytes = format!("{first}\r\n{headers}\r\n{body}").into_bytes();
-                if let Some((place, byte)) = damage {
+                if let Some((place, byte)) = &damage {
                     let place = place.index(bytes.len());
-                    bytes[place] = byte;
+                    bytes[place] = *byte;
                 }
-                bytes
+                (bytes, damage.is_some())
             },
         )
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
         #[test]
-        fn an_answer_is_read_as_hyper_reads_it(bytes in answers(), size in 1..80_usize, method in prop::sample::select(vec!["POST", "HEAD", "CONNECT"])) {
+        fn an_answer_is_read_as_hyper_reads_it(
+            (bytes, is_damaged) in answers(),
+            size in 1..80_usize,
+            method in prop::sample::select(vec!["POST", "HEAD", "CONNECT"]),
+        ) {
             let (ours, hypers) = run(async || {
                 let (near, far) = duplex(4096);
                 answer(bytes.clone(), size, far);
@@ -392,6 +394,8 @@ mod tests {
             match (ours, hypers) {
                 (Ok(ours), Ok(hypers)) => prop_assert_eq!(ours, hypers),
                 (Err(_), Err(_)) => {}
+                // Of what is none hyper takes some.
+                (Err(_), Ok(_)) if is_damaged => {}
                 (ours, hypers) => prop_assert!(false, "{ours:?} {hypers:?}"),
             }
         }

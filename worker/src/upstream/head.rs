@@ -283,7 +283,9 @@ impl Told<'_> {
             (Some(_), _) if is_old => Err(Malformed::Length("HTTP/1.0 knows no transfer-encoding")),
             (Some(codings), _) => {
                 let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
-                let is_chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                // Of words that are none nothing is understood.
+                let is_text = codings.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+                let is_chunked = is_text && last.trim_ascii().eq_ignore_ascii_case(b"chunked");
                 Ok(if is_chunked { Framing::chunked() } else { Framing::UntilClose })
             }
             (None, Some(Ok(length))) => Ok(Framing::Length(length)),
