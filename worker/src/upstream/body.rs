@@ -165,11 +165,8 @@ mod tests {
         let (mut inbox, mut body) = (BytesMut::new(), Vec::new());
         for piece in pieces {
             inbox.extend_from_slice(piece);
-            loop {
-                match framing.take(&mut inbox)? {
-                    Taken::Data(bytes) => body.extend_from_slice(&bytes),
-                    Taken::Nothing | Taken::End => break,
-                }
+            while let Taken::Data(bytes) = framing.take(&mut inbox)? {
+                body.extend_from_slice(&bytes);
             }
         }
         Ok((body, framing.is_end(), inbox.to_vec()))

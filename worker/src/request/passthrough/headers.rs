@@ -129,7 +129,7 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         let is_kept = !OF_CONNECTION.contains(name)
             && !name.as_str().starts_with(OWN)
             && *name != REQUEST_ID
-            && !(is_coded && *name == CONTENT_LENGTH)
+            && (!is_coded || *name != CONTENT_LENGTH)
             && !named.iter().any(|other| other == name.as_str());
         if is_kept {
             out.append(name.clone(), value.clone());
