@@ -1,5 +1,6 @@
 //! The listener as callers see it, with an upstream that does as it is told.
 
+mod alike;
 mod budgets;
 mod connections;
 mod gateway;
