@@ -46,8 +46,8 @@ fn a_request_like_another_differs_in_its_id_alone_and_a_changed_key_is_in_the_ne
         for [first, second] in heads.as_chunks().0 {
             assert_eq!(first, second);
         }
-        assert!(heads[0].contains("authorization: Bearer sk-upstream\n"), "{}", heads[0]);
-        assert!(heads[2].contains("authorization: Bearer sk-other\n"), "{}", heads[2]);
+        assert!(heads[0].contains("authorization: bearer sk-upstream\n"), "{}", heads[0]);
+        assert!(heads[2].contains("authorization: bearer sk-other\n"), "{}", heads[2]);
         assert!(!heads[3].contains("x-team") && heads[5].contains("x-team: blue\n"), "{heads:?}");
     });
 }
@@ -65,7 +65,7 @@ fn azure_has_its_own_credential_and_version_in_every_request() {
         }
         let heads = heads(&upstream);
         assert_eq!(heads[0], heads[1]);
-        let line = "POST /openai/deployments/gpt-up/chat/completions?api-version=";
+        let line = "post /openai/deployments/gpt-up/chat/completions?api-version=";
         assert!(heads[1].starts_with(line), "{}", heads[1]);
         assert!(heads[1].contains("api-key: sk-upstream\n"), "{}", heads[1]);
         assert!(!heads[1].contains("authorization"), "{}", heads[1]);
