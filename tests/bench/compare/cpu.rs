@@ -5,14 +5,13 @@
 //! thread takes its account with it when it ends, and of one that runs just now the last tick is not there yet. They are
 //! summed up as well, and the report tells if the two differ.
 
-use std::fs;
-use std::io;
-use std::process::Command;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::ClockId;
-use nix::unistd::{Pid, SysconfVar, gettid, sysconf};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Where gateways run.
 pub const GATEWAY: usize = 0;
@@ -46,19 +45,22 @@ pub fn unpin() -> io::Result<()> {
     Ok(())
 }
 
-/// From now on this thread has its core only while nobody else wants it.
-pub fn wait_for_a_turn() -> io::Result<()> {
-    let thread = gettid().to_string();
-    let done = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).output();
-    let missing = |error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!("chrt: {error}; install it: apt-get install util-linux"),
-        )
-    };
-    let done = done.map_err(missing)?;
-    let said = || String::from_utf8_lossy(&done.stderr).trim().to_owned();
-    if done.status.success() { Ok(()) } else { Err(io::Error::other(said())) }
+/// Keeps all cores from sleeping as long as it is there. A core of a virtual machine that sleeps is given away, and takes up to
+/// milliseconds to come back. Only root may.
+///
+/// <https://docs.kernel.org/power/pm_qos_interface.html>
+pub struct Awake {
+    _request: File,
+}
+
+impl Awake {
+    /// From now on.
+    pub fn keep() -> io::Result<Self> {
+        let mut request = OpenOptions::new().write(true).open("/dev/cpu_dma_latency")?;
+        // The latency that is borne, in microseconds.
+        request.write_all(&0_i32.to_ne_bytes())?;
+        Ok(Self { _request: request })
+    }
 }
 
 /// The process and all that descend from it.

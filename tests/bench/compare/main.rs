@@ -136,7 +136,8 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let aisix = arguments.programs.as_ref().map(|folder| folder.join("aisix"));
     let aisix = aisix.map_or_else(|| harness::binaries::find("aisix"), Ok)?;
     let machine = Machine::look(&aisix);
-    let mut peers = start(arguments, upstream::start()?).await?;
+    let upstream = upstream::start()?;
+    let mut peers = start(arguments, upstream.address).await?;
     for peer in &mut peers {
         peer.wait_until_served()?;
     }
@@ -152,7 +153,7 @@ async fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         });
     }
     if is_wanted(What::Streams) {
-        let turn = |peer: &Peer| streams::turn(peer, STREAMS, seconds(5.0));
+        let turn = |peer: &Peer| streams::turn(peer, &upstream, STREAMS, seconds(5.0));
         rounds::rounds("streams", rounds, &peers, &mut figures, &mut voids, turn, |values| {
             rounds::above_direct(values, streams::ADDED);
         });

@@ -3,19 +3,25 @@
 //! It wants the provider's key (401 without), and answers a chat request that has `"stream":true` with as many paced events as
 //! `"max_tokens"` says, any other with one fixed answer. Every event tells when it was sent. Streams are spread evenly over the
 //! time between two events of one, so that no two of them send at the same moment: what waits in a gateway waits because of it.
-//! From the stamp of an event to the end of its `write` takes some 10 µs. How often it took far longer is told, and how often an
-//! event was sent late, together with those after it.
+//! No event follows another one sooner than [`APART`], also after the upstream itself was kept from its core. From the stamp of an
+//! event to the end of its `write` takes some 10 µs. How often it took far longer is told.
+//!
+//! Events are sent evenly only by who has the core to itself: a load that reads them there is a [`Companion`] of this thread, which
+//! works while no event is due. Then no timer has to be set, which a virtual machine takes long for, and neither waits for the scheduler.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use memchr::memmem;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::clock;
@@ -35,15 +41,20 @@ pub const TIME_DIGITS: usize = 20;
 pub static SENT: AtomicU64 = AtomicU64::new(0);
 /// Of these, those that were not: the upstream was interrupted, and what that took counts as the gateway's.
 pub static SENT_LATE: AtomicU64 = AtomicU64::new(0);
-/// Events that were stamped later than that after their time: they come to the gateway in a bunch.
-pub static BUNCHED: AtomicU64 = AtomicU64::new(0);
-/// From the stamp of an event to the end of its sending, and from its time to its stamp, in nanoseconds.
+/// From the stamp of an event to the end of its sending, in nanoseconds.
 const SENDING_MAX: u64 = 100_000;
+
+/// Between two events, of whichever streams, in nanoseconds: who was kept from sending some in time does not send them all at once.
+const APART: u64 = 25_000;
+
+/// From here on the core is given away until the next event, in nanoseconds.
+const PAUSE_MIN: u64 = 1_500_000;
 
 /// What of a body is looked at. A longer one is a prompt of megabytes, and gets the fixed answer.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const LISTENER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
+const BELL: u64 = u64::MAX - 2;
 
 const ANSWER: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"model":"upstream-model","choices":[{"index":0,"message":{"role":"assistant","content":"The quick brown fox jumps over the lazy dog, and the lazy dog does not mind it at all."},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":24,"completion_tokens":20,"total_tokens":44},"system_fingerprint":"fp_bench"}"#;
 const EVENT: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"upstream-model","choices":[{"index":0,"delta":{"content":"@00000000000000000000"},"finish_reason":null}]}
@@ -57,30 +68,56 @@ const USAGE: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.ch
 "#;
 const DONE: &str = "data: [DONE]\n\n";
 
-/// Starts it on the core of everything that is no gateway. It runs as long as this program.
-pub fn start() -> io::Result<SocketAddr> {
+/// What the upstream's thread does beside: a little at a time, until it says that there is no more to do.
+pub type Companion = Box<dyn FnMut() -> bool + Send>;
+
+/// An upstream that runs, as long as this program.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    companions: Sender<Companion>,
+    bell: Arc<EventFd>,
+}
+
+impl Running {
+    /// Has its thread do something beside, from now on.
+    pub fn accompany(&self, companion: Companion) -> Result<(), String> {
+        let ended = |error: &dyn std::fmt::Display| format!("the upstream has ended: {error}");
+        self.companions.send(companion).map_err(|error| ended(&error))?;
+        self.bell.write(1).map(drop).map_err(|error| ended(&error))
+    }
+}
+
+/// Starts it on the core of everything that is no gateway.
+pub fn start() -> io::Result<Running> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
-    let mut upstream = Upstream::new(listener)?;
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let bell = Arc::new(EventFd::from_flags(flags)?);
+    let (companions, companion) = channel();
+    let mut upstream = Upstream::new(listener, Arc::clone(&bell))?;
     thread::Builder::new().name("upstream".into()).spawn(move || {
-        if let Err(error) = cpu::pin(cpu::REST).and_then(|()| upstream.run()) {
+        if let Err(error) = cpu::pin(cpu::REST).and_then(|()| upstream.run(&companion)) {
             eprintln!("the upstream has ended: {error}");
         }
     })?;
-    Ok(address)
+    Ok(Running { address, companions, bell })
 }
 
 struct Upstream {
     epoll: Epoll,
     listener: TcpListener,
     timer: TimerFd,
+    bell: Arc<EventFd>,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
     /// When which connection sends its next event.
     due: BinaryHeap<Reverse<(u64, usize)>>,
     /// What the timer is set to; 0 if it has gone off.
     set_to: u64,
+    /// When an event was sent last.
+    sent_at: u64,
     /// Streams so far: each has its place between two events of another.
     streams: u64,
     /// What is sent, with its head, or as a chunk of its own.
@@ -110,7 +147,7 @@ enum Wish {
 }
 
 impl Upstream {
-    fn new(listener: TcpListener) -> io::Result<Self> {
+    fn new(listener: TcpListener, bell: Arc<EventFd>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
@@ -118,16 +155,19 @@ impl Upstream {
         )?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         let event = chunk(EVENT);
         let time_at = memmem::find(&event, TIME_MARK).unwrap_or_default() + TIME_MARK.len();
         Ok(Self {
             epoll,
             listener,
             timer,
+            bell,
             connections: Vec::new(),
             free: Vec::new(),
             due: BinaryHeap::new(),
             set_to: 0,
+            sent_at: 0,
             streams: 0,
             answer: whole("200 OK", ANSWER),
             refusal: whole("401 Unauthorized", r#"{"error":{"message":"no such key"}}"#),
@@ -136,11 +176,18 @@ impl Upstream {
         })
     }
 
-    fn run(&mut self) -> io::Result<()> {
+    fn run(&mut self, companions: &Receiver<Companion>) -> io::Result<()> {
         let mut events = vec![EpollEvent::empty(); 256];
         let mut buffer = vec![0; 256 * 1024];
+        let mut companion: Option<Companion> = None;
         loop {
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let is_alone = companion.is_none();
+            let pause = match is_alone {
+                true => EpollTimeout::NONE,
+                false if self.is_pause() => EpollTimeout::from(1_u8),
+                false => EpollTimeout::ZERO,
+            };
+            let ready = match self.epoll.wait(&mut events, pause) {
                 Err(nix::errno::Errno::EINTR) => 0,
                 ready => ready?,
             };
@@ -151,11 +198,26 @@ impl Upstream {
                         let _ = self.timer.wait();
                         self.set_to = 0;
                     }
+                    BELL => {
+                        let _ = self.bell.read();
+                        companion = companions.try_recv().ok().or(companion);
+                    }
                     index => self.serve(usize::try_from(index).unwrap_or(usize::MAX), &mut buffer),
                 }
             }
-            self.send_due()?;
+            self.send_due(is_alone)?;
+            if companion.as_mut().is_some_and(|companion| !companion()) {
+                companion = None;
+                // Whoever waits next waits for the timer again.
+                self.send_due(true)?;
+            }
         }
+    }
+
+    /// Whether no event is due for longer than a timer takes to be late.
+    fn is_pause(&self) -> bool {
+        let next = self.due.peek().map(|Reverse((due, _))| *due);
+        next.is_some_and(|due| due > clock::now() + PAUSE_MIN)
     }
 
     fn accept(&mut self) -> io::Result<()> {
@@ -234,19 +296,21 @@ impl Upstream {
         }
     }
 
-    /// Sends all events whose time has come, and sets the timer for the next.
-    fn send_due(&mut self) -> io::Result<()> {
+    /// Sends all events whose time has come, and sets the timer for the next if that is wanted.
+    fn send_due(&mut self, is_timed: bool) -> io::Result<()> {
         let pace = u64::try_from(PACE.as_nanos()).unwrap_or(u64::MAX);
         while let Some(Reverse((due, index))) = self.due.peek().copied() {
             let now = clock::now();
-            if due > now {
-                if self.set_to != due {
-                    let wait = Duration::from_nanos(due - now);
+            let time = due.max(self.sent_at + APART);
+            if time > now {
+                if is_timed && self.set_to != time {
+                    let wait = Duration::from_nanos(time - now);
                     self.timer.set(Expiration::OneShot(wait.into()), TimerSetTimeFlags::empty())?;
-                    self.set_to = due;
+                    self.set_to = time;
                 }
                 break;
             }
+            self.sent_at = now;
             self.due.pop();
             let Some(Some(connection)) = self.connections.get_mut(index) else {
                 self.free.push(index);
@@ -262,9 +326,6 @@ impl Upstream {
             let stamped = stamp(&mut self.event, self.time_at);
             let _ = connection.send(&self.event);
             SENT.fetch_add(1, Ordering::Relaxed);
-            if now - due > SENDING_MAX {
-                BUNCHED.fetch_add(1, Ordering::Relaxed);
-            }
             if clock::of_day().saturating_sub(stamped) > SENDING_MAX {
                 SENT_LATE.fetch_add(1, Ordering::Relaxed);
             }
@@ -338,11 +399,13 @@ fn understand(body: &[u8]) -> Wish {
     }))
 }
 
-/// Where in the time between two events the stream of that number sends: any many of them lie evenly.
+/// Where in the time between two events the stream of that number sends: any many of them lie evenly. An eighth of it is left to
+/// others on the core.
 fn place(stream: u64, pace: u64) -> u64 {
     // Multiples of the golden ratio, as a fraction of 2^64.
     let fraction = stream.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    u64::try_from((u128::from(fraction) * u128::from(pace)) >> 64).unwrap_or_default()
+    let used = pace / 8 * 7;
+    u64::try_from((u128::from(fraction) * u128::from(used)) >> 64).unwrap_or_default()
 }
 
 /// Writes the time into an event, and returns it.
@@ -393,8 +456,8 @@ mod tests {
 
     #[test]
     fn who_has_the_key_is_answered_and_streamed_to_and_nobody_else() {
-        let address = start().unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
+        let upstream = start().unwrap();
+        let mut stream = TcpStream::connect(upstream.address).unwrap();
         let mut ask = |key: &str, body: &str| {
             let length = body.len();
             write!(stream, "POST / HTTP/1.1\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();

@@ -1,27 +1,30 @@
 //! Callers of streams: all open theirs one after the other, and read until all have ended.
 //!
-//! An event has come when the kernel says that its bytes have, not when this thread comes to read them; so it works
-//! while the upstream, which shares its core, has nothing to send, and the upstream sends in time.
+//! They work a little at a time, beside the upstream on its thread ([`crate::upstream::Companion`]). An event has come when the kernel
+//! says that its bytes have, not when it is read; so whatever the upstream has to send goes first.
 //!
 //! Of an event that is read together with a later one of its stream the kernel has forgotten the time: it lies between that of the
 //! later one and the last look at all streams. Where that is too long it is left out.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use memchr::memmem;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::{Target, arrival};
+use crate::clock;
 use crate::upstream::{TIME_DIGITS, TIME_MARK};
 use crate::wire::{Part, Reader, Side};
-use crate::{clock, cpu};
 
 /// How long nothing may come, in nanoseconds.
 const SILENCE_MAX: u64 = 10_000_000_000;
-/// Between two streams that are opened, in milliseconds.
-const OPENING_MS: u16 = 1;
+/// Between two streams that are opened, in nanoseconds.
+const OPENING: u64 = 1_000_000;
+/// Streams that are read at a time: less work than lies between two events of the upstream.
+const AT_ONCE: usize = 4;
 /// By how much the time of an event may be too late, in nanoseconds.
 const UNSURE_MAX: u64 = 1_000_000;
 const DONE: &[u8] = b"data: [DONE]";
@@ -44,8 +47,9 @@ pub struct Progress {
 pub struct Streams {
     /// From a request to the first event of its answer.
     pub first_event: Vec<u32>,
-    /// By how much longer the gap before an event was when it came than when it was sent; 0 if it was shorter.
-    pub added_gap: Vec<u32>,
+    /// By how much longer the gap before an event was when it came than when it was sent, 0 if it was shorter; and when it came,
+    /// by the clock of the day.
+    pub added_gap: Vec<(u64, u32)>,
     /// From the sending of an event to its coming.
     pub delay: Vec<u32>,
     /// Events whose times are not known, because the load came to read them too late.
@@ -66,64 +70,99 @@ struct Caller {
     is_done: bool,
 }
 
-/// Opens so many streams of so many events each, and reads them to their ends.
-pub fn streams(
-    target: &Target,
-    callers: usize,
+/// Callers of streams, on their way.
+pub struct Streaming {
+    epoll: Epoll,
+    callers: Vec<Caller>,
+    request: Vec<u8>,
     events_each: u64,
-    progress: &Progress,
-) -> Result<Streams, String> {
-    let request = target.stream_request(events_each);
-    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
-    cpu::wait_for_a_turn().map_err(|it| failed("the load gets no scheduling policy", &it))?;
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|it| failed("epoll", &it))?;
-    let mut open: Vec<Caller> = Vec::with_capacity(callers);
-    for index in 0..callers {
-        let stream = TcpStream::connect(target.address).map_err(|it| failed("connect", &it))?;
-        stream.set_nodelay(true).map_err(|it| failed("TCP_NODELAY", &it))?;
-        stream.set_nonblocking(true).map_err(|it| failed("O_NONBLOCK", &it))?;
-        arrival::keep(&stream).map_err(|it| failed("SO_TIMESTAMPNS", &it))?;
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
-        epoll.add(&stream, event).map_err(|it| failed("epoll", &it))?;
-        open.push(Caller::new(stream));
+    progress: Arc<Progress>,
+    seen: Streams,
+    /// How many have asked, and how many are not done.
+    asked: usize,
+    running: usize,
+    /// When the next one asks.
+    next: u64,
+    /// When something came last.
+    last: u64,
+    /// Whoever had something then, by the clock of the day, has been read.
+    looked: u64,
+    buffer: Vec<u8>,
+}
+
+impl Streaming {
+    /// Connects so many callers, each of which will ask for so many events.
+    pub fn connect(
+        target: &Target,
+        callers: usize,
+        events_each: u64,
+        progress: Arc<Progress>,
+    ) -> Result<Self, String> {
+        let epoll =
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|it| failed("epoll", &it))?;
+        let connect = |index| {
+            let stream = TcpStream::connect(target.address).map_err(|it| failed("connect", &it))?;
+            stream.set_nodelay(true).map_err(|it| failed("TCP_NODELAY", &it))?;
+            stream.set_nonblocking(true).map_err(|it| failed("O_NONBLOCK", &it))?;
+            arrival::keep(&stream).map_err(|it| failed("SO_TIMESTAMPNS", &it))?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+            epoll.add(&stream, event).map_err(|it| failed("epoll", &it))?;
+            Ok::<_, String>(Caller::new(stream))
+        };
+        let callers: Vec<_> = (0..callers).map(connect).collect::<Result<_, _>>()?;
+        let (request, now) = (target.stream_request(events_each), clock::now());
+        Ok(Self {
+            epoll,
+            running: callers.len(),
+            callers,
+            request,
+            events_each,
+            progress,
+            seen: Streams::default(),
+            asked: 0,
+            next: now,
+            last: now,
+            looked: clock::of_day(),
+            buffer: vec![0; 64 * 1024],
+        })
     }
-    let mut seen = Streams::default();
-    let (mut asked, mut running, mut last) = (0, callers, clock::now());
-    let mut next = last;
-    // All that have something are read before the next look.
-    let mut events = vec![EpollEvent::empty(); callers.max(1)];
-    let mut looked = clock::of_day();
-    let mut buffer = vec![0; 64 * 1024];
-    while running > 0 {
-        let ready = match epoll.wait(&mut events, OPENING_MS) {
-            Err(nix::errno::Errno::EINTR) => continue,
+
+    /// Asks for the next stream if it is time, and reads what has come on a few. What was seen, once all have ended.
+    pub fn step(&mut self) -> Result<Option<Streams>, String> {
+        let (now, day) = (clock::now(), clock::of_day());
+        let mut events = [EpollEvent::empty(); AT_ONCE];
+        let ready = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Err(nix::errno::Errno::EINTR) => return Ok(None),
             ready => ready.map_err(|it| failed("epoll", &it))?,
         };
-        let before = std::mem::replace(&mut looked, clock::of_day());
-        let now = clock::now();
-        if asked < callers && now >= next {
-            open[asked].ask(&request)?;
-            asked += 1;
-            next = now + u64::from(OPENING_MS) * 1_000_000;
+        if let Some(caller) = self.callers.get_mut(self.asked).filter(|_| now >= self.next) {
+            caller.ask(&self.request)?;
+            self.asked += 1;
+            self.next = now + OPENING;
         }
         if ready > 0 {
-            last = now;
-        } else if now - last > SILENCE_MAX {
-            return Err(format!(
-                "{running} streams were silent for {} s",
-                SILENCE_MAX / 1_000_000_000
-            ));
+            self.last = now;
+        } else if now.saturating_sub(self.last) > SILENCE_MAX {
+            let (running, seconds) = (self.running, SILENCE_MAX / 1_000_000_000);
+            return Err(format!("{running} streams were silent for {seconds} s"));
         }
         for event in events.iter().take(ready) {
-            let caller = &mut open[usize::try_from(event.data()).unwrap_or_default()];
-            if caller.read(&mut buffer, before, progress, &mut seen)? {
-                caller.check(events_each)?;
-                progress.ended.fetch_add(1, Ordering::Relaxed);
-                running -= 1;
+            let caller = &mut self.callers[usize::try_from(event.data()).unwrap_or_default()];
+            if caller.read(&mut self.buffer, self.looked, &self.progress, &mut self.seen)? {
+                caller.check(self.events_each)?;
+                self.progress.ended.fetch_add(1, Ordering::Relaxed);
+                self.running -= 1;
             }
         }
+        if ready < AT_ONCE {
+            self.looked = day;
+        }
+        Ok((self.running == 0).then(|| std::mem::take(&mut self.seen)))
     }
-    Ok(seen)
+}
+
+fn failed(what: &str, error: &dyn std::fmt::Display) -> String {
+    format!("{what}: {error}")
 }
 
 impl Caller {
@@ -203,7 +242,7 @@ impl Caller {
                 seen.unknown += u64::from(!is_known);
                 seen.delay.extend(took.map(nanoseconds));
                 let added = took.zip(former).map(|(took, former)| took.saturating_sub(former));
-                seen.added_gap.extend(added.map(nanoseconds));
+                seen.added_gap.extend(added.map(|added| (came, nanoseconds(added))));
             }
         }
         Ok(())
@@ -277,7 +316,8 @@ mod tests {
         read(&[5_000, late], late + 700, 4_900).unwrap();
         read(&[late + 1_000], late + 1_900, late + 900).unwrap();
         assert_eq!(seen.delay, [500, 1_200, 200, 700, 900]);
-        assert_eq!(seen.added_gap, [100, 700, 0, 200]);
+        let gaps: Vec<_> = seen.added_gap.iter().map(|(_, gap)| *gap).collect();
+        assert_eq!(gaps, [100, 700, 0, 200]);
         assert_eq!((seen.unknown, seen.first_event.len()), (1, 1));
     }
 

@@ -134,11 +134,6 @@ fn notes(figures: &Figures, voids: &[Void]) -> Vec<String> {
                 "The load had no time on core 1: it came too late to know when {median:.1} % of the events of {subject} came, which are left out."
             ));
         }
-        if figure.name == "events_bunched" && median > UNSURE_MAX {
-            notes.push(format!(
-                "Gaps of {subject} are not its own alone: the upstream had no time on core 1 and sent {median:.1} % of its events late, in bunches, which wait for each other in any gateway."
-            ));
-        }
         if figure.name == "events_sent_late" && median > UNSURE_MAX {
             notes.push(format!(
                 "In the sending of {median:.1} % of the events of {subject} the upstream was interrupted, which counts as a delay."

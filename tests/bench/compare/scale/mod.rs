@@ -33,7 +33,7 @@ pub async fn figures(
 ) -> Result<Vec<Figure>, Box<dyn Error>> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    let upstream = upstream::start()?;
+    let upstream = upstream::start()?.address;
     let mut all = Vec::new();
     for round in 0..rounds {
         eprintln!("scale: round {} of {rounds}", round + 1);
