@@ -59,6 +59,21 @@ pub fn copy_if_simple(from: &[u8], length: usize, to: &mut [u8]) -> Option<()> {
     (others == 0 || first(others) >= left).then_some(())
 }
 
+/// Whether the first bytes, so many, are there and ASCII.
+#[inline]
+pub fn begins_with_ascii(bytes: &[u8], length: usize) -> bool {
+    let (mut rest, mut left) = (bytes, length);
+    while left > WORD {
+        let Some((word, behind)) = rest.split_first_chunk() else { return false };
+        if beyond_ascii(word) != 0 {
+            return false;
+        }
+        (rest, left) = (behind, left.saturating_sub(WORD));
+    }
+    let others = beyond_ascii(&word(rest));
+    rest.len() >= left && (others == 0 || first(others) >= left)
+}
+
 /// The first word. Where there is less than one it is filled up with what is simple.
 #[inline]
 fn word(bytes: &[u8]) -> [u8; WORD] {
@@ -82,6 +97,12 @@ fn first(others: u128) -> usize {
 const fn is_simple(byte: u8) -> bool {
     // Without a way out, so that many are looked at at a time.
     (byte.wrapping_sub(b' ') <= b'~' - b' ') & (byte != b'"') & (byte != b'\\')
+}
+
+/// The highest bit of each byte that is no ASCII.
+#[inline(always)]
+fn beyond_ascii(word: &[u8; WORD]) -> u128 {
+    u128::from_le_bytes(*word) & u128::from_le_bytes([0x80; WORD])
 }
 
 /// All bits of each byte that is not simple.
@@ -128,6 +149,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_ascii_is_known_of_any_bytes(
+            bytes in "[ -~]{0,40}".prop_map(String::into_bytes).boxed()
+                .prop_union(any::<Vec<u8>>().boxed()),
+            length in 0..50usize,
+        ) {
+            let is_ascii = bytes.get(..length).is_some_and(<[u8]>::is_ascii);
+            prop_assert_eq!(begins_with_ascii(&bytes, length), is_ascii);
+        }
+
         #[test]
         fn what_is_simple_is_known_and_copied_of_any_bytes(
             bytes in "[ -~]{0,40}".prop_map(String::into_bytes).boxed()

@@ -4,6 +4,8 @@
 //! What is taken here is what [`crate::codec`] takes, and means the same there: an event whose lists are empty and whose numbers have
 //! the form that we write, the shortest. Any other is for the codec.
 
+use crate::simple::begins_with_ascii;
+
 /// A field of [`super::UsageEvent`], in its order.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -136,71 +138,93 @@ pub static FIELDS: [Field; FIELDS_COUNT] = [
     optional("aggregated_events", Kind::Whole),
 ];
 
-/// Lets `see` have what JSON has of the event that the bytes begin with, each value with the place of its field in [`FIELDS`]. Returns what it
-/// has cost, and what is behind it; `None` if it is none or is for the codec, or once `see` says no.
-pub fn walk<'a>(
-    bytes: &'a [u8],
-    mut see: impl FnMut(usize, Value<'a>) -> bool,
-) -> Option<(Cost<'a>, &'a [u8])> {
+/// Who is told what an event has in its fields.
+pub trait See {
+    /// There is a value in the field at that place in [`FIELDS`]. `None` if it cannot be taken.
+    fn see(&mut self, place: usize, value: Value<'_>) -> Option<()>;
+}
+
+/// Lets `seer` have what JSON has of the event that the bytes begin with, field by field. Returns what it has cost, and what is behind it;
+/// `None` if it is none or is for the codec, or once `seer` does not take a value.
+#[inline]
+pub fn walk<'a>(bytes: &'a [u8], seer: &mut impl See) -> Option<(Cost<'a>, &'a [u8])> {
     let mut rest = bytes;
     let mut cost = Cost { api_key_id: "", cost_usd: 0.0 };
-    for (place, field) in FIELDS.iter().enumerate() {
-        let is_float = matches!(field.kind, Kind::Seconds | Kind::Cost);
-        // Empty, zero, false: the same byte in every kind but one.
-        if field.is_optional && !is_float && rest.first() == Some(&0) {
-            rest = rest.get(1..)?;
-            continue;
-        }
-        let value = match field.kind {
-            Kind::Text | Kind::Key => {
-                let length = usize::try_from(number(&mut rest)?).ok()?;
-                let begin = rest;
-                let (text, after) = begin.split_at_checked(length)?;
-                rest = after;
-                if matches!(field.kind, Kind::Key) {
-                    cost.api_key_id = std::str::from_utf8(text).ok()?;
-                }
-                Value::Text(length, begin)
-            }
-            Kind::Whole => Value::Whole(number(&mut rest)?),
-            Kind::Short => Value::Whole(u16::try_from(number(&mut rest)?).ok()?.into()),
-            Kind::Flag => Value::Flag(match number(&mut rest)? {
-                0 => false,
-                1 => true,
-                _ => return None,
-            }),
-            Kind::Seconds | Kind::Cost => {
-                let (bytes, after) = rest.split_first_chunk()?;
-                rest = after;
-                let real = f64::from_le_bytes(*bytes);
-                if matches!(field.kind, Kind::Cost) {
-                    cost.cost_usd = real;
-                } else if real <= 0.0 {
-                    continue;
-                }
-                Value::Real(real)
-            }
-            Kind::List => return None,
-        };
-        if !see(place, value) {
-            return None;
-        }
+    // Each by itself, so that nothing about a field has to be found out while it is read.
+    macro_rules! read {
+        ($($place:literal)*) => { $(read_field::<$place>(&mut rest, &mut cost, seer)?;)* };
     }
+    read!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52);
     Some((cost, rest))
+}
+
+/// Reads the field at that place, and lets `seer` have it if there is something in it.
+#[inline(always)]
+fn read_field<'a, const PLACE: usize>(
+    rest: &mut &'a [u8],
+    cost: &mut Cost<'a>,
+    seer: &mut impl See,
+) -> Option<()> {
+    let Field { kind, is_optional, .. } = *FIELDS.get(PLACE)?;
+    // Empty, zero, false: the same byte in every kind but one.
+    if is_optional && !matches!(kind, Kind::Seconds | Kind::Cost) && rest.first() == Some(&0) {
+        *rest = rest.get(1..)?;
+        return Some(());
+    }
+    let value = match kind {
+        Kind::Text | Kind::Key => {
+            let length = usize::try_from(number(rest)?).ok()?;
+            let begin = *rest;
+            let (text, after) = begin.split_at_checked(length)?;
+            *rest = after;
+            if matches!(kind, Kind::Key) {
+                cost.api_key_id = std::str::from_utf8(text).ok()?;
+            }
+            Value::Text(length, begin)
+        }
+        Kind::Whole => Value::Whole(number(rest)?),
+        Kind::Short => Value::Whole(u16::try_from(number(rest)?).ok()?.into()),
+        Kind::Flag => Value::Flag(match number(rest)? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        }),
+        Kind::Seconds | Kind::Cost => {
+            let (bytes, after) = rest.split_first_chunk()?;
+            *rest = after;
+            let real = f64::from_le_bytes(*bytes);
+            if matches!(kind, Kind::Cost) {
+                cost.cost_usd = real;
+            } else if real <= 0.0 {
+                return Some(());
+            }
+            Value::Real(real)
+        }
+        Kind::List => return None,
+    };
+    seer.see(PLACE, value)
+}
+
+/// Looks whether texts are texts.
+struct Texts;
+
+impl See for Texts {
+    #[inline(always)]
+    fn see(&mut self, _: usize, value: Value<'_>) -> Option<()> {
+        let Value::Text(length, begin) = value else { return Some(()) };
+        let is_utf8 = |text| std::str::from_utf8(text).is_ok();
+        let is_text = begins_with_ascii(begin, length) || begin.get(..length).is_some_and(is_utf8);
+        is_text.then_some(())
+    }
 }
 
 /// What an event has cost whom, if these bytes are one and no more; `None` if they are none or for the codec.
 pub fn cost(bytes: &[u8]) -> Option<Cost<'_>> {
-    let is_text = |_, value| match value {
-        Value::Text(length, begin) => begin
-            .get(..length)
-            .is_some_and(|text| text.is_ascii() || std::str::from_utf8(text).is_ok()),
-        Value::Whole(_) | Value::Real(_) | Value::Flag(_) => true,
-    };
-    walk(bytes, is_text).filter(|(_, rest)| rest.is_empty()).map(|(cost, _)| cost)
+    walk(bytes, &mut Texts).filter(|(_, rest)| rest.is_empty()).map(|(cost, _)| cost)
 }
 
 /// A number of at most 32 bits, in the form that we write: the shortest.
+#[inline(always)]
 fn number(bytes: &mut &[u8]) -> Option<u32> {
     let (first, rest) = bytes.split_first()?;
     let (number, rest, least) = match *first {
@@ -286,19 +310,23 @@ mod tests {
         }
     }
 
-    /// What is seen of an event, as JSON has it.
-    fn seen(bytes: &[u8]) -> Option<serde_json::Value> {
-        let mut object = serde_json::Map::new();
-        let (_, rest) = walk(bytes, |place, value| {
+    impl See for serde_json::Map<String, serde_json::Value> {
+        fn see(&mut self, place: usize, value: Value<'_>) -> Option<()> {
             let value = match value {
                 Value::Text(length, begin) => std::str::from_utf8(&begin[..length]).unwrap().into(),
                 Value::Whole(number) => number.into(),
                 Value::Real(number) => number.into(),
                 Value::Flag(flag) => flag.into(),
             };
-            assert!(object.insert(FIELDS[place].name.to_owned(), value).is_none());
-            true
-        })?;
+            assert!(self.insert(FIELDS[place].name.to_owned(), value).is_none());
+            Some(())
+        }
+    }
+
+    /// What is seen of an event, as JSON has it.
+    fn seen(bytes: &[u8]) -> Option<serde_json::Value> {
+        let mut object = serde_json::Map::new();
+        let (_, rest) = walk(bytes, &mut object)?;
         assert!(rest.is_empty());
         Some(object.into())
     }

@@ -11,7 +11,7 @@ use super::render::{Head, Shape, begun};
 
 /// Kinds of lines that are known of one speaker. A request leaves two.
 const KINDS_MAX: usize = 4;
-/// What is written between two values, in bytes, at most. No field of ours has such a long name.
+/// What is between two values, in bytes, at most. No field of ours has such a long name.
 const BETWEEN_BYTES_MAX: usize = 32;
 
 /// The kinds of lines that one speaker writes, in one shape.
@@ -36,8 +36,10 @@ struct Kind {
 
 #[derive(Debug, PartialEq)]
 struct Field {
-    /// What is before the value in the pipe.
-    before: Vec<u8>,
+    /// What is before the value in the pipe, and where in that there is something.
+    before: [u8; BETWEEN_BYTES_MAX],
+    mask: [u8; BETWEEN_BYTES_MAX],
+    before_bytes: usize,
     /// What is written for that.
     written: [u8; BETWEEN_BYTES_MAX],
     written_bytes: usize,
@@ -87,7 +89,7 @@ impl Kind {
     fn write_fields(&self, out: &mut [u8], mut line: &[u8]) -> Option<usize> {
         let mut at = 0;
         for field in &self.fields {
-            line = line.strip_prefix(&field.before[..])?;
+            line = field.behind(line)?;
             *out.get_mut(at..)?.first_chunk_mut()? = field.written;
             at += field.written_bytes;
             let length = copy_simple(line, out.get_mut(at..)?)?;
@@ -98,6 +100,20 @@ impl Kind {
             (line, at) = (rest, at + length);
         }
         line.is_empty().then_some(at)
+    }
+}
+
+impl Field {
+    /// The value and what follows it, if what is before it begins the line.
+    fn behind<'l>(&self, line: &'l [u8]) -> Option<&'l [u8]> {
+        let behind = line.get(self.before_bytes..)?;
+        let Some(begins) = line.first_chunk::<BETWEEN_BYTES_MAX>() else {
+            return self.before.starts_with(line.get(..self.before_bytes)?).then_some(behind);
+        };
+        // All of it at a time: to compare so few bytes takes less than to ask somebody to.
+        let differ = begins.iter().zip(&self.before).zip(&self.mask);
+        let differ = differ.fold(0, |all, ((is, was), mask)| all | (is & mask) ^ was);
+        (differ == 0).then_some(behind)
     }
 }
 
@@ -166,11 +182,16 @@ impl<'a> Reader<'a> for Learning<'a> {
             (true, false) => format!("{closing},\"{name}\":{opening}"),
             (false, _) => format!("{closing} {name}={opening}"),
         };
-        let mut written = [0; BETWEEN_BYTES_MAX];
+        let [mut before, mut mask, mut written] = [[0; BETWEEN_BYTES_MAX]; 3];
+        let in_pipe = format!("\x1f{name}{sign}");
         self.kind = self.kind.take().and_then(|mut kind| {
+            before.get_mut(..in_pipe.len())?.copy_from_slice(in_pipe.as_bytes());
+            mask.get_mut(..in_pipe.len())?.fill(u8::MAX);
             written.get_mut(..between.len())?.copy_from_slice(between.as_bytes());
             kind.fields.push(Field {
-                before: format!("\x1f{name}{sign}").into_bytes(),
+                before,
+                mask,
+                before_bytes: in_pipe.len(),
                 written,
                 written_bytes: between.len(),
                 is_plain: matches!(value, Value::Plain(_)),

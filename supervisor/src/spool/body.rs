@@ -11,7 +11,7 @@ use serde::Serialize;
 use shared::codec::CodecError;
 use shared::simple::copy_if_simple;
 use shared::usage::UsageEvent;
-use shared::usage::encoded::{Cost, FIELDS, FIELDS_COUNT, Value, walk};
+use shared::usage::encoded::{Cost, FIELDS, FIELDS_COUNT, See, Value, walk};
 use shared::usage_total::nanos;
 
 use super::block::{Block, first};
@@ -89,11 +89,20 @@ impl Body {
 
 /// What the event has cost that the bytes begin with, and what is behind it.
 fn cost(bytes: &[u8]) -> Result<(Cost<'_>, &[u8]), CodecError> {
-    if let Some(seen) = walk(bytes, |_, _| true) {
+    if let Some(seen) = walk(bytes, &mut Nobody) {
         return Ok(seen);
     }
     let (event, rest) = first(bytes)?;
     Ok((Cost::of(&event), rest))
+}
+
+/// To whom every value is the same.
+struct Nobody;
+
+impl See for Nobody {
+    fn see(&mut self, _: usize, _: Value<'_>) -> Option<()> {
+        Some(())
+    }
 }
 
 /// What stands before the value of a field.
@@ -127,11 +136,8 @@ impl Writer {
         json: &mut Vec<u8>,
         bytes: &'b [u8],
     ) -> Result<(Cost<'b>, &'b [u8]), CodecError> {
-        let mut copy = Copy { room: &mut self.room, at: 0 };
-        let befores = self.befores;
-        let seen = walk(bytes, |place, value| {
-            befores.get(place).and_then(|before| copy.field(before, value)).is_some()
-        });
+        let mut copy = Copy { befores: self.befores, room: &mut self.room, at: 0 };
+        let seen = walk(bytes, &mut copy);
         let length = copy.at;
         if let (Some(seen), Some(made)) = (seen, self.room.get(..length)) {
             json.extend_from_slice(made);
@@ -151,13 +157,16 @@ fn serialise<S: AsRef<str> + Serialize>(json: &mut Vec<u8>, event: &UsageEvent<S
 
 /// An event on its way into its room.
 struct Copy<'a> {
+    befores: &'static [Before; FIELDS_COUNT],
     room: &'a mut [u8],
     at: usize,
 }
 
-impl Copy<'_> {
+impl See for Copy<'_> {
     /// `None` if there is no room, or if something has to be escaped.
-    fn field(&mut self, before: &Before, value: Value<'_>) -> Option<()> {
+    #[inline(always)]
+    fn see(&mut self, place: usize, value: Value<'_>) -> Option<()> {
+        let before = self.befores.get(place)?;
         *self.room.get_mut(self.at..)?.first_chunk_mut()? = before.text;
         self.at += before.length;
         match value {
@@ -179,7 +188,10 @@ impl Copy<'_> {
             }
         }
     }
+}
 
+impl Copy<'_> {
+    #[inline]
     fn put(&mut self, text: &[u8]) -> Option<()> {
         let end = self.at + text.len();
         self.room.get_mut(self.at..end)?.copy_from_slice(text);
