@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,9 +56,9 @@ pub fn turn(
     let events_each = u64::try_from(lasting.as_nanos() / PACE.as_nanos()).unwrap_or(u64::MAX);
     let progress = Arc::new(Progress::default());
     let before = peer.before()?;
-    let callers =
+    let mut callers =
         load::Streaming::connect(&peer.target, streams, events_each, Arc::clone(&progress))?;
-    let ends = in_turns_with(upstream, callers)?;
+    let ends = upstream.in_turns(move || callers.step())?;
     while progress.begun.load(Ordering::Relaxed) < streams {
         match ends.recv_timeout(Duration::from_millis(10)) {
             Ok(ended) => return Err(ended.err().unwrap_or("the streams were too short".into())),
@@ -139,21 +139,6 @@ impl Middle {
     fn expected(&self, streams: usize) -> f64 {
         self.time.as_secs_f64() / PACE.as_secs_f64() * streams as f64
     }
-}
-
-/// Has the callers work on the upstream's thread. Where it is told what they have seen.
-fn in_turns_with(
-    upstream: &upstream::Running,
-    mut callers: load::Streaming,
-) -> Result<Receiver<Result<load::Streams, String>>, String> {
-    let (end, ends) = channel();
-    upstream.accompany(Box::new(move || {
-        let Some(ended) = callers.step().transpose() else { return true };
-        // Who is not there any more has given up.
-        let _ = end.send(ended);
-        false
-    }))?;
-    Ok(ends)
 }
 
 /// Measures for so long; the times of events are told if they are wanted.

@@ -7,7 +7,7 @@
 //! event to the end of its `write` takes some 10 µs. How often it took far longer is told.
 //!
 //! Events are sent evenly only by who has the core to itself: a load that reads them there is a [`Companion`] of this thread, which
-//! works while no event is due. Then no timer has to be set, which a virtual machine takes long for, and neither waits for the scheduler.
+//! works in turns with it. Then no timer has to be set, which a virtual machine takes long for, and neither waits for the scheduler.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -47,6 +47,9 @@ const SENDING_MAX: u64 = 100_000;
 /// Between two events, of whichever streams, in nanoseconds: who was kept from sending some in time does not send them all at once.
 const APART: u64 = 25_000;
 
+/// Connections that are served at a time, and with a companion.
+const AT_ONCE: usize = 256;
+const AT_ONCE_IN_TURNS: usize = 16;
 /// From here on the core is given away until the next event, in nanoseconds.
 const PAUSE_MIN: u64 = 1_500_000;
 
@@ -69,7 +72,7 @@ const USAGE: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.ch
 const DONE: &str = "data: [DONE]\n\n";
 
 /// What the upstream's thread does beside: a little at a time, until it says that there is no more to do.
-pub type Companion = Box<dyn FnMut() -> bool + Send>;
+type Companion = Box<dyn FnMut() -> bool + Send>;
 
 /// An upstream that runs, as long as this program.
 pub struct Running {
@@ -80,11 +83,22 @@ pub struct Running {
 }
 
 impl Running {
-    /// Has its thread do something beside, from now on.
-    pub fn accompany(&self, companion: Companion) -> Result<(), String> {
+    /// Has its thread do something beside, step by step, until there is a result or an error. Where it is told.
+    pub fn in_turns<T: Send + 'static>(
+        &self,
+        mut step: impl FnMut() -> Result<Option<T>, String> + Send + 'static,
+    ) -> Result<Receiver<Result<T, String>>, String> {
+        let (end, ends) = channel();
+        let companion = move || {
+            let Some(ended) = step().transpose() else { return true };
+            // Who is not there any more has given up.
+            let _ = end.send(ended);
+            false
+        };
         let ended = |error: &dyn std::fmt::Display| format!("the upstream has ended: {error}");
-        self.companions.send(companion).map_err(|error| ended(&error))?;
-        self.bell.write(1).map(drop).map_err(|error| ended(&error))
+        self.companions.send(Box::new(companion)).map_err(|error| ended(&error))?;
+        self.bell.write(1).map_err(|error| ended(&error))?;
+        Ok(ends)
     }
 }
 
@@ -177,7 +191,7 @@ impl Upstream {
     }
 
     fn run(&mut self, companions: &Receiver<Companion>) -> io::Result<()> {
-        let mut events = vec![EpollEvent::empty(); 256];
+        let mut events = [EpollEvent::empty(); AT_ONCE];
         let mut buffer = vec![0; 256 * 1024];
         let mut companion: Option<Companion> = None;
         loop {
@@ -187,7 +201,8 @@ impl Upstream {
                 false if self.is_pause() => EpollTimeout::from(1_u8),
                 false => EpollTimeout::ZERO,
             };
-            let ready = match self.epoll.wait(&mut events, pause) {
+            let at_once = if is_alone { AT_ONCE } else { AT_ONCE_IN_TURNS };
+            let ready = match self.epoll.wait(&mut events[..at_once], pause) {
                 Err(nix::errno::Errno::EINTR) => 0,
                 ready => ready?,
             };

@@ -10,7 +10,7 @@ mod whole;
 use std::net::SocketAddr;
 
 pub use large::large;
-pub use streams::{Progress, Streaming, Streams};
+pub use streams::{Progress, Streaming};
 pub use whole::{Whole, whole};
 
 /// The model that callers ask for.

@@ -1,6 +1,6 @@
 //! Callers of streams: all open theirs one after the other, and read until all have ended.
 //!
-//! They work a little at a time, beside the upstream on its thread ([`crate::upstream::Companion`]). An event has come when the kernel
+//! They work a little at a time, beside the upstream on its thread. An event has come when the kernel
 //! says that its bytes have, not when it is read; so whatever the upstream has to send goes first.
 //!
 //! Of an event that is read together with a later one of its stream the kernel has forgotten the time: it lies between that of the

@@ -45,15 +45,19 @@ pub async fn governed(
     upstream: SocketAddr,
 ) -> Result<Peer, Box<dyn Error>> {
     let (cloud, etcd) = cloud(upstream).await;
-    let bundle = cloud.issue(ENVIRONMENT);
     let usage = Usage::start(&cloud)?;
-    let builder = Builder::managed_at(&usage.url(), &bundle)
-        .set("/managed/cp_etcd_endpoint", json!(cloud.address()));
-    let gateway = start(builder, programs, 1)?;
+    let gateway = start(managed(&cloud, &usage), programs, 1)?;
     let mut peer = peer(name, &gateway);
     peer.usage = Some(usage);
     peer.running = Running::Managed(Box::new((gateway, cloud, etcd)));
     Ok(peer)
+}
+
+/// A gateway that has its configuration of that Cloud, and delivers its usage where it costs next to nothing to take it.
+pub fn managed(cloud: &Cloud, usage: &Usage) -> Builder {
+    let bundle = cloud.issue(ENVIRONMENT);
+    let builder = Builder::managed_at(&usage.url(), &bundle);
+    builder.set("/managed/cp_etcd_endpoint", json!(cloud.address()))
 }
 
 /// Without a Cloud, limits, budget, usage, metrics and access log: a caller key and a model are left.

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use harness::{Builder, Cloud, Etcd, Gateway};
+use harness::{Cloud, Etcd, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::cpu;
 use crate::load::{self, Target};
 use crate::peers::{CALLER_KEY, aisix};
+use crate::usage::Usage;
 
 /// How long it may take until the first request is answered.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -23,6 +24,7 @@ pub struct Governed {
     /// Where and how it is asked.
     pub target: Target,
     gateway: Gateway,
+    _usage: Usage,
     _cloud: Cloud,
     _etcd: Etcd,
 }
@@ -35,7 +37,8 @@ impl Governed {
         workers: usize,
     ) -> Result<Self, Box<dyn Error>> {
         let (cloud, etcd) = aisix::cloud(upstream).await;
-        let gateway = aisix::start(Builder::managed(&cloud), programs, workers)?;
+        let usage = Usage::start(&cloud)?;
+        let gateway = aisix::start(aisix::managed(&cloud, &usage), programs, workers)?;
         let target = Target { address: gateway.proxy(), key: CALLER_KEY.to_owned() };
         let begin = Instant::now();
         while let Err(error) = load::whole(&target, 1, Duration::ZERO) {
@@ -44,7 +47,7 @@ impl Governed {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let governed = Self { target, gateway, _cloud: cloud, _etcd: etcd };
+        let governed = Self { target, gateway, _usage: usage, _cloud: cloud, _etcd: etcd };
         if workers > 1 {
             governed.spread_over_cores(workers)?;
         }
