@@ -152,7 +152,10 @@ pub fn walk<'a>(bytes: &'a [u8], seer: &mut impl See) -> Option<(Cost<'a>, &'a [
     let mut cost = Cost { api_key_id: "", cost_usd: 0.0 };
     // Each by itself, so that nothing about a field has to be found out while it is read.
     macro_rules! read {
-        ($($place:literal)*) => { $(read_field::<$place>(&mut rest, &mut cost, seer)?;)* };
+        ($($place:literal)*) => {
+            const { assert!([$($place),*].len() == FIELDS_COUNT) };
+            $(read_field::<$place>(&mut rest, &mut cost, seer)?;)*
+        };
     }
     read!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52);
     Some((cost, rest))

@@ -22,6 +22,19 @@ impl Figure {
         Some(f64::midpoint(lower, upper))
     }
 
+    /// How often it is `other`: the median of what each round says, in which both had their turns one soon after the other. A machine
+    /// that is shared is not as fast in every round. Where rounds are missing, of the medians.
+    pub fn of(&self, other: &Self) -> Option<f64> {
+        if other.rounds.iter().any(|round| *round <= 0.0) || other.rounds.is_empty() {
+            return None;
+        }
+        if self.rounds.len() != other.rounds.len() {
+            return Some(self.median()? / other.median()?);
+        }
+        let rounds = self.rounds.iter().zip(&other.rounds).map(|(own, other)| own / other);
+        Self { rounds: rounds.collect(), ..self.clone() }.median()
+    }
+
     /// The least round.
     pub fn min(&self) -> Option<f64> {
         self.sorted().first().copied()
@@ -73,6 +86,11 @@ impl Figures {
         self.find(name, subject).and_then(Figure::median)
     }
 
+    /// How often the figure of a subject is that of another one.
+    pub fn ratio(&self, name: &str, subject: &str, other: &str) -> Option<f64> {
+        self.find(name, subject)?.of(self.find(name, other)?)
+    }
+
     /// That figure of that subject.
     pub fn find(&self, name: &str, subject: &str) -> Option<&Figure> {
         self.0.iter().find(|it| it.name == name && it.subject == subject)
@@ -92,6 +110,15 @@ mod tests {
 
     fn figure(rounds: &[f64]) -> Figure {
         Figure { name: "n".into(), subject: "s".into(), unit: "us", rounds: rounds.to_vec() }
+    }
+
+    #[test]
+    fn a_ratio_is_of_the_rounds_of_both_or_else_of_the_medians() {
+        // The machine was half as fast in the second round.
+        assert_eq!(figure(&[3.0, 6.0, 3.6]).of(&figure(&[2.0, 4.0, 2.0])), Some(1.5));
+        assert_eq!(figure(&[3.0, 6.0]).of(&figure(&[2.0, 4.0, 2.0])), Some(2.25));
+        assert_eq!(figure(&[3.0]).of(&figure(&[0.0])), None);
+        assert_eq!(figure(&[3.0]).of(&figure(&[])), None);
     }
 
     #[test]

@@ -41,14 +41,17 @@ pub const TIME_DIGITS: usize = 20;
 pub static SENT: AtomicU64 = AtomicU64::new(0);
 /// Of these, those that were not: the upstream was interrupted, and what that took counts as the gateway's.
 pub static SENT_LATE: AtomicU64 = AtomicU64::new(0);
-/// From the stamp of an event to the end of its sending, in nanoseconds.
+/// Events that were stamped later than that after their time. They were sent one after the other, see [`APART`].
+pub static LATE: AtomicU64 = AtomicU64::new(0);
+/// From the stamp of an event to the end of its sending, and from its time to its stamp, in nanoseconds.
 const SENDING_MAX: u64 = 100_000;
 
 /// Between two events, of whichever streams, in nanoseconds: who was kept from sending some in time does not send them all at once.
 const APART: u64 = 25_000;
 
-/// Connections that are served at a time, and with a companion.
+/// Connections that are served at a time.
 const AT_ONCE: usize = 256;
+/// Connections that are served before it is the companion's turn.
 const AT_ONCE_IN_TURNS: usize = 16;
 /// From here on the core is given away until the next event, in nanoseconds.
 const PAUSE_MIN: u64 = 1_500_000;
@@ -83,7 +86,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Has its thread do something beside, step by step, until there is a result or an error. Where it is told.
+    /// Has its thread do something beside, one thing at a time, step by step, until there is a result or an error. Where it is told.
     pub fn in_turns<T: Send + 'static>(
         &self,
         mut step: impl FnMut() -> Result<Option<T>, String> + Send + 'static,
@@ -326,6 +329,7 @@ impl Upstream {
                 break;
             }
             self.sent_at = now;
+            LATE.fetch_add(u64::from(now - due > SENDING_MAX), Ordering::Relaxed);
             self.due.pop();
             let Some(Some(connection)) = self.connections.get_mut(index) else {
                 self.free.push(index);

@@ -84,10 +84,9 @@ impl Report {
 }
 
 impl Figures {
-    /// The median as a multiple of that of nginx.
+    /// As a multiple of that of nginx.
     fn of_nginx(&self, figure: &Figure) -> Option<f64> {
-        let nginx = self.median(&figure.name, "nginx").filter(|median| *median > 0.0)?;
-        Some(figure.median()? / nginx)
+        figure.of(self.find(&figure.name, "nginx")?)
     }
 }
 
@@ -132,6 +131,11 @@ fn notes(figures: &Figures, voids: &[Void]) -> Vec<String> {
         if figure.name == "events_left_out" && median > UNSURE_MAX {
             notes.push(format!(
                 "The load had no time on core 1: it came too late to know when {median:.1} % of the events of {subject} came, which are left out."
+            ));
+        }
+        if figure.name == "cores_awake" && median < 1.0 {
+            notes.push(format!(
+                "The cores could not be kept awake for the gaps of {subject}: what they took to come back from sleep is in them. It takes root and /dev/cpu_dma_latency."
             ));
         }
         if figure.name == "events_sent_late" && median > UNSURE_MAX {

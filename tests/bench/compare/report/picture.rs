@@ -13,7 +13,7 @@ const PANELS: &[(&str, &str)] = &[
     ("added_p50_us", "added latency p50 at one connection, µs"),
     ("added_p99_us", "added latency p99 at one connection, µs"),
     ("cpu_us_per_event", "CPU per relayed event, µs"),
-    ("added_gap_p99_ms", "added gap between events p99, ms"),
+    ("added_gap_windowed_p99_ms", "added gap between events, p99 of 1/4 s, ms"),
     ("prompt_20mb_cpu_ms", "CPU for a prompt of 20 MB, ms"),
     ("prompt_20mb_peak_mib", "memory for a prompt of 20 MB, MiB"),
 ];

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::{fs, io, thread};
 
 use harness::{Cloud, Etcd, Gateway};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -16,15 +16,17 @@ use crate::load::{self, Target};
 use crate::peers::{CALLER_KEY, aisix};
 use crate::usage::Usage;
 
-/// How long it may take until the first request is answered.
+/// How long it may take until the first request is answered, and until usage is delivered.
 const START_MAX: Duration = Duration::from_secs(60);
+/// How long no usage comes when all has come: far more than the delivery of one event takes.
+const CALM: Duration = Duration::from_millis(500);
 
 /// The gateway with what it works for.
 pub struct Governed {
     /// Where and how it is asked.
     pub target: Target,
     gateway: Gateway,
-    _usage: Usage,
+    usage: Usage,
     _cloud: Cloud,
     _etcd: Etcd,
 }
@@ -47,7 +49,7 @@ impl Governed {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let governed = Self { target, gateway, _usage: usage, _cloud: cloud, _etcd: etcd };
+        let governed = Self { target, gateway, usage, _cloud: cloud, _etcd: etcd };
         if workers > 1 {
             governed.spread_over_cores(workers)?;
         }
@@ -96,6 +98,27 @@ impl Governed {
     /// Processor time of all its processes.
     pub fn used(&self) -> Duration {
         cpu::used_by(self.gateway.pid())
+    }
+
+    /// Returns when the usage of all that was asked so far is delivered: none comes any more.
+    pub fn settle(&self) -> Result<(), String> {
+        let events = || {
+            let counts = self.usage.counts();
+            counts.map(|it| it.events).map_err(|error| format!("the counter of usage: {error}"))
+        };
+        let begin = Instant::now();
+        let (mut last, mut grew_at) = (events()?, begin);
+        while grew_at.elapsed() < CALM {
+            if begin.elapsed() > START_MAX {
+                return Err("usage goes on coming after the last request".to_owned());
+            }
+            thread::sleep(CALM / 10);
+            let now = events()?;
+            if now > last {
+                (last, grew_at) = (now, Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// What the gateway tells of refusals.

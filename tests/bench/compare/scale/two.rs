@@ -58,6 +58,7 @@ fn measure(gateway: &Governed, time: Duration) -> Result<Measured, String> {
         }
         thread::sleep(LOOK_AGAIN_AFTER);
     }
+    gateway.settle()?;
     let used = gateway.used();
     let (seen, busier) = thread::scope(|scope| {
         let load = scope.spawn(|| load::whole(&gateway.target, CALLERS, time));
@@ -65,6 +66,7 @@ fn measure(gateway: &Governed, time: Duration) -> Result<Measured, String> {
         let seen: Result<Whole, String> = load.join().map_err(|_| "the load has failed")?;
         Ok::<_, String>((seen?, busier?))
     })?;
+    gateway.settle()?;
     let used = gateway.used().saturating_sub(used);
     Ok(Measured { cpu_us: used.as_secs_f64() * 1e6 / seen.latencies.len() as f64, busier })
 }
