@@ -183,7 +183,8 @@ async fn until_refused(gateway: &Gateway) -> (usize, Value) {
 #[tokio::test]
 async fn a_burst_ends_at_the_limit_although_the_cloud_has_not_heard_of_it_and_no_dollar_counts_twice()
  {
-    const LIMIT: usize = 200;
+    // So many that what is served until the supervisor has heard of it, also on a busy machine, is far from as much again.
+    const LIMIT: usize = 2_000;
     let upstream = upstream().await;
     let projection = Projection::of(&upstream).with("models", "m-small-1", priced());
     let limited = |dollars: usize| {
@@ -199,7 +200,7 @@ async fn a_burst_ends_at_the_limit_although_the_cloud_has_not_heard_of_it_and_no
     println!("{CALLERS} callers were served {served} dollars of {LIMIT}");
     let (_, told) = &ended[0];
     assert_eq!(told["error"]["code"], "budget_exceeded");
-    assert_eq!(told["error"]["limit_usd"], "200.00", "{told}");
+    assert_eq!(told["error"]["limit_usd"], "2000.00", "{told}");
     // What was spent before by `becomes` is less than a dollar each.
     assert!(served + before >= LIMIT, "{served}");
     // What is in flight, and what comes before the supervisor has heard of it: far from as much again.
