@@ -44,7 +44,7 @@ use route::{Action, Endpoint, Route};
 pub use attempt::ask_once;
 pub use body::is_json;
 pub use error::{RequestError, UpstreamError};
-pub use overload::{enter, refuse as refuse_overload};
+pub use overload::{enter, pass, refuse as refuse_overload};
 pub use request_id::REQUEST_ID;
 pub use resolve::{Target, target as resolve_target};
 pub use rewrite::Rewrites;

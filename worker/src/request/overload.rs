@@ -26,6 +26,14 @@ pub async fn enter(proxy: &Proxy, path: &str) -> Result<(), Refused> {
     if matches!(path, "/livez" | "/readyz") {
         return Ok(());
     }
+    pass(proxy).await
+}
+
+/// Returns when a request may begin.
+///
+/// # Errors
+/// There is no room for it.
+pub async fn pass(proxy: &Proxy) -> Result<(), Refused> {
     proxy.entrance.pass(proxy.health.in_flight()).await
 }
 

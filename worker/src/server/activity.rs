@@ -17,6 +17,7 @@ use std::time::Duration;
 use http::Version;
 use tokio::time::Instant;
 
+use super::entrance::Refused;
 use super::heads::Head;
 
 /// From the first byte of a head, or from the connection's begin, until the head is complete.
@@ -62,6 +63,8 @@ pub(super) struct Activity {
     is_blocked: Cell<bool>,
     /// The caller is not heard before this has come to its end.
     held: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// What the entrance has said to the request whose head waits to be read.
+    passed: Cell<Option<Result<(), Refused>>>,
 }
 
 /// One request in progress.
@@ -84,7 +87,18 @@ impl Activity {
             rests: Cell::new(false),
             is_blocked: Cell::new(false),
             held: RefCell::default(),
+            passed: Cell::default(),
         }
+    }
+
+    /// The entrance has been asked about the next request.
+    pub(super) fn has_passed(&self, passed: Result<(), Refused>) {
+        self.passed.set(Some(passed));
+    }
+
+    /// What the entrance has said to the request that has just begun, if it was asked.
+    pub(super) fn passed(&self) -> Option<Result<(), Refused>> {
+        self.passed.take()
     }
 
     /// The caller, who was told to come back later, is not heard before `end`.
@@ -195,11 +209,18 @@ impl Activity {
         }
     }
 
-    /// Returns when something should become of the connection. Whoever changes its state polls this afterwards.
-    pub(super) async fn verdict(&self) -> Verdict {
+    /// Returns when something should become of the connection; where it is crowded, it rests at once. Whoever changes its state
+    /// polls this afterwards.
+    pub(super) async fn verdict(&self, is_crowded: impl Fn() -> bool) -> Verdict {
         let next = || self.deadline().map_or_else(|| Instant::now() + HEAD_LIMIT, |(next, _)| next);
         let mut sleep = pin!(tokio::time::sleep_until(next()));
         poll_fn(|context| {
+            if let State::Idle { .. } = self.state.get()
+                && self.may_rest()
+                && is_crowded()
+            {
+                return Poll::Ready(Verdict::Rests);
+            }
             // Set anew only for an earlier end, and otherwise when it is over: not for each request.
             if let Some((deadline, _)) = self.deadline()
                 && deadline < sleep.deadline()
@@ -218,6 +239,11 @@ impl Activity {
         .await
     }
 
+    /// Whether it has not given back yet what it can, and no answer is still to be written.
+    fn may_rest(&self) -> bool {
+        !self.rests.get() && !self.is_blocked.get() && !self.is_http2.get()
+    }
+
     fn deadline(&self) -> Option<(Instant, Verdict)> {
         if self.is_http2.get() {
             return None;
@@ -225,8 +251,7 @@ impl Activity {
         match self.state.get() {
             State::Head { since } => Some((since + HEAD_LIMIT, Verdict::Stalled)),
             State::Idle { since } => {
-                let rest = (!self.rests.get() && !self.is_blocked.get())
-                    .then_some((since + REST_AFTER, Verdict::Rests));
+                let rest = self.may_rest().then_some((since + REST_AFTER, Verdict::Rests));
                 let end = (!self.idle_limit.is_zero())
                     .then_some((since + self.idle_limit, Verdict::Idle));
                 rest.into_iter().chain(end).min_by_key(|(deadline, _)| *deadline)
@@ -238,7 +263,10 @@ impl Activity {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::server::tests::run;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -292,5 +320,23 @@ mod tests {
             activity.rest();
             assert_eq!(limit(&activity, now), None);
         }
+    }
+    #[test]
+    fn where_it_is_crowded_a_connection_rests_as_soon_as_its_answer_is_written() {
+        run(async {
+            let now = Instant::now();
+            let activity = Activity::new(Duration::ZERO, now);
+            let verdict = |is_crowded| activity.verdict(move || is_crowded).now_or_never();
+            assert_eq!(verdict(true), None, "its request has not begun");
+            activity.begin(Version::HTTP_11);
+            activity.written(false);
+            activity.end(now);
+            assert_eq!(verdict(true), None);
+            activity.written(true);
+            assert_eq!(verdict(false), None);
+            assert_eq!(verdict(true), Some(Verdict::Rests));
+            activity.rest();
+            assert_eq!(verdict(true), None);
+        });
     }
 }

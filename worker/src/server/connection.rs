@@ -1,9 +1,10 @@
 //! One caller's connection, in clear or over TLS: HTTP/1.1 or HTTP/2, its limits, its end.
 //!
 //! ```text
-//! begun ──▶ waiting ──bytes──▶ in use ──HTTP/1.1, idle for a while──▶ waiting
+//! begun ──▶ waiting ──a request, and its turn──▶ in use ──HTTP/1.1, idle for a while or others wait──▶ waiting
 //! ```
 //! While it waits it is only a socket: what a request needs (hyper's buffers, the future of the request) is there while it is in use.
+//! Where many wait, what one has used is so taken by the next while it is in the processor's caches.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -147,7 +148,7 @@ enum Left {
 }
 
 impl Connection {
-    /// Waits for the first bytes of a request. `None` when the connection should end instead.
+    /// Waits for the first bytes of a request, and for its turn. `None` when the connection should end instead.
     async fn wait<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
@@ -168,12 +169,17 @@ impl Connection {
                 }
             }
         };
-        tokio::select! {
+        let begun = tokio::select! {
             biased;
             begun = begins => begun,
             () = stop => None,
-            _ = self.activity.verdict() => None,
+            _ = self.activity.verdict(|| false) => None,
+        }?;
+        // Who waits for its turn here has next to nothing. If a part of its head is missing it waits when that has come.
+        if begun == Begun::Http1 && socket.has_head() {
+            self.activity.has_passed(request::pass(&self.proxy).await);
         }
+        Some(begun)
     }
 
     /// Serves HTTP/1.1 until the connection ends, `None`, or has been idle for a while.
@@ -231,12 +237,16 @@ impl Connection {
             let version = request.version();
             let (proxy, busy) = (proxy.clone(), activity.busy(version));
             let (stopping, activity) = (stopping.clone(), activity.clone());
-            let is_ambiguous = activity.is_ambiguous();
+            let (is_ambiguous, passed) = (activity.is_ambiguous(), activity.passed());
             async move {
                 let mut response = if is_ambiguous {
                     request::refuse_ambiguous(proxy, peer, request).await
                 } else {
-                    match request::enter(&proxy, request.uri().path()).await {
+                    let passed = match passed {
+                        Some(passed) => passed,
+                        None => request::enter(&proxy, request.uri().path()).await,
+                    };
+                    match passed {
                         Ok(()) => request::serve(proxy, peer, request).await,
                         Err(refused) => {
                             let response = request::refuse_overload(&proxy, request, refused).await;
@@ -282,7 +292,7 @@ impl Connection {
                 }
                 // Half a head, or an HTTP/2 peer that does not answer, is nothing to wait for.
                 () = self.activity.quiet(CLOSE_GRACE), if is_ending => return Left::Over,
-                verdict = self.activity.verdict(), if !is_ending => match verdict {
+                verdict = self.activity.verdict(|| self.proxy.entrance.is_crowded()), if !is_ending => match verdict {
                     Verdict::Stalled => return Left::Over,
                     Verdict::Rests => return Left::Idle,
                     Verdict::Idle => {

@@ -1,7 +1,8 @@
 //! Where requests begin: what is in progress goes first, and who cannot be served soon is told so.
 //!
 //! A worker has one thread. A request that has begun goes on whenever it is ready; of the others only so many begin in a
-//! round over everything that is ready, and the rest waits here, in the order in which it came. Waiting costs nothing.
+//! round over everything that is ready, and the rest waits here, in the order in which it came. Waiting costs nothing: most wait
+//! before their request is even read (`connection`).
 //!
 //! ```text
 //! request ──few have begun since nothing was to be done──▶ begins
@@ -24,6 +25,8 @@ use super::pressure::{Arrival, OVER_AFTER, Pressure};
 /// When whoever is refused may ask again, in seconds: the least, and how many different ones there are.
 const RETRY_AFTER: u32 = 3;
 const RETRY_AFTER_SPREAD: u32 = 5;
+/// So many that wait are more than the processor's caches hold, with all that a connection in use has.
+const CROWD: usize = 64;
 /// The log is told again after this time.
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -114,6 +117,11 @@ impl Entrance {
         // The line outlives everybody in it.
         let _ = turn.await;
         Ok(())
+    }
+
+    /// Whether so many wait that a connection should keep nothing for its next request.
+    pub fn is_crowded(&self) -> bool {
+        self.inner.borrow().line.len() >= CROWD
     }
 
     /// Lets those begin whose turn it is, a round after the other, until nobody waits.

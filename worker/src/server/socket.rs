@@ -32,7 +32,7 @@ const HEALTH: [&[u8]; 8] = [
     b"HEAD /readyz?",
 ];
 /// Bytes that are read ahead at a time, on the stack.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 2048;
 
 /// The socket of one connection, in clear or TLS.
 pub(super) struct Socket<S> {
@@ -64,6 +64,12 @@ impl<S> Socket<S> {
     /// Whether bytes were read that are not handed on yet.
     pub(super) fn has_ahead(&self) -> bool {
         !self.ahead.is_empty()
+    }
+
+    /// Whether what was read ahead is the whole head of a request, and not of one that is always answered.
+    pub(super) fn has_head(&self) -> bool {
+        memchr::memmem::find(&self.ahead, b"\r\n\r\n").is_some()
+            && !HEALTH.iter().any(|health| self.ahead.starts_with(health))
     }
 
     /// What a connection that has just begun begins with.
@@ -241,6 +247,22 @@ mod tests {
                 assert_eq!(text, bytes);
             }
         });
+    }
+
+    #[test]
+    fn only_a_whole_head_waits_for_its_turn_and_health_never_does() {
+        for (bytes, expected) in [
+            ("POST / HTTP/1.1\r\na: b\r\n\r\n", true),
+            ("POST / HTTP/1.1\r\na: b\r\n\r\nbody", true),
+            ("POST / HTTP/1.1\r\na: b\r\n\r", false),
+            ("GET /livez HTTP/1.1\r\n\r\n", false),
+            ("GET /readyz?a HTTP/1.1\r\n\r\n", false),
+            ("", false),
+        ] {
+            let mut socket = socket(b"");
+            socket.put_back(Bytes::from_static(bytes.as_bytes()));
+            assert_eq!(socket.has_head(), expected, "{bytes}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod alike;
 mod budgets;
 mod connections;
+mod crowd;
 mod gateway;
 mod refusals;
 mod repeats;
