@@ -48,7 +48,7 @@ pub const ADDED: &[(&str, &str)] = &[
 /// One turn of a subject: so many streams at once, measured for twice so long while all of them run.
 pub fn turn(
     peer: &Peer,
-    upstream: &upstream::Running,
+    upstream: &upstream::Handle,
     streams: usize,
     time: Duration,
 ) -> Result<Values, String> {

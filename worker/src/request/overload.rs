@@ -18,15 +18,20 @@ use crate::dialect::Dialect;
 use crate::metrics::RequestFacts;
 use crate::server::{Body, Proxy, Refused};
 
-/// Returns when a request to that path may begin. Health routes always may.
+/// Returns when a request to that path may begin. Health routes always may; any other may as it was told, if it has asked before.
 ///
 /// # Errors
 /// There is no room for it.
-pub async fn enter(proxy: &Proxy, path: &str) -> Result<(), Refused> {
-    if matches!(path, "/livez" | "/readyz") {
-        return Ok(());
+pub async fn enter(
+    proxy: &Proxy,
+    path: &str,
+    passed: Option<Result<(), Refused>>,
+) -> Result<(), Refused> {
+    match passed {
+        _ if matches!(path, "/livez" | "/readyz") => Ok(()),
+        Some(passed) => passed,
+        None => pass(proxy).await,
     }
-    pass(proxy).await
 }
 
 /// Returns when a request may begin.

@@ -59,7 +59,7 @@ pub(super) struct Activity {
     head: RefCell<Head>,
     /// It has given back what it could.
     rests: Cell<bool>,
-    /// Bytes of an answer wait until the caller reads.
+    /// Bytes of an answer, or the end of the connection, wait until the caller reads.
     is_blocked: Cell<bool>,
     /// The caller is not heard before this has come to its end.
     held: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
@@ -215,10 +215,7 @@ impl Activity {
         let next = || self.deadline().map_or_else(|| Instant::now() + HEAD_LIMIT, |(next, _)| next);
         let mut sleep = pin!(tokio::time::sleep_until(next()));
         poll_fn(|context| {
-            if let State::Idle { .. } = self.state.get()
-                && self.may_rest()
-                && is_crowded()
-            {
+            if self.may_rest() && is_crowded() {
                 return Poll::Ready(Verdict::Rests);
             }
             // Set anew only for an earlier end, and otherwise when it is over: not for each request.
@@ -239,9 +236,10 @@ impl Activity {
         .await
     }
 
-    /// Whether it has not given back yet what it can, and no answer is still to be written.
-    fn may_rest(&self) -> bool {
-        !self.rests.get() && !self.is_blocked.get() && !self.is_http2.get()
+    /// Whether nothing is in progress or still to be written, and it has not given back yet what it can.
+    pub(super) fn may_rest(&self) -> bool {
+        let is_idle = matches!(self.state.get(), State::Idle { .. });
+        is_idle && !self.rests.get() && !self.is_blocked.get() && !self.is_http2.get()
     }
 
     fn deadline(&self) -> Option<(Instant, Verdict)> {
@@ -321,6 +319,7 @@ mod tests {
             assert_eq!(limit(&activity, now), None);
         }
     }
+
     #[test]
     fn where_it_is_crowded_a_connection_rests_as_soon_as_its_answer_is_written() {
         run(async {

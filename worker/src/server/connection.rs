@@ -11,6 +11,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -121,7 +122,10 @@ async fn converse(
                 Box::pin(connection.serve_http1(socket, stop.as_mut())).await
             }
         };
-        connection.proxy.calm.rests();
+        // Where many wait, what was used is used again at once.
+        if left.is_none() || !connection.proxy.entrance.is_crowded() {
+            connection.proxy.calm.rests();
+        }
         match left {
             Some(waits) => socket = waits,
             None => return,
@@ -156,9 +160,13 @@ impl Connection {
         stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Begun> {
         self.activity.rest();
+        // Nobody makes use of what was said about another request.
+        let _ = self.activity.passed();
+        let mut is_there = !is_new && socket.has_head() && !self.activity.is_held();
         let begins = async {
             loop {
-                let came = socket.more().await.unwrap_or(false);
+                let came = is_there || socket.more().await.unwrap_or(false);
+                is_there = false;
                 let begun = if is_new { socket.begun() } else { Begun::Http1 };
                 if !came {
                     // What has come will not become a request: its parser tells that.
@@ -176,8 +184,12 @@ impl Connection {
             _ = self.activity.verdict(|| false) => None,
         }?;
         // Who waits for its turn here has next to nothing. If a part of its head is missing it waits when that has come.
-        if begun == Begun::Http1 && socket.has_head() {
-            self.activity.has_passed(request::pass(&self.proxy).await);
+        if begun == Begun::Http1 && socket.has_head() && !socket.asks_for_health() {
+            tokio::select! {
+                biased;
+                passed = request::pass(&self.proxy) => self.activity.has_passed(passed),
+                () = socket.gone() => return None,
+            }
         }
         Some(begun)
     }
@@ -242,11 +254,7 @@ impl Connection {
                 let mut response = if is_ambiguous {
                     request::refuse_ambiguous(proxy, peer, request).await
                 } else {
-                    let passed = match passed {
-                        Some(passed) => passed,
-                        None => request::enter(&proxy, request.uri().path()).await,
-                    };
-                    match passed {
+                    match request::enter(&proxy, request.uri().path(), passed).await {
                         Ok(()) => request::serve(proxy, peer, request).await,
                         Err(refused) => {
                             let response = request::refuse_overload(&proxy, request, refused).await;
@@ -294,7 +302,13 @@ impl Connection {
                 () = self.activity.quiet(CLOSE_GRACE), if is_ending => return Left::Over,
                 verdict = self.activity.verdict(|| self.proxy.entrance.is_crowded()), if !is_ending => match verdict {
                     Verdict::Stalled => return Left::Over,
-                    Verdict::Rests => return Left::Idle,
+                    // What it still has to do with the request before, a body that nobody has read for example, it does now: between
+                    // two requests it stands only if that is nothing, and if nothing came meanwhile.
+                    Verdict::Rests => match futures_util::poll!(connection.as_mut()) {
+                        Poll::Ready(_) => return Left::Over,
+                        Poll::Pending if self.activity.may_rest() => return Left::Idle,
+                        Poll::Pending => {}
+                    },
                     Verdict::Idle => {
                         is_ending = true;
                         end(connection.as_mut());

@@ -4,7 +4,7 @@
 //! when for [`OVER_AFTER`] nobody has waited for long and at most [`HEARD_AT_ONCE_MAX`] callers are not heard yet. Meanwhile
 //! whoever comes is refused while others have waited for
 //! [`WAIT_IN_OVERLOAD`]: thousands who wait are more than the processor's caches hold, and each of them costs a quarter more
-//! than one of a hundred.
+//! than one of a few hundred.
 //!
 //! Since a refusal costs a good part of what an answer costs, there is one at most for every [`BEGUN_PER_REFUSAL`] requests
 //! that begin. Who waits is never refused.
@@ -20,10 +20,10 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Everybody has to have waited longer for this time before anybody is refused.
 const OVERLOAD_AFTER: Duration = Duration::from_secs(1);
 /// In overload nobody is refused while all wait for less.
-const WAIT_IN_OVERLOAD: Duration = Duration::from_millis(3);
+const WAIT_IN_OVERLOAD: Duration = Duration::from_millis(10);
 /// Overload is over when this has been so for this time: callers may only be a little late.
 pub(super) const OVER_AFTER: Duration = Duration::from_secs(1);
-/// Callers that are not heard yet when it is over. They are from then on, all at once: a few milliseconds of work.
+/// Callers that are not heard yet when it is over. They are from then on, all at once: less than [`WAIT_IN_OVERLOAD`] of work.
 const HEARD_AT_ONCE_MAX: usize = 256;
 /// Requests begin for each that is refused.
 const BEGUN_PER_REFUSAL: usize = 4;

@@ -66,10 +66,16 @@ impl<S> Socket<S> {
         !self.ahead.is_empty()
     }
 
-    /// Whether what was read ahead is the whole head of a request, and not of one that is always answered.
+    /// Whether the whole head of a request was read ahead.
     pub(super) fn has_head(&self) -> bool {
-        memchr::memmem::find(&self.ahead, b"\r\n\r\n").is_some()
-            && !HEALTH.iter().any(|health| self.ahead.starts_with(health))
+        // Empty lines before it are no head.
+        self.ahead.first().is_some_and(u8::is_ascii_alphabetic)
+            && memchr::memmem::find(&self.ahead, b"\r\n\r\n").is_some()
+    }
+
+    /// Whether what was read ahead is a request that is always answered.
+    pub(super) fn asks_for_health(&self) -> bool {
+        HEALTH.iter().any(|health| self.ahead.starts_with(health))
     }
 
     /// What a connection that has just begun begins with.
@@ -99,6 +105,20 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         .await
     }
 
+    /// Returns when the caller has gone. Of what it sends meanwhile the beginning is kept ahead.
+    pub(super) async fn gone(&mut self) {
+        poll_fn(|context| {
+            while self.ahead.len() < AHEAD {
+                let came = ready!(self.poll_ahead(context));
+                if !came.unwrap_or(false) {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut bytes = [const { MaybeUninit::uninit() }; AHEAD];
         let mut buffer = ReadBuf::uninit(&mut bytes);
@@ -111,7 +131,7 @@ impl<S: AsyncRead + Unpin> Socket<S> {
     fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while HEALTH.iter().any(|health| health.starts_with(&self.ahead)) {
             let Poll::Ready(came) = self.poll_ahead(context) else { break };
-            if !came? || HEALTH.iter().any(|health| self.ahead.starts_with(health)) {
+            if !came? || self.asks_for_health() {
                 self.activity.release();
                 break;
             }
@@ -194,6 +214,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Over TLS it may take a while.
+        self.activity.written(false);
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
@@ -250,19 +272,36 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_head_waits_for_its_turn_and_health_never_does() {
+    fn only_a_whole_head_is_one_and_health_is_seen_in_it() {
         for (bytes, expected) in [
-            ("POST / HTTP/1.1\r\na: b\r\n\r\n", true),
-            ("POST / HTTP/1.1\r\na: b\r\n\r\nbody", true),
-            ("POST / HTTP/1.1\r\na: b\r\n\r", false),
-            ("GET /livez HTTP/1.1\r\n\r\n", false),
-            ("GET /readyz?a HTTP/1.1\r\n\r\n", false),
-            ("", false),
+            ("POST / HTTP/1.1\r\na: b\r\n\r\n", (true, false)),
+            ("POST / HTTP/1.1\r\na: b\r\n\r\nbody", (true, false)),
+            ("POST / HTTP/1.1\r\na: b\r\n\r", (false, false)),
+            ("\r\n\r\nPOST /", (false, false)),
+            ("GET /livez HTTP/1.1\r\n\r\n", (true, true)),
+            ("GET /readyz?a HTTP/1.1\r\n\r\n", (true, true)),
+            ("", (false, false)),
         ] {
             let mut socket = socket(b"");
             socket.put_back(Bytes::from_static(bytes.as_bytes()));
-            assert_eq!(socket.has_head(), expected, "{bytes}");
+            assert_eq!((socket.has_head(), socket.asks_for_health()), expected, "{bytes}");
         }
+    }
+
+    #[test]
+    fn who_waits_for_its_turn_has_gone_when_nothing_more_can_come_and_little_is_kept_of_what_does()
+    {
+        run(async {
+            let mut gone = socket(b"the rest");
+            gone.gone().await;
+            let long: &'static [u8] = &[b'x'; 3 * AHEAD];
+            let mut stays = socket(long);
+            assert!(stays.gone().now_or_never().is_none());
+            assert_eq!(stays.ahead.len(), AHEAD);
+            let mut bytes = Vec::new();
+            stays.read_to_end(&mut bytes).await.unwrap();
+            assert_eq!(bytes, long);
+        });
     }
 
     #[test]

@@ -35,6 +35,12 @@ impl Crowd {
 
     /// All ask, and many of them wait for their turn.
     async fn ask(&mut self) {
+        self.send();
+        until(|| self.gateway.proxy.entrance.is_crowded()).await;
+    }
+
+    /// All ask. Nobody is heard before this thread pauses.
+    fn send(&mut self) {
         for (number, caller) in self.callers.iter_mut().enumerate() {
             let body = r#"{"model":"chat","messages":[{"role":"user","content":"hi"}]}"#;
             let long = if number % LONG_OF == 0 { 5_000 } else { 10 };
@@ -44,10 +50,8 @@ impl Crowd {
                 "x".repeat(long),
                 body.len()
             );
-            // Without a pause: nobody is heard before all have asked.
             assert_eq!(caller.try_write(request.as_bytes()).unwrap(), request.len());
         }
-        until(|| self.gateway.proxy.entrance.is_crowded()).await;
     }
 }
 
@@ -121,4 +125,40 @@ fn health_is_told_to_who_asks_behind_all_others() {
         assert!(told.starts_with("HTTP/1.1 200 OK\r\n") && told.ends_with("ok"), "{told}");
         assert!(crowd.upstream.heard().len() < MANY, "not after everybody else");
     });
+}
+
+#[test]
+fn what_was_sent_as_a_body_is_never_read_as_a_request_also_where_connections_rest_at_once() {
+    const LENGTH: usize = 60_000;
+    let smuggled = "GET /livez HTTP/1.1\r\nhost: g\r\n\r\n";
+    for (fields, comes_at_once) in [
+        ("content-length: 60000", true),
+        ("content-length: 60000\r\nexpect: 100-continue", false),
+        ("content-length: 60000\r\nexpect: 100-continue\r\ntransfer-encoding: chunked", false),
+        ("content-length: 60000\r\nconnection: close", true),
+    ] {
+        let body: Vec<u8> = smuggled.bytes().cycle().take(LENGTH).collect();
+        run(async move {
+            let mut crowd = Crowd::gather().await;
+            let mut probe = TcpStream::connect(crowd.gateway.address).await.unwrap();
+            crowd.send();
+            let head = format!("GET /livez HTTP/1.1\r\nhost: g\r\n{fields}\r\n\r\n");
+            assert_eq!(probe.try_write(head.as_bytes()).unwrap(), head.len());
+            if comes_at_once {
+                assert!(probe.try_write(&body).unwrap() > 0);
+            }
+            let mut told = Vec::new();
+            while !told.windows(4).any(|end| end == b"\r\n\r\n") {
+                assert_ne!(probe.read_buf(&mut told).await.unwrap(), 0);
+            }
+            if !comes_at_once {
+                // It may be closed already.
+                let _ = probe.write_all(&body).await;
+            }
+            // Whether it ends in order or with a reset: nothing more is answered.
+            let _ = probe.read_to_end(&mut told).await;
+            let told = String::from_utf8(told).unwrap();
+            assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{fields}: {told}");
+        });
+    }
 }

@@ -9,13 +9,16 @@
 //! Events are sent evenly only by who has the core to itself: a load that reads them there is a [`Companion`] of this thread, which
 //! works in turns with it. Then no timer has to be set, which a virtual machine takes long for, and neither waits for the scheduler.
 
+mod connection;
+mod handle;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +29,10 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::clock;
 use crate::cpu;
-use crate::wire::{Part, Reader, Side};
+
+use connection::{Connection, Wish};
+use handle::Companion;
+pub use handle::Handle;
 
 /// The provider's key.
 pub const KEY: &str = "sk-provider-of-the-bench";
@@ -56,8 +62,6 @@ const AT_ONCE_IN_TURNS: usize = 16;
 /// From here on the core is given away until the next event, in nanoseconds.
 const PAUSE_MIN: u64 = 1_500_000;
 
-/// What of a body is looked at. A longer one is a prompt of megabytes, and gets the fixed answer.
-const BODY_BYTES_MAX: usize = 64 * 1024;
 const LISTENER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 const BELL: u64 = u64::MAX - 2;
@@ -74,39 +78,8 @@ const USAGE: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.ch
 "#;
 const DONE: &str = "data: [DONE]\n\n";
 
-/// What the upstream's thread does beside: a little at a time, until it says that there is no more to do.
-type Companion = Box<dyn FnMut() -> bool + Send>;
-
-/// An upstream that runs, as long as this program.
-pub struct Running {
-    /// Where it listens.
-    pub address: SocketAddr,
-    companions: Sender<Companion>,
-    bell: Arc<EventFd>,
-}
-
-impl Running {
-    /// Has its thread do something beside, one thing at a time, step by step, until there is a result or an error. Where it is told.
-    pub fn in_turns<T: Send + 'static>(
-        &self,
-        mut step: impl FnMut() -> Result<Option<T>, String> + Send + 'static,
-    ) -> Result<Receiver<Result<T, String>>, String> {
-        let (end, ends) = channel();
-        let companion = move || {
-            let Some(ended) = step().transpose() else { return true };
-            // Who is not there any more has given up.
-            let _ = end.send(ended);
-            false
-        };
-        let ended = |error: &dyn std::fmt::Display| format!("the upstream has ended: {error}");
-        self.companions.send(Box::new(companion)).map_err(|error| ended(&error))?;
-        self.bell.write(1).map_err(|error| ended(&error))?;
-        Ok(ends)
-    }
-}
-
 /// Starts it on the core of everything that is no gateway.
-pub fn start() -> io::Result<Running> {
+pub fn start() -> io::Result<Handle> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
@@ -119,7 +92,7 @@ pub fn start() -> io::Result<Running> {
             eprintln!("the upstream has ended: {error}");
         }
     })?;
-    Ok(Running { address, companions, bell })
+    Ok(Handle { address, companions, bell })
 }
 
 struct Upstream {
@@ -142,25 +115,6 @@ struct Upstream {
     refusal: Vec<u8>,
     event: Vec<u8>,
     time_at: usize,
-}
-
-struct Connection {
-    stream: TcpStream,
-    reader: Reader,
-    /// Of the request that is coming.
-    known: bool,
-    body: Vec<u8>,
-    /// Events that are still to be sent.
-    left: u64,
-    /// What the other side has not taken yet.
-    unsent: Vec<u8>,
-}
-
-/// What a complete request wants.
-enum Wish {
-    Refusal,
-    Answer,
-    Events(u64),
 }
 
 impl Upstream {
@@ -253,14 +207,7 @@ impl Upstream {
             });
             let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
             self.epoll.add(&stream, EpollEvent::new(interest, index as u64))?;
-            self.connections[index] = Some(Connection {
-                stream,
-                reader: Reader::new(Side::Requests),
-                known: false,
-                body: Vec::new(),
-                left: 0,
-                unsent: Vec::new(),
-            });
+            self.connections[index] = Some(Connection::new(stream));
         }
     }
 
@@ -269,7 +216,7 @@ impl Upstream {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
         let mut lives = connection.flush().is_ok();
         while lives {
-            let size = match connection.stream.read(buffer) {
+            let size = match connection.read(buffer) {
                 Ok(0) => {
                     lives = false;
                     break;
@@ -354,70 +301,6 @@ impl Upstream {
     }
 }
 
-impl Connection {
-    /// Takes bytes of requests. Who asks again before it has its answer gets no more than one.
-    fn take(&mut self, bytes: &[u8]) -> Result<Option<Wish>, crate::wire::Malformed> {
-        let mut wish = None;
-        let (known, body) = (&mut self.known, &mut self.body);
-        self.reader.feed(bytes, |part| match part {
-            Part::Head(head) => {
-                body.clear();
-                let credential = head.header("authorization").unwrap_or_default();
-                *known = credential.strip_prefix(b"Bearer ") == Some(KEY.as_bytes());
-            }
-            Part::Body(piece) => {
-                let room = BODY_BYTES_MAX.saturating_sub(body.len()).min(piece.len());
-                body.extend_from_slice(&piece[..room]);
-            }
-            Part::End => wish = Some(if *known { understand(body) } else { Wish::Refusal }),
-        })?;
-        Ok(wish)
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.unsent.is_empty() {
-            self.unsent.extend_from_slice(bytes);
-            return Ok(());
-        }
-        match self.stream.write(bytes) {
-            Ok(sent) => {
-                self.unsent.extend_from_slice(&bytes[sent..]);
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.unsent.extend_from_slice(bytes);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn understand(body: &[u8]) -> Wish {
-    let has = |text: &[u8]| memmem::find(body, text).is_some();
-    if !has(b"\"stream\":true") && !has(b"\"stream\": true") {
-        return Wish::Answer;
-    }
-    let name = b"\"max_tokens\":";
-    let behind = memmem::find(body, name).and_then(|at| body.get(at + name.len()..));
-    let digits = behind.unwrap_or_default().trim_ascii_start();
-    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
-    Wish::Events(digits.fold(0, |number: u64, digit| {
-        number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
-    }))
-}
-
 /// Where in the time between two events the stream of that number sends: any many of them lie evenly. An eighth of it is left to
 /// others on the core.
 fn place(stream: u64, pace: u64) -> u64 {
@@ -450,19 +333,11 @@ fn chunk(text: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
 
-    #[test]
-    fn a_request_is_understood_however_its_members_are_spaced() {
-        let events = |body: &str| match understand(body.as_bytes()) {
-            Wish::Events(count) => Some(count),
-            Wish::Answer | Wish::Refusal => None,
-        };
-        assert_eq!(events(r#"{"stream":true,"max_tokens":17}"#), Some(17));
-        assert_eq!(events(r#"{"max_tokens": 5, "stream": true}"#), Some(5));
-        assert_eq!(events(r#"{"stream":false,"max_tokens":17}"#), None);
-        assert_eq!(events(r#"{"stream":true}"#), Some(0));
-    }
+    use super::*;
+    use crate::wire::{Part, Reader, Side};
 
     #[test]
     fn streams_lie_evenly_between_two_events() {
