@@ -79,6 +79,20 @@ fn everybody_is_served_over_the_same_connection_again_also_whose_head_is_long() 
 }
 
 #[test]
+fn who_waits_has_only_its_connection() {
+    run(async {
+        let mut crowd = Crowd::gather().await;
+        let holders = || Rc::strong_count(&crowd.gateway.proxy);
+        until(|| holders() > MANY).await;
+        let waiting = holders();
+        crowd.ask().await;
+        // Whoever is in use holds the proxy at least once more, some several times: they would be more than one each.
+        let in_use = Rc::strong_count(&crowd.gateway.proxy) - waiting;
+        assert!(in_use < MANY, "{in_use}");
+    });
+}
+
+#[test]
 fn who_has_gone_when_its_turn_comes_is_not_served() {
     run(async {
         let mut crowd = Crowd::gather().await;
