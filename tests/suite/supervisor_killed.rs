@@ -23,6 +23,9 @@ async fn held(world: &World) -> Answer {
 #[tokio::test]
 async fn callers_are_served_meanwhile_and_the_next_supervisor_takes_the_listener_back() {
     let mut world = World::start_with(quiet).await;
+    // The next supervisor knows what this one has kept; what it has been given a moment ago may not be on disk yet.
+    let applied = world.gateway.status_config().await["applied"]["applied_revision"].clone();
+    world.gateway.wait_until_kept(applied.as_i64().expect("a revision")).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
         streams.push(held(&world).await);
