@@ -183,8 +183,12 @@ impl Keeper {
                         self.read_at.get_or_insert_with(|| Instant::now() + READING);
                     }
                 }
-                // Who asks may have given up waiting.
-                Command::Live(answer) => drop(answer.send(self.rings.places())),
+                Command::Live(answer) => {
+                    // Whoever waits for an answer has it from the next one, which goes on at this place: no ring is read any further.
+                    let _ = self.rings.taken();
+                    // Who asks may have given up waiting.
+                    let _ = answer.send(self.rings.places());
+                }
                 Command::Told(worker, last) => {
                     let read = self.rings.told(worker, last);
                     self.keep(read, Some(worker));

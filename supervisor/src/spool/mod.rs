@@ -190,7 +190,7 @@ impl Spool {
         self.command(Command::Adopt { worker, ring, place, told });
     }
 
-    /// The rings of workers that run, to be handed on. Nothing more is read of them when nobody tells of more.
+    /// The rings of workers that run, to be handed on. Nothing more is read of them, unless somebody tells of more.
     pub async fn live(&self) -> Vec<LiveRing> {
         let (answer, live) = oneshot::channel();
         self.command(Command::Live(answer));

@@ -15,7 +15,8 @@ use supervisor::cloud::manager::Session;
 use supervisor::cloud::spend::SpendSink;
 use supervisor::cloud::telemetry::{self, Telemetry};
 use supervisor::findings::{Findings, Topic};
-use supervisor::spool::ring_file::RingFolders;
+use supervisor::spool::ring_file::{RingFile, RingFolders};
+use supervisor::spool::store::End;
 use supervisor::spool::{Home, Report, Spool};
 use supervisor::state::seal::DataKey;
 use tempfile::TempDir;
@@ -203,6 +204,47 @@ async fn what_a_dead_cloud_did_not_get_the_next_process_delivers() {
     assert_eq!((accepted.len(), distinct.len()), (150, 150));
     let rings = fs::read_dir(site.state().join("run"));
     assert_eq!(rings.map_or(0, Iterator::count), 0, "no ring is left behind");
+}
+
+#[tokio::test]
+async fn what_is_written_while_a_ring_is_handed_on_is_read_by_one_of_the_two() {
+    let site = Site::new();
+    let home = || Home {
+        state: site.state().to_owned(),
+        key: site.key.clone(),
+        env_id: "e".to_owned(),
+        bytes_max: u64::MAX,
+    };
+    let (ring, writer, _) = RingFolders::of(site.state(), "e").make(WORKER).unwrap();
+    let mut writer = Writer::new(File::from(writer), RING_BYTES);
+    let mut write = |n| writer.push(&Record::Event(Box::new(event(n)))).unwrap();
+    let (before, _reports) =
+        Spool::start(Some(home()), Vec::new(), Vec::new(), Findings::default()).unwrap();
+    before.open(WORKER, ring);
+    write(1);
+    before.told(WORKER, 1);
+    // It waits for the answer, and that for the commit: both come too late.
+    write(2);
+    let live = before.live().await.pop().unwrap();
+    before.close().await;
+
+    let names = vec![live.name.clone()];
+    let (after, mut reports) =
+        Spool::start(Some(home()), Vec::new(), names, Findings::default()).unwrap();
+    let ring = RingFile { name: live.name, path: live.path, file: live.file };
+    after.adopt(WORKER, ring, live.place, true);
+    let report = timeout(HANG, reports.recv()).await.unwrap().unwrap();
+    assert_eq!(report, Report::Taken(WORKER, 2));
+    let mut ids = Vec::new();
+    loop {
+        let leased = after.lease(End::Oldest, 100).await;
+        if leased.is_empty() {
+            break;
+        }
+        ids.extend(leased.into_events().into_iter().map(|event| event.event_id));
+    }
+    assert_eq!(ids, ["1", "2"]);
+    after.close().await;
 }
 
 #[tokio::test]
