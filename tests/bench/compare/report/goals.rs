@@ -68,12 +68,12 @@ const GOALS: &[Goal] = &[
     alone("idle connections at once", "crowd_idle_connections", Bound::AtLeast(10_000.0)),
     alone("streams at once", "crowd_streams_at_once", Bound::AtLeast(5_000.0)),
     alone(
-        "kept of what is served right before or after at four times the connections, %",
+        "kept of what is served right before and after at four times the connections, %",
         "overload_closed_kept",
         Bound::AtLeast(95.0),
     ),
     alone(
-        "kept of what is served right before or after at four times the requests, %",
+        "kept of what is served right before and after at four times the requests, %",
         "overload_open_kept",
         Bound::AtLeast(95.0),
     ),

@@ -5,8 +5,9 @@
 //! connections, whatever becomes of those before; one for which no connection is free is lost, and who is refused does not ask
 //! again. In both every request that was taken has to be answered, with 200 or with 503 and `Retry-After`.
 //!
-//! What is kept is told of what the same gateway serves right before or right after, whichever is more, at the connections at which it
-//! serves most, and with all usage delivered.
+//! What is kept is told of what the same gateway serves at the connections at which it serves most, with all usage delivered: half of that
+//! right before and half of it right after. The better of the two would not be what it serves, but what a shared machine has added at
+//! one time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -85,12 +86,12 @@ pub async fn turn(
     for (seen, best, [kept, refused, p99]) in [
         (
             closed,
-            before.max(between),
+            f64::midpoint(before, between),
             ["overload_closed_kept", "overload_closed_refused", "overload_closed_p99_ms"],
         ),
         (
             open,
-            between.max(after),
+            f64::midpoint(between, after),
             ["overload_open_kept", "overload_open_refused", "overload_open_p99_ms"],
         ),
     ] {
