@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{cut, millis};
+use super::millis;
+use super::text::cut;
 use crate::request::{RequestError, UpstreamError};
 
 /// Attempts that are listed; of further ones the number is.

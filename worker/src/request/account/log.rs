@@ -3,7 +3,8 @@
 use shared::log_line::name;
 use tracing::Level;
 
-use super::{Account, MESSAGE_CHARS_MAX, cut, millis};
+use super::text::cut;
+use super::{Account, MESSAGE_CHARS_MAX, millis};
 use crate::log;
 use crate::provider::TokenUsage;
 use crate::request::{RequestError, UpstreamError};

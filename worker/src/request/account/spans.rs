@@ -5,7 +5,8 @@ use std::time::Instant;
 use shared::export::{ATTEMPTS_MAX, Attempt, TEXT_CHARS_MAX, Trace};
 use shared::resource::ApiKey;
 
-use super::{Account, CALLER_GONE, CacheStatus, Tokens, cut, guarding, usage};
+use super::text::cut;
+use super::{Account, CALLER_GONE, CacheStatus, Tokens, guarding, usage};
 use crate::call::Operation;
 use crate::export::Context;
 use crate::request::route::Action;

@@ -9,10 +9,8 @@ use shared::usage::UsageEvent;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{
-    Account, AttemptKind, CALLER_TEXT_CHARS_MAX, CacheStatus, MESSAGE_CHARS_MAX, Tokens, cut,
-    guarding, millis,
-};
+use super::text::{CALLER_TEXT_CHARS_MAX, cut};
+use super::{Account, AttemptKind, CacheStatus, MESSAGE_CHARS_MAX, Tokens, guarding, millis};
 use crate::identity::Identity;
 use crate::random::random_id;
 use crate::request::RequestError;
