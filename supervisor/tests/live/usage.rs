@@ -244,6 +244,9 @@ async fn what_is_written_while_a_ring_is_handed_on_is_read_by_one_of_the_two() {
         ids.extend(leased.into_events().into_iter().map(|event| event.event_id));
     }
     assert_eq!(ids, ["1", "2"]);
+    // So that no ring is left behind.
+    drop(writer);
+    after.gone(WORKER);
     after.close().await;
 }
 
