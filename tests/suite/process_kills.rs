@@ -215,20 +215,22 @@ async fn workers_that_are_starting_while_the_supervisor_is_stopped_are_not_kille
 async fn a_worker_that_keeps_dying_does_not_keep_the_other_from_serving() {
     let world = World::start().await;
     let keeper = world.gateway.proxies()[0].clone();
-    let mut deaths = 0;
+    // A worker that was killed is seen until the kernel has taken it apart: each counts once.
+    let mut killed = BTreeSet::new();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
         for worker in world.gateway.proxies().iter().filter(|worker| **worker != keeper) {
             worker.kill();
-            deaths += 1;
+            killed.insert(worker.pid);
         }
         // What the dying one had accepted is lost, nothing else.
         let _ = world.caller().try_chat(&chat("small-1", "hello")).await;
         assert!(keeper.runs());
     }
+    let deaths = killed.len();
     println!("{deaths} deaths beside a worker that goes on");
     assert_eq!(world.caller().ask("small-1", "hello").await.status, 200);
-    assert!(deaths < 30, "it is started ever later");
+    assert!((2..16).contains(&deaths), "{deaths} deaths: it is started again, and ever later");
 }
 
 #[tokio::test]
