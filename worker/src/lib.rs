@@ -15,6 +15,7 @@ pub mod guards;
 pub mod helper;
 pub mod hooks;
 pub mod hostile;
+mod http1;
 pub mod identity;
 pub mod inherit;
 pub mod json;

@@ -10,8 +10,8 @@ use http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
 
-use super::body::{Framing, Taken};
 use super::head::{self, AnswerHead, HEAD_BYTES_MAX, Malformed, Outgoing, Read};
+use crate::http1::{self, Framing, Taken};
 
 /// Room for what comes at a time, in bytes: at first, and at most, where as much as there is room for keeps coming.
 const READ_BYTES: usize = 8 * 1024;
@@ -121,7 +121,7 @@ impl Connection {
     ) -> Poll<Result<(AnswerHead, Framing), TransportError>> {
         loop {
             self.poll_send(context);
-            while let Some(end) = head::end(&self.inbox, self.looked_at) {
+            while let Some(end) = http1::end(&self.inbox, self.looked_at) {
                 let bytes = self.inbox.split_to(end).freeze();
                 self.looked_at = 0;
                 if let Some(Read { head, framing, keeps }) = head::read(bytes, &self.method)? {
@@ -169,7 +169,9 @@ impl Connection {
                 }
                 Ok(Taken::End) => return Poll::Ready(None),
                 Ok(Taken::Nothing) => {}
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+                Err(error) => {
+                    return Poll::Ready(Some(Err(Malformed::from(error).into())));
+                }
             }
             // An answer may come while the request is still going out.
             self.poll_send(context);

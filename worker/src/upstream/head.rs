@@ -8,7 +8,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use shared::secret::Secret;
 
-use super::body::Framing;
+use crate::http1::{self, Framing, Line, NotChunked, Told};
 
 /// The largest head of an answer, in bytes.
 pub const HEAD_BYTES_MAX: usize = 256 * 1024;
@@ -33,8 +33,8 @@ pub enum Malformed {
     #[error("its head does not tell where its body ends: {0}")]
     Length(&'static str),
     /// The body is not in chunks as its head says.
-    #[error("its body is not cut into chunks as it says: {0}")]
-    Chunk(&'static str),
+    #[error(transparent)]
+    Chunk(#[from] NotChunked),
 }
 
 /// The head of an answer, of which only what everybody asks for is looked at before somebody asks.
@@ -57,7 +57,7 @@ impl AnswerHead {
         for line in lines.iter() {
             let name = HeaderName::from_bytes(line.name.as_bytes());
             // Whoever has read the line permits nothing else in either.
-            if let (Ok(name), Ok(value)) = (name, value(&self.bytes, line)) {
+            if let (Ok(name), Ok(value)) = (name, http1::value(&self.bytes, line)) {
                 headers.append(name, value);
             }
         }
@@ -175,21 +175,6 @@ fn write_header(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     }
 }
 
-/// Where a head ends whose bytes were looked at as far as `before` already: behind its first empty line.
-pub fn end(bytes: &[u8], before: usize) -> Option<usize> {
-    // An end may begin with what was the last of them.
-    let from = before.saturating_sub(3);
-    let new = bytes.get(from..)?;
-    memchr::memchr_iter(b'\n', new).find_map(|line| {
-        let empty = match new.get(line.saturating_add(1)..)? {
-            [b'\n', ..] => 2,
-            [b'\r', b'\n', ..] => 3,
-            _ => return None,
-        };
-        Some(from.saturating_add(line).saturating_add(empty))
-    })
-}
-
 /// Reads the whole head of an answer to a request of this method; `None` if it is an interim one (1xx), which another follows.
 pub fn read(bytes: Bytes, method: &Method) -> Result<Option<Read>, Malformed> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
@@ -209,7 +194,7 @@ pub fn read(bytes: Bytes, method: &Method) -> Result<Option<Read>, Malformed> {
         match line.name.len() {
             10 if is(&CONNECTION) => told.connection(line.value),
             12 if is(&CONTENT_TYPE) && content_type.is_none() => {
-                content_type = Some(value(&bytes, line)?);
+                content_type = Some(http1::value(&bytes, line).map_err(Malformed::Head)?);
             }
             14 if is(&CONTENT_LENGTH) => told.length(line.value),
             17 if is(&TRANSFER_ENCODING) => told.coding = Some(line.value),
@@ -220,7 +205,7 @@ pub fn read(bytes: Bytes, method: &Method) -> Result<Option<Read>, Malformed> {
     // RFC 9110 (9.3.6): what follows is a tunnel, into which no message may go.
     let is_tunnel = method == Method::CONNECT && status.is_success();
     let has_body = !is_bare && !is_tunnel && method != Method::HEAD;
-    let framing = if has_body { told.framing(is_old)? } else { Framing::Length(0) };
+    let framing = if has_body { framing(&told, is_old)? } else { Framing::Length(0) };
     let keeps = !is_tunnel && !told.closes && (!is_old || told.keeps_alive);
     Ok(Some(Read { head: AnswerHead { status, content_type, bytes }, framing, keeps }))
 }
@@ -241,64 +226,15 @@ fn parse<'h, 'b>(
     Ok(((answer.code.unwrap_or_default(), answer.version == Some(0)), answer.headers))
 }
 
-type Line<'b> = httparse::Header<'b>;
-
-/// The value of a line, in the head's own memory.
-fn value(head: &Bytes, line: &Line<'_>) -> Result<HeaderValue, Malformed> {
-    HeaderValue::from_maybe_shared(head.slice_ref(line.value))
-        .map_err(|_| Malformed::Head(httparse::Error::HeaderValue))
-}
-
-/// What the headers tell of body and connection.
-#[derive(Default)]
-struct Told<'b> {
-    length: Option<Result<u64, &'static str>>,
-    /// The last line of codings.
-    coding: Option<&'b [u8]>,
-    closes: bool,
-    keeps_alive: bool,
-}
-
-impl Told<'_> {
-    /// Told more than once, it has to be the same number each time.
-    fn length(&mut self, value: &[u8]) {
-        for text in value.split(|byte| *byte == b',') {
-            let told = number(text).ok_or("content-length is no number");
-            if *self.length.get_or_insert(told) != told {
-                self.length = Some(Err("it tells several lengths"));
-            }
-        }
+/// Where the body ends, by RFC 9112 (6.3).
+fn framing(told: &Told<'_>, is_old: bool) -> Result<Framing, Malformed> {
+    match (told.is_chunked(), told.length) {
+        (Some(_), _) if is_old => Err(Malformed::Length("HTTP/1.0 knows no transfer-encoding")),
+        (Some(true), _) => Ok(Framing::chunked()),
+        (None, Some(Ok(length))) => Ok(Framing::Length(length)),
+        (None, Some(Err(reason))) => Err(Malformed::Length(reason)),
+        (Some(false), _) | (None, None) => Ok(Framing::UntilClose),
     }
-
-    fn connection(&mut self, value: &[u8]) {
-        for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            self.closes |= option.eq_ignore_ascii_case(b"close");
-            self.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-
-    /// Where the body ends, by RFC 9112 (6.3).
-    fn framing(&self, is_old: bool) -> Result<Framing, Malformed> {
-        match (self.coding, self.length) {
-            (Some(_), _) if is_old => Err(Malformed::Length("HTTP/1.0 knows no transfer-encoding")),
-            (Some(codings), _) => {
-                let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
-                // Of words that are none nothing is understood.
-                let is_text = codings.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
-                let is_chunked = is_text && last.trim_ascii().eq_ignore_ascii_case(b"chunked");
-                Ok(if is_chunked { Framing::chunked() } else { Framing::UntilClose })
-            }
-            (None, Some(Ok(length))) => Ok(Framing::Length(length)),
-            (None, Some(Err(reason))) => Err(Malformed::Length(reason)),
-            (None, None) => Ok(Framing::UntilClose),
-        }
-    }
-}
-
-/// A number of decimal digits and nothing else.
-fn number(text: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(text.trim_ascii()).ok()?;
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
@@ -347,22 +283,6 @@ mod tests {
         write(&mut alike, &Outgoing::Alike { common, own, body });
         write(&mut whole, &request("2", b"de").into());
         assert_eq!(alike, whole);
-    }
-
-    #[test]
-    fn a_head_ends_behind_its_first_empty_line_however_it_was_cut() {
-        for (head, length) in [
-            ("HTTP/1.1 200 OK\r\na: b\r\n\r\nbody\r\n\r\n", 25),
-            ("HTTP/1.1 200 OK\na: b\n\nbody", 22),
-            ("HTTP/1.1 200 OK\r\na: b\r\n", usize::MAX),
-        ] {
-            let bytes = head.as_bytes();
-            assert_eq!(end(bytes, 0).unwrap_or(usize::MAX), length, "{head}");
-            for cut in 0..bytes.len().min(length) {
-                assert_eq!(end(&bytes[..cut], 0), None);
-                assert_eq!(end(bytes, cut).unwrap_or(usize::MAX), length, "{head} after {cut}");
-            }
-        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The way to providers: pooled HTTP/1.1 connections, each to one endpoint with its own trust.
 
-mod body;
 mod connect;
 mod connection;
 mod head;

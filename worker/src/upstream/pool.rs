@@ -19,12 +19,12 @@ use shared::resource::{Endpoint, UpstreamTls};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::body::Framing;
 use super::connect::{ConnectError, Connector};
 use super::connection::{Connection, TransportError};
 use super::head::{AnswerHead, Outgoing};
 use super::timers::Timers;
 use crate::Map;
+use crate::http1::Framing;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
 const DEAD_WITHIN: Duration = Duration::from_millis(500);

@@ -2,7 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::head::Malformed;
+/// The body is not in chunks as its head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its body is not cut into chunks as it says: {0}")]
+pub struct NotChunked(&'static str);
 
 /// The longest line of a chunk's size with its extensions, in bytes.
 const LINE_BYTES_MAX: usize = 4 * 1024;
@@ -63,7 +66,7 @@ impl Framing {
     }
 
     /// Takes the next bytes of the body out of those that have come.
-    pub fn take(&mut self, inbox: &mut BytesMut) -> Result<Taken, Malformed> {
+    pub fn take(&mut self, inbox: &mut BytesMut) -> Result<Taken, NotChunked> {
         match self {
             Self::Length(0) => Ok(Taken::End),
             Self::Length(left) => Ok(data(inbox, left)),
@@ -74,7 +77,7 @@ impl Framing {
 }
 
 impl Chunks {
-    fn take(&mut self, inbox: &mut BytesMut) -> Result<Taken, Malformed> {
+    fn take(&mut self, inbox: &mut BytesMut) -> Result<Taken, NotChunked> {
         loop {
             match self {
                 Self::Size => {
@@ -90,7 +93,7 @@ impl Chunks {
                 Self::Data(left) => return Ok(data(inbox, left)),
                 Self::DataEnd => match line(inbox, 2)? {
                     Some(line) if line.is_empty() => *self = Self::Size,
-                    Some(_) => return Err(Malformed::Chunk("one is longer than it says")),
+                    Some(_) => return Err(NotChunked("one is longer than it says")),
                     None => return Ok(Taken::Nothing),
                 },
                 Self::Trailers(before) => {
@@ -98,7 +101,7 @@ impl Chunks {
                     match line(inbox, room)? {
                         Some(line) if line.is_empty() => *self = Self::Done,
                         Some(line) if !is_header(&line) => {
-                            return Err(Malformed::Chunk("a trailer is no header"));
+                            return Err(NotChunked("a trailer is no header"));
                         }
                         Some(line) => *before = before.saturating_add(line.len().saturating_add(2)),
                         None => return Ok(Taken::Nothing),
@@ -121,17 +124,17 @@ fn data(inbox: &mut BytesMut, left: &mut u64) -> Taken {
 }
 
 /// Takes a line out, without its end, if all of it has come.
-fn line(inbox: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, Malformed> {
+fn line(inbox: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, NotChunked> {
     let within = inbox.get(..bytes_max).unwrap_or(inbox);
     let Some(end) = memchr::memchr(b'\n', within) else {
         let is_long = inbox.len() >= bytes_max;
-        return if is_long { Err(Malformed::Chunk("a line is too long")) } else { Ok(None) };
+        return if is_long { Err(NotChunked("a line is too long")) } else { Ok(None) };
     };
     let mut line = inbox.split_to(end.saturating_add(1));
     line.truncate(end);
     match line.split_last() {
         Some((b'\r', rest)) if !rest.contains(&b'\r') => line.truncate(end.saturating_sub(1)),
-        _ => return Err(Malformed::Chunk("a line does not end as lines do")),
+        _ => return Err(NotChunked("a line does not end as lines do")),
     }
     Ok(Some(line))
 }
@@ -144,14 +147,14 @@ fn is_header(line: &[u8]) -> bool {
 }
 
 /// The size of a chunk. What may follow it is of no interest.
-fn size(line: &[u8]) -> Result<u64, Malformed> {
+fn size(line: &[u8]) -> Result<u64, NotChunked> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
     let is_size =
         (1..=16).contains(&digits.len()) && matches!(rest.trim_ascii_start(), [] | [b';', ..]);
     let text = std::str::from_utf8(digits).ok().filter(|_| is_size);
     text.and_then(|text| u64::from_str_radix(text, 16).ok())
-        .ok_or(Malformed::Chunk("a size is no number"))
+        .ok_or(NotChunked("a size is no number"))
 }
 
 #[cfg(test)]
@@ -161,7 +164,10 @@ mod tests {
     use super::*;
 
     /// What of the bytes is in the body, if they come in these pieces, and what is left of them behind it.
-    fn read(mut framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, Vec<u8>), Malformed> {
+    fn read(
+        mut framing: Framing,
+        pieces: &[&[u8]],
+    ) -> Result<(Vec<u8>, bool, Vec<u8>), NotChunked> {
         let (mut inbox, mut body) = (BytesMut::new(), Vec::new());
         for piece in pieces {
             inbox.extend_from_slice(piece);
@@ -172,7 +178,7 @@ mod tests {
         Ok((body, framing.is_end(), inbox.to_vec()))
     }
 
-    fn chunked(text: &str) -> Result<(Vec<u8>, bool, Vec<u8>), Malformed> {
+    fn chunked(text: &str) -> Result<(Vec<u8>, bool, Vec<u8>), NotChunked> {
         read(Framing::chunked(), &[text.as_bytes()])
     }
 
@@ -211,7 +217,7 @@ mod tests {
             "0\r\nx\r\n\r\n",
             "0\r\nx : y\r\n\r\n",
         ] {
-            assert!(matches!(chunked(wrong), Err(Malformed::Chunk(_))), "{wrong:?}");
+            assert!(matches!(chunked(wrong), Err(NotChunked(_))), "{wrong:?}");
         }
         assert!(chunked(&format!("1;{}", "x".repeat(LINE_BYTES_MAX))).is_err());
         assert!(
