@@ -62,6 +62,8 @@ impl Seen {
             (Expected::Bounded, Self::Worked(what)) => {
                 what.contains("then E") || what.contains("of 64 MiB")
             }
+            // Where the address space has no room for one block beside what the thread itself needs.
+            (Expected::Bounded, Self::Failed(error)) => error == "ENOMEM",
             (Expected::Landlock, Self::Failed(error)) => error == "EACCES",
             (Expected::Landlock, Self::Worked(_)) => !has_landlock(),
             _ => false,
