@@ -13,7 +13,7 @@ const LINE_BYTES_MAX: usize = 4 * 1024;
 const TRAILER_BYTES_MAX: usize = 16 * 1024;
 
 /// A body on its way.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// So many bytes are still to come.
     Length(u64),
@@ -24,7 +24,7 @@ pub enum Framing {
 }
 
 /// What of a chunked body comes next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chunks {
     /// The line with the size of a chunk.
     Size,

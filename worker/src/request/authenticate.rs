@@ -1,6 +1,7 @@
 //! Who calls: the key that was presented, found by its hash, or the key that a token of an identity provider stands for.
 
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest;
 use http::HeaderMap;
@@ -23,9 +24,24 @@ pub struct Decision {
     pub identity: Option<Identity>,
 }
 
+/// The hash of the key that a head presents, once it was worked out: requests with the same head share it.
+#[derive(Clone, Debug, Default)]
+pub struct HashOnce(Arc<OnceLock<KeyHash>>);
+
+impl HashOnce {
+    fn of(&self, key: &[u8]) -> KeyHash {
+        *self.0.get_or_init(|| hash(key))
+    }
+}
+
 /// The caller, by `Authorization: Bearer <key>`, or by `x-api-key` only where there is no `Authorization` at all. With an
-/// identity provider, what looks like a token is never looked up as a key.
-pub async fn caller(proxy: &Proxy, headers: &HeaderMap, now_unix_ms: i64) -> Decision {
+/// identity provider, what looks like a token is never looked up as a key. `once` is of the head that has these headers.
+pub async fn caller(
+    proxy: &Proxy,
+    headers: &HeaderMap,
+    once: Option<&HashOnce>,
+    now_unix_ms: i64,
+) -> Decision {
     let Some(credential) = presented(headers) else {
         let caller = Err(RequestError::MissingCredential);
         return Decision { caller, method: "none", identity: None };
@@ -38,7 +54,8 @@ pub async fn caller(proxy: &Proxy, headers: &HeaderMap, now_unix_ms: i64) -> Dec
         };
         return Decision { caller, method: "jwt", identity };
     }
-    let caller = by_key(&proxy.tables.borrow(), credential, now_unix_ms);
+    let hash = once.map_or_else(|| hash(credential), |once| once.of(credential));
+    let caller = by_key(&proxy.tables.borrow(), &hash, now_unix_ms);
     Decision { caller, method: "api_key", identity: None }
 }
 
@@ -54,12 +71,8 @@ pub fn reason(caller: &Result<Rc<ApiKey>, RequestError>) -> &'static str {
     }
 }
 
-fn by_key(
-    tables: &Tables,
-    credential: &[u8],
-    now_unix_ms: i64,
-) -> Result<Rc<ApiKey>, RequestError> {
-    let api_key = tables.api_key(&hash(credential)).ok_or(RequestError::UnknownKey)?;
+fn by_key(tables: &Tables, hash: &KeyHash, now_unix_ms: i64) -> Result<Rc<ApiKey>, RequestError> {
+    let api_key = tables.api_key(hash).ok_or(RequestError::UnknownKey)?;
     in_force(api_key, now_unix_ms)
 }
 
@@ -119,7 +132,7 @@ mod tests {
         });
         let headers: HeaderMap = headers.collect();
         reason(&match presented(&headers) {
-            Some(credential) => by_key(tables, credential, NOW),
+            Some(credential) => by_key(tables, &hash(credential), NOW),
             None => Err(RequestError::MissingCredential),
         })
     }

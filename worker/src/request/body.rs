@@ -6,11 +6,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::request::Parts;
+use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::RequestError;
+use crate::server::Incoming;
 
 /// The longest silence while a body is read.
 const SILENCE_MAX: Duration = Duration::from_secs(30);

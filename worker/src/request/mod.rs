@@ -32,16 +32,16 @@ use std::rc::Rc;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use time::OffsetDateTime;
 
-use crate::server::{Body, Proxy};
+use crate::server::{Body, Incoming, Proxy};
 use account::Account;
 use route::{Action, Endpoint, Route};
 
 pub use attempt::ask_once;
+pub use authenticate::HashOnce;
 pub use body::is_json;
 pub use error::{RequestError, UpstreamError};
 pub use overload::{enter, pass, refuse as refuse_overload};
@@ -62,12 +62,14 @@ pub fn look_at(headers: &HeaderMap) {
 pub async fn serve(
     proxy: Rc<Proxy>,
     peer: SocketAddr,
-    request: Request<Incoming>,
+    mut head: Rc<Parts>,
+    incoming: Incoming,
 ) -> Response<Body> {
-    let (mut head, incoming) = request.into_parts();
     let mut through = passthrough::of_host(&proxy, &head);
     if through.is_none() {
-        proxy.rewrites.apply(&mut head.uri);
+        if let Some(uri) = proxy.rewrites.rewritten(&head.uri) {
+            Rc::make_mut(&mut head).uri = uri;
+        }
         through = passthrough::of_path(&proxy, &head);
     }
     let id = request_id::choose(&proxy.request_id_headers, &head.headers);
@@ -104,16 +106,16 @@ pub async fn serve(
 pub async fn refuse_ambiguous(
     proxy: Rc<Proxy>,
     peer: SocketAddr,
-    request: Request<Incoming>,
+    head: &Parts,
+    incoming: Incoming,
 ) -> Response<Body> {
-    let (head, incoming) = request.into_parts();
-    body::drain(&head, incoming).await;
+    body::drain(head, incoming).await;
     let id = request_id::choose(&proxy.request_id_headers, &head.headers);
     let client_ip = real_ip::find(&proxy.settings, peer.ip(), &head.headers);
-    let account = Account::open(proxy.clone(), id.clone(), client_ip, route::OTHER, &head);
+    let account = Account::open(proxy.clone(), id.clone(), client_ip, route::OTHER, head);
     let reason = "the request has conflicting Content-Length or Transfer-Encoding headers";
     let mut response = refuse(account, &RequestError::Invalid(reason.to_owned()));
-    finish(&proxy, &head, id, &mut response);
+    finish(&proxy, head, id, &mut response);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -122,12 +124,12 @@ pub async fn refuse_ambiguous(
 async fn endpoint_answer(
     mut account: Box<Account>,
     endpoint: Endpoint,
-    head: &Parts,
+    head: &Rc<Parts>,
     incoming: Incoming,
 ) -> Response<Body> {
     let proxy = account.proxy.clone();
     let now = account.occurred_at_ms();
-    let decision = authenticate::caller(&proxy, &head.headers, now).await;
+    let decision = authenticate::caller(&proxy, &head.headers, head.extensions.get(), now).await;
     let result = if decision.caller.is_ok() { "allowed" } else { "denied" };
     proxy.metrics.auth(decision.method, result, authenticate::reason(&decision.caller));
     let caller = match decision.caller {

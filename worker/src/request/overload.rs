@@ -7,16 +7,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::Response;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
+use http::request::Parts;
+use http_body::Body as _;
 use shared::counters::{CounterKey, OVERLOADED_AT};
 
 use super::route::{self, Endpoint, Route};
 use super::{JSON, RequestError, body, finish, request_id};
 use crate::dialect::Dialect;
 use crate::metrics::RequestFacts;
-use crate::server::{Body, Proxy, Refused};
+use crate::server::{Body, Incoming, Proxy, Refused};
 
 /// Returns when a request to that path may begin. Health routes always may; any other may as it was told, if it has asked before.
 ///
@@ -43,11 +44,15 @@ pub async fn pass(proxy: &Proxy) -> Result<(), Refused> {
 }
 
 /// Answers a request for which there is no room.
-pub async fn refuse(proxy: &Proxy, request: Request<Incoming>, refused: Refused) -> Response<Body> {
-    let (head, incoming) = request.into_parts();
+pub async fn refuse(
+    proxy: &Proxy,
+    head: &Parts,
+    incoming: Incoming,
+    refused: Refused,
+) -> Response<Body> {
     // What lies in the connection's way is read, so that the next request can come over it.
     if !incoming.is_end_stream() {
-        body::drain(&head, incoming).await;
+        body::drain(head, incoming).await;
     }
     let endpoint = match route::find(&head.method, head.uri.path()) {
         Route::Endpoint(endpoint) => endpoint,
@@ -59,7 +64,7 @@ pub async fn refuse(proxy: &Proxy, request: Request<Incoming>, refused: Refused)
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(RETRY_AFTER, refused.retry_after.into());
     let id = request_id::choose(&proxy.request_id_headers, &head.headers);
-    finish(proxy, &head, id, &mut response);
+    finish(proxy, head, id, &mut response);
     response
 }
 

@@ -25,26 +25,20 @@ impl Rewrites {
         Self(compiled.collect())
     }
 
-    /// Rewrites `uri`, if a rule matches and what comes of it is a path.
-    pub fn apply(&self, uri: &mut Uri) {
-        let Some((pattern, template)) = self.0.iter().find(|(rule, _)| rule.is_match(uri.path()))
-        else {
-            return;
-        };
-        let Cow::Owned(path) = pattern.replace(uri.path(), template.as_str()) else { return };
+    /// What `uri` becomes, if a rule matches and what comes of it is a path.
+    pub fn rewritten(&self, uri: &Uri) -> Option<Uri> {
+        let (pattern, template) = self.0.iter().find(|(rule, _)| rule.is_match(uri.path()))?;
+        let Cow::Owned(path) = pattern.replace(uri.path(), template.as_str()) else { return None };
         if !path.starts_with('/') {
-            return;
+            return None;
         }
         let path = match uri.query() {
             Some(query) => format!("{path}?{query}"),
             None => path,
         };
         let mut parts = uri.clone().into_parts();
-        let Ok(path) = PathAndQuery::try_from(path) else { return };
-        parts.path_and_query = Some(path);
-        if let Ok(rewritten) = Uri::from_parts(parts) {
-            *uri = rewritten;
-        }
+        parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+        Uri::from_parts(parts).ok()
     }
 }
 
@@ -60,9 +54,8 @@ mod tests {
                 template: (*template).to_owned(),
             })
             .collect();
-        let mut uri: Uri = uri.parse().unwrap();
-        Rewrites::new(&rules).apply(&mut uri);
-        uri.to_string()
+        let uri: Uri = uri.parse().unwrap();
+        Rewrites::new(&rules).rewritten(&uri).unwrap_or(uri).to_string()
     }
 
     #[test]

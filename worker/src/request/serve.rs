@@ -1,9 +1,10 @@
 //! A request that spends tokens, from its body to its answer: the phases in order.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::account::{Account, unix_now};
 use super::ask::{self, Asking, Outcome};
@@ -14,13 +15,13 @@ use super::{RequestError, admit, body, guard, refuse, resolve};
 use crate::cache::Kept;
 use crate::call::{Call, Operation};
 use crate::endpoint;
-use crate::server::Body;
+use crate::server::{Body, Incoming};
 
 /// Serves a request of an authenticated caller.
 pub async fn serve(
     mut account: Box<Account>,
     operation: Operation,
-    head: &Parts,
+    head: &Rc<Parts>,
     body: Incoming,
 ) -> Response<Body> {
     let mut call = match understood(&mut account, operation, head, body).await {
@@ -44,7 +45,7 @@ pub async fn serve(
     let outcome = match ask::interval(&account).filter(|_| call.is_stream) {
         None => ask::ask(account, &call, attempts, repeat, head).await,
         Some(interval) => {
-            let head = head.clone();
+            let head = Rc::clone(head);
             let mut asking: Asking =
                 Box::pin(async move { ask::ask(account, &call, attempts, repeat, &head).await });
             match tokio::time::timeout(interval, &mut asking).await {

@@ -18,7 +18,6 @@ use http::Version;
 use tokio::time::Instant;
 
 use super::entrance::Refused;
-use super::heads::Head;
 
 /// From the first byte of a head, or from the connection's begin, until the head is complete.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
@@ -56,7 +55,6 @@ pub(super) struct Activity {
     idle_limit: Duration,
     state: Cell<State>,
     is_http2: Cell<bool>,
-    head: RefCell<Head>,
     /// It has given back what it could.
     rests: Cell<bool>,
     /// Bytes of an answer, or the end of the connection, wait until the caller reads.
@@ -83,7 +81,6 @@ impl Activity {
             idle_limit,
             state: Cell::new(State::Head { since: now }),
             is_http2: Cell::new(false),
-            head: RefCell::default(),
             rests: Cell::new(false),
             is_blocked: Cell::new(false),
             held: RefCell::default(),
@@ -150,12 +147,9 @@ impl Activity {
         });
     }
 
-    /// Nothing is kept of the last head from now on, until bytes come.
+    /// It has given back what it could, until bytes come.
     pub(super) fn rest(&self) {
         self.rests.set(true);
-        if let State::Idle { .. } = self.state.get() {
-            self.head.take();
-        }
     }
 
     /// Bytes were written, all that there were (`is_done`) or not.
@@ -164,22 +158,11 @@ impl Activity {
     }
 
     /// Bytes have come from the caller.
-    pub(super) fn bytes_arrived(&self, bytes: &[u8], now: Instant) {
+    pub(super) fn bytes_arrived(&self, now: Instant) {
         self.rests.set(false);
         if let State::Idle { .. } = self.state.get() {
             self.state.set(State::Head { since: now });
-            self.head.borrow_mut().begin();
         }
-        if let State::Head { .. } = self.state.get()
-            && !self.is_http2.get()
-        {
-            self.head.borrow_mut().push(bytes);
-        }
-    }
-
-    /// Whether the request that has just begun tells the length of its body more than once.
-    pub(super) fn is_ambiguous(&self) -> bool {
-        !self.is_http2.get() && self.head.borrow().is_ambiguous()
     }
 
     /// Returns when no request has been in progress, and no head has begun, for `grace`, from now on. Over HTTP/2, which says
@@ -278,12 +261,12 @@ mod tests {
         let activity = Activity::new(Duration::ZERO, now);
         assert_eq!(limit(&activity, now), Some((HEAD_LIMIT, Verdict::Stalled)));
         activity.begin(Version::HTTP_11);
-        activity.bytes_arrived(b"", now);
+        activity.bytes_arrived(now);
         assert_eq!(limit(&activity, now), None);
         activity.end(now);
         assert_eq!(limit(&activity, now), Some((REST_AFTER, Verdict::Rests)));
-        activity.bytes_arrived(b"", now + SECOND);
-        activity.bytes_arrived(b"", now + 2 * SECOND);
+        activity.bytes_arrived(now + SECOND);
+        activity.bytes_arrived(now + 2 * SECOND);
         assert_eq!(limit(&activity, now), Some((SECOND + HEAD_LIMIT, Verdict::Stalled)));
     }
 
@@ -308,7 +291,7 @@ mod tests {
         let now = Instant::now();
         let activity = Activity::new(Duration::ZERO, now);
         for _ in 0..2 {
-            activity.bytes_arrived(b"GET", now);
+            activity.bytes_arrived(now);
             activity.begin(Version::HTTP_11);
             activity.written(false);
             activity.end(now);

@@ -7,6 +7,7 @@
 //! Where many wait, what one has used is so taken by the next while it is in the processor's caches.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -14,12 +15,10 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::{Service, service_fn};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -28,6 +27,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::activity::{Activity, Verdict};
+use super::http1::{self, Asking, Wire};
+use super::incoming::Incoming;
 use super::socket::{Begun, Socket};
 use super::spread::Live;
 use super::{Body, Proxy, Refused};
@@ -43,8 +44,8 @@ const UNUSED_GRACE_AT_END: Duration = Duration::from_millis(250);
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
-/// Bytes of a head.
-const HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of the headers of a request over HTTP/2.
+const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// Requests at once over one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// Silence before TCP asks whether the caller is still there.
@@ -101,7 +102,7 @@ async fn converse(
     let idle_limit = Duration::from_millis(proxy.settings.downstream_idle_ms);
     let activity = Rc::new(Activity::new(idle_limit, Instant::now()));
     let (stopping, retiring) = (stopped.clone(), proxy.clone());
-    let connection = Connection { peer, proxy, activity, stopping };
+    let connection = Rc::new(Connection { peer, proxy, activity, stopping });
     let mut stop = pin!(async {
         let _ = stopped.wait_for(|stopped| *stopped).await;
         let at_end = retiring.health.is_retiring();
@@ -117,7 +118,10 @@ async fn converse(
         };
         // Boxed, so that nothing of it is left while the connection waits.
         let left = match begun {
-            Begun::Http2 => Box::pin(connection.serve_http2(socket, stop.as_mut())).await,
+            Begun::Http2 => {
+                Box::pin(connection.serve_http2(socket, stop.as_mut())).await;
+                None
+            }
             Begun::Http1 | Begun::Either => {
                 Box::pin(connection.serve_http1(socket, stop.as_mut())).await
             }
@@ -200,84 +204,81 @@ impl Connection {
         socket: Socket<S>,
         stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Socket<S>> {
-        let mut connection = http1().serve_connection(TokioIo::new(socket), self.service());
-        let end = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
-        if self.drive(Pin::new(&mut connection), end, stop).await == Left::Over {
-            return None;
-        }
-        // Between two requests it ends at once; in any other state it has been told to end by this, and does.
-        Pin::new(&mut connection).graceful_shutdown();
-        let mut taken_apart = pin!(connection.without_shutdown());
-        match taken_apart.as_mut().now_or_never() {
-            Some(parts) => {
-                let parts = parts.ok()?;
-                let mut socket = parts.io.into_inner();
-                socket.put_back(parts.read_buf);
-                Some(socket)
-            }
-            None => {
-                let _ = tokio::time::timeout(CLOSE_GRACE, taken_apart).await;
-                None
-            }
+        let wire = Rc::new(Wire::new(socket));
+        // Who is in use can be told from who rests by the number of holders.
+        let _in_use = self.proxy.clone();
+        let left = {
+            let answer = |asking: Asking| {
+                let passed = self.activity.passed();
+                self.answer(asking, passed)
+            };
+            let talk = pin!(http1::talk(wire.clone(), self.activity.clone(), answer));
+            self.drive(talk, |_| wire.end(), stop).await
+        };
+        match left {
+            Left::Over => None,
+            // Idle is only who waits for a request.
+            Left::Idle => Rc::into_inner(wire).map(Wire::into_socket),
         }
     }
 
     /// Serves HTTP/2 until the connection ends.
     async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-        &self,
+        self: &Rc<Self>,
         socket: Socket<S>,
         stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Option<Socket<S>> {
-        let connection = http2().serve_connection(TokioIo::new(socket), self.service());
-        let end = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
-        self.drive(pin!(connection), end, stop).await;
-        None
-    }
-
-    fn service(
-        &self,
-    ) -> impl Service<
-        Request<Incoming>,
-        Response = Response<Body>,
-        Error = Infallible,
-        Future = impl Future<Output = Result<Response<Body>, Infallible>> + use<>,
-    > + use<> {
-        let peer = self.peer;
-        let (proxy, activity) = (self.proxy.clone(), self.activity.clone());
-        let stopping = self.stopping.clone();
-        service_fn(move |request: Request<Incoming>| {
-            let version = request.version();
-            let (proxy, busy) = (proxy.clone(), activity.busy(version));
-            let (stopping, activity) = (stopping.clone(), activity.clone());
-            let (is_ambiguous, passed) = (activity.is_ambiguous(), activity.passed());
+    ) {
+        let connection = self.clone();
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let connection = connection.clone();
             async move {
-                let mut response = if is_ambiguous {
-                    request::refuse_ambiguous(proxy, peer, request).await
-                } else {
-                    match request::enter(&proxy, request.uri().path(), passed).await {
-                        Ok(()) => request::serve(proxy, peer, request).await,
-                        Err(refused) => {
-                            let response = request::refuse_overload(&proxy, request, refused).await;
-                            // Over HTTP/2 others would wait with it.
-                            if version != Version::HTTP_2 {
-                                activity.hold(until_heard(proxy, stopping.clone(), refused));
-                            }
-                            response
-                        }
-                    }
+                let busy = connection.activity.busy(Version::HTTP_2);
+                let (head, body) = request.into_parts();
+                let asking = Asking {
+                    head: Rc::new(head),
+                    body: Incoming::Http2(body),
+                    is_ambiguous: false,
                 };
-                // An answer that is there at once is written before the connection hears of the end.
-                if *stopping.borrow() && version != Version::HTTP_2 {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
+                let mut response = connection.answer(asking, None).await;
                 response.body_mut().hold(busy);
                 Ok::<_, Infallible>(response)
             }
-        })
+        });
+        let connection = http2().serve_connection(TokioIo::new(socket), service);
+        let end = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+        self.drive(pin!(connection), end, stop).await;
     }
 
-    /// Polls hyper's connection until it has ended, or is idle; `end` tells it to end.
-    async fn drive<C: Future<Output = hyper::Result<()>>>(
+    /// Answers a request, of which the entrance may have been asked before.
+    async fn answer(&self, asking: Asking, passed: Option<Result<(), Refused>>) -> Response<Body> {
+        let (proxy, peer) = (&self.proxy, self.peer);
+        let Asking { head, body, is_ambiguous } = asking;
+        let is_http2 = head.version == Version::HTTP_2;
+        let mut response = if is_ambiguous {
+            request::refuse_ambiguous(proxy.clone(), peer, &head, body).await
+        } else {
+            match request::enter(proxy, head.uri.path(), passed).await {
+                Ok(()) => request::serve(proxy.clone(), peer, head, body).await,
+                Err(refused) => {
+                    let response = request::refuse_overload(proxy, &head, body, refused).await;
+                    // Over HTTP/2 others would wait with it.
+                    if !is_http2 {
+                        let heard = until_heard(proxy.clone(), self.stopping.clone(), refused);
+                        self.activity.hold(heard);
+                    }
+                    response
+                }
+            }
+        };
+        // An answer that is there at once is written before the connection hears of the end.
+        if *self.stopping.borrow() && !is_http2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Polls a connection until it has ended, or is idle; `end` tells it to end.
+    async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
@@ -328,21 +329,10 @@ async fn until_heard(proxy: Rc<Proxy>, mut stopping: watch::Receiver<bool>, refu
     }
 }
 
-fn http1() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // hyper's own header limit would also end connections that wait for their next request: `Activity` has ours.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    // Of fields there may be a hundred, for which hyper asks for no memory; another number would cost each request some.
-    builder.max_buf_size(HEAD_BYTES_MAX as usize);
-    // `Body` comes in pieces that are copied behind their heads.
-    builder.writev(false);
-    builder
-}
-
 fn http2() -> http2::Builder<LocalExecutor> {
     let mut builder = http2::Builder::new(LocalExecutor);
     builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
-    builder.max_header_list_size(HEAD_BYTES_MAX);
+    builder.max_header_list_size(HEADERS_BYTES_MAX);
     builder
 }
 

@@ -7,8 +7,9 @@ mod body;
 mod calm;
 mod connection;
 mod entrance;
-mod heads;
 mod health;
+mod http1;
+mod incoming;
 mod listener;
 mod pressure;
 mod socket;
@@ -54,6 +55,7 @@ pub use body::{Body, Broken, ByteStream};
 pub use calm::Calm;
 pub use entrance::{Entrance, Refused, paused};
 pub use health::{Health, InFlight};
+pub use incoming::Incoming;
 
 /// How long nothing is accepted when the process has no descriptor or memory left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -5,15 +5,15 @@
 //! A caller that was refused and told when to come back is not heard before that: of what it sends the beginning is kept here,
 //! and the rest stays in the kernel. Only health is told at any time.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::activity::Activity;
@@ -107,16 +107,45 @@ impl<S: AsyncRead + Unpin> Socket<S> {
 
     /// Returns when the caller has gone. Of what it sends meanwhile the beginning is kept ahead.
     pub(super) async fn gone(&mut self) {
-        poll_fn(|context| {
-            while self.ahead.len() < AHEAD {
-                let came = ready!(self.poll_ahead(context));
-                if !came.unwrap_or(false) {
-                    return Poll::Ready(());
-                }
+        poll_fn(|context| self.poll_gone(context)).await;
+    }
+
+    /// The same, for one look. Of a caller that is held nothing is seen.
+    pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.ahead.len() < AHEAD && !self.activity.is_held() {
+            let came = ready!(self.poll_ahead(context));
+            if !came.unwrap_or(false) {
+                return Poll::Ready(());
             }
-            Poll::Pending
-        })
-        .await;
+        }
+        Poll::Pending
+    }
+
+    /// Adds what has come; zero bytes are the end of the connection.
+    pub(super) fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        inbox: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        if self.activity.is_held() {
+            ready!(self.poll_heard(context))?;
+        }
+        let ahead = std::mem::take(&mut self.ahead);
+        let read = match ahead.len() {
+            0 => ready!(pin!(self.stream.read_buf(inbox)).poll(context))?,
+            ahead_len => {
+                if inbox.is_empty() {
+                    *inbox = ahead.into();
+                } else {
+                    inbox.extend_from_slice(&ahead);
+                }
+                return Poll::Ready(Ok(ahead_len));
+            }
+        };
+        if read > 0 {
+            self.activity.bytes_arrived(Instant::now());
+        }
+        Poll::Ready(Ok(read))
     }
 
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
@@ -146,9 +175,8 @@ impl<S: AsyncRead + Unpin> Socket<S> {
     ) -> Poll<io::Result<()>> {
         let filled = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let bytes = buffer.filled().get(filled..).unwrap_or_default();
-        if !bytes.is_empty() {
-            self.activity.bytes_arrived(bytes, Instant::now());
+        if buffer.filled().len() > filled {
+            self.activity.bytes_arrived(Instant::now());
         }
         read
     }
@@ -224,11 +252,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 mod tests {
     use std::time::Duration;
 
-    use futures_util::FutureExt;
-    use tokio::io::AsyncReadExt;
-
     use super::*;
     use crate::server::tests::run;
+    use futures_util::FutureExt;
 
     fn socket(bytes: &'static [u8]) -> Socket<&'static [u8]> {
         Socket::new(bytes, Rc::new(Activity::new(Duration::ZERO, Instant::now())))

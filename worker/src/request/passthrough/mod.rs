@@ -14,7 +14,6 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use shared::resource::{ApiKey, Model, RouteAuth};
 use tokio::time::Instant;
 
@@ -24,7 +23,7 @@ use super::authenticate::Decision;
 use super::{REQUEST_ID, RequestError, UpstreamError};
 use super::{admit, authenticate, body, real_ip, refuse, route};
 use crate::routes::FoundRoute;
-use crate::server::{Body, Proxy};
+use crate::server::{Body, Incoming, Proxy};
 use crate::upstream::{Answer, SendError};
 
 /// The word for the model of what goes past all models.
@@ -183,9 +182,11 @@ async fn caller(
     let is_near = route.source_cidrs.is_empty()
         || route.source_cidrs.iter().any(|block| block.contains(account.client_ip));
     let Decision { caller, method, identity } = match &route.auth {
-        RouteAuth::GatewayKey => authenticate::caller(&proxy, &head.headers, now).await,
+        RouteAuth::GatewayKey => {
+            authenticate::caller(&proxy, &head.headers, head.extensions.get(), now).await
+        }
         RouteAuth::Header(name) => {
-            authenticate::caller(&proxy, &bearer(&head.headers, name), now).await
+            authenticate::caller(&proxy, &bearer(&head.headers, name), None, now).await
         }
         RouteAuth::Anonymous(id) => {
             account.auth_type = "anonymous";

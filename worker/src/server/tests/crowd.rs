@@ -169,7 +169,8 @@ fn what_was_sent_as_a_body_is_never_read_as_a_request_also_where_connections_res
                 // It may be closed already.
                 let _ = probe.write_all(&body).await;
             }
-            // Whether it ends in order or with a reset: nothing more is answered.
+            // Whether it ends in order or with a reset, now or before: nothing more is answered.
+            let _ = probe.shutdown().await;
             let _ = probe.read_to_end(&mut told).await;
             let told = String::from_utf8(told).unwrap();
             assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{fields}: {told}");

@@ -1,0 +1,451 @@
+//! What callers see of HTTP/1.1, beside what hyper's server shows them.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::{spawn_local, yield_now};
+
+use super::head::{self, HEAD_BYTES_MAX, Unreadable};
+use super::*;
+use crate::http1::Framing;
+use crate::server::Broken;
+use crate::server::socket::Socket;
+use crate::server::tests::run;
+
+/// What is answered here to a request that may be cut in two places.
+const AMBIGUOUS: StatusCode = StatusCode::IM_A_TEAPOT;
+
+/// What is answered here to a request whose body cannot be read.
+const UNREAD: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+
+/// What was understood of a request.
+async fn told<B: http_body::Body<Data = Bytes>>(head: &Parts, body: B) -> Response<Body> {
+    let Ok(body) = body.collect().await else {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = UNREAD;
+        return response;
+    };
+    let body = body.to_bytes();
+    let headers: Vec<_> = head.headers.iter().collect();
+    let text = format!("{} {} {:?} {headers:?} {body:?}", head.method, head.uri, head.version);
+    let mut response = match head.uri.path() {
+        "/stream" => {
+            let pieces = [Ok(Bytes::from(text)), Ok(Bytes::from_static(b"end"))];
+            Response::new(Body::stream(Box::pin(futures_util::stream::iter(pieces))))
+        }
+        _ => Response::new(Body::from(text)),
+    };
+    match head.uri.path() {
+        "/none" => *response.status_mut() = StatusCode::NO_CONTENT,
+        "/same" => *response.status_mut() = StatusCode::NOT_MODIFIED,
+        "/last" => {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    if head.method == "HEAD" && response.status() == StatusCode::OK {
+        let length = response.body().size_hint().exact().unwrap_or(7);
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+async fn ours(stream: DuplexStream) -> io::Result<()> {
+    let activity = Rc::new(Activity::new(Duration::ZERO, Instant::now()));
+    let wire = Rc::new(Wire::new(Socket::new(stream, activity.clone())));
+    let answer = async |asking: Asking| {
+        if asking.is_ambiguous {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = AMBIGUOUS;
+            return response;
+        }
+        told(&asking.head, asking.body).await
+    };
+    talk(wire, activity, answer).await
+}
+
+async fn hypers(stream: DuplexStream) -> hyper::Result<()> {
+    let service = service_fn(|request: Request<hyper::body::Incoming>| async {
+        let (head, body) = request.into_parts();
+        Ok::<_, Infallible>(told(&head, body).await)
+    });
+    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+}
+
+/// Everything that a server answers to these bytes.
+async fn answers<F: Future<Output = T> + 'static, T: 'static>(
+    bytes: Vec<u8>,
+    size: usize,
+    server: fn(DuplexStream) -> F,
+) -> Vec<u8> {
+    let (near, far) = duplex(1024 * 1024);
+    let served = spawn_local(server(far));
+    let (mut read, mut write) = tokio::io::split(near);
+    spawn_local(async move {
+        for piece in bytes.chunks(size) {
+            if write.write_all(piece).await.is_err() {
+                return;
+            }
+            yield_now().await;
+        }
+        // Whoever ends its side is taken for one that has gone: what was asked for is answered before.
+        for _ in 0..50 {
+            yield_now().await;
+        }
+        let _ = write.shutdown().await;
+    });
+    let mut all = Vec::new();
+    read.read_to_end(&mut all).await.unwrap();
+    let _ = served.await;
+    all
+}
+
+/// Status, headers without the date, sorted, and body.
+type Answer = (u16, Vec<String>, Vec<u8>);
+
+fn cut(mut bytes: &[u8], methods: &[&str]) -> Option<Vec<Answer>> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let mut lines = [httparse::EMPTY_HEADER; 20];
+        let mut answer = httparse::Response::new(&mut lines);
+        // Of a damaged request it may not be known whether its answer has a body.
+        let Ok(httparse::Status::Complete(length)) = answer.parse(bytes) else { return None };
+        bytes = &bytes[length..];
+        let mut headers = HeaderMap::new();
+        for line in answer.headers.iter() {
+            let name = http::HeaderName::from_bytes(line.name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_bytes(line.value).unwrap());
+        }
+        assert!(headers.remove("date").is_some());
+        let status = answer.code.unwrap();
+        let is_bare = [204, 304].contains(&status) || methods.get(all.len()) == Some(&"HEAD");
+        let framing = match headers.get(CONTENT_LENGTH) {
+            _ if is_bare => Framing::Length(0),
+            Some(length) => Framing::Length(length.to_str().unwrap().parse().unwrap()),
+            None if headers.contains_key("transfer-encoding") => Framing::chunked(),
+            None => Framing::UntilClose,
+        };
+        // hyper says `close, keep-alive` to HTTP/1.0, and `keep-alive` where the body ends with the connection.
+        let says = headers.remove("connection").map(|value| value.to_str().unwrap().to_owned());
+        let says = says.filter(|_| framing != Framing::UntilClose);
+        if let Some(says) = says {
+            let says = if says.starts_with("close") { "close" } else { &says };
+            headers.insert("connection", HeaderValue::from_str(says).unwrap());
+        }
+        let (mut framing, mut rest, mut body) = (framing, BytesMut::from(bytes), Vec::new());
+        while let crate::http1::Taken::Data(data) = framing.take(&mut rest).unwrap() {
+            body.extend_from_slice(&data);
+        }
+        bytes = &bytes[bytes.len() - rest.len()..];
+        let mut headers: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        headers.sort();
+        all.push((status, headers, body));
+    }
+    Some(all)
+}
+
+type Wanted = (&'static str, Vec<u8>);
+
+fn requests() -> impl Strategy<Value = Wanted> {
+    let method = prop::sample::select(vec!["GET", "POST", "POST", "HEAD", "OPTIONS"]);
+    let target = prop::sample::select(vec![
+        "/",
+        "/a?b=c",
+        "/stream",
+        "/none",
+        "/same",
+        "/last",
+        "http://h/x",
+        "*",
+    ]);
+    let version = prop::sample::select(vec!["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]);
+    let header = prop::sample::select(vec![
+        "host: h",
+        "Authorization: Bearer x",
+        "connection: close",
+        "Connection: keep-alive",
+        "X-Empty:",
+        "x-high: \u{e9}",
+        "accept: a",
+        "accept: b",
+        "upgrade: x",
+    ]);
+    let body = prop::sample::select(vec![
+        "\r\n",
+        "Content-Length: 0\r\n\r\n",
+        "content-length: 5\r\n\r\nhello",
+        "content-length:   5  \r\nx: y\r\n\r\nhello",
+        "content-length: 5\r\ncontent-length: 5\r\n\r\nhello",
+        "content-length: 5, 5\r\n\r\nhello",
+        "content-length: +5\r\n\r\nhello",
+        "content-length: 005\r\n\r\nhello",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n!\r\n0\r\na: b\r\n\r\n",
+        "transfer-encoding: gzip\r\n\r\nhello",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+    ]);
+    let empty = prop::sample::select(vec!["", "", "\r\n", "\n\r\n"]);
+    (empty, method, target, version, prop::collection::vec(header, 0..4), body).prop_map(
+        |(empty, method, target, version, headers, body)| {
+            let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+            let text = format!("{empty}{method} {target} {version}\r\n{headers}{body}");
+            (method, text.into_bytes())
+        },
+    )
+}
+
+fn damage() -> impl Strategy<Value = Option<(prop::sample::Index, u8)>> {
+    let byte = prop::sample::select(&b"\r\n 0;:,a\x00\xff"[..]);
+    prop::option::weighted(0.4, (any::<prop::sample::Index>(), byte))
+}
+
+proptest! {
+    #[test]
+    fn requests_are_read_and_answered_as_hyper_does(
+        requests in prop::collection::vec(requests(), 1..4),
+        size in 1..200_usize,
+        damage in damage(),
+    ) {
+        let methods: Vec<_> = requests.iter().map(|(method, _)| *method).collect();
+        let mut bytes: Vec<u8> = requests.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        if let Some((place, byte)) = damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        run(async move {
+            let ours = answers(bytes.clone(), size, ours).await;
+            let hypers = answers(bytes.clone(), size, hypers).await;
+            if damage.is_some() && (ours.starts_with(b"HTTP/1.1 4") || hypers.is_empty()) {
+                return;
+            }
+            let shown = String::from_utf8_lossy(&bytes);
+            let (Some(mut ours), Some(mut hypers)) = (cut(&ours, &methods), cut(&hypers, &methods))
+            else {
+                return assert!(damage.is_some(), "{shown}");
+            };
+            if damage.is_some() {
+                // Behind a body that cannot be read hyper ends the connection without a word.
+                for (_, headers, _) in ours.iter_mut().chain(&mut hypers) {
+                    headers.retain(|header| !header.starts_with("connection:"));
+                }
+            }
+            for (number, our) in ours.iter().enumerate() {
+                // What is refused is refused by both, but for what may be cut in two places, and what is damaged in a way
+                // that hyper bears. Nothing is taken after it.
+                if [AMBIGUOUS.as_u16(), UNREAD.as_u16(), 400].contains(&our.0) {
+                    let both = hypers.get(number).is_some_and(|hyper| hyper.0 == our.0);
+                    assert!(both || our.0 == AMBIGUOUS || damage.is_some(), "{shown}");
+                    assert_eq!(ours.len(), number + 1, "{shown}");
+                    return;
+                }
+                assert_eq!(Some(our), hypers.get(number), "{shown}");
+            }
+            assert!(damage.is_some() || ours.len() == hypers.len(), "{ours:?} {hypers:?} {shown}");
+        });
+    }
+
+    #[test]
+    fn a_head_like_the_one_before_is_read_as_if_it_were_the_first(
+        first in requests(),
+        second in requests(),
+        is_same in any::<bool>(),
+        damage in damage(),
+    ) {
+        let mut second = if is_same { first.1.clone() } else { second.1 };
+        if let Some((place, byte)) = damage {
+            let place = place.index(second.len());
+            second[place] = byte;
+        }
+        let whole = |bytes: &[u8]| {
+            let end = crate::http1::end(bytes, 0)?;
+            Some(Bytes::copy_from_slice(&bytes[..end]))
+        };
+        let Some(Ok((_, Some(mut kept)))) = whole(&first.1).map(|head| head::read(&head)) else {
+            return Ok(());
+        };
+        let mut inbox = BytesMut::from(&second[..]);
+        if let Some(again) = kept.again(&mut inbox) {
+            let head = whole(&second).unwrap();
+            let (anew, _) = head::read(&head).unwrap();
+            prop_assert_eq!(&inbox[..], &second[head.len()..]);
+            prop_assert_eq!(format!("{again:?}"), format!("{anew:?}"));
+        } else {
+            prop_assert_eq!(&inbox[..], &second[..]);
+            prop_assert!(!is_same || damage.is_some());
+        }
+    }
+}
+
+#[test]
+fn only_the_length_of_the_body_may_differ_from_the_head_before() {
+    let head = |length: &str, other: &str| {
+        format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\nx: {other}\r\n\r\n")
+    };
+    let (_, kept) = head::read(&head("5", "y").into()).unwrap();
+    let mut kept = kept.unwrap();
+    for (length, other, expected) in [
+        ("5", "y", Some(5)),
+        ("123", "y", Some(123)),
+        ("7", "y", Some(7)),
+        ("7", "z", None),
+        ("", "y", None),
+        ("+7", "y", None),
+        ("7 8", "y", None),
+        ("7, 7", "y", None),
+        ("99999999999999999999", "y", None),
+        ("8", "y", Some(8)),
+    ] {
+        let text = format!("{}body", head(length, other));
+        let mut inbox = BytesMut::from(text.as_bytes());
+        let again = kept.again(&mut inbox);
+        let told = again.as_ref().map(|head| head.framing.clone());
+        assert_eq!(told, expected.map(Framing::Length), "{length} {other}");
+        if let Some(again) = again {
+            assert_eq!(
+                (&again.parts.headers[CONTENT_LENGTH], &inbox[..]),
+                (&HeaderValue::from_str(length).unwrap(), &b"body"[..])
+            );
+        }
+    }
+    let mut half = BytesMut::from(&head("8", "y").as_bytes()[..40]);
+    assert!(kept.again(&mut half).is_none());
+}
+
+#[test]
+fn what_is_no_request_is_told_so_as_soon_as_that_is_seen() {
+    run(async {
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(HEAD_BYTES_MAX));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101));
+        for (bytes, status) in [
+            ("\x16\x03\x01\x02\x00", "400 Bad Request"),
+            ("GET / HTTP/3.0\r\n", "400 Bad Request"),
+            ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", "400 Bad Request"),
+            (&long, "431 Request Header Fields Too Large"),
+            (&many, "431 Request Header Fields Too Large"),
+        ] {
+            let (mut near, far) = duplex(1024 * 1024);
+            spawn_local(ours(far));
+            near.write_all(bytes.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            near.read_to_string(&mut answer).await.unwrap();
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}\r\nconnection: close\r\n")),
+                "{answer}"
+            );
+            assert!(answer.contains("\r\ncontent-length: 0\r\ndate: "), "{answer}");
+        }
+        assert_eq!(head::begins(b"GET /"), Ok(()));
+        assert_eq!(head::begins(b"GET / HTTP/1.1\r\na : b"), Err(Unreadable::Malformed));
+    });
+}
+
+#[test]
+fn a_body_that_is_announced_is_asked_for_when_it_is_wanted_and_only_then() {
+    run(async {
+        let (mut near, far) = duplex(1024);
+        spawn_local(ours(far));
+        let head = "POST / HTTP/1.1\r\nexpect: 100-Continue\r\ncontent-length: 5\r\n\r\n";
+        near.write_all(head.as_bytes()).await.unwrap();
+        let mut go_on = [0; 25];
+        near.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        near.write_all(b"hello").await.unwrap();
+        // Who has sent it already is not asked.
+        near.write_all(
+            format!("{head}hello").replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n").as_bytes(),
+        )
+        .await
+        .unwrap();
+        let mut answers = String::new();
+        near.read_to_string(&mut answers).await.unwrap();
+        assert!(answers.starts_with("HTTP/1.1 200 OK\r\n"), "{answers}");
+        assert_eq!(answers.matches("b\"hello\"").count(), 2, "{answers}");
+        assert_eq!(answers.matches("100 Continue").count(), 0, "{answers}");
+    });
+}
+
+/// Answers with this, and reads nothing of the body.
+async fn with(stream: DuplexStream, answer: impl Fn() -> Response<Body>) -> io::Result<()> {
+    let activity = Rc::new(Activity::new(Duration::ZERO, Instant::now()));
+    let wire = Rc::new(Wire::new(Socket::new(stream, activity.clone())));
+    talk(wire, activity, async |_| answer()).await
+}
+
+#[test]
+fn a_body_that_nobody_reads_is_skipped_if_it_is_there_and_ends_the_connection_otherwise() {
+    run(async {
+        for (fields, body, keeps) in [
+            ("content-length: 5", "hello", true),
+            ("transfer-encoding: chunked", "5\r\nhello\r\n0\r\n\r\n", true),
+            ("content-length: 6", "hello", false),
+            ("content-length: 5\r\nexpect: 100-continue", "", false),
+        ] {
+            let (mut near, far) = duplex(1024);
+            let served = spawn_local(with(far, || Response::new(Body::from("ok"))));
+            let request = format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n{body}");
+            near.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 1024];
+            let length = near.read(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+            assert_eq!(!answer.contains("\r\nconnection: close\r\n"), keeps, "{answer}");
+            if keeps {
+                near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+                assert_ne!(near.read(&mut [0; 1024]).await.unwrap(), 0);
+            } else {
+                assert_eq!(near.read(&mut [0; 1024]).await.unwrap(), 0);
+                served.await.unwrap().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_does_not_come_to_its_end_is_never_taken_for_whole() {
+    run(async {
+        let broken = || {
+            let pieces = [Ok(Bytes::from_static(b"begun")), Err(Broken)];
+            Response::new(Body::stream(Box::pin(futures_util::stream::iter(pieces))))
+        };
+        let short = || {
+            let pieces = [Ok(Bytes::from_static(b"begun"))];
+            let mut response =
+                Response::new(Body::stream(Box::pin(futures_util::stream::iter(pieces))));
+            response.headers_mut().insert(CONTENT_LENGTH, 6.into());
+            response
+        };
+        for answer in [broken as fn() -> Response<Body>, short] {
+            let (mut near, far) = duplex(1024);
+            let served = spawn_local(with(far, answer));
+            near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            let mut told = String::new();
+            near.read_to_string(&mut told).await.unwrap();
+            assert!(!told.ends_with("0\r\n\r\n"), "{told}");
+            assert!(served.await.unwrap().is_err());
+        }
+    });
+}
+
+#[test]
+fn whoever_goes_before_the_answer_is_there_takes_the_request_along() {
+    run(async {
+        let (mut near, far) = duplex(1024);
+        let activity = Rc::new(Activity::new(Duration::ZERO, Instant::now()));
+        let wire = Rc::new(Wire::new(Socket::new(far, activity.clone())));
+        let served = spawn_local(talk(wire, activity, |_| std::future::pending()));
+        near.write_all(b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx").await.unwrap();
+        yield_now().await;
+        assert!(!served.is_finished());
+        drop(near);
+        assert!(served.await.unwrap().is_err());
+    });
+}
