@@ -182,13 +182,17 @@ impl Activity {
         }
     }
 
-    /// Returns when no request has been in progress for `grace`.
-    pub(super) async fn quiet(&self, grace: Duration) {
+    /// Returns when no request has been in progress for `grace`. A caller that is slow to read the end of its answer has
+    /// `blocked_limit` for that.
+    pub(super) async fn quiet(&self, grace: Duration, blocked_limit: Duration) {
+        let mut blocked = Duration::ZERO;
         loop {
             tokio::time::sleep(grace).await;
-            if !matches!(self.state.get(), State::Busy { .. }) {
+            let is_busy = matches!(self.state.get(), State::Busy { .. });
+            if !is_busy && (!self.is_blocked.get() || blocked >= blocked_limit) {
                 return;
             }
+            blocked += if is_busy { Duration::ZERO } else { grace };
         }
     }
 
@@ -319,6 +323,22 @@ mod tests {
             assert_eq!(verdict(true), Some(Verdict::Rests));
             activity.rest();
             assert_eq!(verdict(true), None);
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_slow_to_be_read_has_its_time_when_a_connection_ends() {
+        run(async {
+            let activity = Activity::new(Duration::ZERO, Instant::now());
+            activity.begin(Version::HTTP_11);
+            activity.end(Instant::now());
+            activity.written(false);
+            let grace = Duration::from_millis(1);
+            let quiet = activity.quiet(grace, SECOND * 3600);
+            assert!(tokio::time::timeout(20 * grace, quiet).await.is_err());
+            activity.quiet(grace, 5 * grace).await;
+            activity.written(true);
+            activity.quiet(grace, SECOND * 3600).await;
         });
     }
 }

@@ -44,6 +44,8 @@ const UNUSED_GRACE_AT_END: Duration = Duration::from_millis(250);
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// A connection without a request in progress gets this long to close when the server stops.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
+/// The same where the end of an answer has still to go out.
+const BLOCKED_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of the headers of a request over HTTP/2.
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// Requests at once over one HTTP/2 connection.
@@ -300,7 +302,7 @@ impl Connection {
                     end(connection.as_mut());
                 }
                 // Half a head, or an HTTP/2 peer that does not answer, is nothing to wait for.
-                () = self.activity.quiet(CLOSE_GRACE), if is_ending => return Left::Over,
+                () = self.activity.quiet(CLOSE_GRACE, BLOCKED_LIMIT), if is_ending => return Left::Over,
                 verdict = self.activity.verdict(|| self.proxy.entrance.is_crowded()), if !is_ending => match verdict {
                     Verdict::Stalled => return Left::Over,
                     // What it still has to do with the request before, a body that nobody has read for example, it does now: between

@@ -61,6 +61,11 @@ impl<S> Socket<S> {
         self.ahead = joined(&bytes, &self.ahead);
     }
 
+    /// Whether the caller is not heard for now.
+    pub(super) fn is_held(&self) -> bool {
+        self.activity.is_held()
+    }
+
     /// Whether bytes were read that are not handed on yet.
     pub(super) fn has_ahead(&self) -> bool {
         !self.ahead.is_empty()
@@ -110,9 +115,10 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         poll_fn(|context| self.poll_gone(context)).await;
     }
 
-    /// The same, for one look. Of a caller that is held nothing is seen.
+    /// The same, for one look. A caller that is held is not seen to go before it is heard.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.ahead.len() < AHEAD && !self.activity.is_held() {
+        ready!(self.activity.poll_held(context));
+        while self.ahead.len() < AHEAD {
             let came = ready!(self.poll_ahead(context));
             if !came.unwrap_or(false) {
                 return Poll::Ready(());
@@ -158,6 +164,9 @@ impl<S: AsyncRead + Unpin> Socket<S> {
 
     /// Is ready when a caller that is held is to be heard.
     fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.asks_for_health() {
+            self.activity.release();
+        }
         while HEALTH.iter().any(|health| health.starts_with(&self.ahead)) {
             let Poll::Ready(came) = self.poll_ahead(context) else { break };
             if !came? || self.asks_for_health() {

@@ -1,6 +1,7 @@
 //! Answers as they are written (RFC 9112, 4 and 6; RFC 9110, 6.4.1). Pure but for the date.
 
 use std::cell::RefCell;
+use std::io::Write as _;
 use std::time::SystemTime;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, TRANSFER_ENCODING};
@@ -44,7 +45,8 @@ impl Sending {
             }
             Self::Chunked if piece.is_empty() => {}
             Self::Chunked => {
-                out.extend_from_slice(format!("{:X}\r\n", piece.len()).as_bytes());
+                // Memory takes everything.
+                let _ = write!(out, "{:X}\r\n", piece.len());
                 out.extend_from_slice(piece);
                 out.extend_from_slice(b"\r\n");
             }

@@ -18,6 +18,9 @@ const HEADERS_MAX: usize = 100;
 /// The longest target: what [`Uri`] can hold, in bytes.
 const TARGET_BYTES_MAX: usize = u16::MAX as usize - 1;
 
+/// The digits of the longest body.
+const DIGITS_MAX: usize = 20;
+
 /// What came is no request that can be answered as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
@@ -158,7 +161,8 @@ impl Kept {
     /// Takes the next head, if it has come as a whole and is the same.
     pub fn again(&mut self, inbox: &mut BytesMut) -> Option<Head> {
         let rest = inbox.strip_prefix(&self.before[..])?;
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = rest.iter().take(DIGITS_MAX);
+        let digits = digits.take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = rest.split_at(if self.length.is_some() { digits } else { 0 });
         rest.strip_prefix(&self.after[..])?;
         if let Some(length) = &mut self.length

@@ -436,6 +436,48 @@ fn an_answer_that_does_not_come_to_its_end_is_never_taken_for_whole() {
 }
 
 #[test]
+fn a_head_that_came_in_two_pieces_and_was_known_does_not_hide_the_next() {
+    run(async {
+        let (mut near, far) = duplex(4096);
+        spawn_local(ours(far));
+        let long = format!("GET /{} HTTP/1.1\r\nhost: h\r\n\r\n", "a".repeat(60));
+        near.write_all(long.as_bytes()).await.unwrap();
+        assert_ne!(near.read(&mut [0; 4096]).await.unwrap(), 0);
+        near.write_all(&long.as_bytes()[..60]).await.unwrap();
+        yield_now().await;
+        let rest = format!("{}GET / HTTP/1.1\r\nconnection: close\r\n\r\n", &long[60..]);
+        near.write_all(rest.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        near.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    });
+}
+
+#[test]
+fn what_a_caller_that_is_held_has_sent_already_is_not_heard_but_for_health() {
+    run(async {
+        for (next, count) in [("GET /a HTTP/1.1\r\n\r\n", 1), ("GET /livez HTTP/1.1\r\n\r\n", 2)] {
+            let (mut near, far) = duplex(4096);
+            let activity = Rc::new(Activity::new(Duration::ZERO, Instant::now()));
+            let wire = Rc::new(Wire::new(Socket::new(far, activity.clone())));
+            let answered = Rc::new(std::cell::Cell::new(0));
+            let (counted, holds) = (answered.clone(), activity.clone());
+            let served = spawn_local(talk(wire, activity, move |_| {
+                counted.set(counted.get() + 1);
+                holds.hold(std::future::pending());
+                std::future::ready(Response::new(Body::from("ok")))
+            }));
+            near.write_all(format!("GET / HTTP/1.1\r\n\r\n{next}").as_bytes()).await.unwrap();
+            for _ in 0..20 {
+                yield_now().await;
+            }
+            assert_eq!(answered.get(), count, "{next}");
+            served.abort();
+        }
+    });
+}
+
+#[test]
 fn whoever_goes_before_the_answer_is_there_takes_the_request_along() {
     run(async {
         let (mut near, far) = duplex(1024);

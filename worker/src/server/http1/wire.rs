@@ -20,7 +20,7 @@ use crate::http1::{self, Framing, Taken};
 /// Room for what comes at a time, in bytes: at first, and at most, where as much as there is room for keeps coming.
 const READ_BYTES: usize = 8 * 1024;
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// Of what goes out so much is gathered before it is written, in bytes, and as much memory is kept for the next.
+/// Of what goes out so much is gathered before it is written, in bytes. Twice the memory is kept for the next: a piece may come on top.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Tells a caller to send the body (RFC 9110, 10.1.1).
 const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -119,9 +119,7 @@ impl<S> Wire<S> {
     pub fn make_small(&self) {
         let inner = &mut *self.0.borrow_mut();
         inner.kept = None;
-        if inner.inbox.is_empty() {
-            inner.inbox = BytesMut::new();
-        }
+        inner.empty_inbox();
     }
 }
 
@@ -129,6 +127,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The head of the next request; `None` where none comes any more.
     pub fn poll_head(&self, context: &mut Context<'_>) -> Poll<Result<Option<Head>, Unreadable>> {
         let inner = &mut *self.0.borrow_mut();
+        if inner.socket.is_held() && !inner.inbox.is_empty() {
+            // What has come already is not heard either.
+            inner.socket.put_back(std::mem::take(&mut inner.inbox).freeze());
+            inner.looked_at = 0;
+        }
         loop {
             if let Some(head) = inner.take_head()? {
                 inner.number = inner.number.wrapping_add(1);
@@ -201,6 +204,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
+impl<S> Inner<S> {
+    /// Gives back the memory for what comes, if nothing is in it.
+    fn empty_inbox(&mut self) {
+        if self.inbox.is_empty() {
+            (self.inbox, self.room) = (BytesMut::new(), READ_BYTES);
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     /// The next head, as far as it has come.
     fn take_head(&mut self) -> Result<Option<Head>, Unreadable> {
@@ -209,6 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             self.inbox.advance(if self.inbox.starts_with(b"\n") { 1 } else { 2 });
         }
         if let Some(head) = self.kept.as_mut().and_then(|kept| kept.again(&mut self.inbox)) {
+            self.looked_at = 0;
             return Ok(Some(head));
         }
         let Some(end) = http1::end(&self.inbox, self.looked_at) else {
@@ -255,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         }
         self.sent = 0;
         self.outbox.clear();
-        self.outbox.shrink_to(OUT_BYTES_MAX);
+        self.outbox.shrink_to(2 * OUT_BYTES_MAX);
         Pin::new(&mut self.socket).poll_flush(context)
     }
 }
@@ -284,12 +297,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source for Wire<S> {
             return Poll::Ready(Some(Err(Unread::Over)));
         }
         loop {
+            // What has come already is work, too: tiny chunks leave others their turn.
+            let turn = ready!(tokio::task::coop::poll_proceed(context));
             match inner.framing.take(&mut inner.inbox) {
                 Ok(Taken::Data(bytes)) => {
+                    turn.made_progress();
                     inner.expects = false;
-                    // What has come already is work, too: tiny chunks leave others their turn.
-                    if let Poll::Ready(turn) = tokio::task::coop::poll_proceed(context) {
-                        turn.made_progress();
+                    if inner.framing.is_end() && inner.room > READ_BYTES {
+                        // So large a body is not followed by another soon.
+                        inner.empty_inbox();
                     }
                     return Poll::Ready(Some(Ok(bytes)));
                 }
@@ -319,6 +335,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source for Wire<S> {
 
     fn left(&self, number: u64) -> Framing {
         let inner = self.0.borrow();
-        if number == inner.number { inner.framing.clone() } else { Framing::Length(0) }
+        if number == inner.number { inner.framing.clone() } else { Framing::UntilClose }
     }
 }
