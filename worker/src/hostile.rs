@@ -14,13 +14,14 @@ use crate::multipart::Fields;
 use crate::provider::openai::{ChatDecoder, Events, Native};
 use crate::provider::{Progress, Reading, Seen};
 use crate::request;
+use crate::server;
 use crate::sse;
 
 /// A reader under attack.
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their fuzz target.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("request_json", request_json),
     ("form", form),
     ("events", events),
@@ -28,7 +29,13 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("openai_other", openai_other),
     ("openai_translated", openai_translated),
     ("headers", headers),
+    ("requests", requests),
 ];
+
+/// Requests over HTTP/1.1, one after the other.
+pub fn requests(bytes: &[u8]) {
+    server::look_at(bytes);
+}
 
 /// The body of a request, of every operation and dialect.
 pub fn request_json(bytes: &[u8]) {
@@ -148,7 +155,7 @@ mod tests {
     use super::*;
 
     /// Bytes that get further than random ones.
-    const SEEDS: [&str; 8] = [
+    const SEEDS: [&str; 10] = [
         "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"input\":[{\"role\":\"user\",\"content\":\"x\"}]}",
         "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b--",
         "\x05data: {\"choices\":[{\"delta\":{\"content\":\"a\",\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}\n\ndata: [DONE]\n\n",
@@ -157,6 +164,8 @@ mod tests {
         "\x03event: error\ndata: {\"error\":{\"message\":\"m\",\"code\":429}}\n\n",
         "authorization: Bearer a.b.c\nx-forwarded-for: 1.2.3.4, ::1\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "connection: close, x-a\nx-a: 1\nhost: a:b:c",
+        "POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nxPOST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nxyPOST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+        "PUT /a HTTP/1.1\ntransfer-encoding: chunked\n\n3;x\r\nabc\r\n0\r\na: b\r\n\r\nGET / HTTP/1.0\r\n\r\n",
     ];
 
     #[test]

@@ -55,6 +55,7 @@ pub use body::{Body, Broken, ByteStream};
 pub use calm::Calm;
 pub use entrance::{Entrance, Refused, paused};
 pub use health::{Health, InFlight};
+pub use http1::look_at;
 pub use incoming::Incoming;
 
 /// How long nothing is accepted when the process has no descriptor or memory left for a connection.

@@ -14,6 +14,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use http::request::Parts;
 use http::{Response, Version};
 use http_body::Body as _;
@@ -23,9 +24,34 @@ use tokio::time::Instant;
 use super::Body;
 use super::activity::Activity;
 use super::incoming::Incoming;
+use crate::http1::Taken;
 use answer::{Asked, Sending};
+use head::Head;
 
 pub use wire::{Source, Wire};
+
+/// Reads requests one after the other as a connection does, and keeps nothing: for those who try what can be sent. A head that is
+/// known from the one before is the same as one that is not.
+pub fn look_at(bytes: &[u8]) {
+    let (mut inbox, mut known) = (BytesMut::from(bytes), None::<head::Kept>);
+    while let Some(end) = crate::http1::end(&inbox, 0) {
+        let again = known.as_mut().and_then(|known| known.again(&mut inbox.clone()));
+        let read = head::read(&inbox.split_to(end).freeze());
+        if let Some(again) = again {
+            let anew = read.as_ref().map(|(anew, _)| format!("{anew:?}"));
+            assert!(anew == Ok(format!("{again:?}")), "{again:?} was read for {anew:?}");
+        }
+        let Ok((Head { mut framing, .. }, next)) = read else { return };
+        known = next;
+        loop {
+            match framing.take(&mut inbox) {
+                Ok(Taken::Data(_)) => {}
+                Ok(Taken::End) => break,
+                Ok(Taken::Nothing) | Err(_) => return,
+            }
+        }
+    }
+}
 
 /// A request as it was read.
 pub struct Asking {
