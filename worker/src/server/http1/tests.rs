@@ -142,7 +142,7 @@ fn cut(mut bytes: &[u8], methods: &[&str]) -> Option<Vec<Answer>> {
             headers.insert("connection", HeaderValue::from_str(says).unwrap());
         }
         let (mut framing, mut rest, mut body) = (framing, BytesMut::from(bytes), Vec::new());
-        while let crate::http1::Taken::Data(data) = framing.take(&mut rest).unwrap() {
+        while let Taken::Data(data) = framing.take(&mut rest).unwrap() {
             body.extend_from_slice(&data);
         }
         bytes = &bytes[bytes.len() - rest.len()..];
