@@ -4,7 +4,7 @@
 mod framing;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 pub use framing::{Framing, NotChunked, Taken};
 
@@ -33,6 +33,13 @@ pub type Line<'b> = httparse::Header<'b>;
 pub fn value(head: &Bytes, line: &Line<'_>) -> Result<HeaderValue, httparse::Error> {
     HeaderValue::from_maybe_shared(head.slice_ref(line.value))
         .map_err(|_| httparse::Error::HeaderValue)
+}
+
+/// Adds a line.
+pub fn write(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 /// What the headers tell of body and connection.

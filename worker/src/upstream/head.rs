@@ -143,7 +143,7 @@ pub fn write(out: &mut Vec<u8>, request: &Outgoing) {
         Outgoing::Whole(request) => write_headers(out, request),
         Outgoing::Alike { common, own: (name, value), .. } => {
             out.extend_from_slice(common.expose());
-            write_header(out, name, value);
+            http1::write(out, name, value);
         }
     }
     let body = request.body();
@@ -164,14 +164,8 @@ fn write_headers(out: &mut Vec<u8>, request: &Request<Bytes>) {
     }
     for (name, value) in request.headers() {
         if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            write_header(out, name, value);
+            http1::write(out, name, value);
         }
-    }
-}
-
-fn write_header(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-        out.extend_from_slice(part);
     }
 }
 

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::io::Write as _;
 use std::time::SystemTime;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
+
+use crate::http1::{self, Told};
 
 /// What an answer has to know of its request.
 #[derive(Clone, Debug)]
@@ -76,15 +78,17 @@ pub fn head(
     let is_tunnel = asked.method == Method::CONNECT && head.status.is_success();
     let is_bare =
         is_tunnel || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-    let told =
+    let length_told =
         || head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let sending = match length.or_else(told) {
+    let sending = match length.or_else(length_told) {
         _ if is_bare || asked.method == Method::HEAD => Sending::Nothing,
         Some(length) => Sending::Length(length),
         None if is_old => Sending::UntilClose,
         None => Sending::Chunked,
     };
-    let says_close = head.headers.get_all(CONNECTION).iter().any(closes);
+    let mut told = Told::default();
+    head.headers.get_all(CONNECTION).iter().for_each(|value| told.connection(value.as_bytes()));
+    let says_close = told.closes;
     let keeps = keeps && !says_close && !is_tunnel && sending != Sending::UntilClose;
 
     out.extend_from_slice(if is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
@@ -103,9 +107,7 @@ pub fn head(
             continue;
         }
         has_date |= name == DATE;
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
+        http1::write(out, name, value);
     }
     match sending {
         Sending::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -135,11 +137,6 @@ pub fn refusal(out: &mut Vec<u8>, status: StatusCode) {
     out.extend_from_slice(line.as_bytes());
     date(out);
     out.extend_from_slice(b"\r\n");
-}
-
-fn closes(value: &HeaderValue) -> bool {
-    let mut options = value.as_bytes().split(|byte| *byte == b',');
-    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 thread_local! {

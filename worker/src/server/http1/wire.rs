@@ -248,7 +248,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     /// Receives what has come; zero bytes are the end of the connection.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let spare = self.inbox.capacity() - self.inbox.len();
-        if spare < self.room / 2 {
+        // What lies ahead has its own memory.
+        if spare < self.room / 2 && !self.socket.has_ahead() {
             self.inbox.reserve(self.room);
         }
         let spare = self.inbox.capacity() - self.inbox.len();
