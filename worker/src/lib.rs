@@ -42,6 +42,7 @@ pub mod status;
 mod sys;
 pub mod tables;
 pub mod tls;
+mod turn;
 pub mod upstream;
 pub mod usage_ring;
 

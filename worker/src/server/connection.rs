@@ -3,7 +3,7 @@
 //! ```text
 //! begun ──▶ waiting ──a request, and its turn──▶ in use ──HTTP/1.1, idle for a while or others wait──▶ waiting
 //! ```
-//! While it waits it is only a socket: what a request needs (hyper's buffers, the future of the request) is there while it is in use.
+//! While it waits it is only a socket: what a request needs (buffers, the future of the request) is there while it is in use.
 //! Where many wait, what one has used is so taken by the next while it is in the processor's caches.
 
 use std::convert::Infallible;

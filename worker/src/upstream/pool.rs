@@ -25,6 +25,7 @@ use super::head::{AnswerHead, Outgoing};
 use super::timers::Timers;
 use crate::Map;
 use crate::http1::Framing;
+use crate::turn;
 
 /// A reused connection that ends so soon after a request was already closed by the other side: some round trips.
 const DEAD_WITHIN: Duration = Duration::from_millis(500);
@@ -272,6 +273,7 @@ impl Lease {
     async fn send(mut self, request: &mut Outgoing) -> Result<Answer, TransportError> {
         let connection = &mut self.connection;
         connection.begin(request);
+        turn::last().await;
         let answered = poll_fn(|context| connection.poll_head(context)).await;
         if answered.is_err() {
             *request.body_mut() = connection.take_body();

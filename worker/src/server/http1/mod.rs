@@ -25,6 +25,7 @@ use super::Body;
 use super::activity::Activity;
 use super::incoming::Incoming;
 use crate::http1::Taken;
+use crate::turn;
 use answer::{Asked, Sending};
 use head::Head;
 
@@ -105,6 +106,7 @@ pub async fn talk<
         let (sending, keeps) = wire.answer(&head, body.size_hint().exact(), &asked, keeps);
         drop(head);
         send(&wire, body, sending).await?;
+        turn::last().await;
         drop(busy);
         poll_fn(|context| wire.poll_flush(context)).await?;
         if !keeps {

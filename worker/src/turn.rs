@@ -1,0 +1,52 @@
+//! Turns on a worker's one thread.
+//!
+//! What is written wakes whoever reads it, on another core if it is on this machine: a provider, a caller, or a proxy in front. One that
+//! sleeps between two messages is woken up for each, which costs the writer a tenth of what a request costs in all, more than the
+//! write itself on a virtual machine. So a worker that has much to do reads and works first, and then writes for all: whoever reads
+//! is woken up once, and is still at work when the next message comes. Where nothing else is ready it makes no difference.
+
+use std::future::poll_fn;
+use std::mem;
+use std::task::Poll;
+
+/// Returns when everything that is ready now has had its turn.
+pub async fn last() {
+    let mut is_last = false;
+    poll_fn(|context| {
+        if mem::replace(&mut is_last, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::server::tests::run;
+
+    #[test]
+    fn all_that_are_ready_work_before_the_first_of_them_writes() {
+        run(async {
+            let done = Rc::new(RefCell::new(Vec::new()));
+            let tasks = (0..3).map(|number| {
+                let done = done.clone();
+                tokio::task::spawn_local(async move {
+                    done.borrow_mut().push(("works", number));
+                    last().await;
+                    done.borrow_mut().push(("writes", number));
+                })
+            });
+            for task in tasks.collect::<Vec<_>>() {
+                task.await.unwrap();
+            }
+            let each = |what| (0..3).map(move |number| (what, number));
+            assert_eq!(*done.borrow(), each("works").chain(each("writes")).collect::<Vec<_>>());
+        });
+    }
+}
