@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::activity::{Activity, Verdict};
-use super::http1::{self, Asking, Wire};
+use super::http1::{self, Asking, Kept, Wire};
 use super::incoming::Incoming;
 use super::socket::{Begun, Socket};
 use super::spread::Live;
@@ -112,7 +112,7 @@ async fn converse(
         connection.activity.unused(grace).await;
     });
     let mut socket = Socket::new(stream, connection.activity.clone());
-    let mut is_new = true;
+    let (mut is_new, mut kept) = (true, None);
     loop {
         let Some(begun) = connection.wait(&mut socket, is_new, stop.as_mut()).await else {
             let _ = tokio::time::timeout(CLOSE_GRACE, socket.shutdown()).await;
@@ -125,17 +125,17 @@ async fn converse(
                 None
             }
             Begun::Http1 | Begun::Either => {
-                Box::pin(connection.serve_http1(socket, stop.as_mut())).await
+                Box::pin(connection.serve_http1(socket, kept, stop.as_mut())).await
             }
         };
         // Where many wait, what was used is used again at once.
-        if left.is_none() || !connection.proxy.entrance.is_crowded() {
+        let is_crowded = connection.proxy.entrance.is_crowded();
+        if left.is_none() || !is_crowded {
             connection.proxy.calm.rests();
         }
-        match left {
-            Some(waits) => socket = waits,
-            None => return,
-        }
+        let Some((waits, head)) = left else { return };
+        // Its next request is on its way, or here.
+        (socket, kept) = (waits, head.filter(|_| is_crowded));
         is_new = false;
     }
 }
@@ -204,9 +204,10 @@ impl Connection {
     async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         &self,
         socket: Socket<S>,
+        kept: Option<Box<Kept>>,
         stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Option<Socket<S>> {
-        let wire = Rc::new(Wire::new(socket));
+    ) -> Option<(Socket<S>, Option<Box<Kept>>)> {
+        let wire = Rc::new(Wire::new(socket, kept));
         // Who is in use can be told from who rests by the number of holders.
         let _in_use = self.proxy.clone();
         let left = {

@@ -29,12 +29,13 @@ use crate::turn;
 use answer::{Asked, Sending};
 use head::Head;
 
+pub use head::Kept;
 pub use wire::{Source, Wire};
 
 /// Reads requests one after the other as a connection does, and keeps nothing: for those who try what can be sent. A head that is
 /// known from the one before is the same as one that is not.
 pub fn look_at(bytes: &[u8]) {
-    let (mut inbox, mut known) = (BytesMut::from(bytes), None::<head::Kept>);
+    let (mut inbox, mut known) = (BytesMut::from(bytes), None::<Kept>);
     while let Some(end) = crate::http1::end(&inbox, 0) {
         let again = known.as_mut().and_then(|known| known.again(&mut inbox.clone()));
         let read = head::read(&inbox.split_to(end).freeze());

@@ -40,7 +40,7 @@ struct Inner<S> {
     outbox: Vec<u8>,
     sent: usize,
     /// The last head.
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
     /// Which request is served, and what of its body is still to come.
     number: u64,
     framing: Framing,
@@ -51,7 +51,8 @@ struct Inner<S> {
 }
 
 impl<S> Wire<S> {
-    pub fn new(socket: Socket<S>) -> Self {
+    /// `kept` is the last head that came over it, if that is known still.
+    pub fn new(socket: Socket<S>, kept: Option<Box<Kept>>) -> Self {
         Self(RefCell::new(Inner {
             socket,
             inbox: BytesMut::new(),
@@ -59,7 +60,7 @@ impl<S> Wire<S> {
             room: READ_BYTES,
             outbox: Vec::new(),
             sent: 0,
-            kept: None,
+            kept,
             number: 0,
             framing: Framing::Length(0),
             expects: false,
@@ -72,13 +73,13 @@ impl<S> Wire<S> {
         self.0.borrow_mut().is_ending = true;
     }
 
-    /// The socket of a connection that waits for a request, with what has come.
-    pub fn into_socket(self) -> Socket<S> {
+    /// The socket of a connection that waits for a request, with what has come, and the last head.
+    pub fn into_socket(self) -> (Socket<S>, Option<Box<Kept>>) {
         let mut inner = self.0.into_inner();
         if !inner.inbox.is_empty() {
             inner.socket.put_back(inner.inbox.freeze());
         }
-        inner.socket
+        (inner.socket, inner.kept)
     }
 
     /// Whether bytes have come that are not part of this request.
@@ -241,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         let bytes = Bytes::copy_from_slice(&self.inbox[..end]);
         self.inbox.advance(end);
         let (head, kept) = head::read(&bytes)?;
-        self.kept = kept;
+        self.kept = kept.map(Box::new);
         Ok(Some(head))
     }
 
