@@ -18,6 +18,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long a body may take, and how much longer for what has come of it: nobody is so slow who does not mean to be.
 const TOTAL_LIMIT: Duration = Duration::from_secs(60);
 const BYTES_PER_SECOND: u64 = 4 * 1024;
+/// Room for what is announced of a body, for each byte that has come. What has come is so copied once or twice on its way.
+const ROOM_AHEAD: u64 = 4;
 /// How much of a refused body is read on, so that its sender comes to read the answer, and for how long.
 const DRAIN_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -77,7 +79,12 @@ pub async fn whole(body: &mut Incoming, limit: u64) -> Result<Bytes, RequestErro
             first = data;
         } else {
             if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
+                rest = BytesMut::from(std::mem::take(&mut first));
+            }
+            if rest.capacity() - rest.len() < data.len() {
+                // Nobody gets much memory for what is only announced.
+                let announced = body.size_hint().lower().min(length as u64 * ROOM_AHEAD);
+                rest.reserve(data.len() + usize::try_from(announced).unwrap_or_default());
             }
             rest.extend_from_slice(&data);
         }
