@@ -1,9 +1,9 @@
 //! Turns on a worker's one thread.
 //!
-//! What is written wakes whoever reads it, on another core if it is on this machine: a provider, a caller, or a proxy in front. One that
-//! sleeps between two messages is woken up for each, which costs the writer a tenth of what a request costs in all, more than the
-//! write itself on a virtual machine. So a worker that has much to do reads and works first, and then writes for all: whoever reads
-//! is woken up once, and is still at work when the next message comes. Where nothing else is ready it makes no difference.
+//! What is written wakes whoever reads it: a caller, a provider or a proxy in front, which may be on this machine. One that sleeps
+//! between two messages is woken up for each, and whoever writes pays for that. So a worker that has much to do reads and works
+//! first, and then writes for all: the other side is still at work when the next message comes. Where nothing else is ready it makes
+//! no difference.
 
 use std::future::poll_fn;
 use std::mem;

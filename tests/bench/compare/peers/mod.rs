@@ -36,6 +36,8 @@ pub const PLAIN: &str = "aisix-plain";
 pub const CALLER_KEY: &str = "sk-caller-of-the-bench";
 /// How long it may take until the first request is answered.
 const START_MAX: Duration = Duration::from_secs(60);
+/// Lines of a log that are told with an error.
+const WARNINGS_MAX: usize = 5;
 /// How long no usage event comes when all have come: far more than the delivery of one takes.
 const CALM: Duration = Duration::from_millis(500);
 
@@ -148,7 +150,19 @@ impl Peer {
 
     /// Waits until everything is done that the requests since then have made it do.
     pub fn settle(&self, before: Before, requests: u64) -> Result<(), String> {
-        self.usage.as_ref().map_or(Ok(()), |usage| usage.wait_for(before.usage, requests))
+        let Some(usage) = &self.usage else { return Ok(()) };
+        let delivered = usage.wait_for(before.usage, requests);
+        delivered.map_err(|error| format!("{error}; its log warns of: {}", self.warnings()))
+    }
+
+    /// The last lines of its logs, since they were emptied, that say something is wrong.
+    fn warnings(&self) -> String {
+        let logs = self.logs.iter().filter_map(|log| fs::read_to_string(log).ok());
+        let logs: String = logs.collect();
+        let lines = logs.lines().rev();
+        let wrong = lines.filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        let last: Vec<_> = wrong.take(WARNINGS_MAX).collect();
+        if last.is_empty() { "nothing".into() } else { last.join(" | ") }
     }
 
     /// Usage events of those requests that have not come yet.
