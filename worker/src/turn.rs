@@ -2,8 +2,8 @@
 //!
 //! What is written wakes whoever reads it: a caller, a provider or a proxy in front, which may be on this machine. One that sleeps
 //! between two messages is woken up for each, and whoever writes pays for that. So a worker that has much to do reads and works
-//! first, and then writes for all: the other side is still at work when the next message comes. Where nothing else is ready it makes
-//! no difference.
+//! first, and then writes for all: the other side is still at work when the next message comes. Where nothing else is ready they
+//! are written at once. Requests to providers and the ends of answers over HTTP/1.1 are; an event of a stream waits for nobody.
 
 use std::future::poll_fn;
 use std::mem;

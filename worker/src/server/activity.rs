@@ -23,7 +23,7 @@ use super::entrance::Refused;
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Idle for this long, a connection rests. Longer than the pauses of a caller that is busy.
-const REST_AFTER: Duration = Duration::from_millis(250);
+pub(super) const REST_AFTER: Duration = Duration::from_millis(250);
 
 /// What should become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

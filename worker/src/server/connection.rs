@@ -4,7 +4,8 @@
 //! begun ──▶ waiting ──a request, and its turn──▶ in use ──HTTP/1.1, idle for a while or others wait──▶ waiting
 //! ```
 //! While it waits it is only a socket: what a request needs (buffers, the future of the request) is there while it is in use.
-//! Where many wait, what one has used is so taken by the next while it is in the processor's caches.
+//! Where many wait, what one has used is so taken by the next while it is in the processor's caches; only the last head stays for
+//! a while, of which a request that follows soon has most often not to be read anything.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -114,7 +115,8 @@ async fn converse(
     let mut socket = Socket::new(stream, connection.activity.clone());
     let (mut is_new, mut kept) = (true, None);
     loop {
-        let Some(begun) = connection.wait(&mut socket, is_new, stop.as_mut()).await else {
+        let Some(begun) = connection.wait(&mut socket, &mut kept, is_new, stop.as_mut()).await
+        else {
             let _ = tokio::time::timeout(CLOSE_GRACE, socket.shutdown()).await;
             return;
         };
@@ -134,7 +136,6 @@ async fn converse(
             connection.proxy.calm.rests();
         }
         let Some((waits, head)) = left else { return };
-        // Its next request is on its way, or here.
         (socket, kept) = (waits, head.filter(|_| is_crowded));
         is_new = false;
     }
@@ -158,37 +159,39 @@ enum Left {
 }
 
 impl Connection {
-    /// Waits for the first bytes of a request, and for its turn. `None` when the connection should end instead.
+    /// Waits for the first bytes of a request, and for its turn; the head that was kept goes if they do not come soon. `None` when the
+    /// connection should end instead.
     async fn wait<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
+        kept: &mut Option<Box<Kept>>,
         is_new: bool,
-        stop: Pin<&mut impl Future<Output = ()>>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Option<Begun> {
-        self.activity.rest();
+        if kept.is_none() {
+            self.activity.rest();
+        }
         // Nobody makes use of what was said about another request.
         let _ = self.activity.passed();
-        let mut is_there = !is_new && socket.has_head() && !self.activity.is_held();
-        let begins = async {
+        let is_there = !is_new && socket.has_head() && !self.activity.is_held();
+        let begun = {
+            let mut begins = pin!(begins(socket, is_new, is_there));
             loop {
-                let came = is_there || socket.more().await.unwrap_or(false);
-                is_there = false;
-                let begun = if is_new { socket.begun() } else { Begun::Http1 };
-                if !came {
-                    // What has come will not become a request: its parser tells that.
-                    return socket.has_ahead().then_some(begun);
-                }
-                if begun != Begun::Either {
-                    return Some(begun);
+                tokio::select! {
+                    biased;
+                    begun = &mut begins => break begun?,
+                    () = stop.as_mut() => return None,
+                    verdict = self.activity.verdict(|| false) => match verdict {
+                        Verdict::Rests => {
+                            *kept = None;
+                            self.activity.rest();
+                            self.proxy.calm.rests();
+                        }
+                        Verdict::Idle | Verdict::Stalled => return None,
+                    },
                 }
             }
         };
-        let begun = tokio::select! {
-            biased;
-            begun = begins => begun,
-            () = stop => None,
-            _ = self.activity.verdict(|| false) => None,
-        }?;
         // Who waits for its turn here has next to nothing. If a part of its head is missing it waits when that has come.
         if begun == Begun::Http1 && socket.has_head() && !socket.asks_for_health() {
             tokio::select! {
@@ -323,6 +326,26 @@ impl Connection {
     }
 }
 
+/// Waits until it is known what the first bytes begin, of which some may be there. `None` if nothing comes any more.
+async fn begins<S: AsyncRead + Unpin>(
+    socket: &mut Socket<S>,
+    is_new: bool,
+    mut is_there: bool,
+) -> Option<Begun> {
+    loop {
+        let came = is_there || socket.more().await.unwrap_or(false);
+        is_there = false;
+        let begun = if is_new { socket.begun() } else { Begun::Http1 };
+        if !came {
+            // What has come will not become a request: its parser tells that.
+            return socket.has_ahead().then_some(begun);
+        }
+        if begun != Begun::Either {
+            return Some(begun);
+        }
+    }
+}
+
 /// Returns when a caller that was refused is heard again: when it is time, when everybody is served, or when the server stops.
 async fn until_heard(proxy: Rc<Proxy>, mut stopping: watch::Receiver<bool>, refused: Refused) {
     tokio::select! {
@@ -346,5 +369,44 @@ pub(super) struct LocalExecutor;
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::server::activity::REST_AFTER;
+    use crate::server::tests::{Gateway, run, test_settings, until};
+
+    #[test]
+    fn a_head_that_was_kept_goes_when_no_request_follows_soon() {
+        run(async {
+            let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+            let gateway = Gateway::start(test_settings(), nobody).await;
+            let activity = Rc::new(Activity::new(Duration::ZERO, Instant::now()));
+            let (mut near, far) = duplex(1024);
+            near.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+            let wire = Wire::new(Socket::new(far, activity.clone()), None);
+            let head = poll_fn(|context| wire.poll_head(context)).await.unwrap().unwrap();
+            let known = Rc::downgrade(&head.parts);
+            drop((head, activity.busy(Version::HTTP_11)));
+
+            let (mut socket, mut kept) = wire.into_socket();
+            let (peer, proxy) = (nobody, gateway.proxy.clone());
+            let stopping = watch::channel(false).1;
+            let connection = Connection { peer, proxy, activity, stopping };
+            let (begin, stop) = (Instant::now(), pin!(pending()));
+            tokio::select! {
+                begun = connection.wait(&mut socket, &mut kept, false, stop) => {
+                    panic!("{begun:?} of nothing")
+                }
+                () = until(|| known.strong_count() == 0) => {}
+            }
+            assert!(begin.elapsed() >= REST_AFTER, "it went too soon");
+        });
     }
 }

@@ -119,7 +119,7 @@ impl Entrance {
         Ok(())
     }
 
-    /// Whether so many wait that a connection should keep nothing for its next request.
+    /// Whether so many wait that a connection gives back at once what it has used.
     pub fn is_crowded(&self) -> bool {
         self.inner.borrow().line.len() >= CROWD
     }

@@ -1,6 +1,6 @@
 //! The socket of a caller: tells the activity what happens on it, and gives back bytes that were read ahead.
 //!
-//! While nothing is in progress a connection is only this (see `connection`): it waits for bytes without a buffer of its own.
+//! While nothing is in progress a connection is little more than this (see `connection`): it waits for bytes without a buffer of its own.
 //!
 //! A caller that was refused and told when to come back is not heard before that: of what it sends the beginning is kept here,
 //! and the rest stays in the kernel. Only health is told at any time.

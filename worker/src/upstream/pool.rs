@@ -145,6 +145,7 @@ impl Upstreams {
         place: &Rc<Place>,
         request: &mut Outgoing,
     ) -> Result<Answer, SendError> {
+        turn::last().await;
         let now = Instant::now();
         if let Some(connection) = self.take_idle(place, now) {
             match self.lease(place, connection).send(request).await {
@@ -273,7 +274,6 @@ impl Lease {
     async fn send(mut self, request: &mut Outgoing) -> Result<Answer, TransportError> {
         let connection = &mut self.connection;
         connection.begin(request);
-        turn::last().await;
         let answered = poll_fn(|context| connection.poll_head(context)).await;
         if answered.is_err() {
             *request.body_mut() = connection.take_body();

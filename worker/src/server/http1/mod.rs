@@ -108,6 +108,7 @@ pub async fn talk<
         drop(head);
         send(&wire, body, sending).await?;
         turn::last().await;
+        // Not before: an answer that is not written yet is not seen by whoever looks whether the connection is idle.
         drop(busy);
         poll_fn(|context| wire.poll_flush(context)).await?;
         if !keeps {

@@ -92,7 +92,7 @@ impl Dial for Direct {
     }
 }
 
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     pub address: SocketAddr,
     pub proxy: Rc<Proxy>,
     pub stop: Rc<Notify>,
@@ -193,13 +193,13 @@ pub(super) fn model(id: &str, name: &str, provider_key_id: &str) -> Model {
 }
 
 /// A connection to the gateway.
-pub(super) struct Caller {
+pub(crate) struct Caller {
     sender: SendRequest<Full<Bytes>>,
     connection: JoinHandle<()>,
 }
 
 /// A whole answer.
-pub(super) struct Told {
+pub(crate) struct Told {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,

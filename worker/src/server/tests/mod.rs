@@ -17,7 +17,7 @@ mod upstream;
 use std::future::Future;
 use std::time::Duration;
 
-pub(crate) use gateway::test_settings;
+pub(crate) use gateway::{Gateway, test_settings};
 
 /// Runs a test on one thread, as the worker runs; a test that hangs fails.
 pub(crate) fn run(test: impl Future<Output = ()>) {
@@ -28,7 +28,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 }
 
 /// Lets everything else go on until `is_so`.
-async fn until(is_so: impl Fn() -> bool) {
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
         tokio::task::yield_now().await;
     }
