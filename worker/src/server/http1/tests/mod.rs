@@ -5,6 +5,7 @@ mod alike;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http_body_util::BodyExt;
@@ -292,5 +293,24 @@ fn a_head_that_was_known_when_a_connection_began_to_wait_is_known_when_it_goes_o
             (socket, kept) = wire.into_socket();
         }
         assert!(Rc::ptr_eq(&heads[0], &heads[1]), "it was read again");
+    });
+}
+
+#[test]
+fn nobody_is_answered_before_all_that_have_asked_are_worked_on() {
+    run(async {
+        let ((mut near, far), (mut other, other_far)) = (duplex(1024), duplex(1024));
+        for caller in [&mut near, &mut other] {
+            caller.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        }
+        spawn_local(with(far, || Response::new(Body::from("ok"))));
+        let near = std::cell::RefCell::new(near);
+        spawn_local(with(other_far, move || {
+            let is_answered = near.borrow_mut().read(&mut [0]).now_or_never().is_some();
+            Response::new(Body::from(format!("the first one is answered: {is_answered}")))
+        }));
+        let mut answer = [0; 1024];
+        let length = other.read(&mut answer).await.unwrap();
+        assert!(answer[..length].ends_with(b": false"), "{}", answer[..length].escape_ascii());
     });
 }
