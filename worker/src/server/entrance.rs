@@ -9,7 +9,7 @@
 //!    ├───── otherwise ──▶ waits ──its turn, or nothing else to do──▶ begins
 //!    └───── overload, or as many as the process can hold ──▶ refused: 503, Retry-After
 //! ```
-//! What an overload is, and who is refused in it, `pressure` decides. Whoever was refused is not heard before it is time
+//! What an overload is, and who is refused in it, `pressure` decides; when it may ask again, `come_back`. Whoever was refused is not heard before it is time
 //! (`connection`), or the overload is over: callers who ask again at once cannot take the time of those that are served.
 
 use std::cell::{Cell, RefCell};
@@ -20,11 +20,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::come_back::ComeBack;
 use super::pressure::{Arrival, OVER_AFTER, Pressure};
 
-/// When whoever is refused may ask again, in seconds: the least, and how many different ones there are.
-const RETRY_AFTER: u32 = 3;
-const RETRY_AFTER_SPREAD: u32 = 5;
 /// So many that wait are more than the processor's caches hold, with all that a connection in use has.
 const CROWD: usize = 64;
 /// The log is told again after this time.
@@ -62,7 +60,7 @@ impl Drop for Unheard<'_> {
 /// A request that is not served, since there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Seconds after which the caller may ask again; not the same for all.
+    /// Seconds after which the caller may ask again; not the same for all (`come_back`).
     pub retry_after: u32,
 }
 
@@ -72,6 +70,7 @@ struct Inner {
     line: VecDeque<Waiting>,
     /// The pauses when it was looked last.
     pauses: u64,
+    come_back: ComeBack,
     /// Refused in all, and when the log was told last.
     refused: u64,
     told: Option<Instant>,
@@ -90,6 +89,7 @@ impl Entrance {
             pressure: Pressure::new(requests_max),
             line: VecDeque::new(),
             pauses: PAUSES.get(),
+            come_back: ComeBack::default(),
             refused: 0,
             told: None,
         });
@@ -199,8 +199,7 @@ impl Inner {
                  give the gateway more processors (proxy.workers) or more nodes, or have callers send less"
             );
         }
-        let turn = u32::try_from(self.refused % u64::from(RETRY_AFTER_SPREAD)).unwrap_or(0);
-        Refused { retry_after: RETRY_AFTER + turn }
+        Refused { retry_after: self.come_back.seconds(now) }
     }
 }
 
@@ -280,17 +279,6 @@ mod tests {
             tokio::task::spawn_local(Rc::clone(&entrance).look_for_end());
             stays.await.unwrap();
             assert_eq!(entrance.unheard.get(), 0);
-        });
-    }
-
-    #[test]
-    fn refusals_do_not_all_name_the_same_time() {
-        run(0, |entrance| async move {
-            let mut times = Vec::new();
-            for _ in 0..4 {
-                times.push(entrance.pass(0).await.unwrap_err().retry_after);
-            }
-            assert_eq!(times, [4, 5, 6, 7]);
         });
     }
 }

@@ -5,6 +5,7 @@
 mod activity;
 mod body;
 mod calm;
+mod come_back;
 mod connection;
 mod entrance;
 mod health;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// Requests that begin in one round. A few milliseconds of work, so that those in progress are not kept waiting for longer.
 pub(super) const ROUND_MAX: usize = 32;
 /// A request that waits no longer than this is not kept waiting.
-const WAIT_MAX: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_millis(50);
 /// Everybody has to have waited longer for this time before anybody is refused.
 const OVERLOAD_AFTER: Duration = Duration::from_secs(1);
 /// In overload nobody is refused while all wait for less.
