@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use rcgen::{KeyPair, SignatureAlgorithm};
 use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use shared::channel;
@@ -308,67 +308,6 @@ fn a_silent_signer_fails_handshakes_and_is_told_apart_from_a_broken_caller() {
         plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(matches!(tls.accept(stream).await, Err(HandshakeError::Failed(_))));
-    });
-}
-
-/// What the other process costs. Run by hand, and look at the figures: `--run-ignored all --no-capture`.
-#[test]
-#[ignore = "figures, no promise"]
-fn figures_of_handshakes_with_the_signer_and_with_a_key_in_process() {
-    const HANDSHAKES: usize = 1000;
-    const AT_ONCE: usize = 8;
-    run(async {
-        let pair = Pair::p256(1);
-        let mut config = client(&pair, &[&TLS13]);
-        config.resumption = Resumption::disabled();
-        let config = Arc::new(config);
-        for round in 0..3 {
-            for has_signer in [true, false] {
-                let tls = worker(&pair, false);
-                if has_signer {
-                    tls.introduce_signer(pair.signer()).unwrap();
-                } else {
-                    let key = PrivatePkcs8KeyDer::from(pair.key.serialize_der());
-                    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-                    let local = ServerConfig::builder_with_provider(provider)
-                        .with_protocol_versions(&[&TLS13])
-                        .unwrap()
-                        .with_no_client_auth()
-                        .with_single_cert(vec![pair.certificate.clone()], key.into())
-                        .unwrap();
-                    *tls.config.borrow_mut() = Some(Arc::new(local));
-                }
-                let address = serve(tls).await;
-                let mut times = Vec::new();
-                for _ in 0..HANDSHAKES {
-                    let start = Instant::now();
-                    call(address, Arc::clone(&config)).await.unwrap();
-                    times.push(start.elapsed());
-                }
-                times.sort();
-                let start = Instant::now();
-                let callers: Vec<_> = (0..AT_ONCE)
-                    .map(|_| {
-                        let config = Arc::clone(&config);
-                        tokio::task::spawn_local(async move {
-                            for _ in 0..HANDSHAKES / AT_ONCE {
-                                call(address, Arc::clone(&config)).await.unwrap();
-                            }
-                        })
-                    })
-                    .collect();
-                for caller in callers {
-                    caller.await.unwrap();
-                }
-                let per_second = HANDSHAKES as f64 / start.elapsed().as_secs_f64();
-                println!(
-                    "round {round}, {}: p50 {:?}, p99 {:?}, {per_second:.0} handshakes/s",
-                    if has_signer { "signer" } else { "in process" },
-                    times[HANDSHAKES / 2],
-                    times[HANDSHAKES * 99 / 100],
-                );
-            }
-        }
     });
 }
 

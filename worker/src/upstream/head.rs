@@ -119,9 +119,7 @@ impl Outgoing {
             Self::Alike { body, .. } => body,
         }
     }
-}
 
-impl Outgoing {
     /// The body, to be taken.
     pub fn body_mut(&mut self) -> &mut Bytes {
         match self {

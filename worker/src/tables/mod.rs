@@ -3,10 +3,11 @@
 //! A change costs the same however many resources there are. Where two resources claim one name or one key, the one with
 //! the highest id is found, whatever the order of their arrival; when it goes, the other is found again.
 
+mod index;
+mod wildcard;
+
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::hash::Hash;
 use std::rc::Rc;
 
 use shared::codec::CodecError;
@@ -14,6 +15,8 @@ use shared::egress::Key;
 use shared::resource::{ApiKey, KeyHash, Kind, Model, ModelKind, ProviderKey, Resource};
 use shared::update::Change;
 
+use self::index::Index;
+use self::wildcard::Wildcard;
 use crate::Map;
 use crate::cache::CachePolicies;
 use crate::export::Wanted;
@@ -285,91 +288,6 @@ impl Tables {
             self.api_keys_by_hash.remove(&hash, id);
         }
         self.identities.delete_key(&api_key);
-    }
-}
-
-/// A direct model's name with exactly one `*`, in the order of precedence: the longest literal part first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Wildcard {
-    literal_bytes: Reverse<usize>,
-    head: String,
-    tail: String,
-    id: Reverse<String>,
-}
-
-impl Wildcard {
-    fn of(model: &Model) -> Option<Self> {
-        let (head, tail) = model.display_name.split_once('*')?;
-        (matches!(model.kind, ModelKind::Direct(_)) && !tail.contains('*')).then(|| Self {
-            literal_bytes: Reverse(head.len() + tail.len()),
-            head: head.to_owned(),
-            tail: tail.to_owned(),
-            id: Reverse(model.id.clone()),
-        })
-    }
-
-    fn capture<'a>(&self, name: &'a str) -> Option<&'a str> {
-        name.strip_prefix(self.head.as_str())?.strip_suffix(self.tail.as_str())
-    }
-}
-
-/// A resource with an id.
-trait Row {
-    fn id(&self) -> &str;
-}
-
-impl Row for Model {
-    fn id(&self) -> &str {
-        &self.id
-    }
-}
-
-impl Row for ApiKey {
-    fn id(&self) -> &str {
-        &self.id
-    }
-}
-
-/// Finds a resource by something that should be its own, but need not be.
-#[derive(Debug)]
-struct Index<K, T> {
-    /// All that claim the key, by ascending id, never empty.
-    rows: Map<K, Vec<Rc<T>>>,
-}
-
-impl<K, T> Default for Index<K, T> {
-    fn default() -> Self {
-        Self { rows: Map::default() }
-    }
-}
-
-impl<K: Hash + Eq, T: Row> Index<K, T> {
-    fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&Rc<T>>
-    where
-        K: std::borrow::Borrow<Q>,
-    {
-        self.rows.get(key)?.last()
-    }
-
-    fn found(&self) -> impl Iterator<Item = &Rc<T>> {
-        self.rows.values().filter_map(|rows| rows.last())
-    }
-
-    fn insert(&mut self, key: K, row: Rc<T>) {
-        let rows = self.rows.entry(key).or_insert_with(|| Vec::with_capacity(1));
-        let place = rows.partition_point(|other| other.id() < row.id());
-        rows.insert(place, row);
-    }
-
-    fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q, id: &str)
-    where
-        K: std::borrow::Borrow<Q>,
-    {
-        let Some(rows) = self.rows.get_mut(key) else { return };
-        rows.retain(|row| row.id() != id);
-        if rows.is_empty() {
-            self.rows.remove(key);
-        }
     }
 }
 
