@@ -39,6 +39,7 @@ pub mod secret;
 pub mod signing;
 pub mod simple;
 mod sys;
+pub mod turns;
 pub mod update;
 pub mod usage;
 pub mod usage_total;

@@ -1,5 +1,5 @@
 //! The crate's only unsafe code: what the kernel tells by number becomes owned, what is owned is watched for readiness,
-//! memory of fixed size becomes words, and a file is written to without a call for each piece.
+//! memory of fixed size becomes words, a file is written to without a call for each piece, and turns on a core have a length.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
+use nix::libc;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use tokio::io::unix::AsyncFd;
 
@@ -28,6 +29,31 @@ pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is valid, always answers the same number, and stays open until it is dropped, which the
     // `AsyncFd` that owns it does after it has taken the registration back.
     unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)
+}
+
+/// Asks for turns of so many nanoseconds for this thread; 0 leaves it to the kernel. See sched_setattr(2): `sched_runtime` of
+/// an ordinary thread.
+pub fn ask_for_turns_of(nanoseconds: u64) {
+    let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or_default();
+    let mut attributes = libc::sched_attr {
+        size,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the kernel writes at most `size` bytes, which the value has; 0 is the calling thread.
+    let known = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    // Whoever has started us with another policy has chosen.
+    let is_ordinary = attributes.sched_policy == libc::SCHED_OTHER.unsigned_abs();
+    if known == 0 && is_ordinary {
+        attributes.sched_runtime = nanoseconds;
+        // SAFETY: the kernel reads `size` bytes, which the value has.
+        let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    }
 }
 
 /// Maps memory as `count` words that are shared with whoever else maps it, for the rest of the process's life.

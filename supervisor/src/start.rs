@@ -7,7 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
+use shared::turns;
 use tokio::task::LocalSet;
 use tracing::{debug, info};
 
@@ -28,7 +30,7 @@ use crate::listener_tls::PairError;
 use crate::log::{self, FilterError};
 use crate::origin::{Cloud, OpenError, Origin};
 use crate::process::launch::ProgramError;
-use crate::process::{own, reserve_descriptors, signals, take_long_turns};
+use crate::process::{own, reserve_descriptors, signals};
 use crate::resources::ResourcesError;
 use crate::settings::{Settings, SettingsError, Source};
 use crate::state::lock::{StateError, StateLock};
@@ -36,6 +38,10 @@ use crate::supervisor::{Ended, RunError};
 use crate::systemd;
 use crate::validate::{check_handover, validate};
 use crate::worker_log;
+
+/// How long a turn of ours is asked to be: longer than any of a worker's. Where both have one core a worker that has something to do goes
+/// before threads of ours, those to come included, which take as much of it as before, but have their turn later.
+const TURN: Duration = Duration::from_millis(20);
 
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +127,7 @@ fn run(config: &Path, taken: Option<Rc<Taken>>) -> Result<(), StartError> {
     signals::hold_at_start();
     // For us and every worker: a page of 2 MiB for what a few small ones hold is most of what an idle gateway would take.
     let _ = nix::sys::prctl::set_thp_disable(true);
-    take_long_turns();
+    turns::ask_for(TURN);
     let own = Own::of_this_process();
     // What the service manager has kept was handed to the program before, if there was one.
     let stored = if taken.is_none() { systemd::stored() } else { Vec::new() };

@@ -60,6 +60,7 @@ mod supervisor_killed;
 mod traces;
 mod traffic;
 mod traffic_refused;
+mod turns;
 mod upgrade;
 mod upgrade_refused;
 mod upstream_failures;

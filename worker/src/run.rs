@@ -1,8 +1,10 @@
 //! From the arguments and descriptors that a worker was born with to its role, and to an exit status.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use shared::id::Role;
+use shared::turns;
 use tokio::runtime;
 use tokio::task::LocalSet;
 
@@ -10,6 +12,11 @@ use crate::inherit::{InheritError, Inheritance};
 use crate::role::RoleError;
 use crate::tls::Handshakes;
 use crate::{cache, egress, export, log, proxy, sandbox, server, signer, status};
+
+/// How long a proxy worker's turn is asked to be on a core that the supervisor wants too: shorter than the supervisor's, so that a request
+/// that comes need not wait for it, and several times what is left to the kernel, since with every change the other's memory is in
+/// the caches.
+const TURN: Duration = Duration::from_millis(8);
 
 /// Why the process ends before its time.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +78,8 @@ pub fn run() -> Result<(), WorkerError> {
             let mut handshakes = None;
             let confinement = sandbox::enter_with(inheritance.policy, inheritance.role, || {
                 handshakes = inheritance.tls.then(Handshakes::start);
+                // The thread of handshakes, which has turns as ever, need not wait for the end of one of these.
+                turns::ask_for(TURN);
             });
             let handshakes = handshakes.transpose()?;
             tasks.block_on(&runtime, proxy::run(inheritance, handshakes, confinement))?;

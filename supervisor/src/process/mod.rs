@@ -15,5 +15,5 @@ mod view;
 pub use self::view::View;
 pub use sys::{
     TcpFacts, forget_program, inherited, inherited_from_manager, keep_over_exec, kill,
-    landlock_version, pass_on, process_descriptor, reserve_descriptors, take_long_turns, tcp_facts,
+    landlock_version, pass_on, process_descriptor, reserve_descriptors, tcp_facts,
 };

@@ -1,5 +1,5 @@
-//! The crate's only unsafe code: what happens between fork and exec of a worker, the descriptor of a process, locked memory,
-//! pages of the program that were needed only once, and whose turn it is.
+//! The crate's only unsafe code: what happens between fork and exec of a worker, the descriptor of a process, locked memory, and
+//! pages of the program that were needed only once.
 //!
 //! Between the two the child may only make system calls: another thread of ours may have held any lock at the fork.
 #![allow(unsafe_code)]
@@ -10,12 +10,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{getrlimit, setrlimit};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
-use shared::descriptor;
+use shared::{descriptor, turns};
 
 use super::limits::Limits;
 
@@ -24,9 +25,6 @@ const LAST_FIXED: RawFd = descriptor::ADOPTION;
 
 /// What is handed to the next image has no lower number: it may know more numbers by heart than this one.
 const FIRST_PASSED: RawFd = 64;
-
-/// How long a turn of ours is asked to be, in nanoseconds: longer than any that is left to the kernel.
-const LONG_TURN: u64 = 20_000_000;
 
 /// Highest capability number to try; the kernel answers EINVAL past its own last.
 const CAPABILITIES: libc::c_ulong = 63;
@@ -154,7 +152,7 @@ pub const OWN_FILES: [(OwnFile, &CStr); 5] = [
 pub fn confine(command: &mut Command, child: Child) {
     let prepare = move || {
         setsid()?;
-        ask_for_turns_of(0);
+        turns::ask_for(Duration::ZERO);
         // While there is room for descriptors. Without them the supervisor looks at the path.
         let _ = send_own_files(child.witness);
         close_on_exec(descriptor::CONTROL, RawFd::MAX)?;
@@ -183,38 +181,6 @@ pub fn confine(command: &mut Command, child: Child) {
     };
     // SAFETY: the closure makes system calls only, on values it owns; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(prepare) };
-}
-
-/// Lets a worker that has something to do go before us where both have one core: threads of ours, those to come included, take
-/// as much of it as before, but have their turn later, so that whoever wakes up need not wait for its end. Linux before 6.12 has
-/// no such thing, and some containers forbid it: then turns are as ever.
-pub fn take_long_turns() {
-    ask_for_turns_of(LONG_TURN);
-}
-
-/// Asks for turns of so many nanoseconds for this thread; 0 leaves it to the kernel. See sched_setattr(2): `sched_runtime` of
-/// an ordinary thread.
-fn ask_for_turns_of(nanoseconds: u64) {
-    let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or_default();
-    let mut attributes = libc::sched_attr {
-        size,
-        sched_policy: 0,
-        sched_flags: 0,
-        sched_nice: 0,
-        sched_priority: 0,
-        sched_runtime: 0,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    // SAFETY: the kernel writes at most `size` bytes, which the value has; 0 is the calling thread.
-    let known = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
-    // Whoever has started us with another policy has chosen.
-    let is_ordinary = attributes.sched_policy == libc::SCHED_OTHER.unsigned_abs();
-    if known == 0 && is_ordinary {
-        attributes.sched_runtime = nanoseconds;
-        // SAFETY: the kernel reads `size` bytes, which the value has.
-        let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    }
 }
 
 /// Not closed at once: the library's own pipe, on which a failed exec is reported, must last until the exec.
