@@ -60,7 +60,7 @@ impl Multiplexed {
 }
 
 fn asks_to_come_back(retry_after: &str) {
-    assert!(matches!(retry_after.parse(), Ok(3..=30)), "{retry_after}");
+    assert!(matches!(retry_after.parse(), Ok(3..=25)), "{retry_after}");
 }
 
 async fn is_refused(answer: Response<Incoming>) -> Value {

@@ -14,8 +14,8 @@ use crate::findings::Topic;
 use crate::metrics::WorkerFacts;
 use crate::pages::{self, Workers};
 
-/// A request that was refused for overload is told of for so long, in seconds.
-const OVERLOAD_TOLD_FOR: u64 = 15;
+/// A request that was refused for overload is told of for so long, in seconds: longer than anybody is sent away.
+const OVERLOAD_TOLD_FOR: u64 = 30;
 
 impl Supervisor {
     /// Whether limits are shared with other nodes, as the workers tell it.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::entrance::Refused;
 
 /// From the first byte of a head, or from the connection's begin, until the head is complete.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Idle for this long, a connection rests. Longer than the pauses of a caller that is busy.
 pub(super) const REST_AFTER: Duration = Duration::from_millis(250);

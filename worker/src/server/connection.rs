@@ -173,6 +173,7 @@ impl Connection {
         }
         // Nobody makes use of what was said about another request.
         let _ = self.activity.passed();
+        let was_held = self.activity.is_held();
         let is_there = !is_new && socket.has_head() && !self.activity.is_held();
         let begun = {
             let mut begins = pin!(begins(socket, is_new, is_there));
@@ -192,6 +193,13 @@ impl Connection {
                 }
             }
         };
+        // Who has given up while it was not heard is not served.
+        if was_held
+            && !socket.asks_for_health()
+            && futures_util::poll!(pin!(socket.gone())).is_ready()
+        {
+            return None;
+        }
         // Who waits for its turn here has next to nothing. If a part of its head is missing it waits when that has come.
         if begun == Begun::Http1 && socket.has_head() && !socket.asks_for_health() {
             tokio::select! {
@@ -407,6 +415,34 @@ mod tests {
                 () = until(|| known.strong_count() == 0) => {}
             }
             assert!(begin.elapsed() >= REST_AFTER, "it went too soon");
+        });
+    }
+
+    #[test]
+    fn who_has_given_up_while_it_was_not_heard_is_not_served() {
+        run(async {
+            let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+            let gateway = Gateway::start(test_settings(), nobody).await;
+            for has_gone in [false, true] {
+                let activity = Rc::new(Activity::new(Duration::ZERO, Instant::now()));
+                let (end, ended) = tokio::sync::oneshot::channel::<()>();
+                activity.hold(async { drop(ended.await) });
+                let (mut near, far) = duplex(1024);
+                near.write_all(b"GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+                let near = (!has_gone).then_some(near);
+
+                let mut socket = Socket::new(far, activity.clone());
+                let (peer, proxy) = (nobody, gateway.proxy.clone());
+                let stopping = watch::channel(false).1;
+                let connection = Connection { peer, proxy, activity, stopping };
+                let (mut kept, stop) = (None, pin!(pending()));
+                let mut waits = pin!(connection.wait(&mut socket, &mut kept, false, stop));
+                assert!(futures_util::poll!(waits.as_mut()).is_pending());
+                drop(end);
+                let begun = waits.await;
+                assert_eq!(begun, (!has_gone).then_some(Begun::Http1));
+                drop(near);
+            }
         });
     }
 }

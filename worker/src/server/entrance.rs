@@ -60,7 +60,7 @@ impl Drop for Unheard<'_> {
 /// A request that is not served, since there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Seconds after which the caller may ask again; not the same for all (`come_back`).
+    /// Seconds after which the caller may ask again (`come_back`).
     pub retry_after: u32,
 }
 
@@ -199,7 +199,13 @@ impl Inner {
                  give the gateway more processors (proxy.workers) or more nodes, or have callers send less"
             );
         }
-        Refused { retry_after: self.come_back.seconds(now) }
+        let retry_after = if self.pressure.is_overload {
+            self.come_back.seconds(now)
+        } else {
+            // As many as the process can hold: nobody waits, so that it may be over at once.
+            self.come_back.seconds_of_any()
+        };
+        Refused { retry_after }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! `closed`: four times the connections at which it serves most; each asks again when it is answered, and after as many seconds
 //! as `Retry-After` says when it is refused. `open`: requests come four times as fast as it can serve, over a few thousand
-//! connections, whatever becomes of those before; one for which no connection is free is lost, and who is refused does not ask
-//! again. In both every request that was taken has to be answered, with 200 or with 503 and `Retry-After`.
+//! connections, whatever becomes of those before; one for which no connection is free is lost, and over a connection that was refused the
+//! next one is sent at once, to be heard when it is time (how long that took is not among the latencies). In both every request that was
+//! taken has to be answered, with 200 or with 503 and `Retry-After`.
 //!
 //! What is kept is told of what the same gateway serves at the connections at which it serves most, with all usage delivered: half of that
 //! right before and half of it right after. The better of the two would not be what it serves, but what a shared machine has added at
@@ -150,6 +151,8 @@ struct Caller {
     /// Status of the answer that is coming, and after how many seconds to ask again.
     status: u16,
     retry_after: u64,
+    /// What was asked last was asked before its time.
+    is_early: bool,
 }
 
 /// Lets so many callers ask for so long; with a rate they ask when it is time, otherwise when they are answered.
@@ -170,6 +173,7 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
             asked: 0,
             status: 0,
             retry_after: 0,
+            is_early: false,
         });
     }
     let mut seen = Seen { latencies: Vec::with_capacity(1 << 20), ..Seen::default() };
@@ -221,11 +225,15 @@ fn run(target: &Target, callers: usize, rate: Option<f64>, time: Duration) -> Re
             }
             let now = clock::now();
             (last, waiting) = (now, waiting - 1);
-            let caller = &open[index];
+            let caller = &mut open[index];
+            let was_early =
+                std::mem::replace(&mut caller.is_early, rate.is_some() && caller.status == 503);
             match (caller.status, caller.retry_after) {
                 (200, _) => {
                     seen.answered += u64::from(now < end);
-                    seen.latencies.push(u32::try_from(now - caller.asked).unwrap_or(u32::MAX));
+                    if !was_early {
+                        seen.latencies.push(u32::try_from(now - caller.asked).unwrap_or(u32::MAX));
+                    }
                     free.push_back(index);
                 }
                 (503, 0) => return Err("a refusal does not say when to ask again".into()),
