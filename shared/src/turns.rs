@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::sys;
 
 /// Asks for turns of that length for this thread and those that it makes from now on; zero leaves it to the kernel. Linux before 6.12
-/// has no such thing, and some containers and the filter of the packaged unit forbid it: then turns are as ever. A thread with another policy than the ordinary one keeps
-/// it: whoever has started it has chosen.
+/// has no such thing, and some containers and the filter of the packaged unit forbid it: then turns are as ever. A thread with
+/// another policy than the ordinary one keeps it: whoever has started it has chosen.
 ///
 /// Makes system calls only, so that it may be called between fork and exec.
 pub fn ask_for(length: Duration) {
